@@ -1,0 +1,90 @@
+//! Every flag of c1m-server, in one place.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::Parser;
+
+use crate::units::{parse_count, parse_duration};
+
+/// Holds a million TCP connections, and says which kernel limit was hit.
+///
+/// Answers HTTP/1.1: any path gets the headers of a chunked response and the connection stays open; GET /bytes/N gets N bytes.
+/// Without --trace it needs no root.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    version,
+    max_term_width = 110,
+    after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal."
+)]
+pub struct Cli {
+    /// Where to listen, IPv4 or IPv6
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
+    pub listen: SocketAddr,
+
+    /// Worker threads, each with a descriptor table of its own
+    ///
+    /// auto: one a core, or as many as the wanted connections need under the hard limit of open files
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    pub workers: Workers,
+
+    /// Stop accepting at this many connections, and size the workers for it
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub max_connections: Option<u64>,
+
+    /// Attach eBPF probes: report each crossing of tcp_mem, and what the kernel refused
+    #[arg(long)]
+    pub trace: bool,
+
+    /// JSON lines on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    /// Time between two `online user` lines
+    #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
+    pub interval: Duration,
+
+    /// End by itself after this time
+    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    pub duration: Option<Duration>,
+
+    /// Probe connections that have been idle for this long (SO_KEEPALIVE)
+    #[arg(long, value_name = "IDLE", value_parser = parse_duration)]
+    pub keepalive: Option<Duration>,
+
+    /// Length of the accept queue of each worker; net.core.somaxconn caps it
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub backlog: u32,
+
+    /// Only events and the summary: no `online user` lines
+    #[arg(long)]
+    pub quiet: bool,
+
+    /// Use this eBPF object instead of the one built in
+    #[arg(long, value_name = "FILE", requires = "trace")]
+    pub ebpf_object: Option<PathBuf>,
+
+    /// Say more when something is refused; -vv for the whole verifier log
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// A number of workers, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    Auto,
+    Count(usize),
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => match text.parse() {
+                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
+                _ => Err("use auto, or a number from 1 to 4096".into()),
+            },
+        }
+    }
+}

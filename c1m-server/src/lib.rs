@@ -1,0 +1,23 @@
+//! c1m-server: holds a million TCP connections, and says which kernel limit was hit, when, and by what.
+//!
+//! The map of this crate, one sentence a module:
+//!
+//! - [`cli`]: every flag, in one place.
+//! - [`command`]: one file a command; the only place where the rooms below meet.
+//! - [`serve`]: the epoll server; knows nothing of eBPF.
+//! - [`trace`]: kernel to Rust values: BTF offsets, the eBPF object, ring buffer, counters; prints nothing.
+//! - [`limits`]: what can stop a connection; pure, without I/O, clock or unsafe.
+//! - [`host`]: what /proc, /sys and sysctl say, and the guard that puts back what was changed.
+//! - [`output`]: records and how they are printed; asks nothing of the kernel.
+//! - [`sys`]: the system calls that neither std nor socket2 wraps, shared with the client.
+//! - [`units`]: the numbers that people type: `1m`, `7.53K`, `60s`.
+
+pub mod cli;
+pub mod command;
+pub mod host;
+pub mod limits;
+pub mod output;
+pub mod serve;
+pub mod sys;
+pub mod trace;
+pub mod units;

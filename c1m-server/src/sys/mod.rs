@@ -1,0 +1,15 @@
+//! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server and client.
+//!
+//! Everything that is `unsafe` in this crate outside the eBPF records stands in this folder.
+
+pub mod epoll;
+pub mod errno;
+pub mod process;
+pub mod socket;
+
+use std::io;
+
+/// Turns the `-1` convention into a `Result`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

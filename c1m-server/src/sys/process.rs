@@ -1,0 +1,118 @@
+//! Descriptor tables, limits, signals and capabilities of this process and its threads.
+
+use std::{io, os::fd::RawFd};
+
+use super::check;
+
+/// The soft and hard limit of open files.
+pub fn nofile() -> io::Result<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills a local of the right type.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Raises the soft limit of open files to the hard one, and returns it: how many descriptors one table can hold.
+pub fn raise_nofile() -> io::Result<u64> {
+    let (soft, hard) = nofile()?;
+    if soft < hard {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: reads a local of the right type.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    }
+    Ok(hard)
+}
+
+/// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no privilege.
+///
+/// From here on a descriptor number means something in this thread alone: descriptors must not be handed to or
+/// taken from other threads, and no signal handler that writes to one may run here (see [`block_signals`]).
+pub fn unshare_files() -> io::Result<()> {
+    // SAFETY: changes nothing but the calling thread's own table.
+    check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
+}
+
+/// Closes every descriptor of the calling thread's table but `keep` and the three standard ones.
+///
+/// # Safety
+/// The table must be the thread's own ([`unshare_files`]), and no owned descriptor of this thread may be outside
+/// `keep` and be used or closed later.
+pub unsafe fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for fd in keep.into_iter().chain([u32::MAX]) {
+        if fd > first {
+            // SAFETY: the caller's promise.
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Blocks every signal in the calling thread, and in the threads that it starts from now on.
+///
+/// tokio's signal handler writes to a descriptor. In a thread with a table of its own that number is somebody's
+/// connection, so no signal may ever be delivered there.
+pub fn block_signals() -> io::Result<SignalMask> {
+    let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset initialises `all`; the call initialises `before`.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        match libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) {
+            0 => Ok(SignalMask(before.assume_init())),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// The signals that were blocked before [`block_signals`]; dropping it puts them back for the calling thread.
+pub struct SignalMask(libc::sigset_t);
+
+impl Drop for SignalMask {
+    fn drop(&mut self) {
+        // SAFETY: reads an initialised set.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        };
+    }
+}
+
+/// Asks the kernel to send this process `signal` when its parent dies, so that nothing stays behind a SIGKILL.
+/// The answer to a parent that is already gone is an error.
+pub fn die_with_parent(parent: u32, signal: libc::c_int) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
+    if std::os::unix::process::parent_id() != parent {
+        return Err(io::Error::other("the parent process is gone"));
+    }
+    Ok(())
+}
+
+/// User and system CPU time of this process, in seconds.
+pub fn cpu_seconds() -> io::Result<(f64, f64)> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the kernel fills the structure; all zeros are a valid value of it.
+    let usage = unsafe {
+        check(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()))?;
+        usage.assume_init()
+    };
+    #[expect(clippy::cast_precision_loss, reason = "seconds of CPU time are far below 2^52")]
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    Ok((seconds(usage.ru_utime), seconds(usage.ru_stime)))
+}
+
+/// Gives memory that the allocator holds for later back to the kernel: after parsing BTF there are megabytes of it.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -1,0 +1,175 @@
+//! Sockets on the hot path, and socket options that socket2 does not know.
+
+use std::{
+    io,
+    io::IoSlice,
+    net::SocketAddr,
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use super::check;
+
+/// Takes one connection from the accept queue: non-blocking, close-on-exec, without asking for the peer's address.
+pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: null addresses are allowed; the descriptor is fresh and owned by nobody else.
+    unsafe {
+        check(libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags))
+            .map(|fd| OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// Reads what is there. 0 is the peer's end of stream.
+pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Copies what is there without taking it.
+pub fn peek(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_PEEK) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends one buffer, without SIGPIPE.
+pub fn send(fd: RawFd, buffer: &[u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is valid for its length.
+    let count = unsafe { libc::send(fd, buffer.as_ptr().cast(), buffer.len(), libc::MSG_NOSIGNAL) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Sends several buffers in one call, so that one response is one skb; without SIGPIPE.
+pub fn send_vectored(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    // SAFETY: all zeros are a valid message header.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    // IoSlice has the layout of iovec by its documentation; sendmsg only reads through it.
+    message.msg_iov = buffers.as_ptr().cast_mut().cast();
+    message.msg_iovlen =
+        buffers.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+    // SAFETY: `message` and the buffers behind it live through the call.
+    let count = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// The error that the kernel keeps for a socket (SO_ERROR), which reading clears. `None`: no error.
+pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
+    let mut error: libc::c_int = 0;
+    get_option(fd, libc::SOL_SOCKET, libc::SO_ERROR, std::slice::from_mut(&mut error))?;
+    Ok((error != 0).then(|| io::Error::from_raw_os_error(error)))
+}
+
+/// From now on closing `fd` sends a reset: neither an orphan nor a TIME_WAIT is left (SO_LINGER with 0 seconds).
+pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+/// Acknowledges what arrives at once, until the kernel leaves that mode by itself (TCP_QUICKACK).
+pub fn quick_ack(fd: RawFd) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, &1i32)
+}
+
+/// Memory of one socket (SO_MEMINFO), bytes but for `drops`. include/uapi/linux/sock_diag.h, since 4.12.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MemInfo {
+    /// truesize of the skbs in the receive queue
+    pub rmem_alloc: u32,
+    pub rcvbuf: u32,
+    pub wmem_alloc: u32,
+    pub sndbuf: u32,
+    /// bought from tcp_mem and not used yet
+    pub fwd_alloc: u32,
+    /// truesize of the skbs in the write queue
+    pub wmem_queued: u32,
+    pub optmem: u32,
+    pub backlog: u32,
+    pub drops: u32,
+}
+
+pub fn mem_info(fd: RawFd) -> io::Result<MemInfo> {
+    const SO_MEMINFO: libc::c_int = 55;
+    let mut info = [0u32; 9];
+    get_option(fd, libc::SOL_SOCKET, SO_MEMINFO, &mut info)?;
+    let [rmem_alloc, rcvbuf, wmem_alloc, sndbuf, fwd_alloc, wmem_queued, optmem, backlog, drops] =
+        info;
+    Ok(MemInfo {
+        rmem_alloc,
+        rcvbuf,
+        wmem_alloc,
+        sndbuf,
+        fwd_alloc,
+        wmem_queued,
+        optmem,
+        backlog,
+        drops,
+    })
+}
+
+/// Spreads new connections evenly over these members of a SO_REUSEPORT group, by their index in it (the order of their
+/// `listen` calls). The others stay in the group, keep what is queued, and get nothing new.
+///
+/// A classic BPF program: it needs no privilege, and takes effect for the whole group, whichever member it is set on.
+/// net/core/sock_reuseport.c, `reuseport_select_sock`: an index that is out of range falls back to the flow's hash.
+pub fn steer_reuseport(listener: &impl AsRawFd, members: &[u32]) -> io::Result<()> {
+    // BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_MOD|BPF_K, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K: include/uapi/linux/bpf_common.h.
+    const LOAD: u16 = 0x20;
+    const MODULO: u16 = 0x94;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    // SKF_AD_OFF + SKF_AD_RANDOM, include/uapi/linux/filter.h.
+    const RANDOM: u32 = 0xffff_f000_u32.wrapping_add(56);
+    let code = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+    let count =
+        u32::try_from(members.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    if count == 0 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut program = vec![code(LOAD, 0, RANDOM), code(MODULO, 0, count)];
+    for (position, member) in (0u32..).zip(members) {
+        program.extend([code(JUMP_IF_EQUAL, 1, position), code(RETURN, 0, *member)]);
+    }
+    program.push(code(RETURN, 0, members[0]));
+    let len = program.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let filter = libc::sock_fprog { len, filter: program.as_mut_ptr() };
+    // The kernel copies the program while `program` is still alive.
+    set_option(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
+}
+
+/// Binds to `address` and connects to `destination`, without waiting. `Ok(true)`: connected already.
+pub fn connect_from(fd: RawFd, source: &SocketAddr, destination: &SocketAddr) -> io::Result<bool> {
+    let (source, destination) =
+        (socket2::SockAddr::from(*source), socket2::SockAddr::from(*destination));
+    // SAFETY: both addresses are valid for their lengths and live through the calls.
+    unsafe {
+        check(libc::bind(fd, source.as_ptr().cast(), source.len()))?;
+        match check(libc::connect(fd, destination.as_ptr().cast(), destination.len())) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+    let size = libc::socklen_t::try_from(size_of::<T>())
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: `value` is valid for its size.
+    check(unsafe { libc::setsockopt(fd, level, name, std::ptr::from_ref(value).cast(), size) })
+        .map(drop)
+}
+
+/// Reads an option that is an array of plain integers; a kernel that knows fewer of them leaves the rest as they are.
+fn get_option<T: bytemuck::Pod>(
+    fd: RawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &mut [T],
+) -> io::Result<()> {
+    let mut size = libc::socklen_t::try_from(size_of_val(value))
+        .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    // SAFETY: `value` has room for `size` bytes, and any bytes are valid integers.
+    check(unsafe { libc::getsockopt(fd, level, name, value.as_mut_ptr().cast(), &raw mut size) })
+        .map(drop)
+}
