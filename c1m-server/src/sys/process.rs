@@ -1,6 +1,10 @@
 //! Descriptor tables, limits, signals and capabilities of this process and its threads.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    io,
+    os::{fd::RawFd, unix::process::CommandExt as _},
+    process::{Child, Command},
+};
 
 use super::check;
 
@@ -90,9 +94,31 @@ pub fn die_with_parent(parent: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     if std::os::unix::process::parent_id() != parent {
-        return Err(io::Error::other("the parent process is gone"));
+        // An error without an allocation: this also runs between fork and exec.
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     Ok(())
+}
+
+/// Starts a program that the kernel ends by `signal` when the calling *thread* ends, in whatever way.
+///
+/// So it has to be called from a thread that lives as long as the child may. A program that is set-user-id loses the wish
+/// (man 2 prctl, PR_SET_PDEATHSIG).
+pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
+    let parent = std::process::id();
+    // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
+}
+
+/// Sends SIGTERM to a child. One that has ended is no error.
+pub fn terminate(child: &mut Child) -> io::Result<()> {
+    // Not waited for until now, the process number can't belong to anybody else.
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let pid = child.id().try_into().map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(drop)
 }
 
 /// User and system CPU time of this process, in seconds.
