@@ -1,1 +1,3 @@
-//! (stub)
+//! From the kernel to Rust values. Prints nothing.
+
+pub mod btf;
