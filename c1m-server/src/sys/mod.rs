@@ -5,7 +5,9 @@
 pub mod epoll;
 pub mod errno;
 pub mod process;
+pub mod readable;
 pub mod socket;
+pub mod thread;
 
 use std::io;
 

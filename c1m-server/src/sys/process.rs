@@ -116,3 +116,10 @@ pub fn trim_heap() {
         libc::malloc_trim(0);
     }
 }
+
+/// Bytes of one page of memory.
+pub fn page_bytes() -> io::Result<u64> {
+    // SAFETY: takes no pointer.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).map_err(|_| io::Error::last_os_error())
+}

@@ -1,0 +1,169 @@
+//! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
+
+use std::{future::pending, io, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use super::{EnvironmentRefused, report::Report};
+use crate::{
+    cli::{Cli, Workers},
+    host::files,
+    serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan},
+    sys::{process::raise_nofile, readable::Readable},
+};
+
+/// How a shell names an end by SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+/// A shorter interval would be a busy loop.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Runs the server until SIGINT, SIGTERM or the end of `--duration`.
+///
+/// # Errors
+/// Whatever keeps it from starting or from going on, see [`super::exit_code`].
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    if cli.trace {
+        return Err(EnvironmentRefused(
+            "this build has no tracing: start it without --trace".into(),
+        )
+        .into());
+    }
+    let plan = lay_out(cli)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(cli, plan))
+}
+
+fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
+    let nofile = raise_nofile().map_err(|error| {
+        EnvironmentRefused(format!("cannot raise the limit of open files: {error}"))
+    })?;
+    let wish = Wish {
+        workers: match cli.workers {
+            Workers::Auto => None,
+            Workers::Count(count) => Some(count),
+        },
+        max_connections: cli.max_connections,
+        backlog: cli.backlog,
+        somaxconn: files::somaxconn(),
+        nofile,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    Ok(plan::plan(&wish).map_err(ServeError::from)?)
+}
+
+/// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
+/// bound, capabilities are dropped, the workers start.
+async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
+    // Before there are workers, so that none of them inherits a way to be interrupted.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let server = Server::bind(Config {
+        listen: cli.listen,
+        plan,
+        max_connections: cli.max_connections,
+        keepalive: cli.keepalive,
+    })?;
+    let running = server.start()?;
+
+    let mut report = Report::new(cli.json, cli.interval);
+    let served = match report.listening(cli, &plan, running.address()) {
+        Ok(()) => hold(cli, &running, &mut signals, &mut report).await,
+        Err(error) => Err(error.into()),
+    };
+
+    running.stop_accepting();
+    // What was true before the server closed anything itself.
+    let summary = report.summary(&running.snapshot());
+    let closed = close(running, summary.held, &mut signals).await;
+    served?;
+    closed?;
+    report.print_summary(summary)?;
+    Ok(())
+}
+
+/// Until a signal, the end of `--duration`, or a failure.
+async fn hold(
+    cli: &Cli,
+    running: &Running,
+    signals: &mut Signals,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
+    let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
+    let mut ticks = (!cli.quiet).then(|| ticks(cli.interval));
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            () = at(end) => return Ok(()),
+            () = tick(&mut ticks) => report.online(&running.snapshot())?,
+            ready = notices.wait() => {
+                ready?;
+                report.notices(running.notices())?;
+                if running.is_broken() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// Closes everything. A second signal ends the process at once.
+async fn close(running: Running, held: u64, signals: &mut Signals) -> anyhow::Result<()> {
+    let ending = Ending::for_many(held, files::tcp_max_orphans());
+    // Waits for threads, which the runtime's own must not do: it would not hear the second signal.
+    let stopping = tokio::task::spawn_blocking(move || running.stop(ending));
+    tokio::select! {
+        stopped = stopping => Ok(stopped.context("the server did not stop")??),
+        // What was printed is flushed, and the kernel closes what is open.
+        () = signals.next() => std::process::exit(EXIT_INTERRUPTED),
+    }
+}
+
+fn ticks(interval: Duration) -> Interval {
+    let interval = interval.max(MIN_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => pending().await,
+    }
+}
+
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
