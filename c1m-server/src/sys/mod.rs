@@ -6,8 +6,9 @@ pub mod epoll;
 pub mod errno;
 pub mod mapping;
 pub mod process;
-pub mod readiness;
+pub mod readable;
 pub mod socket;
+pub mod thread;
 
 use std::io;
 

@@ -187,3 +187,10 @@ pub fn monotonic_ns() -> io::Result<u64> {
         _ => Err(io::Error::other("CLOCK_MONOTONIC is negative")),
     }
 }
+
+/// Bytes of one page of memory.
+pub fn page_bytes() -> io::Result<u64> {
+    // SAFETY: takes no pointer.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).map_err(|_| io::Error::last_os_error())
+}

@@ -3,7 +3,10 @@
 use std::{
     borrow::Cow,
     fs, io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -14,7 +17,6 @@ use aya::{
     programs::{BtfTracePoint, Program, ProgramError},
 };
 use c1m_ebpf::{Config, Counters, HOOK_NAMES, Layout};
-use tokio::io::unix::AsyncFd;
 
 use super::{
     TraceError,
@@ -26,7 +28,7 @@ use super::{
 };
 use crate::{
     output::record::Hook,
-    sys::{process, readiness},
+    sys::{process, readable::Readable},
 };
 
 /// The running kernel's types.
@@ -50,7 +52,8 @@ pub struct Options {
 pub struct Tracer {
     /// Holds the links.
     _ebpf: Ebpf,
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: RingBuf<MapData>,
+    ready: Readable,
     maps: CounterMaps,
     log: Option<super::log::KernelLog>,
     attached: Vec<u32>,
@@ -100,11 +103,9 @@ impl Tracer {
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(|e| TraceError::Load(e.to_string()))?;
         let maps = match (take(&mut ebpf, "COUNTERS")?, take(&mut ebpf, "SHARED")?) {
-            (Map::Array(counters), Map::Array(shared)) => CounterMaps::new(
-                std::os::fd::AsFd::as_fd(counters.fd()),
-                std::os::fd::AsFd::as_fd(shared.fd()),
-                cpus,
-            )?,
+            (Map::Array(counters), Map::Array(shared)) => {
+                CounterMaps::new(counters.fd().as_fd(), shared.fd().as_fd(), cpus)?
+            }
             _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
         };
         let log = super::log::KernelLog::of(&mut ebpf)?;
@@ -112,7 +113,8 @@ impl Tracer {
             (0u32..).zip(&hooks).filter(|(_, h)| h.attached).map(|(index, _)| index).collect();
         let tracer = Self {
             _ebpf: ebpf,
-            ring: readiness::ring(ring)?,
+            ready: Readable::new(ring.as_fd())?,
+            ring,
             maps,
             log,
             attached,
@@ -133,13 +135,12 @@ impl Tracer {
     /// Waits until the kernel has reported something.
     pub async fn readable(&self) -> io::Result<()> {
         match &self.log {
-            None => self.ring.readable().await?.clear_ready(),
+            None => self.ready.wait().await,
             Some(log) => tokio::select! {
-                ready = self.ring.readable() => ready?.clear_ready(),
-                ready = log.readable() => ready?,
+                ready = self.ready.wait() => ready,
+                ready = log.readable() => ready,
             },
         }
-        Ok(())
     }
 
     /// Takes what the kernel has reported so far, in its order.
@@ -149,7 +150,7 @@ impl Tracer {
         }
         let clocks = Clocks { wall: SystemTime::now(), monotonic_ns: process::monotonic_ns()? };
         let mut observations = Vec::new();
-        while let Some(entry) = self.ring.get_mut().next() {
+        while let Some(entry) = self.ring.next() {
             match decode(&entry, clocks) {
                 Some(observation) => observations.push(observation),
                 None => self.undecoded += 1,
@@ -253,7 +254,7 @@ fn attach_one(ebpf: &mut Ebpf, name: &str, kernel_types: &aya::Btf) -> Result<i3
     let program: &mut BtfTracePoint = program.try_into()?;
     program.load(name, kernel_types)?;
     program.attach()?;
-    Ok(std::os::fd::AsFd::as_fd(program.fd()?).as_raw_fd())
+    Ok(program.fd()?.as_fd().as_raw_fd())
 }
 
 /// One cause in words.

@@ -1,16 +1,18 @@
 //! Lines of aya-log, from an object that was built with `cargo xtask build-ebpf --log`. The committed one has none.
 
-use std::io;
+use std::{io, os::fd::AsFd as _};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use tokio::io::unix::AsyncFd;
 
 use super::TraceError;
-use crate::sys::readiness;
+use crate::sys::readable::Readable;
 
 /// The kernel programs' own log, on standard error.
-pub(super) struct KernelLog(AsyncFd<EbpfLogger<ToStandardError>>);
+pub(super) struct KernelLog {
+    logger: EbpfLogger<ToStandardError>,
+    ready: Readable,
+}
 
 struct ToStandardError;
 
@@ -30,18 +32,17 @@ impl KernelLog {
     /// `None`: the object does not log.
     pub(super) fn of(ebpf: &mut Ebpf) -> Result<Option<Self>, TraceError> {
         match EbpfLogger::init_with_logger(ebpf, ToStandardError) {
-            Ok(logger) => Ok(Some(Self(readiness::logger(logger)?))),
+            Ok(logger) => Ok(Some(Self { ready: Readable::new(logger.as_fd())?, logger })),
             Err(aya_log::Error::MapNotFound) => Ok(None),
             Err(error) => Err(TraceError::Load(error.to_string())),
         }
     }
 
     pub(super) async fn readable(&self) -> io::Result<()> {
-        self.0.readable().await?.clear_ready();
-        Ok(())
+        self.ready.wait().await
     }
 
     pub(super) fn flush(&mut self) {
-        self.0.get_mut().flush();
+        self.logger.flush();
     }
 }
