@@ -4,7 +4,9 @@
 
 pub mod epoll;
 pub mod errno;
+pub mod interface;
 pub mod process;
+pub mod signal;
 pub mod socket;
 
 use std::io;
