@@ -43,6 +43,9 @@ pub enum Rest {
     OpenBody,
 }
 
+/// A line without its end, and what follows it.
+type Line<'a> = (Vec<u8>, &'a [u8]);
+
 /// Reads the responses of one connection, one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
@@ -81,7 +84,10 @@ impl Reader {
 
     /// Takes bytes from the front of `input`, up to the end of a response or of `input`. Returns what is left, and the
     /// response if one has ended. Call it again while something is left.
-    pub fn feed<'a>(&mut self, mut input: &'a [u8]) -> Result<(&'a [u8], Option<Response>), Malformed> {
+    pub fn feed<'a>(
+        &mut self,
+        mut input: &'a [u8],
+    ) -> Result<(&'a [u8], Option<Response>), Malformed> {
         loop {
             let (rest, ended) = self.step(input)?;
             if ended {
@@ -137,7 +143,7 @@ impl Reader {
     }
 
     /// Takes a line without its end. `None`: it has not come whole yet, and all of `input` is kept.
-    fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<(Vec<u8>, &'a [u8])>, Malformed> {
+    fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<Line<'a>>, Malformed> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let (now, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
         self.partial.extend_from_slice(now);
@@ -248,8 +254,12 @@ mod tests {
         let mut input = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
         input.extend(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
         input.extend(OPEN);
-        input.extend(b"5;x=y\r\nhello\r\n1f\r\n0123456789012345678901234567890\r\n0\r\nA: b\r\n\r\n");
-        input.extend(b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+        input.extend(
+            b"5;x=y\r\nhello\r\n1f\r\n0123456789012345678901234567890\r\n0\r\nA: b\r\n\r\n",
+        );
+        input.extend(
+            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+        );
         for piece in 1..input.len() {
             let mut reader = Reader::from(Rest::Between);
             let ended = read(&mut reader, &input, piece).unwrap();
@@ -272,7 +282,11 @@ mod tests {
 
     #[test]
     fn what_is_incomplete_does_not_rest() {
-        for input in [&b"HTTP/1.1 2"[..], b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab", b"HTTP/1.1 200 OK\r\n\r\nab"] {
+        for input in [
+            &b"HTTP/1.1 2"[..],
+            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
+            b"HTTP/1.1 200 OK\r\n\r\nab",
+        ] {
             let mut reader = Reader::from(Rest::Between);
             assert_eq!(read(&mut reader, input, 100).unwrap(), []);
             assert_eq!(reader.rest(), None);

@@ -11,9 +11,23 @@
 //! - [`workload`]: what each connection asks for: the opening request, samples and heartbeats.
 //! - [`table`]: the connections of one worker, a few bytes each.
 //! - [`worker`]: one epoll thread with its own descriptor table.
+//! - [`prepare`]: everything that can be refused, refused before the first connection.
 //! - [`run`]: starts the workers, takes their reports, and says when each part of the run begins.
 //! - [`record`]: what `--json` prints.
 //! - [`summary`]: what came of it: histograms, counts, errors by name.
 //! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
 
-pub mod cli; pub mod http; pub mod pin; pub mod ramp; pub mod workload; pub mod source; pub mod tuple;
+pub mod cli;
+pub mod http;
+pub mod pin;
+pub mod prepare;
+pub mod ramp;
+pub mod record;
+pub mod run;
+pub mod show;
+pub mod source;
+pub mod summary;
+pub mod table;
+pub mod tuple;
+pub mod worker;
+pub mod workload;

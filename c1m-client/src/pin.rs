@@ -87,7 +87,10 @@ impl Pages {
     pub fn mixture(&self, connections: u64) -> Vec<(u64, u64)> {
         let low = self.bytes / PAGE_BYTES;
         let higher = self.of_first(connections) - low * connections;
-        [(low, connections - higher), (low + 1, higher)].into_iter().filter(|(_, n)| *n > 0).collect()
+        [(low, connections - higher), (low + 1, higher)]
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .collect()
     }
 }
 
@@ -208,7 +211,8 @@ fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let memory = mem_info(socket.as_raw_fd())?;
-        let response = Reader::from(Rest::Between).feed(&buffer[..count]).map_err(io::Error::other)?.1;
+        let response =
+            Reader::from(Rest::Between).feed(&buffer[..count]).map_err(io::Error::other)?.1;
         match response {
             Some(response) if (response.status, response.body_bytes) != (200, body_bytes) => {
                 return Err(io::Error::other(format!(
@@ -278,7 +282,8 @@ mod tests {
 
     #[test]
     fn sockstat_is_read() {
-        let text = "sockets: used 14\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 289\nUDP: inuse 0 mem 7\n";
+        let text =
+            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 289\nUDP: inuse 0 mem 7\n";
         assert_eq!(parse_sockstat(text), Some(289));
         assert_eq!(parse_sockstat("TCP: inuse 1"), None);
         assert!(host_pages().is_ok());

@@ -109,6 +109,12 @@ impl Crew {
         Ok(Self { workers, at_a_time: cores.min(workers), connections })
     }
 
+    /// Connections of all workers together.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections
+    }
+
     /// The connections of one worker. The shares are equal to within one, and cover all of them.
     #[must_use]
     pub fn share(&self, worker: usize) -> Range<u64> {
@@ -147,9 +153,8 @@ mod tests {
 
     #[test]
     fn auto_takes_what_the_tables_need_and_the_cores_at_least() {
-        let workers = |connections| {
-            Crew::new(Workers::Auto, connections, 2, 20_000, 10).unwrap().workers
-        };
+        let workers =
+            |connections| Crew::new(Workers::Auto, connections, 2, 20_000, 10).unwrap().workers;
         assert_eq!([1, 2, 39_980, 39_981, 1_024_000].map(workers), [1, 2, 2, 3, 52]);
     }
 

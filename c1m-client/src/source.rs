@@ -46,7 +46,9 @@ impl FromStr for SourceRange {
         let first: IpAddr = first.parse().map_err(|_| wrong())?;
         let last: IpAddr = last.parse().map_err(|_| wrong())?;
         if first.is_ipv4() != last.is_ipv4() || number(first) > number(last) {
-            return Err(format!("`{text}` is not a range: its last address comes before its first"));
+            return Err(format!(
+                "`{text}` is not a range: its last address comes before its first"
+            ));
         }
         Ok(Self { first, last })
     }
@@ -94,7 +96,8 @@ impl Sources {
                 _ => merged.push((first, last)),
             }
         }
-        let counted = merged.into_iter().map(|(first, last)| (first, (last - first).saturating_add(1)));
+        let counted =
+            merged.into_iter().map(|(first, last)| (first, (last - first).saturating_add(1)));
         Some(Self { ipv4, ranges: counted.collect() })
     }
 
@@ -169,7 +172,16 @@ mod tests {
 
     #[test]
     fn what_is_no_source_is_refused() {
-        for text in ["", "10.0.0", "10.0.0.1/33", "10.0.0.1/", "::/129", "10.0.0.2-10.0.0.1", "10.0.0.1-::1", "host"] {
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1/33",
+            "10.0.0.1/",
+            "::/129",
+            "10.0.0.2-10.0.0.1",
+            "10.0.0.1-::1",
+            "host",
+        ] {
             assert!(text.parse::<SourceRange>().is_err(), "{text} was taken for a source");
         }
     }

@@ -51,7 +51,9 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong = || {
-            format!("`{text}` is not a target: use ADDR:PORT or ADDR:PORT-PORT, such as 127.0.0.1:8000-8009 or [::1]:8000")
+            format!(
+                "`{text}` is not a target: use ADDR:PORT or ADDR:PORT-PORT, such as 127.0.0.1:8000-8009 or [::1]:8000"
+            )
         };
         // Only a port can follow the last colon: in [::1] no dash comes before it.
         let (first, last) = match text.rsplit_once('-') {
@@ -153,8 +155,7 @@ impl fmt::Display for TooMany {
             "{connections} connections do not fit: {sources} source addresses x {ports} source ports x {destinations} destination ports hold {capacity}. Any one of these would do: {} source addresses (--source)",
             connections.div_ceil(ports * destinations)
         )?;
-        let last_port =
-            u64::from(target.first.port()) + connections.div_ceil(sources * ports) - 1;
+        let last_port = u64::from(target.first.port()) + connections.div_ceil(sources * ports) - 1;
         if last_port <= u64::from(u16::MAX) {
             write!(
                 f,
@@ -206,7 +207,10 @@ impl Plan {
         let usable_ports = ports.usable.len() as u64;
         ports.usable.truncate(usize::try_from(per_source).unwrap_or(usize::MAX));
         if ports.usable.is_empty() {
-            return Err(PlanError::NoPorts { first: *ports.range.start(), last: *ports.range.end() });
+            return Err(PlanError::NoPorts {
+                first: *ports.range.start(),
+                last: *ports.range.end(),
+            });
         }
         let per_address = target.count() * ports.usable.len() as u64;
         let needed = connections.div_ceil(per_address);
@@ -269,10 +273,7 @@ impl Plan {
         let ports = self.ports_per_source();
         let source = self.sources.nth(rest / ports)?;
         let port = self.ports.get(usize::try_from(rest % ports).ok()?)?;
-        Some(Tuple {
-            source: (source, *port).into(),
-            destination: self.target.nth(destination),
-        })
+        Some(Tuple { source: (source, *port).into(), destination: self.target.nth(destination) })
     }
 }
 
@@ -331,7 +332,9 @@ mod tests {
         assert_eq!(target.nth(9).port(), 8009);
         let target: Target = "[::1]:8000".parse().unwrap();
         assert_eq!((target.count(), target.to_string()), (1, "[::1]:8000".into()));
-        for text in ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:9-8", "127.0.0.1:9-", "::1:80", "host:80"] {
+        for text in
+            ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:9-8", "127.0.0.1:9-", "::1:80", "host:80"]
+        {
             assert!(text.parse::<Target>().is_err(), "{text} was taken for a target");
         }
     }
@@ -393,7 +396,8 @@ mod tests {
 
     /// The connection that has `tuple`, found from the tuple alone: the inverse of [`Plan::tuple`].
     fn index(plan: &Plan, tuple: &Tuple) -> Option<u64> {
-        let source = (0..plan.sources()).find(|n| plan.sources.nth(*n) == Some(tuple.source.ip()))?;
+        let source =
+            (0..plan.sources()).find(|n| plan.sources.nth(*n) == Some(tuple.source.ip()))?;
         let port = plan.ports.binary_search(&tuple.source.port()).ok()? as u64;
         let destination = u64::from(tuple.destination.port() - plan.target.first.port());
         Some((source * plan.ports_per_source() + port) * plan.target.count() + destination)

@@ -115,7 +115,12 @@ mod tests {
         let workload = Workload::new("/", true, Some(plan), &host());
         let pinning: Vec<u64> = (0..8).filter(|i| workload.opening(*i).unread).collect();
         assert_eq!(pinning, [1, 5]);
-        assert!(workload.opening(1).request.starts_with(b"GET /bytes/1500 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n"));
+        assert!(
+            workload
+                .opening(1)
+                .request
+                .starts_with(b"GET /bytes/1500 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
+        );
         assert!(workload.opening(0).request.starts_with(b"GET / HTTP/1.1\r\n"));
         assert_eq!((workload.opening(0).pages, workload.opening(1).pages), (0, 1));
     }
