@@ -1,12 +1,15 @@
-//! A server that speaks as c1m-server does, on a port that the kernel chooses, with the faults that a test asks for.
+//! What the tests share: a server that speaks as c1m-server does, the client as a process, and what the kernel says of sockets.
+
+pub(crate) mod client;
+pub(crate) mod diag;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -25,8 +28,10 @@ pub(crate) enum Manner {
     Silent,
     /// Answers every body one byte short of what was asked for.
     Short,
-    /// Closes each connection a moment after its first answer.
+    /// Closes each connection right after its first answer.
     Closing,
+    /// Answers the first request of each connection, and no other.
+    Once,
 }
 
 /// Runs in a thread of its own until it is dropped.
@@ -36,6 +41,8 @@ pub(crate) struct Server {
     pub(crate) held: Arc<AtomicU64>,
     /// Requests that it has read.
     pub(crate) requests: Arc<AtomicU64>,
+    /// Every peer that ever connected.
+    pub(crate) peers: Arc<Mutex<HashSet<SocketAddr>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -43,6 +50,7 @@ pub(crate) struct Server {
 struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
+    answered: bool,
     open_body: bool,
 }
 
@@ -61,16 +69,18 @@ impl Server {
         socket.listen(4096).unwrap();
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
-        let (held, requests, stop) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>)>::default();
+        let (held, requests, peers) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<_>)>::default();
+        let stop = Arc::new(AtomicBool::new(false));
         let mut state = State {
             manner,
             held: held.clone(),
             requests: requests.clone(),
+            peers: Arc::clone(&peers),
             connections: HashMap::new(),
         };
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || state.serve(&listener, &stopped));
-        Self { address, held, requests, stop, thread: Some(thread) }
+        Self { address, held, requests, peers, stop, thread: Some(thread) }
     }
 }
 
@@ -86,6 +96,7 @@ struct State {
     manner: Manner,
     held: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
+    peers: Arc<Mutex<HashSet<SocketAddr>>>,
     connections: HashMap<u64, Connection>,
 }
 
@@ -110,11 +121,13 @@ impl State {
     }
 
     fn accept(&mut self, listener: &TcpListener, epoll: &Epoll) {
-        while let Ok((stream, _)) = listener.accept() {
+        while let Ok((stream, peer)) = listener.accept() {
+            self.peers.lock().unwrap().insert(peer);
             stream.set_nonblocking(true).unwrap();
             let token = u64::try_from(stream.as_raw_fd()).unwrap();
             epoll.add(stream.as_raw_fd(), epoll::IN, token).unwrap();
-            let connection = Connection { stream, input: Vec::new(), open_body: false };
+            let connection =
+                Connection { stream, input: Vec::new(), answered: false, open_body: false };
             self.connections.insert(token, connection);
             self.held.fetch_add(1, Relaxed);
         }
@@ -132,7 +145,8 @@ impl State {
         while let Some(end) = connection.input.windows(4).position(|w| w == b"\r\n\r\n") {
             let head: Vec<u8> = connection.input.drain(..end + 4).collect();
             self.requests.fetch_add(1, Relaxed);
-            if self.manner == Manner::Silent {
+            let answered = std::mem::replace(&mut connection.answered, true);
+            if self.manner == Manner::Silent || (self.manner == Manner::Once && answered) {
                 continue;
             }
             let answer = connection.answer(std::str::from_utf8(&head).unwrap(), self.manner);
