@@ -1,6 +1,9 @@
 //! What the kernel says of TCP sockets, asked over netlink (sock_diag(7)), as `ss -tm` does.
 
-use std::{io::Read as _, io::Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -11,8 +14,8 @@ pub(crate) const TIME_WAIT: u8 = 6;
 /// One TCP socket of this network namespace.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TcpSocket {
-    pub(crate) local_port: u16,
-    pub(crate) remote_port: u16,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
     /// Bytes that wait to be read.
     pub(crate) unread_bytes: u32,
     /// tcp_mem that it holds: queued skbs in both directions, and what was bought for later.
@@ -65,10 +68,13 @@ fn request(state: u8) -> Vec<u8> {
 /// inet_diag_msg, and its attributes.
 fn parse(message: &[u8]) -> TcpSocket {
     const HEAD: usize = 72;
-    let port = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
+    let address = |ip: usize, port: usize| {
+        let ip: [u8; 4] = message[ip..ip + 4].try_into().unwrap();
+        SocketAddr::from((ip, u16::from_be_bytes([message[port], message[port + 1]])))
+    };
     let mut socket = TcpSocket {
-        local_port: port(4),
-        remote_port: port(6),
+        local: address(8, 4),
+        remote: address(24, 6),
         unread_bytes: u32_at(message, 56),
         charged_bytes: 0,
     };
