@@ -1,1 +1,35 @@
-fn main() {}
+//! What developers of c1m run: `cargo xtask <command>`.
+//!
+//! One module a command; this file only dispatches.
+
+mod build_ebpf;
+mod debian;
+mod exit;
+mod place;
+mod process;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What developers of c1m run
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    max_term_width = 110,
+    after_help = "Exit: 0 done, 1 the check failed, 2 usage, 3 the environment refused, 4 internal; of a failed step, its own."
+)]
+enum Cli {
+    BuildEbpf(build_ebpf::Args),
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse() {
+        Cli::BuildEbpf(args) => build_ebpf::run(&args),
+        Cli::Test(args) => test::run(&args),
+    };
+    exit::code(result)
+}
