@@ -57,7 +57,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.check {
         return check(if args.install { Install::Missing } else { Install::Nothing });
     }
-    let toolchain = toolchain::find(Install::Missing)?;
+    let toolchain = toolchain::find(Install::Missing, None)?;
     let built = compile::build(&toolchain, args.log)?;
     match &args.output {
         Some(file) => fs::write(file, &built.object)
@@ -81,7 +81,8 @@ fn write_prebuilt(built: Built) -> Result<()> {
 pub(crate) fn check(install: Install) -> Result<()> {
     let (manifest, committed) = manifest::verify(&place::ebpf())?;
     println!("{}: hashes of sources and object are those of the manifest", manifest::OBJECT);
-    let toolchain = match toolchain::find(install) {
+    // The compiler of the manifest gives the same bytes; another one may have grounds to differ.
+    let toolchain = match toolchain::find(install, Some(&manifest.tools.rustc)) {
         Ok(toolchain) => toolchain,
         // The hashes have decided already. Rebuilding is the stronger proof, for where it can be had.
         Err(error) if exit::code_of(&error) == 3 => {

@@ -26,11 +26,12 @@ pub(crate) struct Toolchain {
     pub(crate) linker: Linker,
 }
 
-/// Finds a toolchain, or installs what is missing to one.
+/// Finds a toolchain, or installs what is missing to one. A compiler that calls itself `preferred` goes before others.
 ///
 /// The error says what to install; its exit code is 3 when nothing but that is wrong.
-pub(crate) fn find(install: Install) -> Result<Toolchain> {
-    let (compilers, mut passed_over) = usable();
+pub(crate) fn find(install: Install, preferred: Option<&str>) -> Result<Toolchain> {
+    let (mut compilers, mut passed_over) = usable();
+    compilers.sort_by_key(|compiler| Some(compiler.version.as_str()) != preferred);
     if let Some(toolchain) = ready(&compilers) {
         return Ok(toolchain);
     }
