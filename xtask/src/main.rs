@@ -2,6 +2,7 @@
 //!
 //! One module a command; this file only dispatches.
 
+mod btf_fixture;
 mod build_ebpf;
 mod debian;
 mod exit;
@@ -22,12 +23,15 @@ use clap::Parser;
     after_help = "Exit: 0 done, 1 the check failed, 2 usage, 3 the environment refused, 4 internal; of a failed step, its own."
 )]
 enum Cli {
+    /// Cut a small BTF fixture for tests out of a kernel's BTF
+    BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
     Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse() {
+        Cli::BtfFixture(args) => btf_fixture::run(&args),
         Cli::BuildEbpf(args) => build_ebpf::run(&args),
         Cli::Test(args) => test::run(&args),
     };

@@ -4,7 +4,9 @@
 
 pub mod epoll;
 pub mod errno;
+pub mod mapping;
 pub mod process;
+pub mod readiness;
 pub mod socket;
 
 use std::io;

@@ -46,8 +46,7 @@ pub fn send_vectored(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // IoSlice has the layout of iovec by its documentation; sendmsg only reads through it.
     message.msg_iov = buffers.as_ptr().cast_mut().cast();
-    message.msg_iovlen =
-        buffers.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+    message.msg_iovlen = buffers.len();
     // SAFETY: `message` and the buffers behind it live through the call.
     let count = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
