@@ -196,6 +196,7 @@ fn files_are_short() {
     assert_eq!(rule("xtask/src/main.rs", &long).len(), 1);
     assert!(rule("xtask/src/main.rs", &long[1..]).is_empty());
     assert!(rule("xtask/tests/main.rs", &long).is_empty());
+    assert!(rule("xtask/src/main.rs", &format!("fn f() {{}}\n#[cfg(test)]\n{long}")).is_empty());
 }
 
 #[test]
