@@ -1,5 +1,6 @@
 //! What developers of c1m run.
 
+mod btf_fixture;
 mod reproduce;
 
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use clap::Parser;
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask", max_term_width = 110)]
 enum Task {
+    /// Cut a small BTF fixture for tests out of a kernel's BTF
+    BtfFixture(btf_fixture::Args),
     Reproduce(reproduce::Args),
     #[command(name = reproduce::privileged::COMMAND, hide = true)]
     Privileged(reproduce::Places),
@@ -17,6 +20,13 @@ enum Task {
 
 fn main() -> ExitCode {
     match Task::parse() {
+        Task::BtfFixture(args) => match btf_fixture::run(&args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::from(4)
+            }
+        },
         Task::Reproduce(args) => reproduce::main(&args),
         Task::Privileged(places) => reproduce::privileged::main(&places),
     }

@@ -1,3 +1,5 @@
 //! Records, and how they are printed: lines for people or JSON lines. Asks nothing of the kernel.
 
+pub mod lines;
 pub mod record;
+mod text;

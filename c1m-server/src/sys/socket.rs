@@ -46,11 +46,30 @@ pub fn send_vectored(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // IoSlice has the layout of iovec by its documentation; sendmsg only reads through it.
     message.msg_iov = buffers.as_ptr().cast_mut().cast();
-    message.msg_iovlen =
-        buffers.len().try_into().map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+    #[cfg_attr(
+        target_env = "gnu",
+        expect(clippy::useless_conversion, reason = "size_t with glibc, int with musl")
+    )]
+    let count = buffers.len().try_into();
+    message.msg_iovlen = count.map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
     // SAFETY: `message` and the buffers behind it live through the call.
     let count = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Ends the sending side: the peer gets everything sent so far and then the end of the stream.
+pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
+    // SAFETY: takes no pointer; a wrong descriptor is answered with EBADF or ENOTSOCK.
+    check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
+}
+
+/// Closes a connection that is known by its number alone, as an epoll loop without objects per connection does.
+///
+/// The caller got the number out of an `OwnedFd` (`into_raw_fd`) and uses it no more. Linux frees the number even when
+/// it reports an error, so there is nothing to do about one.
+pub fn close(fd: RawFd) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::close(fd) };
 }
 
 /// The error that the kernel keeps for a socket (SO_ERROR), which reading clears. `None`: no error.

@@ -7,9 +7,11 @@ use std::{
 
 use c1m_server::{
     host::{
+        files,
         meminfo::{self, Meminfo},
         netstat::{self, TcpExt},
         slabinfo::{self, Slabinfo},
+        sockstat,
     },
     output::record::{FileNr, Sockstat},
 };
@@ -68,17 +70,13 @@ impl Host {
         let v4 = self.read("net/sockstat")?;
         // Without IPv6 there is no such file, and nothing to count.
         let v6 = self.read("net/sockstat6").unwrap_or_default();
-        parse_sockstat(&v4, &v6).ok_or_else(|| self.not_understood("net/sockstat"))
+        sockstat::parse(&v4, &v6).ok_or_else(|| self.not_understood("net/sockstat"))
     }
 
     /// Open files of the host.
     pub(crate) fn file_nr(&self) -> Result<FileNr, End> {
-        let text = self.read("sys/fs/file-nr")?;
-        let mut fields = text.split_whitespace().map(|field| field.parse::<u64>().ok());
-        match (fields.next().flatten(), fields.nth(1).flatten()) {
-            (Some(allocated), Some(max)) => Ok(FileNr { allocated, max }),
-            _ => Err(self.not_understood("sys/fs/file-nr")),
-        }
+        files::parse_file_nr(&self.read("sys/fs/file-nr")?)
+            .ok_or_else(|| self.not_understood("sys/fs/file-nr"))
     }
 
     pub(crate) fn memory(&self) -> Result<Meminfo, End> {
@@ -113,24 +111,6 @@ impl Host {
     }
 }
 
-fn parse_sockstat(v4: &str, v6: &str) -> Option<Sockstat> {
-    let value = |text: &str, line: &str, key: &str| -> Option<u64> {
-        let mut fields =
-            text.lines().find_map(|found| found.strip_prefix(line))?.split_whitespace();
-        fields.find(|field| *field == key)?;
-        fields.next()?.parse().ok()
-    };
-    Some(Sockstat {
-        sockets_used: value(v4, "sockets:", "used")?,
-        inuse: value(v4, "TCP:", "inuse")?,
-        inuse6: value(v6, "TCP6:", "inuse").unwrap_or(0),
-        orphan: value(v4, "TCP:", "orphan")?,
-        tw: value(v4, "TCP:", "tw")?,
-        alloc: value(v4, "TCP:", "alloc")?,
-        tcp_mem_pages: value(v4, "TCP:", "mem")?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,23 +124,5 @@ mod tests {
         assert!(host.cpus().unwrap() > 0);
         assert!(host.memory().unwrap().total_bytes > 0);
         assert!(!host.tcp_ext().unwrap().is_empty());
-    }
-
-    #[test]
-    fn sockstat_is_read_by_name() {
-        let v4 = "sockets: used 14\nTCP: inuse 1 orphan 2 tw 3 alloc 4 mem 5\nUDP: inuse 9 mem 9\n";
-        let sockstat = parse_sockstat(v4, "TCP6: inuse 7\n").unwrap();
-        let expected = Sockstat {
-            sockets_used: 14,
-            inuse: 1,
-            inuse6: 7,
-            orphan: 2,
-            tw: 3,
-            alloc: 4,
-            tcp_mem_pages: 5,
-        };
-        assert_eq!(sockstat, expected);
-        assert_eq!(parse_sockstat("sockets: used 14\nTCP: inuse 1 mem\n", ""), None);
-        assert_eq!(parse_sockstat("", ""), None);
     }
 }

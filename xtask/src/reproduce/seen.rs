@@ -91,6 +91,7 @@ impl Seen {
             crossing.limit == "tcp_mem"
                 && crossing.level == level
                 && crossing.direction == Direction::Up
+                && !crossing.limit_moved
         })
     }
 

@@ -163,6 +163,7 @@ fn crossings(stand: &Stand, from: u64, to: u64, wanted: u64) -> Vec<Crossing> {
                 limit: "tcp_mem".into(),
                 level,
                 direction: Direction::Up,
+                limit_moved: false,
                 pages: limit_pages + 1,
                 limit_pages,
                 tcp_mem: limits,

@@ -1,0 +1,207 @@
+//! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
+
+use std::{future::pending, io, net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+
+use super::{EnvironmentRefused, report::Report, tracing::Tracing};
+use crate::{
+    cli::{Cli, Workers},
+    host::files,
+    serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
+    sys::{
+        process::{drop_capabilities, raise_nofile},
+        readable::Readable,
+    },
+    trace::Options,
+};
+
+/// How a shell names an end by SIGINT.
+const EXIT_INTERRUPTED: i32 = 130;
+/// A shorter interval would be a busy loop.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Runs the server until SIGINT, SIGTERM or the end of `--duration`.
+///
+/// # Errors
+/// Whatever keeps it from starting or from going on, see [`super::exit_code`].
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    let plan = lay_out(cli)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(cli, plan))
+}
+
+fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
+    let nofile = raise_nofile().map_err(|error| {
+        EnvironmentRefused(format!("cannot raise the limit of open files: {error}"))
+    })?;
+    let wish = Wish {
+        workers: match cli.workers {
+            Workers::Auto => None,
+            Workers::Count(count) => Some(count),
+        },
+        max_connections: cli.max_connections,
+        backlog: cli.backlog,
+        somaxconn: files::somaxconn(),
+        nofile,
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    Ok(plan::plan(&wish).map_err(ServeError::from)?)
+}
+
+/// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
+/// bound, capabilities are dropped, the workers start.
+async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
+    // Before there are workers, so that none of them inherits a way to be interrupted.
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut report = Report::new(cli);
+    // The programs need the port before it is bound.
+    let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
+    let mut tracing = if cli.trace {
+        let (tracing, hooks) = Tracing::start(&trace_options(cli, listen))?;
+        report.hooks(hooks)?;
+        Some(tracing)
+    } else {
+        None
+    };
+    let server = Server::bind(Config {
+        listen,
+        plan,
+        max_connections: cli.max_connections,
+        keepalive: cli.keepalive,
+    })?;
+    if tracing.is_some() {
+        drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
+    }
+    let running = server.start()?;
+
+    let served = match report.listening(cli, &plan, running.address()) {
+        Ok(()) => hold(cli, &running, &mut signals, &mut report, &mut tracing).await,
+        Err(error) => Err(error.into()),
+    };
+
+    running.stop_accepting();
+    // What was true before the server closed anything itself.
+    let summary = report.summary(&running.snapshot());
+    let closed = close(running, summary.held, &mut signals).await;
+    served?;
+    closed?;
+    // Closing moves memory too, and the last crossings are part of the story.
+    if let Some(tracing) = &mut tracing {
+        report.events(tracing.poll()?)?;
+    }
+    report.print_summary(summary, tracing.as_ref())?;
+    Ok(())
+}
+
+fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
+    Options { port: listen.port(), object: cli.ebpf_object.clone(), verbosity: cli.verbose }
+}
+
+/// Until a signal, the end of `--duration`, or a failure.
+async fn hold(
+    cli: &Cli,
+    running: &Running,
+    signals: &mut Signals,
+    report: &mut Report,
+    tracing: &mut Option<Tracing>,
+) -> anyhow::Result<()> {
+    let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
+    let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
+    // Without lines to print and usage to look at nothing wakes an idle server.
+    let mut ticks = (!cli.quiet || tracing.is_some()).then(|| ticks(cli.interval));
+    loop {
+        tokio::select! {
+            () = signals.next() => return Ok(()),
+            () = at(end) => return Ok(()),
+            () = tick(&mut ticks) => {
+                if let Some(tracing) = tracing {
+                    report.events(tracing.poll()?)?;
+                }
+                report.online(&running.snapshot(), tracing.as_ref())?;
+            }
+            ready = reported(tracing) => {
+                ready?;
+                if let Some(tracing) = tracing {
+                    report.events(tracing.take()?)?;
+                }
+            }
+            ready = notices.wait() => {
+                ready?;
+                report.notices(running.notices())?;
+                if running.is_broken() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
+    match tracing {
+        Some(tracing) => tracing.readable().await,
+        None => pending().await,
+    }
+}
+
+/// Closes everything. A second signal ends the process at once.
+async fn close(running: Running, held: u64, signals: &mut Signals) -> anyhow::Result<()> {
+    let ending = Ending::for_many(held, files::tcp_max_orphans());
+    // Waits for threads, which the runtime's own must not do: it would not hear the second signal.
+    let stopping = tokio::task::spawn_blocking(move || running.stop(ending));
+    tokio::select! {
+        stopped = stopping => Ok(stopped.context("the server did not stop")??),
+        // What was printed is flushed, and the kernel closes what is open.
+        () = signals.next() => std::process::exit(EXIT_INTERRUPTED),
+    }
+}
+
+fn ticks(interval: Duration) -> Interval {
+    let interval = interval.max(MIN_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn tick(ticks: &mut Option<Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => pending().await,
+    }
+}
+
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

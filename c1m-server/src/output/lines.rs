@@ -1,0 +1,107 @@
+//! Records as lines: JSON for programs, `HH:MM:SS.mmm  text` for people. Times are UTC in both.
+
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
+
+use serde::Serialize;
+
+use super::{record::*, text};
+
+/// Where records go. Each one is written and flushed as a whole.
+#[derive(Debug)]
+pub struct Printer<W> {
+    out: W,
+    json: bool,
+}
+
+impl<W: Write> Printer<W> {
+    pub fn new(out: W, json: bool) -> Self {
+        Self { out, json }
+    }
+
+    /// # Errors
+    /// Those of the output; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    pub fn print(&mut self, time: SystemTime, record: Record) -> io::Result<()> {
+        let lines = if self.json { json(time, record)? } else { human(time, &record) };
+        self.out.write_all(lines.as_bytes())?;
+        self.out.flush()
+    }
+}
+
+/// One line of JSON.
+fn json<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
+    let mut line = serde_json::to_string(&Line::at(time, record))?;
+    line.push('\n');
+    Ok(line)
+}
+
+/// One or more lines, each with the time in front.
+fn human(time: SystemTime, record: &Record) -> String {
+    let stamp = humantime::format_rfc3339_millis(time).to_string();
+    // 2026-11-22T08:16:54.123Z
+    let clock = stamp.get(11..23).unwrap_or(&stamp);
+    text::lines(record).iter().map(|line| format!("{clock}  {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn warning() -> Record {
+        Record::Warning(Warning { name: "EMFILE".into(), text: "the table is full".into() })
+    }
+
+    fn printed(json: bool, record: Record) -> String {
+        let mut out = Vec::new();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(45_296_789);
+        Printer::new(&mut out, json).print(time, record).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_lines_have_version_time_and_kind() {
+        let line = printed(true, warning());
+        assert_eq!(
+            line,
+            "{\"v\":1,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
+             \"text\":\"the table is full\"}\n"
+        );
+        let back: Line<Record> = serde_json::from_str(&line).unwrap();
+        assert_eq!(back.record, warning());
+    }
+
+    #[test]
+    fn human_lines_have_a_time() {
+        assert_eq!(printed(false, warning()), "12:34:56.789  warning  EMFILE: the table is full\n");
+        let online = Record::Online(Online {
+            online: 1_024_000,
+            accepted: 1_024_000,
+            closed: 0,
+            accepted_per_s: 0.0,
+            pss_bytes: None,
+            tcp_mem_pages: None,
+            connections: None,
+            dropped: None,
+        });
+        assert_eq!(printed(false, online), "12:34:56.789  online user 1024000\n");
+    }
+
+    #[test]
+    fn nobody_reading_is_told() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let result = Printer::new(Closed, true).print(SystemTime::UNIX_EPOCH, warning());
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,266 @@
+//! What a record says in words.
+
+use std::collections::BTreeMap;
+
+use super::record::*;
+
+/// The lines of one record, without time stamps.
+pub(super) fn lines(record: &Record) -> Vec<String> {
+    match record {
+        Record::Hooks(hooks) => hooks_lines(hooks),
+        Record::Listening(listening) => vec![listening_line(listening)],
+        Record::Online(online) => vec![format!("online user {}", online.online)],
+        Record::Crossing(crossing) => vec![crossing_line(crossing)],
+        Record::Refused(refused) => refused_lines(refused),
+        Record::Refusal(refusal) => vec![refusal_line(refusal)],
+        Record::Aborted(aborted) => vec![format!(
+            "orphan reset  {}  pages={} tcp_mem={}{}  hook={}",
+            aborted.limit,
+            aborted.pages,
+            triple(aborted.tcp_mem),
+            socket_fields(&aborted.socket),
+            aborted.hook
+        )],
+        Record::OomKill(kill) => {
+            vec![format!("oom kill  pid={} comm={}  hook={}", kill.pid, kill.comm, kill.hook)]
+        }
+        Record::Warning(warning) => vec![format!("warning  {}: {}", warning.name, warning.text)],
+        Record::Summary(summary) => summary_lines(summary),
+    }
+}
+
+fn hooks_lines(hooks: &Hooks) -> Vec<String> {
+    let attached = hooks.hooks.iter().filter(|hook| hook.attached).count();
+    let mut lines = vec![format!(
+        "hooks  {attached} of {} attached  kernel={}",
+        hooks.hooks.len(),
+        hooks.kernel
+    )];
+    for hook in hooks.hooks.iter().filter(|hook| !hook.attached) {
+        let reason = hook.reason.as_deref().unwrap_or("no reason given");
+        lines.push(format!("hook missing  {} ({}): {reason}", hook.signal, hook.hook));
+    }
+    lines
+}
+
+fn listening_line(listening: &Listening) -> String {
+    let most = listening.max_connections.map(|n| format!(" max_connections={n}"));
+    format!(
+        "listening  {}  workers={} capacity={}{} backlog={} pid={}  (times are UTC)",
+        listening.address,
+        listening.workers,
+        listening.capacity,
+        most.unwrap_or_default(),
+        listening.backlog,
+        listening.pid
+    )
+}
+
+fn crossing_line(crossing: &Crossing) -> String {
+    let level = match crossing.level {
+        Level::Low => "low",
+        Level::Pressure => "pressure",
+        Level::High => "high",
+    };
+    let direction = match crossing.direction {
+        Direction::Up => "above",
+        Direction::Down => "back below",
+    };
+    let precision = match crossing.precision {
+        Precision::Exact => "exact",
+        Precision::Connection => "to the connection",
+        Precision::Interval => "to the interval",
+    };
+    let mut line = format!(
+        "crossing  {} {direction} {level}  pages={} limit={} connections={}{}  hook={} ({precision})",
+        crossing.limit,
+        crossing.pages,
+        crossing.limit_pages,
+        crossing.connections,
+        socket_fields(&crossing.socket),
+        crossing.hook
+    );
+    if let Some(age) = crossing.pressure_age_ms {
+        line += &format!(" pressure_for={age:.0}ms");
+    }
+    if crossing.limit_moved {
+        line += " (the limit was moved)";
+    }
+    if crossing.suppressed > 0 {
+        line += &format!(" not_shown={}", crossing.suppressed);
+    }
+    line
+}
+
+fn refusal_line(refusal: &Refusal) -> String {
+    format!(
+        "refused  {} {}  pages={} tcp_mem={} connections={} receive_queue={} send_queue={}{}  hook={}",
+        refusal.limit,
+        refusal.side,
+        refusal.pages,
+        triple(refusal.tcp_mem),
+        refusal.connections,
+        refusal.receive_queue_bytes,
+        refusal.send_queue_bytes,
+        socket_fields(&refusal.socket),
+        refusal.hook
+    )
+}
+
+fn refused_lines(refused: &Refused) -> Vec<String> {
+    let maybe = |count: Option<u64>| count.map_or("unknown".into(), |n| n.to_string());
+    vec![
+        format!(
+            "refused  high: send={} receive={}  fair_share: send={} receive={}  memcg: send={} receive={}  forced_first_skb={}",
+            refused.high_send,
+            refused.high_receive,
+            refused.fair_share_send,
+            refused.fair_share_receive,
+            refused.memcg_send,
+            refused.memcg_receive,
+            refused.forced_first_skb
+        ),
+        format!(
+            "followed  dropped_skb={} orphans_aborted_too_many={} orphans_aborted_out_of_memory={}",
+            maybe(refused.dropped_skb),
+            maybe(refused.orphans_aborted_too_many),
+            maybe(refused.orphans_aborted_out_of_memory)
+        ),
+        format!("kernel counters  {}", pairs(&refused.kernel)),
+    ]
+}
+
+fn summary_lines(summary: &Summary) -> Vec<String> {
+    let bytes =
+        |bytes: Option<u64>| bytes.map_or("unknown".into(), |b| format!("{} KiB", b / 1024));
+    let each = summary
+        .user_bytes_per_connection
+        .map_or("unknown".into(), |bytes| format!("{bytes:.1} bytes"));
+    let mut lines = vec![
+        format!(
+            "summary  held={} peak={} accepted={} closed={} elapsed={:.1}s",
+            summary.held, summary.peak, summary.accepted, summary.closed, summary.elapsed_s
+        ),
+        format!(
+            "memory  rss={} pss_at_peak={} user_per_connection={each}",
+            bytes(summary.rss_bytes),
+            bytes(summary.pss_bytes)
+        ),
+        format!("cpu  user={:.2}s system={:.2}s", summary.cpu_user_s, summary.cpu_system_s),
+    ];
+    if let Some(s) = &summary.sockstat {
+        lines.push(format!(
+            "sockstat  used={} inuse={} inuse6={} orphan={} tw={} alloc={} mem={} pages",
+            s.sockets_used, s.inuse, s.inuse6, s.orphan, s.tw, s.alloc, s.tcp_mem_pages
+        ));
+    }
+    if let Some(files) = &summary.file_nr {
+        lines.push(format!("file-nr  allocated={} max={}", files.allocated, files.max));
+    }
+    lines.push(format!("errors  {}", pairs(&summary.errors)));
+    if let Some(refused) = &summary.refused {
+        lines.extend(refused_lines(refused));
+    }
+    if let (Some(dropped), Some(suppressed)) = (summary.dropped, summary.suppressed) {
+        lines.push(format!("events  dropped={dropped} suppressed={suppressed}"));
+    }
+    lines
+}
+
+/// What is known of a socket, each field with a space in front.
+fn socket_fields(socket: &Socket) -> String {
+    let mut text = String::new();
+    let mut field = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text += &format!(" {name}={value}");
+        }
+    };
+    field("local", socket.local.clone());
+    field("remote", socket.remote.clone());
+    field("pid", socket.pid.map(|pid| pid.to_string()));
+    field("comm", socket.comm.clone());
+    field("cgroup", socket.cgroup.map(|id| id.to_string()));
+    field("netns", socket.netns.map(|inode| inode.to_string()));
+    text
+}
+
+fn triple([low, pressure, high]: [u64; 3]) -> String {
+    format!("{low}/{pressure}/{high}")
+}
+
+fn pairs(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
+        return "none".into();
+    }
+    let pairs: Vec<String> =
+        counts.iter().map(|(name, count)| format!("{}={count}", name.replace(' ', "_"))).collect();
+    pairs.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_says_what_is_unknown() {
+        let mut summary = Summary {
+            held: 3,
+            peak: 5,
+            accepted: 9,
+            closed: 6,
+            errors: BTreeMap::from([("accept EMFILE".into(), 2), ("431".into(), 1)]),
+            rss_bytes: Some(2 << 20),
+            pss_bytes: None,
+            user_bytes_per_connection: None,
+            cpu_user_s: 0.5,
+            cpu_system_s: 1.25,
+            elapsed_s: 10.0,
+            sockstat: None,
+            file_nr: Some(FileNr { allocated: 7, max: 8 }),
+            refused: None,
+            dropped: None,
+            suppressed: None,
+        };
+        assert_eq!(
+            lines(&Record::Summary(summary.clone())),
+            [
+                "summary  held=3 peak=5 accepted=9 closed=6 elapsed=10.0s",
+                "memory  rss=2048 KiB pss_at_peak=unknown user_per_connection=unknown",
+                "cpu  user=0.50s system=1.25s",
+                "file-nr  allocated=7 max=8",
+                "errors  431=1 accept_EMFILE=2",
+            ]
+        );
+        summary.refused = Some(Refused::default());
+        (summary.dropped, summary.suppressed) = (Some(0), Some(4));
+        let lines = lines(&Record::Summary(summary));
+        assert_eq!(lines.last().unwrap(), "events  dropped=0 suppressed=4");
+        assert!(lines.iter().any(|line| line.contains("dropped_skb=unknown")));
+    }
+
+    #[test]
+    fn a_crossing_shows_what_is_known_of_the_socket() {
+        let crossing = Crossing {
+            limit: "tcp_mem".into(),
+            level: Level::High,
+            direction: Direction::Up,
+            limit_moved: false,
+            pages: 101,
+            limit_pages: 100,
+            tcp_mem: [50, 75, 100],
+            connections: 42,
+            socket: Socket { local: Some("127.0.0.1:80".into()), ..Socket::default() },
+            hook: "tp_btf/x".into(),
+            precision: Precision::Exact,
+            pressure_age_ms: Some(12.3),
+            suppressed: 0,
+        };
+        assert_eq!(
+            lines(&Record::Crossing(crossing)),
+            [
+                "crossing  tcp_mem above high  pages=101 limit=100 connections=42 local=127.0.0.1:80  hook=tp_btf/x \
+              (exact) pressure_for=12ms"
+            ]
+        );
+    }
+}

@@ -1,0 +1,411 @@
+//! What happens on one connection after it was accepted.
+//!
+//! A connection that is idle has no object here: its descriptor number is its epoll token, and one bit says whether a
+//! chunked body is open on it. Only what is half done (a request half read, a response half sent, an end that waits for
+//! the peer) has an entry, for as long as it lasts.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{IntoRawFd as _, OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    accept,
+    bits::Bits,
+    counters::{Counters, ErrorName},
+    http::{self, Parsed},
+    response::Response,
+    shared::{Notifier, Shared},
+    timers::Timers,
+};
+use crate::sys::{
+    epoll::{self, Epoll},
+    errno,
+    socket::{close, receive, reset_on_close, send_vectored, shutdown_write},
+};
+
+/// One read: twice the longest head, so that a head that is too long shows in one. Shared by all connections of a worker.
+const READ_BYTES: usize = 2 * http::MAX_HEAD_BYTES;
+/// What one connection may send before the others of its worker have their turn.
+const SEND_BUDGET_BYTES: u64 = 1 << 20;
+/// Pause after epoll said writable and send said no: above tcp_mem high both are true of an empty queue, for as long as
+/// the host is short (net/ipv4/tcp.c, tcp_sendmsg_locked and tcp_poll, 6.18), and no event tells when that is over.
+const RETRY: Duration = Duration::from_millis(50);
+/// After the last response the connection is read until its end, so that unread bytes do not make close(2) a reset that
+/// takes the response with it. At most for this long, and so many bytes.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+const DRAIN_BYTES: u64 = 1 << 18;
+
+const READ: u32 = epoll::IN | epoll::PEER_CLOSED;
+
+/// What is half done on a connection. The default is an idle one, which is not stored.
+#[derive(Debug)]
+struct Partial {
+    /// Read and not yet understood, or waiting behind `write`. Bounded: nothing is read while a response waits.
+    input: Vec<u8>,
+    /// Bytes of a request's body still to be read and dropped.
+    discard_bytes: u64,
+    /// A response and how much of it was sent.
+    write: Option<(Response, u64)>,
+    /// Bytes that may still be dropped before the connection is closed in any case.
+    drain_bytes: Option<u64>,
+    due: Option<Instant>,
+    /// What epoll was told to watch for.
+    interest: u32,
+}
+
+impl Default for Partial {
+    fn default() -> Self {
+        Self {
+            input: Vec::new(),
+            discard_bytes: 0,
+            write: None,
+            drain_bytes: None,
+            due: None,
+            interest: READ,
+        }
+    }
+}
+
+impl Partial {
+    fn is_idle(&self) -> bool {
+        self.input.is_empty()
+            && self.discard_bytes == 0
+            && self.write.is_none()
+            && self.drain_bytes.is_none()
+            && self.due.is_none()
+    }
+
+    fn wanted_interest(&self) -> u32 {
+        match (&self.write, self.due) {
+            (None, _) => READ,
+            (Some(_), None) => epoll::OUT,
+            // Retried by the clock; errors are reported all the same.
+            (Some(_), Some(_)) => 0,
+        }
+    }
+}
+
+/// How one step on a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Keep,
+    Close,
+}
+
+/// How far one attempt to send came.
+enum Sent {
+    All,
+    Some(u64),
+    Nothing,
+    Failed,
+}
+
+/// The connections of one worker.
+pub(super) struct Connections {
+    epoll: Epoll,
+    shared: Arc<Shared>,
+    index: usize,
+    notifier: Notifier,
+    buffer: Box<[u8]>,
+    /// By descriptor: a chunked body is open.
+    open_bodies: Bits,
+    partials: BTreeMap<RawFd, Box<Partial>>,
+    timers: Timers,
+    /// Closed since [`Connections::take_closed`].
+    closed: u64,
+    highest: RawFd,
+}
+
+impl Connections {
+    pub(super) fn new(epoll: Epoll, shared: Arc<Shared>, index: usize) -> Self {
+        Self {
+            epoll,
+            shared,
+            index,
+            notifier: Notifier::default(),
+            buffer: vec![0; READ_BYTES].into_boxed_slice(),
+            open_bodies: Bits::default(),
+            partials: BTreeMap::new(),
+            timers: Timers::default(),
+            closed: 0,
+            highest: 0,
+        }
+    }
+
+    pub(super) fn epoll(&self) -> &Epoll {
+        &self.epoll
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.shared.counters[self.index]
+    }
+
+    /// Counts an error, and tells the user where something can be done about it.
+    pub(super) fn error(&mut self, name: ErrorName) {
+        self.counters().error(name);
+        if let ErrorName::Accept(text) | ErrorName::Epoll(text) = name
+            && let Some(advice) = accept::advice(text)
+        {
+            self.notifier.post(&self.shared.notices, text, || advice.into());
+        }
+    }
+
+    /// Takes over a connection fresh from accept.
+    pub(super) fn admit(&mut self, connection: OwnedFd) {
+        let fd = connection.into_raw_fd();
+        self.highest = self.highest.max(fd);
+        self.counters().accepted();
+        if let Err(error) = self.epoll.add(fd, READ, token(fd)) {
+            self.error(ErrorName::Epoll(errno::of(&error)));
+            self.close(fd);
+        }
+    }
+
+    /// Something happened on `fd`.
+    pub(super) fn ready(&mut self, fd: RawFd) {
+        let partial = if self.partials.is_empty() { None } else { self.partials.remove(&fd) };
+        let mut partial = partial.map_or_else(Partial::default, |partial| *partial);
+        let step = match partial.write.take() {
+            Some((response, sent)) => self.resume(fd, &mut partial, response, sent),
+            None => self.read(fd, &mut partial),
+        };
+        self.settle(fd, partial, step);
+    }
+
+    /// How long the worker may sleep for all that its connections know.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.timers.timeout()
+    }
+
+    /// Goes on with the connections whose time has come.
+    pub(super) fn expire(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(fd) = self.timers.expired(now) {
+            let Some(mut partial) = self.partials.remove(&fd) else { continue };
+            partial.due = None;
+            let step = match partial.write.take() {
+                Some((response, sent)) => self.resume(fd, &mut partial, response, sent),
+                // The peer had its time to end the connection.
+                None => Step::Close,
+            };
+            self.settle(fd, *partial, step);
+        }
+    }
+
+    /// How many were closed since this was last asked.
+    pub(super) fn take_closed(&mut self) -> u64 {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// From now on closing any of the connections sends a reset.
+    pub(super) fn reset_on_close(&self) {
+        for fd in 3..=self.highest {
+            // Numbers that are no connection, or none any more, answer with an error; that is all that happens.
+            let _ = reset_on_close(fd);
+        }
+    }
+
+    fn read(&mut self, fd: RawFd, partial: &mut Partial) -> Step {
+        // Taken out and put back, because the code that understands the bytes needs `self` too.
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let step = match receive(fd, &mut buffer) {
+            Ok(0) => Step::Close,
+            Ok(count) => self.input(fd, partial, &buffer[..count]),
+            Err(error) => self.failed(&error),
+        };
+        self.buffer = buffer;
+        step
+    }
+
+    /// New bytes arrived.
+    fn input(&mut self, fd: RawFd, partial: &mut Partial, bytes: &[u8]) -> Step {
+        if let Some(left) = &mut partial.drain_bytes {
+            *left = left.saturating_sub(bytes.len() as u64);
+            return if *left == 0 { Step::Close } else { Step::Keep };
+        }
+        if partial.input.is_empty() {
+            return self.requests(fd, partial, bytes);
+        }
+        let mut input = std::mem::take(&mut partial.input);
+        input.extend_from_slice(bytes);
+        self.requests(fd, partial, &input)
+    }
+
+    /// Answers every complete request in `input`, and keeps the rest.
+    fn requests(&mut self, fd: RawFd, partial: &mut Partial, mut input: &[u8]) -> Step {
+        loop {
+            let dropped =
+                usize::try_from(partial.discard_bytes).unwrap_or(usize::MAX).min(input.len());
+            partial.discard_bytes -= dropped as u64;
+            input = &input[dropped..];
+            if input.is_empty() {
+                return Step::Keep;
+            }
+            let response = match http::parse(input) {
+                Parsed::Partial => break,
+                Parsed::Refused(status) => {
+                    input = &[];
+                    Response::refusal(status, self.open_bodies.take(index(fd)))
+                }
+                Parsed::Request(request) => {
+                    input = &input[request.head_bytes..];
+                    partial.discard_bytes = request.body_bytes;
+                    let response = Response::to(&request, self.open_bodies.take(index(fd)));
+                    if response.leaves_body_open(&request) {
+                        self.open_bodies.set(index(fd));
+                    }
+                    response
+                }
+            };
+            self.counters().request();
+            if response.status() != 200 {
+                self.counters().error(ErrorName::Status(response.status()));
+            }
+            match self.send(fd, &response, 0) {
+                Sent::All if response.closes => return self.drain(fd, partial),
+                Sent::All => {}
+                Sent::Some(sent) => {
+                    partial.write = Some((response, sent));
+                    break;
+                }
+                Sent::Nothing => {
+                    partial.write = Some((response, 0));
+                    break;
+                }
+                Sent::Failed => return Step::Close,
+            }
+        }
+        partial.input = input.to_vec();
+        Step::Keep
+    }
+
+    /// Goes on with a response half sent, and then with what was asked behind it.
+    fn resume(&mut self, fd: RawFd, partial: &mut Partial, response: Response, sent: u64) -> Step {
+        self.cancel(fd, partial);
+        match self.send(fd, &response, sent) {
+            Sent::All if response.closes => self.drain(fd, partial),
+            Sent::All => {
+                let input = std::mem::take(&mut partial.input);
+                self.requests(fd, partial, &input)
+            }
+            Sent::Some(more) => {
+                partial.write = Some((response, sent + more));
+                Step::Keep
+            }
+            Sent::Nothing => {
+                partial.write = Some((response, sent));
+                self.wait(fd, partial, RETRY);
+                Step::Keep
+            }
+            Sent::Failed => Step::Close,
+        }
+    }
+
+    /// Sends `response` from its byte `start` on, as far as the socket takes it.
+    fn send(&mut self, fd: RawFd, response: &Response, start: u64) -> Sent {
+        let mut sent = 0;
+        loop {
+            let Some(part) = response.rest(start + sent, |slices| send_vectored(fd, slices)) else {
+                return Sent::All;
+            };
+            match part.result {
+                Ok(count) => {
+                    sent += count as u64;
+                    if count < part.bytes || (sent >= SEND_BUDGET_BYTES && !part.is_last) {
+                        return Sent::Some(sent);
+                    }
+                    if part.is_last {
+                        return Sent::All;
+                    }
+                }
+                Err(error) if self.failed(&error) == Step::Close => return Sent::Failed,
+                Err(_) if sent > 0 => return Sent::Some(sent),
+                Err(_) => return Sent::Nothing,
+            }
+        }
+    }
+
+    /// Sends the end of the stream, and waits for the peer's.
+    fn drain(&mut self, fd: RawFd, partial: &mut Partial) -> Step {
+        if shutdown_write(fd).is_err() {
+            return Step::Close;
+        }
+        *partial = Partial {
+            drain_bytes: Some(DRAIN_BYTES),
+            interest: partial.interest,
+            ..Partial::default()
+        };
+        self.wait(fd, partial, DRAIN_TIME);
+        Step::Keep
+    }
+
+    /// What an error of a connection's own means. ENOBUFS is what a socket says instead of EAGAIN when the host is short.
+    fn failed(&mut self, error: &io::Error) -> Step {
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Step::Keep,
+            _ => {
+                self.counters().error(ErrorName::Connection(errno::of(error)));
+                Step::Close
+            }
+        }
+    }
+
+    fn settle(&mut self, fd: RawFd, mut partial: Partial, step: Step) {
+        let wanted = partial.wanted_interest();
+        let mut step = step;
+        if step == Step::Keep && wanted != partial.interest {
+            partial.interest = wanted;
+            if let Err(error) = self.epoll.modify(fd, wanted, token(fd)) {
+                self.error(ErrorName::Epoll(errno::of(&error)));
+                step = Step::Close;
+            }
+        }
+        match step {
+            Step::Close => {
+                self.cancel(fd, &mut partial);
+                self.close(fd);
+            }
+            Step::Keep if partial.is_idle() => {}
+            Step::Keep => {
+                self.partials.insert(fd, Box::new(partial));
+            }
+        }
+    }
+
+    fn wait(&mut self, fd: RawFd, partial: &mut Partial, time: Duration) {
+        self.cancel(fd, partial);
+        let due = Instant::now() + time;
+        self.timers.set(due, fd);
+        partial.due = Some(due);
+    }
+
+    fn cancel(&mut self, fd: RawFd, partial: &mut Partial) {
+        if let Some(due) = partial.due.take() {
+            self.timers.cancel(due, fd);
+        }
+    }
+
+    fn close(&mut self, fd: RawFd) {
+        self.open_bodies.take(index(fd));
+        // Closing the last descriptor of a socket takes it out of epoll.
+        close(fd);
+        self.counters().closed();
+        self.closed += 1;
+    }
+}
+
+/// The epoll token of a descriptor is its number, which the kernel never makes negative.
+pub(super) fn token(fd: RawFd) -> u64 {
+    u64::from(fd.unsigned_abs())
+}
+
+fn index(fd: RawFd) -> usize {
+    fd.unsigned_abs() as usize
+}

@@ -1,0 +1,65 @@
+//! Why a server does not start, or does not go on.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use thiserror::Error;
+
+use super::plan::PlanError;
+use crate::sys::errno;
+
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("--keepalive {}: TCP_KEEPIDLE takes 1s to 32767s", humantime::format_duration(*.0))]
+    Keepalive(Duration),
+    #[error("cannot listen on {address}: {}{}", errno::of(source), bind_advice(source))]
+    Bind { address: SocketAddr, source: io::Error },
+    /// A thread or a descriptor could not be had.
+    #[error("cannot start the workers: {0} (see `ulimit -u` and `ulimit -n`)")]
+    Start(io::Error),
+    /// Something that should not happen did.
+    #[error("a worker failed: {0}")]
+    Internal(io::Error),
+}
+
+/// Who can do something about an error: decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    Usage,
+    Environment,
+    Internal,
+}
+
+impl ServeError {
+    pub(super) fn bind(address: SocketAddr, source: io::Error) -> Self {
+        Self::Bind { address, source }
+    }
+
+    #[must_use]
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::Plan(error) if error.is_usage() => Blame::Usage,
+            Self::Keepalive(_) => Blame::Usage,
+            Self::Plan(_) | Self::Bind { .. } | Self::Start(_) => Blame::Environment,
+            Self::Internal(_) => Blame::Internal,
+        }
+    }
+}
+
+fn bind_advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            " (something listens there already: stop it, or use --listen with another port)"
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            " (no interface has this address: see `ip address`, or use --listen 127.0.0.1:8000)"
+        }
+        Some(libc::EACCES) => {
+            " (this port needs CAP_NET_BIND_SERVICE: use one from 1024 on, or start as root)"
+        }
+        Some(libc::EAFNOSUPPORT) => " (the kernel runs without this kind of address)",
+        Some(libc::EMFILE) => " (the limit of open files is used up: raise it with ulimit -n)",
+        _ => "",
+    }
+}
