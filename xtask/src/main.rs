@@ -8,6 +8,7 @@ mod debian;
 mod exit;
 mod place;
 mod process;
+mod reproduce;
 mod test;
 
 use std::process::ExitCode;
@@ -26,14 +27,18 @@ enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
+    Reproduce(reproduce::Args),
     Test(test::Args),
+    #[command(name = reproduce::privileged::COMMAND, hide = true)]
+    Privileged(reproduce::Places),
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse() {
-        Cli::BtfFixture(args) => btf_fixture::run(&args),
-        Cli::BuildEbpf(args) => build_ebpf::run(&args),
-        Cli::Test(args) => test::run(&args),
-    };
-    exit::code(result)
+    match Cli::parse() {
+        Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
+        Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Reproduce(args) => reproduce::main(&args),
+        Cli::Test(args) => exit::code(test::run(&args)),
+        Cli::Privileged(places) => reproduce::privileged::main(&places),
+    }
 }
