@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_articles_average_is_two_pages_for_most() {
+    fn an_average_between_one_and_two_pages_is_a_mixture() {
         // 7711 / 4096 = 1.88256...
         let pages = Pages::new(7711).unwrap();
         assert_eq!(pages.mixture(1_024_000), [(1, 120_250), (2, 903_750)]);
