@@ -1,2 +1,281 @@
-//! (stub)
+//! What kernel and user space agree on: every record, constant and layout that both sides share.
+//!
+//! No dependency, `repr(C)`, explicit padding, no `bool`, no enum with data: either side is built by another compiler. User space
+//! depends on this crate for these types alone; the programs stand behind the feature `programs`.
 #![no_std]
+
+/// IPPROTO_TCP, include/uapi/linux/in.h
+pub const TCP: u16 = 6;
+/// IPPROTO_MPTCP, include/uapi/linux/in.h: its sockets share tcp_mem
+pub const MPTCP: u16 = 262;
+
+/// A member that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Where the members stand in the running kernel, in bytes, from its BTF.
+///
+/// A frozen `.rodata` global: the verifier sees each offset as a constant, and can prove a direct load through a BTF
+/// pointer. From an ordinary map the same load is refused.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// struct sock
+    pub sock_prot: u32,
+    pub sock_family: u32,
+    pub sock_num: u32,
+    pub sock_dport: u32,
+    pub sock_daddr: u32,
+    pub sock_rcv_saddr: u32,
+    pub sock_v6_daddr: u32,
+    pub sock_v6_rcv_saddr: u32,
+    pub sock_net: u32,
+    pub sock_protocol: u32,
+    /// sk_backlog.rmem_alloc: truesize of the receive queue, in bytes
+    pub sock_rmem_alloc: u32,
+    pub sock_wmem_queued: u32,
+    /// sk_cgrp_data.cgroup; [`ABSENT`] without CONFIG_SOCK_CGROUP_DATA, or where it is not a pointer (before 5.15)
+    pub sock_cgroup: u32,
+    /// struct inet_sock, which begins with a struct sock
+    pub inet_sport: u32,
+    /// struct proto
+    pub proto_memory_allocated: u32,
+    pub proto_memory_pressure: u32,
+    pub proto_sysctl_mem: u32,
+    /// struct net: ns.inum
+    pub net_inum: u32,
+    /// struct cgroup, struct kernfs_node
+    pub cgroup_kn: u32,
+    pub kernfs_id: u32,
+    /// struct task_struct
+    pub task_tgid: u32,
+    pub task_comm: u32,
+}
+
+impl Layout {
+    pub const ABSENT: Self = Self {
+        sock_prot: ABSENT,
+        sock_family: ABSENT,
+        sock_num: ABSENT,
+        sock_dport: ABSENT,
+        sock_daddr: ABSENT,
+        sock_rcv_saddr: ABSENT,
+        sock_v6_daddr: ABSENT,
+        sock_v6_rcv_saddr: ABSENT,
+        sock_net: ABSENT,
+        sock_protocol: ABSENT,
+        sock_rmem_alloc: ABSENT,
+        sock_wmem_queued: ABSENT,
+        sock_cgroup: ABSENT,
+        inet_sport: ABSENT,
+        proto_memory_allocated: ABSENT,
+        proto_memory_pressure: ABSENT,
+        proto_sysctl_mem: ABSENT,
+        net_inum: ABSENT,
+        cgroup_kn: ABSENT,
+        kernfs_id: ABSENT,
+        task_tgid: ABSENT,
+        task_comm: ABSENT,
+    };
+}
+
+/// What to watch, and the numbers that differ between kernels but are not offsets. Frozen like [`Layout`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Local port whose connections are counted, host byte order
+    pub watch_port: u32,
+    /// Inode of the network namespace that the port is in
+    pub watch_netns: u32,
+    /// Position of `reason` among the arguments of kfree_skb; [`ABSENT`] before 5.17
+    pub drop_reason_argument: u32,
+    /// SKB_DROP_REASON_PROTO_MEM
+    pub drop_reason_proto_mem: u32,
+    /// Position of `reason` among the arguments of tcp_send_reset; [`ABSENT`] before 6.10
+    pub reset_reason_argument: u32,
+    /// SK_RST_REASON_TCP_ABORT_ON_MEMORY
+    pub reset_reason_memory: u32,
+    /// SOCK_MIN_SNDBUF, in bytes: include/net/sock.h
+    pub min_sndbuf_bytes: u32,
+    /// CPUs that the counters have a slot for
+    pub cpus: u32,
+}
+
+impl Config {
+    pub const NONE: Self = Self {
+        watch_port: 0,
+        watch_netns: 0,
+        drop_reason_argument: ABSENT,
+        drop_reason_proto_mem: ABSENT,
+        reset_reason_argument: ABSENT,
+        reset_reason_memory: ABSENT,
+        min_sndbuf_bytes: 0,
+        cpus: 0,
+    };
+}
+
+/// Position of `reason` among the arguments of kfree_skb (5.17 to 6.18) and tcp_send_reset (6.10 to 6.18): the one that the
+/// programs can read.
+pub const REASON_ARGUMENT: u32 = 2;
+
+/// Kinds of [`Event`].
+pub const EVENT_CROSSING: u32 = 1;
+pub const EVENT_REFUSAL: u32 = 2;
+pub const EVENT_ABORTED: u32 = 3;
+pub const EVENT_OOM_KILL: u32 = 4;
+
+/// The programs, in the order of [`HOOK_NAMES`].
+pub const HOOK_SET_STATE: u32 = 0;
+pub const HOOK_EXCEED: u32 = 1;
+pub const HOOK_DESTROY: u32 = 2;
+pub const HOOK_DROP: u32 = 3;
+pub const HOOK_RESET: u32 = 4;
+pub const HOOK_OOM: u32 = 5;
+
+/// Tracepoint of each program; the program has the same name in the object.
+pub const HOOK_NAMES: [&str; 6] =
+    ["inet_sock_set_state", "sock_exceed_buf_limit", "tcp_destroy_sock", "kfree_skb", "tcp_send_reset", "mark_victim"];
+
+/// What refused an allocation; index into [`Counters::refused`] together with the side.
+pub const REFUSED_HIGH: u32 = 0;
+pub const REFUSED_FAIR_SHARE: u32 = 1;
+pub const REFUSED_MEMCG: u32 = 2;
+
+/// SK_MEM_SEND and SK_MEM_RECV, include/net/sock.h
+pub const SIDE_SEND: u32 = 0;
+pub const SIDE_RECEIVE: u32 = 1;
+
+/// Why the kernel reset an orphan; index into [`Counters::aborted`].
+pub const ABORTED_TOO_MANY: u32 = 0;
+pub const ABORTED_OUT_OF_MEMORY: u32 = 1;
+
+/// How many events of a kind carry their socket; later ones are only counted.
+pub const FIRST_EVENTS: u64 = 8;
+/// Reported crossings a second, not counting one that reaches a level for the first time.
+pub const CROSSINGS_PER_SECOND: u64 = 16;
+
+/// A socket as the hook saw it. Addresses in network byte order, ports in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketRecord {
+    /// AF_INET or AF_INET6; 0: unknown
+    pub family: u16,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub padding: u16,
+    pub netns: u32,
+    /// The calling process, where it is the socket's; 0 in a softirq
+    pub pid: u32,
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub comm: [u8; 16],
+    /// 0: unknown
+    pub cgroup: u64,
+}
+
+/// One entry of the ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub kind: u32,
+    pub hook: u32,
+    /// CLOCK_MONOTONIC
+    pub ktime_ns: u64,
+    pub jiffies: u64,
+    /// proto->memory_pressure: the jiffies at which pressure was entered, 0 when there is none
+    pub pressure_since_jiffies: u64,
+    /// tcp_mem usage as the kernel's own counter held it
+    pub pages: u64,
+    pub tcp_mem: [u64; 3],
+    pub connections: u64,
+    /// Crossings: how many were counted without being reported, so far
+    pub suppressed: u64,
+    /// Refusals: `REFUSED_*`; aborted orphans: `ABORTED_*`
+    pub limit: u32,
+    /// Refusals: `SIDE_*`
+    pub side: u32,
+    pub receive_queue_bytes: u32,
+    pub send_queue_bytes: u32,
+    pub socket: SocketRecord,
+}
+
+const _: () = assert!(size_of::<SocketRecord>() == 72 && size_of::<Event>() == 168);
+
+/// Counted in the kernel. One slot a CPU, and each member is written by one program only: a program does not interrupt itself
+/// on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// By `REFUSED_*` and `SIDE_*`
+    pub refused: [[u64; 2]; 3],
+    /// Receive refusals with an empty receive queue
+    pub forced_first_skb: u64,
+    /// kfree_skb with reason PROTO_MEM
+    pub dropped_skb: u64,
+    /// By `ABORTED_*`
+    pub aborted: [u64; 2],
+    /// Events that found the ring buffer full, by hook
+    pub lost: [u64; HOOK_NAMES.len()],
+}
+
+/// Where tcp_mem usage stands, for the whole host. Written without a lock: two CPUs that see the same crossing at the same
+/// instant may both report it; user space keeps the first.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// Connections established and not yet closed on the watched port; changed by the atomic add instruction alone
+    pub connections: u64,
+    pub padding: [u64; 7],
+    /// How many of the three limits the usage was above when last seen
+    pub zone: u64,
+    pub highest_zone: u64,
+    pub window_start_ns: u64,
+    pub window_events: u64,
+    pub suppressed: u64,
+    pub padding_end: [u64; 3],
+}
+
+/// Records of plain integers, in both directions. The traits that libraries have for this can't be implemented here without a
+/// dependency, and not elsewhere, since the types are not theirs.
+macro_rules! plain {
+    ($type:ty, $word:ty) => {
+        impl $type {
+            pub const WORDS: usize = size_of::<Self>() / size_of::<$word>();
+
+            /// The record as the words that it consists of.
+            #[must_use]
+            pub fn words(&self) -> &[$word] {
+                // SAFETY: repr(C), made of integers of at most this size, and without implicit padding.
+                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), Self::WORDS) }
+            }
+
+            /// The record made of these words.
+            #[must_use]
+            pub fn from_words(words: [$word; Self::WORDS]) -> Self {
+                // SAFETY: same size, and every bit pattern is a valid integer.
+                unsafe { core::mem::transmute(words) }
+            }
+        }
+    };
+}
+
+plain!(Layout, u32);
+plain!(Config, u32);
+plain!(Event, u64);
+plain!(Counters, u64);
+plain!(Shared, u64);
+
+/// How many of the limits `pages` is above, as the kernel compares (`allocated > limit`).
+#[inline(always)]
+#[must_use]
+pub fn zone(pages: u64, tcp_mem: &[u64; 3]) -> u64 {
+    // Counted from above, so that a nonsensical order of the limits still gives one answer.
+    if pages > tcp_mem[2] {
+        3
+    } else if pages > tcp_mem[1] {
+        2
+    } else if pages > tcp_mem[0] {
+        1
+    } else {
+        0
+    }
+}

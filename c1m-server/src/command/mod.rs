@@ -2,12 +2,16 @@
 
 mod report;
 pub mod serve;
+mod tracing;
 
 use std::io;
 
 use thiserror::Error;
 
-use crate::serve::{Blame, ServeError};
+use crate::{
+    serve::{Blame, ServeError},
+    trace::TraceError,
+};
 
 /// The host does not give what the command needs; the text says what, and what to do.
 #[derive(Debug, Error)]
@@ -31,7 +35,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 Blame::Internal => 4,
             };
         }
-        if cause.is::<EnvironmentRefused>() {
+        if cause.is::<EnvironmentRefused>() || cause.is::<TraceError>() {
             return 3;
         }
     }
@@ -50,6 +54,7 @@ mod tests {
         assert_eq!(code(ServeError::Keepalive(std::time::Duration::ZERO).into()), 2);
         assert_eq!(code(ServeError::from(PlanError::NofileTooSmall { nofile: 3 }).into()), 3);
         assert_eq!(code(EnvironmentRefused("no".into()).into()), 3);
+        assert_eq!(code(TraceError::NoHook("no".into()).into()), 3);
         assert_eq!(code(ServeError::Internal(io::Error::other("x")).into()), 4);
         assert_eq!(code(anyhow::anyhow!("x")), 4);
     }

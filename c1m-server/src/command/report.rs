@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use super::tracing::{Timed, Tracing};
 use crate::{
     cli::Cli,
     host::{files, process, sockstat},
     output::{
         lines::Printer,
-        record::{Listening, Online, Record, Summary, Warning},
+        record::{Hooks, Listening, Online, Record, Summary, Warning},
     },
     serve::{Notice, Plan, Snapshot},
     sys::process::cpu_seconds,
@@ -21,6 +22,7 @@ use crate::{
 pub(super) struct Report {
     printer: Printer<Stdout>,
     interval: Duration,
+    quiet: bool,
     start: Instant,
     last: Last,
     /// PSS beside the highest number held for which it was read.
@@ -53,16 +55,26 @@ impl Peak {
 }
 
 impl Report {
-    pub(super) fn new(json: bool, interval: Duration) -> Self {
+    pub(super) fn new(cli: &Cli) -> Self {
         let start = Instant::now();
         Self {
-            printer: Printer::new(io::stdout(), json),
-            interval,
+            printer: Printer::new(io::stdout(), cli.json),
+            interval: cli.interval,
+            quiet: cli.quiet,
             start,
             last: Last { time: start, online: 0, accepted: 0 },
             at_peak: None,
             warned: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn hooks(&mut self, hooks: Hooks) -> io::Result<()> {
+        self.print(Record::Hooks(hooks))
+    }
+
+    /// What tracing has to tell, each with the time at which it happened.
+    pub(super) fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
+        events.into_iter().try_for_each(|(time, record)| self.printer.print(time, record))
     }
 
     pub(super) fn listening(
@@ -92,7 +104,7 @@ impl Report {
     }
 
     /// The interval is over: says how many are online, when that has changed.
-    pub(super) fn online(&mut self, now: &Snapshot) -> io::Result<()> {
+    pub(super) fn online(&mut self, now: &Snapshot, tracing: Option<&Tracing>) -> io::Result<()> {
         if now.held == self.last.online {
             return Ok(());
         }
@@ -106,10 +118,13 @@ impl Report {
             accepted_per_s: rate(accepted, time - self.last.time),
             pss_bytes,
             tcp_mem_pages: sockstat::sockstat().ok().map(|sockets| sockets.tcp_mem_pages),
-            connections: None,
-            dropped: None,
+            connections: tracing.map(Tracing::connections),
+            dropped: tracing.map(Tracing::dropped),
         };
         self.last = Last { time, online: now.held, accepted: now.accepted };
+        if self.quiet {
+            return Ok(());
+        }
         self.print(Record::Online(record))
     }
 
@@ -142,7 +157,15 @@ impl Report {
         }
     }
 
-    pub(super) fn print_summary(&mut self, summary: Summary) -> io::Result<()> {
+    /// Tracing is asked as late as can be: closing has told it more.
+    pub(super) fn print_summary(
+        &mut self,
+        mut summary: Summary,
+        tracing: Option<&Tracing>,
+    ) -> io::Result<()> {
+        summary.refused = tracing.map(Tracing::refused);
+        summary.dropped = tracing.map(Tracing::dropped);
+        summary.suppressed = tracing.map(Tracing::suppressed);
         self.print(Record::Summary(summary))
     }
 

@@ -1,6 +1,6 @@
 //! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
 
-use std::{future::pending, io, time::Duration};
+use std::{future::pending, io, net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use tokio::{
@@ -8,12 +8,16 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{EnvironmentRefused, report::Report};
+use super::{EnvironmentRefused, report::Report, tracing::Tracing};
 use crate::{
     cli::{Cli, Workers},
     host::files,
-    serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan},
-    sys::{process::raise_nofile, readable::Readable},
+    serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
+    sys::{
+        process::{drop_capabilities, raise_nofile},
+        readable::Readable,
+    },
+    trace::Options,
 };
 
 /// How a shell names an end by SIGINT.
@@ -26,12 +30,6 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// # Errors
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
-    if cli.trace {
-        return Err(EnvironmentRefused(
-            "this build has no tracing: start it without --trace".into(),
-        )
-        .into());
-    }
     let plan = lay_out(cli)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -63,17 +61,29 @@ fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
 async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
+    let mut report = Report::new(cli);
+    // The programs need the port before it is bound.
+    let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
+    let mut tracing = if cli.trace {
+        let (tracing, hooks) = Tracing::start(&trace_options(cli, listen))?;
+        report.hooks(hooks)?;
+        Some(tracing)
+    } else {
+        None
+    };
     let server = Server::bind(Config {
-        listen: cli.listen,
+        listen,
         plan,
         max_connections: cli.max_connections,
         keepalive: cli.keepalive,
     })?;
+    if tracing.is_some() {
+        drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
+    }
     let running = server.start()?;
 
-    let mut report = Report::new(cli.json, cli.interval);
     let served = match report.listening(cli, &plan, running.address()) {
-        Ok(()) => hold(cli, &running, &mut signals, &mut report).await,
+        Ok(()) => hold(cli, &running, &mut signals, &mut report, &mut tracing).await,
         Err(error) => Err(error.into()),
     };
 
@@ -83,8 +93,16 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     let closed = close(running, summary.held, &mut signals).await;
     served?;
     closed?;
-    report.print_summary(summary)?;
+    // Closing moves memory too, and the last crossings are part of the story.
+    if let Some(tracing) = &mut tracing {
+        report.events(tracing.poll()?)?;
+    }
+    report.print_summary(summary, tracing.as_ref())?;
     Ok(())
+}
+
+fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
+    Options { port: listen.port(), object: cli.ebpf_object.clone(), verbosity: cli.verbose }
 }
 
 /// Until a signal, the end of `--duration`, or a failure.
@@ -93,15 +111,28 @@ async fn hold(
     running: &Running,
     signals: &mut Signals,
     report: &mut Report,
+    tracing: &mut Option<Tracing>,
 ) -> anyhow::Result<()> {
     let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
-    let mut ticks = (!cli.quiet).then(|| ticks(cli.interval));
+    // Without lines to print and usage to look at nothing wakes an idle server.
+    let mut ticks = (!cli.quiet || tracing.is_some()).then(|| ticks(cli.interval));
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
             () = at(end) => return Ok(()),
-            () = tick(&mut ticks) => report.online(&running.snapshot())?,
+            () = tick(&mut ticks) => {
+                if let Some(tracing) = tracing {
+                    report.events(tracing.poll()?)?;
+                }
+                report.online(&running.snapshot(), tracing.as_ref())?;
+            }
+            ready = reported(tracing) => {
+                ready?;
+                if let Some(tracing) = tracing {
+                    report.events(tracing.take()?)?;
+                }
+            }
             ready = notices.wait() => {
                 ready?;
                 report.notices(running.notices())?;
@@ -110,6 +141,13 @@ async fn hold(
                 }
             }
         }
+    }
+}
+
+async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
+    match tracing {
+        Some(tracing) => tracing.readable().await,
+        None => pending().await,
     }
 }
 

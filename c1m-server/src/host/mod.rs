@@ -1,5 +1,10 @@
-//! What the running host says of itself: /proc and /sys, as values.
+//! What the running host says of itself, /proc and /sys as values; and the guard that puts back what was changed.
 
 pub mod files;
+pub mod guard;
+pub mod meminfo;
+pub mod netstat;
 pub mod process;
+pub mod slabinfo;
 pub mod sockstat;
+pub mod sysctl;

@@ -136,6 +136,8 @@ pub struct Crossing {
     pub limit: String,
     pub level: Level,
     pub direction: Direction,
+    /// Usage did not change: the limit was written.
+    pub limit_moved: bool,
     /// What the kernel's own counter held at that instant, in pages.
     pub pages: u64,
     pub limit_pages: u64,

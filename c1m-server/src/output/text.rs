@@ -83,6 +83,9 @@ fn crossing_line(crossing: &Crossing) -> String {
     if let Some(age) = crossing.pressure_age_ms {
         line += &format!(" pressure_for={age:.0}ms");
     }
+    if crossing.limit_moved {
+        line += " (the limit was moved)";
+    }
     if crossing.suppressed > 0 {
         line += &format!(" not_shown={}", crossing.suppressed);
     }
@@ -241,6 +244,7 @@ mod tests {
             limit: "tcp_mem".into(),
             level: Level::High,
             direction: Direction::Up,
+            limit_moved: false,
             pages: 101,
             limit_pages: 100,
             tcp_mem: [50, 75, 100],

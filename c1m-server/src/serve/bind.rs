@@ -61,6 +61,19 @@ fn socket(address: SocketAddr, keepalive: Option<Duration>) -> io::Result<Socket
     Ok(socket)
 }
 
+/// The address, with a free port if it has none. Nothing is bound to it afterwards, so somebody else may take it.
+///
+/// # Errors
+/// The address can't be bound.
+pub fn with_port(address: SocketAddr) -> Result<SocketAddr, ServeError> {
+    if address.port() != 0 {
+        return Ok(address);
+    }
+    std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.local_addr())
+        .map_err(|source| ServeError::bind(address, source))
+}
+
 fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }

@@ -29,6 +29,7 @@ mod slots;
 mod timers;
 mod worker;
 
+pub use bind::with_port;
 pub use counters::Snapshot;
 pub use error::{Blame, ServeError};
 pub use plan::{Plan, PlanError, Wish};

@@ -1,6 +1,10 @@
 //! Descriptor tables, limits, signals and capabilities of this process and its threads.
 
-use std::{io, os::fd::RawFd};
+use std::{
+    io,
+    os::{fd::RawFd, unix::process::CommandExt as _},
+    process::{Child, Command},
+};
 
 use super::check;
 
@@ -90,9 +94,31 @@ pub fn die_with_parent(parent: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
     if std::os::unix::process::parent_id() != parent {
-        return Err(io::Error::other("the parent process is gone"));
+        // An error without an allocation: this also runs between fork and exec.
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     Ok(())
+}
+
+/// Starts a program that the kernel ends by `signal` when the calling *thread* ends, in whatever way.
+///
+/// So it has to be called from a thread that lives as long as the child may. A program that is set-user-id loses the wish
+/// (man 2 prctl, PR_SET_PDEATHSIG).
+pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
+    let parent = std::process::id();
+    // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
+}
+
+/// Sends SIGTERM to a child. One that has ended is no error.
+pub fn terminate(child: &mut Child) -> io::Result<()> {
+    // Not waited for until now, the process number can't belong to anybody else.
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let pid = child.id().try_into().map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::kill(pid, libc::SIGTERM) }).map(drop)
 }
 
 /// User and system CPU time of this process, in seconds.
@@ -114,6 +140,51 @@ pub fn trim_heap() {
     // SAFETY: touches free memory only.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// The effective capabilities of this process, one bit each: include/uapi/linux/capability.h.
+pub fn effective_capabilities() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .ok_or_else(|| io::Error::other("/proc/self/status has no CapEff line"))
+}
+
+/// Gives up every capability of the calling thread, and of those that it starts from now on, for good.
+pub fn drop_capabilities() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: libc::c_int,
+    }
+    /// _LINUX_CAPABILITY_VERSION_3: two words of each set
+    const VERSION: u32 = 0x2008_0522;
+    let header = Header { version: VERSION, pid: 0 };
+    let none = [[0u32; 3]; 2];
+    // SAFETY: header and data have the layout of version 3 and live through the call; the rest takes no pointer.
+    unsafe {
+        // Without this an exec as root would bring them back.
+        check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
+        check(libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))?;
+        if libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// CLOCK_MONOTONIC in nanoseconds: the clock of the kernel's `ktime_get_ns`.
+pub fn monotonic_ns() -> io::Result<u64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills a local of the right type.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) })?;
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec));
+    match (seconds, nanoseconds) {
+        (Ok(s), Ok(ns)) => Ok(s * 1_000_000_000 + ns),
+        _ => Err(io::Error::other("CLOCK_MONOTONIC is negative")),
     }
 }
 

@@ -1,1 +1,56 @@
-//! (stub)
+//! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and what they count. Prints nothing.
+//!
+//! - [`btf`]: reads the running kernel's types.
+//! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
+//! - [`plan`]: which signal comes from which hook.
+//! - [`attach`]: loads the object, attaches each hook by itself, says why one is refused.
+//! - [`decode`]: an entry of the ring buffer as a Rust value.
+//! - [`counters`]: what is counted in the kernel, read without a system call.
+
+use std::{io, path::PathBuf};
+
+use thiserror::Error;
+
+pub mod attach;
+pub mod btf;
+pub mod counters;
+pub mod decode;
+pub mod layout;
+mod log;
+pub mod plan;
+
+pub use attach::{Options, Tracer};
+
+/// Why tracing can't start: one cause and one remedy.
+#[derive(Debug, Error)]
+pub enum TraceError {
+    #[error(
+        "--trace needs {missing}, which this process does not have: start it with sudo, or give it these capabilities"
+    )]
+    NotPermitted { missing: String },
+    #[error(
+        "--trace needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF; without --trace the server runs on this one"
+    )]
+    NoBtf { path: &'static str, error: io::Error },
+    #[error(
+        "the kernel's type information in {path} is not understood ({error}): please report it, with the kernel's version"
+    )]
+    BadBtf { path: &'static str, error: btf::BtfError },
+    #[error(
+        "this kernel's types have no `{0}`, which tracing reads: c1m needs Linux 5.10 or later"
+    )]
+    NoMember(&'static str),
+    #[error(
+        "can't read the eBPF object {path} ({error}): check --ebpf-object, or leave it out to use the one built in"
+    )]
+    Object { path: PathBuf, error: io::Error },
+    #[error(
+        "the kernel refused the eBPF maps or the object is not c1m's ({0}): with --ebpf-object, build it by `cargo xtask build-ebpf`"
+    )]
+    Load(String),
+    #[error("no hook could be attached: {0}")]
+    NoHook(String),
+    #[error("tracing failed: {0}")]
+    Io(#[from] io::Error),
+}

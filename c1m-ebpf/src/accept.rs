@@ -1,0 +1,47 @@
+//! Connections born and gone, on the watched port.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use c1m_ebpf::HOOK_SET_STATE;
+
+use crate::{
+    event::{self, Context},
+    layout::{BtfPtr, Sock},
+    memory,
+};
+
+// include/net/tcp_states.h
+const ESTABLISHED: i32 = 1;
+const SYN_SENT: i32 = 2;
+const SYN_RECV: i32 = 3;
+const CLOSE: i32 = 7;
+const LISTEN: i32 = 10;
+
+/// `inet_sock_set_state(sk, oldstate, newstate)`, 4.16 to 6.18: net/ipv4/af_inet.c, `inet_sk_set_state`.
+///
+/// Counts the connections that the server side holds: from the third segment of the handshake, whether or not `accept` was called yet,
+/// to CLOSE. On each new one the usage of tcp_mem is compared with its limits, which makes a crossing exact to the connection.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+    let is_born = old == SYN_RECV && new != CLOSE;
+    let is_gone = new == CLOSE && old != SYN_RECV && old != SYN_SENT && old != LISTEN && old != CLOSE;
+    // Most changes are neither, and most sockets of a host are not ours: tell both before anything is loaded.
+    if !is_born && !is_gone {
+        return 0;
+    }
+    // SAFETY: argument 0 is a struct sock.
+    let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
+    if sock.0.is_null() || !sock.is_tcp() || !sock.is_watched(if is_born { sock.port() } else { sock.last_port() }) {
+        return 0;
+    }
+    if is_gone {
+        event::add_connections(-1);
+        return 0;
+    }
+    event::add_connections(1);
+    if new == ESTABLISHED {
+        let proto = sock.proto();
+        memory::observe(sock, proto, proto.pages(), HOOK_SET_STATE, Context::Elsewhere);
+    }
+    0
+}

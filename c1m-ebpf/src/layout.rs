@@ -1,0 +1,155 @@
+//! Kernel structures: offsets as frozen globals, and the one typed load through a BTF pointer.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use c1m_ebpf::{Config, Layout};
+
+/// Set by user space before the object is loaded, and frozen.
+#[unsafe(no_mangle)]
+pub(crate) static LAYOUT: Layout = Layout::ABSENT;
+
+#[unsafe(no_mangle)]
+pub(crate) static CONFIG: Config = Config::NONE;
+
+/// The offset of a member in the running kernel. Volatile: to the compiler the global is a constant, and it would put in the value
+/// that stands in the source.
+macro_rules! offset {
+    ($member:ident) => {{
+        // SAFETY: the address of a member of a static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::layout::LAYOUT.$member) }
+    }};
+}
+
+/// A value that user space chose at load; volatile like [`offset`].
+macro_rules! config {
+    ($member:ident) => {{
+        // SAFETY: the address of a member of a static.
+        unsafe { core::ptr::read_volatile(&raw const $crate::layout::CONFIG.$member) }
+    }};
+}
+
+pub(crate) use {config, offset};
+
+/// A pointer that the verifier knows the kernel type of. A load through it never faults: the kernel answers 0 for a bad
+/// address.
+#[derive(Clone, Copy)]
+pub(crate) struct BtfPtr(*const u8);
+
+impl BtfPtr {
+    /// # Safety
+    /// `address` must come from a tracepoint's argument or another `BtfPtr`, unchanged.
+    #[inline(always)]
+    pub(crate) unsafe fn new(address: *const u8) -> Self {
+        Self(address)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The member at `offset` bytes, which must be one from [`Layout`], of the size of `T`.
+    #[inline(always)]
+    pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier proves that a member of this size is there.
+        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<T>()) }
+    }
+
+    /// The structure that the member at `offset` points to.
+    #[inline(always)]
+    pub(crate) fn follow(self, offset: u32) -> Self {
+        Self(self.load::<*const u8>(offset))
+    }
+
+    /// The address of the member at `offset`, for a helper that copies.
+    #[inline(always)]
+    pub(crate) fn address(self, offset: u32) -> *const u8 {
+        // SAFETY: never dereferenced here.
+        unsafe { self.0.add(offset as usize) }
+    }
+}
+
+/// Copies what a pointer to a plain number or array points to: BTF gives such a pointer no type to load through.
+#[inline(always)]
+pub(crate) fn copy<T: Copy + Default>(address: *const T) -> T {
+    // SAFETY: the helper checks the address; a bad one is answered with an error.
+    unsafe { bpf_probe_read_kernel(address) }.unwrap_or_default()
+}
+
+/// struct sock
+#[derive(Clone, Copy)]
+pub(crate) struct Sock(pub(crate) BtfPtr);
+
+impl Sock {
+    /// tcp_mem is TCP's and MPTCP's.
+    #[inline(always)]
+    pub(crate) fn is_tcp(self) -> bool {
+        let protocol: u16 = self.0.load(offset!(sock_protocol));
+        protocol == c1m_ebpf::TCP || protocol == c1m_ebpf::MPTCP
+    }
+
+    /// On the watched port, in the watched network namespace? `port` is [`Sock::port`] or [`Sock::last_port`].
+    #[inline(always)]
+    pub(crate) fn is_watched(self, port: u16) -> bool {
+        u32::from(port) == config!(watch_port) && self.netns() == config!(watch_netns)
+    }
+
+    /// Local port, host byte order; 0 once the socket gave it back, which is before its state says CLOSE.
+    #[inline(always)]
+    pub(crate) fn port(self) -> u16 {
+        self.0.load(offset!(sock_num))
+    }
+
+    /// Local port, host byte order, also of a socket that gave it back. Dearer: it stands behind what the verifier takes for the end
+    /// of a struct sock, so a helper has to copy it.
+    #[inline(always)]
+    pub(crate) fn last_port(self) -> u16 {
+        u16::from_be(copy(self.0.address(offset!(inet_sport)).cast()))
+    }
+
+    /// Inode of the network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        self.0.follow(offset!(sock_net)).load(offset!(net_inum))
+    }
+
+    #[inline(always)]
+    pub(crate) fn proto(self) -> Proto {
+        Proto(self.0.follow(offset!(sock_prot)))
+    }
+
+    /// truesize of the receive queue, bytes.
+    #[inline(always)]
+    pub(crate) fn receive_queue_bytes(self) -> u32 {
+        self.0.load(offset!(sock_rmem_alloc))
+    }
+
+    /// truesize of the write queue, bytes.
+    #[inline(always)]
+    pub(crate) fn send_queue_bytes(self) -> u32 {
+        self.0.load(offset!(sock_wmem_queued))
+    }
+}
+
+/// struct proto: `tcp_prot`, `tcpv6_prot` and MPTCP's all point to the same counters.
+#[derive(Clone, Copy)]
+pub(crate) struct Proto(pub(crate) BtfPtr);
+
+impl Proto {
+    /// What the kernel compares with the limits, in pages. Negative for an instant at times, which the kernel takes for 0.
+    #[inline(always)]
+    pub(crate) fn pages(self) -> u64 {
+        let pages: i64 = self.0.follow(offset!(proto_memory_allocated)).load(0);
+        if pages < 0 { 0 } else { pages as u64 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn tcp_mem(self) -> [u64; 3] {
+        copy(self.0.load::<*const [u64; 3]>(offset!(proto_sysctl_mem)))
+    }
+
+    /// The jiffies at which memory pressure was entered; 0: not under pressure.
+    #[inline(always)]
+    pub(crate) fn pressure_since(self) -> u64 {
+        copy(self.0.load::<*const u64>(offset!(proto_memory_pressure)))
+    }
+}

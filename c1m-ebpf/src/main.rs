@@ -1,0 +1,45 @@
+//! The object: license, maps, one line a group of hooks.
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the BPF target has no fetch_add in core::sync, but it has the instruction")]
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    macros::map,
+    maps::{Array, RingBuf},
+};
+use c1m_ebpf::{Counters, Shared};
+
+mod accept;
+mod event;
+mod layout;
+mod memory;
+mod oom;
+mod orphan;
+
+/// The kernel lets GPL-compatible programs alone read its memory.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// Transitions only; a full buffer is counted in `Counters::lost`.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// One slot a CPU; user space sets the number when it loads. Mapped: reading it takes neither a system call nor a capability.
+#[map]
+static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map]
+static SHARED: Array<Shared> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// How many events of each kind have carried their socket; see `FIRST_EVENTS`.
+#[map]
+static FIRST: Array<u64> = Array::with_max_entries(event::FIRST_KINDS, 0);
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,151 @@
+//! tcp_mem: crossings of low, pressure and high, allocations refused, and skbs dropped for it.
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use c1m_ebpf::{
+    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED, REASON_ARGUMENT, REFUSED_FAIR_SHARE, REFUSED_HIGH,
+    REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND, zone,
+};
+
+use crate::{
+    event::{self, Context},
+    layout::{BtfPtr, Proto, Sock, config},
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Compares usage with the limits, and reports when it is not where it was last seen.
+///
+/// The common case, nothing crossed, costs two map look-ups and a copy of 24 bytes.
+#[inline(always)]
+pub(crate) fn observe(sock: Sock, proto: Proto, pages: u64, hook: u32, context: Context) {
+    let tcp_mem = proto.tcp_mem();
+    let now = zone(pages, &tcp_mem);
+    let Some(shared) = event::shared() else { return };
+    // SAFETY: the map gave the pointer; other CPUs write too, hence volatile. See `Shared`.
+    if unsafe { core::ptr::read_volatile(&raw const (*shared).zone) } != now {
+        crossed(sock, proto, pages, tcp_mem, now, hook, context);
+    }
+}
+
+/// Usage is in another zone. Reaching a zone for the first time is always reported; besides that a fixed number a second, and
+/// the rest is counted: usage that swings around a limit must not flood.
+#[inline(always)]
+fn crossed(sock: Sock, proto: Proto, pages: u64, tcp_mem: [u64; 3], now: u64, hook: u32, context: Context) {
+    let Some(shared) = event::shared() else { return };
+    // SAFETY: no precondition.
+    let time = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the map gave the pointer. A race costs at most a report twice, which user space recognises, or a limit of 17.
+    let suppressed = unsafe {
+        let shared = &mut *shared;
+        shared.zone = now;
+        if time.wrapping_sub(shared.window_start_ns) >= SECOND_NS {
+            shared.window_start_ns = time;
+            shared.window_events = 0;
+        }
+        if now > shared.highest_zone {
+            shared.highest_zone = now;
+        } else if shared.window_events >= CROSSINGS_PER_SECOND {
+            shared.suppressed += 1;
+            return;
+        }
+        shared.window_events += 1;
+        shared.suppressed
+    };
+    event::send(EVENT_CROSSING, hook, |event| {
+        event.pages = pages;
+        event.tcp_mem = tcp_mem;
+        event.pressure_since_jiffies = proto.pressure_since();
+        event.suppressed = suppressed;
+        event::describe(&mut event.socket, sock, context);
+    });
+}
+
+/// `sock_exceed_buf_limit(sk, prot, allocated, kind)`, 5.4 to 6.18: net/core/sock.c, `__sk_mem_raise_allocated` has refused an
+/// allocation.
+///
+/// `allocated` is the value that the kernel compared, so a crossing seen here is exact. It fires below high as well: under pressure for
+/// a socket over its fair share, and for a memory cgroup's refusal; the values at this instant tell which.
+#[btf_tracepoint(function = "sock_exceed_buf_limit")]
+pub(crate) fn sock_exceed_buf_limit(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: argument 0 is a struct sock.
+    let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
+    let (allocated, kind): (i64, i32) = (ctx.arg(2), ctx.arg(3));
+    // UDP has memory limits of its own, and comes through here too.
+    if sock.0.is_null() || !sock.is_tcp() {
+        return 0;
+    }
+    let pages = if allocated < 0 { 0 } else { allocated as u64 };
+    let side = if kind == 0 { SIDE_SEND } else { SIDE_RECEIVE };
+    // Sending is charged in the sender's system call; receiving in a softirq, whoever runs there.
+    let context = if side == SIDE_SEND { Context::Process } else { Context::Elsewhere };
+    let proto = sock.proto();
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(&ctx, "sock_exceed_buf_limit: {} pages allocated, side {}", pages, side);
+    observe(sock, proto, pages, HOOK_EXCEED, context);
+    refused(sock, proto, pages, side, context);
+    0
+}
+
+#[inline(always)]
+fn refused(sock: Sock, proto: Proto, pages: u64, side: u32, context: Context) {
+    let tcp_mem = proto.tcp_mem();
+    let limit = if pages > tcp_mem[2] {
+        REFUSED_HIGH
+    } else if proto.pressure_since() != 0 {
+        REFUSED_FAIR_SHARE
+    } else {
+        REFUSED_MEMCG
+    };
+    let receive_queue_bytes = sock.receive_queue_bytes();
+    if let Some(counters) = event::counters() {
+        counters.refused[limit as usize][side as usize] += 1;
+        if side == SIDE_RECEIVE && receive_queue_bytes == 0 {
+            counters.forced_first_skb += 1;
+        }
+    }
+    if event::is_among_first(limit * 2 + side) {
+        event::send(EVENT_REFUSAL, HOOK_EXCEED, |event| {
+            event.pages = pages;
+            event.tcp_mem = tcp_mem;
+            event.pressure_since_jiffies = proto.pressure_since();
+            event.limit = limit;
+            event.side = side;
+            event.receive_queue_bytes = receive_queue_bytes;
+            event.send_queue_bytes = sock.send_queue_bytes();
+            event::describe(&mut event.socket, sock, context);
+        });
+    }
+}
+
+/// `tcp_destroy_sock(sk)`, 4.16 to 6.18: net/ipv4/tcp_ipv4.c, `tcp_v4_destroy_sock`, for IPv6 too.
+///
+/// A socket goes, and with it the memory that it held: the point at which usage is looked at on its way down.
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub(crate) fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: argument 0 is a struct sock.
+    let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
+    if sock.0.is_null() {
+        return 0;
+    }
+    let proto = sock.proto();
+    observe(sock, proto, proto.pages(), HOOK_DESTROY, Context::Elsewhere);
+    0
+}
+
+/// `kfree_skb(skb, location, reason, …)`, with a reason since 5.17: net/core/skbuff.c. Counts reason PROTO_MEM: a segment that arrived
+/// and could not be charged, to tcp_mem or to its socket's receive buffer.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
+    // Frozen, so the verifier never sees the load on a kernel without the argument, where it would refuse it. One position
+    // only: of two loads the compiler makes one with a computed address, which is refused everywhere.
+    if config!(drop_reason_argument) != REASON_ARGUMENT {
+        return 0;
+    }
+    let reason: u32 = ctx.arg(REASON_ARGUMENT as usize);
+    if reason == config!(drop_reason_proto_mem)
+        && let Some(counters) = event::counters()
+    {
+        counters.dropped_skb += 1;
+    }
+    0
+}

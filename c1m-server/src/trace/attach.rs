@@ -1,0 +1,311 @@
+//! Loads the object, attaches each hook by itself, and says why one is refused.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Map, MapData, RingBuf},
+    programs::{BtfTracePoint, Program, ProgramError},
+};
+use c1m_ebpf::{Config, Counters, HOOK_NAMES, Layout};
+
+use super::{
+    TraceError,
+    btf::Btf,
+    counters::CounterMaps,
+    decode::{Clocks, Observation, decode},
+    layout,
+    plan::HOOKS,
+};
+use crate::{
+    output::record::Hook,
+    sys::{process, readable::Readable},
+};
+
+/// The running kernel's types.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// The object that `cargo xtask build-ebpf` made of the sources.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../c1m-ebpf/prebuilt/c1m.bpf.o");
+
+/// What to trace, and with which object.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Connections to this local port, in this process's network namespace, are counted.
+    pub port: u16,
+    /// Instead of the object built in.
+    pub object: Option<PathBuf>,
+    /// 0: the cause of a refusal; 1: with the verifier's last lines; 2: with all of them.
+    pub verbosity: u8,
+}
+
+/// The attached hooks. Dropping it detaches them.
+pub struct Tracer {
+    /// Holds the links.
+    _ebpf: Ebpf,
+    ring: RingBuf<MapData>,
+    ready: Readable,
+    maps: CounterMaps,
+    log: Option<super::log::KernelLog>,
+    attached: Vec<u32>,
+    programs: Vec<i32>,
+    undecoded: u64,
+}
+
+/// Events that did not reach the reader.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// The ring buffer was full.
+    pub ring: u64,
+    /// The kernel skipped a program that was interrupted on the same CPU; `None` where it does not tell (before 5.12).
+    pub missed: Option<u64>,
+    /// Entries that this version does not understand.
+    pub undecoded: u64,
+}
+
+impl Lost {
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.ring + self.missed.unwrap_or(0) + self.undecoded
+    }
+}
+
+impl Tracer {
+    /// Attaches what this kernel allows. The second value says, for every hook, whether and why not. Needs a tokio runtime.
+    pub fn attach(options: &Options) -> Result<(Self, Vec<Hook>), TraceError> {
+        check_privilege()?;
+        let cpus = aya::util::nr_cpus()
+            .map_err(|(what, error)| io::Error::other(format!("{what}: {error}")))?;
+        let (btf, layout, config) = {
+            let btf = Btf::parse(
+                fs::read(BTF_PATH).map_err(|error| TraceError::NoBtf { path: BTF_PATH, error })?,
+            )
+            .map_err(|error| TraceError::BadBtf { path: BTF_PATH, error })?;
+            let netns = u32::try_from(fs::metadata("/proc/self/ns/net")?.ino()).unwrap_or(0);
+            let cpus = u32::try_from(cpus).map_err(io::Error::other)?;
+            let (layout, config) =
+                (layout::layout(&btf)?, layout::config(&btf, options.port, netns, cpus)?);
+            (btf, layout, config)
+        };
+        let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
+        let (hooks, programs) = attach_each(&mut ebpf, &btf, &config, options.verbosity)?;
+        drop(btf);
+
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
+            .map_err(|e| TraceError::Load(e.to_string()))?;
+        let maps = match (take(&mut ebpf, "COUNTERS")?, take(&mut ebpf, "SHARED")?) {
+            (Map::Array(counters), Map::Array(shared)) => {
+                CounterMaps::new(counters.fd().as_fd(), shared.fd().as_fd(), cpus)?
+            }
+            _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
+        };
+        let log = super::log::KernelLog::of(&mut ebpf)?;
+        let attached =
+            (0u32..).zip(&hooks).filter(|(_, h)| h.attached).map(|(index, _)| index).collect();
+        let tracer = Self {
+            _ebpf: ebpf,
+            ready: Readable::new(ring.as_fd())?,
+            ring,
+            maps,
+            log,
+            attached,
+            programs,
+            undecoded: 0,
+        };
+        // The kernel's types took megabytes, which the server is measured without.
+        process::trim_heap();
+        Ok((tracer, hooks))
+    }
+
+    /// Is this hook (`HOOK_*`) attached?
+    #[must_use]
+    pub fn has(&self, hook: u32) -> bool {
+        self.attached.contains(&hook)
+    }
+
+    /// Waits until the kernel has reported something.
+    pub async fn readable(&self) -> io::Result<()> {
+        match &self.log {
+            None => self.ready.wait().await,
+            Some(log) => tokio::select! {
+                ready = self.ready.wait() => ready,
+                ready = log.readable() => ready,
+            },
+        }
+    }
+
+    /// Takes what the kernel has reported so far, in its order.
+    pub fn drain(&mut self) -> io::Result<Vec<Observation>> {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        let clocks = Clocks { wall: SystemTime::now(), monotonic_ns: process::monotonic_ns()? };
+        let mut observations = Vec::new();
+        while let Some(entry) = self.ring.next() {
+            match decode(&entry, clocks) {
+                Some(observation) => observations.push(observation),
+                None => self.undecoded += 1,
+            }
+        }
+        Ok(observations)
+    }
+
+    /// Connections established and not yet closed on the watched port.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.maps.shared().connections
+    }
+
+    /// Crossings that were counted without being reported.
+    #[must_use]
+    pub fn suppressed(&self) -> u64 {
+        self.maps.shared().suppressed
+    }
+
+    /// What the kernel has counted, over all CPUs.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.maps.total()
+    }
+
+    /// What did not reach us. Complete only after [`Tracer::drain`].
+    #[must_use]
+    pub fn lost(&self) -> Lost {
+        // /proc/self/fdinfo needs no capability, unlike BPF_OBJ_GET_INFO_BY_FD before 5.19.
+        let missed = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
+        Lost { ring: self.counters().lost.iter().sum(), missed, undecoded: self.undecoded }
+    }
+}
+
+/// Loading needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which contains both: include/uapi/linux/capability.h, since 5.8.
+fn check_privilege() -> Result<(), TraceError> {
+    const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
+    const CAP_SYS_ADMIN: u32 = 21;
+    let effective = process::effective_capabilities()?;
+    let has = |bit: u32| effective & (1 << bit) != 0;
+    let missing: Vec<_> =
+        CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
+    if missing.is_empty() || has(CAP_SYS_ADMIN) {
+        return Ok(());
+    }
+    Err(TraceError::NotPermitted { missing: missing.join(" and ") })
+}
+
+fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf, TraceError> {
+    let bytes: Cow<'_, [u8]> = match object {
+        None => OBJECT.into(),
+        Some(path) => fs::read(path)
+            .map_err(|error| TraceError::Object { path: path.to_owned(), error })?
+            .into(),
+    };
+    EbpfLoader::new()
+        // aya's own look at the kernel's types is needed for relocations, and ours have none: offsets are globals.
+        .btf(None)
+        .override_global("LAYOUT", layout.words(), true)
+        .override_global("CONFIG", config.words(), true)
+        .map_max_entries("COUNTERS", config.cpus)
+        .load(&bytes)
+        .map_err(|error| TraceError::Load(chain(&error)))
+}
+
+/// Attaches each hook by itself: a refused one costs its signal, not the run.
+fn attach_each(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    config: &Config,
+    verbosity: u8,
+) -> Result<(Vec<Hook>, Vec<i32>), TraceError> {
+    let kernel_types = aya::Btf::from_sys_fs().map_err(|error| TraceError::Load(chain(&error)))?;
+    let mut programs = Vec::new();
+    let mut hooks = Vec::new();
+    for hook in HOOKS {
+        let result = match (hook.lack)(btf, config) {
+            Some(lack) => Err(lack.to_owned()),
+            None => attach_one(ebpf, hook.name, &kernel_types)
+                .map_err(|error| refusal(&error, verbosity)),
+        };
+        hooks.push(Hook {
+            signal: hook.signal.into(),
+            hook: format!("tp_btf/{}", hook.name),
+            attached: result.is_ok(),
+            reason: result.as_ref().err().cloned(),
+        });
+        programs.extend(result.ok());
+    }
+    if programs.is_empty() {
+        let reason = hooks.iter().find_map(|h| h.reason.clone()).unwrap_or_default();
+        return Err(TraceError::NoHook(reason));
+    }
+    Ok((hooks, programs))
+}
+
+/// Returns the program's descriptor.
+fn attach_one(ebpf: &mut Ebpf, name: &str, kernel_types: &aya::Btf) -> Result<i32, ProgramError> {
+    let program: &mut Program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(name, kernel_types)?;
+    program.attach()?;
+    Ok(program.fd()?.as_fd().as_raw_fd())
+}
+
+/// One cause in words.
+fn refusal(error: &ProgramError, verbosity: u8) -> String {
+    match error {
+        ProgramError::NotLoaded => {
+            "the object has no such program: build it by `cargo xtask build-ebpf`".into()
+        }
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
+            let shown = match verbosity {
+                0 => lines.len().saturating_sub(1),
+                1 => lines.len().saturating_sub(12),
+                _ => 0,
+            };
+            match (io_error.raw_os_error(), lines.is_empty()) {
+                (Some(libc::EPERM), true) => {
+                    "refused without a word (EPERM): lockdown, or a host that forbids this kind of hook".into()
+                }
+                (_, true) => format!("refused without a word ({io_error})"),
+                (_, false) => format!("the verifier refused it: {}", lines[shown..].join("\n")),
+            }
+        }
+        ProgramError::Btf(_) => "this kernel has no such tracepoint".into(),
+        other => chain(other),
+    }
+}
+
+/// An error with its causes, once each.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, TraceError> {
+    ebpf.take_map(name).ok_or_else(|| TraceError::Load(format!("the object has no map {name}")))
+}
+
+/// How often the kernel skipped this program because it was running on that CPU already (since 5.12).
+fn recursion_misses(program: i32) -> Option<u64> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+const _: () = assert!(HOOKS.len() == HOOK_NAMES.len());

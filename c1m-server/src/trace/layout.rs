@@ -1,0 +1,129 @@
+//! What the programs need to know of the running kernel's types, from its BTF.
+
+use c1m_ebpf::{ABSENT, Config, Layout};
+
+use super::{TraceError, btf::Btf};
+
+/// The offsets of every member that the programs read. One that is missing is an error that names it, but for the socket's
+/// cgroup, which not every kernel has.
+pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
+    let member = |structure: &'static str, path: &'static str| {
+        find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
+    };
+    // Before 5.15 sk_cgrp_data holds a number that may be a pointer; since then a pointer.
+    let cgroup = match find(btf, "sock", "sk_cgrp_data.cgroup")? {
+        Some(offset) if find(btf, "sock", "sk_cgrp_data.val")?.is_none() => offset,
+        _ => ABSENT,
+    };
+    Ok(Layout {
+        sock_prot: member("sock", "__sk_common.skc_prot")?,
+        sock_family: member("sock", "__sk_common.skc_family")?,
+        sock_num: member("sock", "__sk_common.skc_num")?,
+        sock_dport: member("sock", "__sk_common.skc_dport")?,
+        sock_daddr: member("sock", "__sk_common.skc_daddr")?,
+        sock_rcv_saddr: member("sock", "__sk_common.skc_rcv_saddr")?,
+        // Absent without CONFIG_IPV6: then there is no IPv6 socket to read it from.
+        sock_v6_daddr: find(btf, "sock", "__sk_common.skc_v6_daddr")?.unwrap_or(0),
+        sock_v6_rcv_saddr: find(btf, "sock", "__sk_common.skc_v6_rcv_saddr")?.unwrap_or(0),
+        sock_net: member("sock", "__sk_common.skc_net.net")?,
+        sock_protocol: member("sock", "sk_protocol")?,
+        sock_rmem_alloc: member("sock", "sk_backlog.rmem_alloc")?,
+        sock_wmem_queued: member("sock", "sk_wmem_queued")?,
+        sock_cgroup: cgroup,
+        inet_sport: member("inet_sock", "inet_sport")?,
+        proto_memory_allocated: member("proto", "memory_allocated")?,
+        proto_memory_pressure: member("proto", "memory_pressure")?,
+        proto_sysctl_mem: member("proto", "sysctl_mem")?,
+        net_inum: member("net", "ns.inum")?,
+        cgroup_kn: if cgroup == ABSENT { ABSENT } else { member("cgroup", "kn")? },
+        kernfs_id: if cgroup == ABSENT { ABSENT } else { member("kernfs_node", "id")? },
+        task_tgid: member("task_struct", "tgid")?,
+        task_comm: member("task_struct", "comm")?,
+    })
+}
+
+/// The numbers that are not offsets. What the kernel does not have stays [`ABSENT`]; the plan tells what that costs.
+pub fn config(
+    btf: &Btf,
+    watch_port: u16,
+    watch_netns: u32,
+    cpus: u32,
+) -> Result<Config, TraceError> {
+    let number = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
+    let position =
+        |value: Option<usize>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
+    Ok(Config {
+        watch_port: watch_port.into(),
+        watch_netns,
+        drop_reason_argument: position(btf.tracepoint_param("kfree_skb", "reason")),
+        drop_reason_proto_mem: number(
+            btf.enum_value("skb_drop_reason", "SKB_DROP_REASON_PROTO_MEM"),
+        ),
+        reset_reason_argument: position(btf.tracepoint_param("tcp_send_reset", "reason")),
+        reset_reason_memory: number(
+            btf.enum_value("sk_rst_reason", "SK_RST_REASON_TCP_ABORT_ON_MEMORY"),
+        ),
+        min_sndbuf_bytes: min_sndbuf_bytes(
+            btf.size_of("sk_buff").ok_or(TraceError::NoMember("struct sk_buff"))?,
+        ),
+        cpus,
+    })
+}
+
+/// SOCK_MIN_SNDBUF: twice 2048 and an sk_buff, aligned to a cache line. include/net/sock.h, `TCP_SKB_MIN_TRUESIZE`, 5.10 to 6.18.
+fn min_sndbuf_bytes(sk_buff_bytes: u32) -> u32 {
+    2 * (2048 + sk_buff_bytes.next_multiple_of(64))
+}
+
+fn find(btf: &Btf, structure: &'static str, path: &'static str) -> Result<Option<u32>, TraceError> {
+    btf.member(structure, path)
+        .map(|member| member.map(|m| m.offset_bytes))
+        .map_err(|error| TraceError::BadBtf { path: super::attach::BTF_PATH, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kernel(name: &str) -> Btf {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btf").join(name);
+        Btf::parse(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_layout_of_linux_6_18() {
+        let layout = layout(&kernel("x86_64-6.18.44.btf")).unwrap();
+        assert_eq!(
+            (layout.sock_prot, layout.sock_family, layout.sock_num, layout.sock_dport),
+            (40, 16, 14, 12)
+        );
+        assert_eq!(
+            (layout.sock_net, layout.sock_rmem_alloc, layout.sock_wmem_queued),
+            (48, 192, 376)
+        );
+        assert_eq!(layout.sock_protocol, 532);
+        assert_eq!(
+            (layout.proto_memory_allocated, layout.proto_memory_pressure, layout.proto_sysctl_mem),
+            (256, 280, 288)
+        );
+        assert_ne!(layout.sock_cgroup, ABSENT);
+    }
+
+    #[test]
+    fn the_numbers_of_linux_6_18() {
+        let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
+        assert_eq!((config.drop_reason_argument, config.drop_reason_proto_mem), (2, 20));
+        assert_eq!((config.reset_reason_argument, config.reset_reason_memory), (2, 13));
+        assert_eq!(config.min_sndbuf_bytes, 4608);
+        assert_eq!((config.watch_port, config.watch_netns, config.cpus), (8000, 7, 2));
+    }
+
+    #[test]
+    fn a_kernel_without_reset_reasons_says_so() {
+        let config = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
+        assert_eq!((config.drop_reason_argument, config.drop_reason_proto_mem), (2, 16));
+        assert_eq!((config.reset_reason_argument, config.reset_reason_memory), (ABSENT, ABSENT));
+    }
+}
