@@ -71,7 +71,7 @@ pub fn with_port(address: SocketAddr) -> Result<SocketAddr, ServeError> {
     }
     std::net::TcpListener::bind(address)
         .and_then(|listener| listener.local_addr())
-        .map_err(|source| ServeError::bind(address, source))
+        .map_err(|error| ServeError::bind(address, error))
 }
 
 fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {

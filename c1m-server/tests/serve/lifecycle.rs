@@ -153,6 +153,20 @@ fn connections_are_finished_or_reset() {
 }
 
 #[test]
+fn a_port_with_connections_in_time_wait_is_bound_again() {
+    let server = start(2, None);
+    let address = server.address();
+    let mut streams: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    streams.iter_mut().for_each(ask);
+    server.stop(Ending::Finish).unwrap();
+    // The server ended first, so its side is what stays in TIME_WAIT.
+    drop(streams);
+    let server = start_on(address, 2, None);
+    ask(&mut connect(server.address()));
+}
+
+#[test]
 fn a_server_that_stops_accepting_serves_on() {
     let server = start(2, None);
     let mut held = connect(server.address());
