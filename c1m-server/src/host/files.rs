@@ -26,7 +26,9 @@ fn number<T: FromStr>(path: &str) -> Option<T> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn parse_file_nr(text: &str) -> Option<FileNr> {
+/// Understands the text of /proc/sys/fs/file-nr.
+#[must_use]
+pub fn parse_file_nr(text: &str) -> Option<FileNr> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
     // The second number, free files, has been 0 since Linux 2.6.
     let (allocated, _free, max) =

@@ -11,7 +11,9 @@ pub fn sockstat() -> io::Result<Sockstat> {
     parse(&text, &text6).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-fn parse(text: &str, text6: &str) -> Option<Sockstat> {
+/// Understands the texts of both files; `None` when a number is missing that every kernel has.
+#[must_use]
+pub fn parse(text: &str, text6: &str) -> Option<Sockstat> {
     Some(Sockstat {
         sockets_used: field(text, "sockets:", "used")?,
         inuse: field(text, "TCP:", "inuse")?,

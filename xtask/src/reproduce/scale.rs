@@ -1,0 +1,71 @@
+//! The article's figures, and how they shrink to the connections that a host can hold.
+
+/// Connections of the article: 16 source addresses of 64,000 each.
+pub(super) const ARTICLE_CONNECTIONS: u64 = 1_024_000;
+/// `tcp_mem` of the article's server as it came, in pages: low, pressure, high.
+pub(super) const ARTICLE_DEFAULT: [u64; 3] = [932_448, 1_243_264, 1_864_896];
+/// `tcp_mem` with which the article reached its goal, in pages.
+pub(super) const ARTICLE_CURE: [u64; 3] = [786_432, 2_097_152, 3_145_728];
+/// What one connection cost in the article, and what act 1 and 2 therefore pin in each, as the client takes it.
+pub(super) const PIN: &str = "7.53K";
+
+const PIN_BYTES: u64 = 7_711;
+/// Slab and file objects of both ends of one idle connection, measured on Linux 6.18 (8.2 to 8.4 KiB), and what client and
+/// server keep for it.
+const IDLE_BYTES: u64 = 8_600 + 64;
+/// Both programs, their stacks and eBPF maps, and what the rest of the host needs to stay responsive.
+const FIXED_BYTES: u64 = 256 << 20;
+/// Fewer connections than this would be lost in the kernel's per-CPU reserve.
+pub(super) const CONNECTIONS_MIN: u64 = 1_000;
+
+/// The article's `tcp_mem` by the factor of the connections, rounded down to whole pages.
+#[must_use]
+pub(super) fn tcp_mem(article: [u64; 3], connections: u64) -> [u64; 3] {
+    article.map(|pages| {
+        let scaled = u128::from(pages) * u128::from(connections) / u128::from(ARTICLE_CONNECTIONS);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    })
+}
+
+/// Memory for both ends of so many connections, with their pinned bytes and 5 % for what is in flight, in bytes.
+#[must_use]
+pub(super) fn need_bytes(connections: u64) -> u64 {
+    connections.saturating_mul(IDLE_BYTES + PIN_BYTES) / 20 * 21 + FIXED_BYTES
+}
+
+/// The largest power-of-two fraction of the article's connections that so much memory holds.
+#[must_use]
+pub(super) fn auto(available_bytes: u64) -> Option<u64> {
+    (0..)
+        .map(|power| ARTICLE_CONNECTIONS >> power)
+        .take_while(|connections| *connections >= CONNECTIONS_MIN)
+        .find(|connections| need_bytes(*connections) <= available_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pin_is_what_the_client_is_told() {
+        assert_eq!(c1m_server::units::parse_bytes(PIN), Ok(PIN_BYTES));
+    }
+
+    #[test]
+    fn limits_shrink_with_the_connections() {
+        assert_eq!(tcp_mem(ARTICLE_DEFAULT, ARTICLE_CONNECTIONS), ARTICLE_DEFAULT);
+        assert_eq!(tcp_mem(ARTICLE_DEFAULT, 16_000), [14_569, 19_426, 29_139]);
+        assert_eq!(tcp_mem(ARTICLE_CURE, 512_000), [393_216, 1_048_576, 1_572_864]);
+        assert_eq!(tcp_mem(ARTICLE_CURE, 2_048_000), ARTICLE_CURE.map(|pages| 2 * pages));
+    }
+
+    #[test]
+    fn auto_takes_the_largest_fraction_that_fits() {
+        assert_eq!(auto(need_bytes(1_024_000)), Some(1_024_000));
+        assert_eq!(auto(need_bytes(1_024_000) - 1), Some(512_000));
+        assert_eq!(auto(u64::MAX), Some(1_024_000));
+        assert_eq!(auto(need_bytes(1_000)), Some(1_000));
+        assert_eq!(auto(need_bytes(1_000) - 1), None);
+        assert_eq!(auto(0), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! Runs `xtask reproduce` on a stand: a folder with a tree of settings, a state folder, and fake programs.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _},
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::fake;
+
+pub(crate) const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
+pub(crate) const TCP_MEM: &str = "287898 383867 575796";
+/// Far more than anything takes, on any machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+
+pub(crate) struct Stand {
+    folder: TempDir,
+}
+
+/// What a finished run has left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    pub(crate) fn last_json(&self) -> Value {
+        let last = self.stdout.lines().last().unwrap_or_else(|| panic!("no output: {self:?}"));
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}"))
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn expect_error(self, part: &str) -> Self {
+        assert!(self.stderr.contains(part), "`{part}` is not in:\n{}", self.stderr);
+        self
+    }
+}
+
+impl Stand {
+    pub(crate) fn new(scenario: &str) -> Self {
+        let stand = Self { folder: tempfile::tempdir().unwrap() };
+        for (name, value) in [
+            ("../net/sockstat", "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1 alloc 1 mem 275\n"),
+            ("../net/netstat", "TcpExt: TCPMemoryPressures\nTcpExt: 1\n"),
+            ("../meminfo", "MemTotal: 25000000 kB\nMemAvailable: 24000000 kB\nSlab: 100000 kB\n"),
+            ("../stat", "cpu  1 2\ncpu0 1 2\ncpu1 1 2\nintr 5\n"),
+            ("kernel/osrelease", "6.18.0\n"),
+            ("fs/file-nr", "900\t0\t9223372036854775807\n"),
+            ("net/ipv4/tcp_mem", "287898\t383867\t575796\n"),
+            ("net/ipv4/ip_local_port_range", "32768\t60999\n"),
+            ("net/core/mem_pcpu_rsv", "256\n"),
+            ("fs/file-max", "9223372036854775807\n"),
+            ("fs/epoll/max_user_watches", "5491511\n"),
+        ] {
+            let path = stand.path("proc/sys").join(name);
+            fs::create_dir_all(stand.path("proc/sys")).unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, value).unwrap();
+        }
+        fake::install(stand.folder.path());
+        stand.set_scenario(scenario);
+        stand
+    }
+
+    pub(crate) fn set_scenario(&self, scenario: &str) {
+        fs::write(self.path("scenario"), scenario).unwrap();
+        let _ = fs::remove_file(self.path("count"));
+        let _ = fs::remove_file(self.path("pinned"));
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn setting(&self, name: &str) -> String {
+        let text = fs::read_to_string(self.path("proc/sys").join(name)).unwrap();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) fn tcp_mem(&self) -> String {
+        self.setting("net/ipv4/tcp_mem")
+    }
+
+    pub(crate) fn state_file(&self) -> PathBuf {
+        self.path("run/sysctl.json")
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(XTASK);
+        command
+            .args(["reproduce", "--stall", "15s", "--proc-dir"])
+            .arg(self.path("proc"))
+            .arg("--state-dir")
+            .arg(self.path("run"))
+            .arg("--server-program")
+            .arg(self.path(fake::SERVER))
+            .arg("--client-program")
+            .arg(self.path(fake::CLIENT))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// A run of 16,000 connections with JSON.
+    pub(crate) fn start(&self) -> Child {
+        self.command(&["--connections", "16000", "--yes", "--json"]).spawn().unwrap()
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Finished {
+        finish(self.command(arguments).spawn().unwrap())
+    }
+
+    pub(crate) fn run_all(&self) -> Finished {
+        finish(self.start())
+    }
+
+    /// Waits until the client stands still halfway in act 1.
+    pub(crate) fn wait_for_halfway(&self) {
+        let half = || fs::read_to_string(self.path("count")).is_ok_and(|text| text == "8800");
+        assert!(eventually(half), "the fake client never came to the half");
+        assert_eq!(self.tcp_mem(), "14569 19426 29139");
+    }
+
+    pub(crate) fn pid(&self, program: &str) -> u32 {
+        fs::read_to_string(self.path(program).with_extension("pid")).unwrap().parse().unwrap()
+    }
+
+    /// Everything is as it was: settings, state file, processes.
+    #[track_caller]
+    pub(crate) fn expect_untouched(&self) {
+        let settings = || self.tcp_mem() == TCP_MEM && !self.state_file().exists();
+        assert!(
+            eventually(settings),
+            "tcp_mem is {}, state file: {}",
+            self.tcp_mem(),
+            self.state_file().exists()
+        );
+        for program in [fake::SERVER, fake::CLIENT] {
+            if self.path(program).with_extension("pid").exists() {
+                let pid = self.pid(program);
+                assert!(eventually(|| !is_running(pid)), "{program} ({pid}) is still there");
+            }
+        }
+    }
+}
+
+/// Waits for the end, killing what does not come to one.
+pub(crate) fn finish(mut child: Child) -> Finished {
+    let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
+        thread::spawn(move || {
+            let mut text = String::new();
+            if let Some(stream) = stream {
+                let _ = BufReader::new(stream).read_to_string(&mut text);
+            }
+            text
+        })
+    };
+    let stdout = read(child.stdout.take().map(|stream| Box::new(stream) as _));
+    let stderr = read(child.stderr.take().map(|stream| Box::new(stream) as _));
+    let status = wait(&mut child);
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    Finished { code: status.and_then(|status| status.code()), stdout, stderr }
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Some(status);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    None
+}
+
+/// Looks until it is so, for at most 30 seconds.
+pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < end {
+        if is_so() {
+            return true;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    is_so()
+}
+
+/// Is there such a process, and has it not ended?
+pub(crate) fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// The child of `parent` whose command line has `part` in it.
+pub(crate) fn child_of(parent: u32, part: &str) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(part))
+    })
+}
+
+/// Sends a signal by the program that every system has for it.
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    assert!(status.success(), "kill -s {name} {pid}");
+}
+
+/// The lines of a stream, each as JSON.
+pub(crate) fn json_lines(stream: impl std::io::Read) -> impl Iterator<Item = Value> {
+    BufReader::new(stream)
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| serde_json::from_str(&line).ok())
+}
+
+pub(crate) fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
