@@ -1,7 +1,15 @@
-//! What developers of c1m run.
+//! What developers of c1m run: `cargo xtask <command>`.
+//!
+//! One module a command; this file only dispatches.
 
 mod btf_fixture;
+mod build_ebpf;
+mod debian;
+mod exit;
+mod place;
+mod process;
 mod reproduce;
+mod test;
 
 use std::process::ExitCode;
 
@@ -9,25 +17,28 @@ use clap::Parser;
 
 /// What developers of c1m run
 #[derive(Debug, Parser)]
-#[command(bin_name = "cargo xtask", max_term_width = 110)]
-enum Task {
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    max_term_width = 110,
+    after_help = "Exit: 0 done, 1 the check failed, 2 usage, 3 the environment refused, 4 internal; of a failed step, its own."
+)]
+enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
+    BuildEbpf(build_ebpf::Args),
     Reproduce(reproduce::Args),
+    Test(test::Args),
     #[command(name = reproduce::privileged::COMMAND, hide = true)]
     Privileged(reproduce::Places),
 }
 
 fn main() -> ExitCode {
-    match Task::parse() {
-        Task::BtfFixture(args) => match btf_fixture::run(&args) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("error: {error:#}");
-                ExitCode::from(4)
-            }
-        },
-        Task::Reproduce(args) => reproduce::main(&args),
-        Task::Privileged(places) => reproduce::privileged::main(&places),
+    match Cli::parse() {
+        Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
+        Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Reproduce(args) => reproduce::main(&args),
+        Cli::Test(args) => exit::code(test::run(&args)),
+        Cli::Privileged(places) => reproduce::privileged::main(&places),
     }
 }

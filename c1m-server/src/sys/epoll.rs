@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -69,27 +70,84 @@ impl Epoll {
     }
 
     /// Waits for events, at most `timeout` (`None`: without end). EINTR is a wait that ended early, with no event.
+    ///
+    /// The timeout is kept to the microsecond from Linux 5.11 on; before, it is rounded up to the millisecond.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
+        let capacity = libc::c_int::try_from(events.0.capacity()).unwrap_or(libc::c_int::MAX);
+        events.0.clear();
+        let result = self.wait_precisely(events, capacity, timeout).and_then(|count| match count {
+            Some(count) => Ok(count),
+            None => self.wait_by_milliseconds(events, capacity, timeout),
+        });
+        match result {
+            // SAFETY: the kernel has filled `count` events, and not more than there is room for.
+            Ok(count) => unsafe { events.0.set_len(usize::try_from(count).unwrap_or(0)) },
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// `None`: this kernel does not know how (or a sandbox refuses the newer call).
+    fn wait_precisely(
+        &self,
+        events: &mut Events,
+        capacity: libc::c_int,
+        timeout: Option<Duration>,
+    ) -> io::Result<Option<libc::c_long>> {
+        /// The kernel's `struct __kernel_timespec`, the same on all architectures.
+        #[repr(C)]
+        struct KernelTimespec {
+            seconds: i64,
+            nanoseconds: i64,
+        }
+        static REFUSED: AtomicBool = AtomicBool::new(false);
+        if REFUSED.load(Relaxed) {
+            return Ok(None);
+        }
+        let timeout = timeout.map(|t| KernelTimespec {
+            seconds: t.as_secs().try_into().unwrap_or(i64::MAX),
+            nanoseconds: t.subsec_nanos().into(),
+        });
+        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the vector has room for `capacity` events; the timeout is null or lives through the call; no signal mask.
+        let count = unsafe {
+            libc::syscall(
+                libc::SYS_epoll_pwait2,
+                self.0.as_raw_fd(),
+                events.0.as_mut_ptr(),
+                capacity,
+                timeout,
+                std::ptr::null::<libc::sigset_t>(),
+                0usize,
+            )
+        };
+        if count >= 0 {
+            return Ok(Some(count));
+        }
+        let error = io::Error::last_os_error();
+        if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) {
+            REFUSED.store(true, Relaxed);
+            return Ok(None);
+        }
+        Err(error)
+    }
+
+    fn wait_by_milliseconds(
+        &self,
+        events: &mut Events,
+        capacity: libc::c_int,
+        timeout: Option<Duration>,
+    ) -> io::Result<libc::c_long> {
         // Rounded up: a wait of 0.4 ms that became 0 would spin.
         let milliseconds = timeout.map_or(-1, |t| {
             t.as_nanos().div_ceil(1_000_000).try_into().unwrap_or(libc::c_int::MAX)
         });
-        let capacity = libc::c_int::try_from(events.0.capacity()).unwrap_or(libc::c_int::MAX);
-        events.0.clear();
-        // SAFETY: the vector has room for `capacity` events; its length is set to what the kernel filled.
-        let result = unsafe {
-            check(libc::epoll_wait(
-                self.0.as_raw_fd(),
-                events.0.as_mut_ptr(),
-                capacity,
-                milliseconds,
-            ))
-            .map(|count| events.0.set_len(usize::try_from(count).unwrap_or(0)))
-        };
-        match result {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-            other => other,
-        }
+        // SAFETY: the vector has room for `capacity` events.
+        check(unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.0.as_mut_ptr(), capacity, milliseconds)
+        })
+        .map(libc::c_long::from)
     }
 }
 
@@ -128,5 +186,34 @@ impl std::os::fd::AsRawFd for Waker {
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_ends_with_its_timeout_and_with_a_wake() {
+        let (epoll, waker) = (Epoll::new().unwrap(), Waker::new().unwrap());
+        epoll.add(waker.as_raw_fd(), IN | EDGE, 7).unwrap();
+        let mut events = Events::with_capacity(4);
+        let start = Instant::now();
+        epoll.wait(&mut events, Some(Duration::from_micros(2500))).unwrap();
+        assert!(events.iter().next().is_none() && start.elapsed() >= Duration::from_micros(2500));
+        for _ in 0..2 {
+            waker.wake();
+            epoll.wait(&mut events, None).unwrap();
+            assert_eq!(events.iter().collect::<Vec<_>>(), [(7, IN)]);
+        }
+        let capacity = libc::c_int::try_from(events.0.capacity()).unwrap();
+        waker.wake();
+        assert_eq!(epoll.wait_by_milliseconds(&mut events, capacity, None).unwrap(), 1);
+        assert_eq!(
+            epoll.wait_by_milliseconds(&mut events, capacity, Some(Duration::ZERO)).unwrap(),
+            0
+        );
     }
 }

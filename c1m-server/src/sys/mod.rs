@@ -4,9 +4,11 @@
 
 pub mod epoll;
 pub mod errno;
+pub mod interface;
 pub mod mapping;
 pub mod process;
 pub mod readable;
+pub mod signal;
 pub mod socket;
 pub mod thread;
 

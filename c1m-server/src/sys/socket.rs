@@ -156,18 +156,21 @@ pub fn steer_reuseport(listener: &impl AsRawFd, members: &[u32]) -> io::Result<(
     set_option(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &filter)
 }
 
-/// Binds to `address` and connects to `destination`, without waiting. `Ok(true)`: connected already.
-pub fn connect_from(fd: RawFd, source: &SocketAddr, destination: &SocketAddr) -> io::Result<bool> {
-    let (source, destination) =
-        (socket2::SockAddr::from(*source), socket2::SockAddr::from(*destination));
-    // SAFETY: both addresses are valid for their lengths and live through the calls.
-    unsafe {
-        check(libc::bind(fd, source.as_ptr().cast(), source.len()))?;
-        match check(libc::connect(fd, destination.as_ptr().cast(), destination.len())) {
-            Ok(_) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
-            Err(error) => Err(error),
-        }
+/// Gives `fd` its local address and port.
+pub fn bind(fd: RawFd, source: &SocketAddr) -> io::Result<()> {
+    let source = socket2::SockAddr::from(*source);
+    // SAFETY: the address is valid for its length and lives through the call.
+    check(unsafe { libc::bind(fd, source.as_ptr().cast(), source.len()) }).map(drop)
+}
+
+/// Connects without waiting. `Ok(true)`: connected already; `Ok(false)`: on its way.
+pub fn connect(fd: RawFd, destination: &SocketAddr) -> io::Result<bool> {
+    let destination = socket2::SockAddr::from(*destination);
+    // SAFETY: the address is valid for its length and lives through the call.
+    match check(unsafe { libc::connect(fd, destination.as_ptr().cast(), destination.len()) }) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,0 +1,168 @@
+//! Every flag of c1m-client, in one place.
+
+use std::time::Duration;
+
+use c1m_server::{
+    cli::Workers,
+    units::{parse_bytes, parse_count, parse_duration},
+};
+use clap::{Parser, ValueEnum};
+
+use crate::{source::SourceRange, tuple::Target};
+
+/// Opens TCP connections by the million, from many source addresses, and holds them.
+///
+/// Each connection sends one request and waits for the answer. Then it is idle, or leaves the answer unread, or keeps asking.
+#[derive(Debug, Clone, Parser)]
+#[command(
+    version,
+    max_term_width = 110,
+    after_help = "Exit: 0 done, 1 fewer connections than asked for, 2 usage or a plan that can't be, 3 the environment refused, 4 internal."
+)]
+pub struct Cli {
+    /// The server: an address and a port, or a range of ports, which multiplies the connections that one source can have
+    #[arg(long, value_name = "ADDR:PORT[-PORT]")]
+    pub connect: Target,
+
+    /// How many connections to open
+    #[arg(long, value_name = "N", value_parser = positive_count)]
+    pub connections: u64,
+
+    /// Where connections come from; may be given several times [default: 127.0.1.0 and on for a loopback target, else this host's addresses]
+    #[arg(long, value_name = "ADDR|CIDR|FIRST-LAST")]
+    pub source: Vec<SourceRange>,
+
+    /// Connections from one source address to one destination, at most
+    #[arg(long, value_name = "N", value_parser = positive_count, default_value = "64000")]
+    pub per_source: u64,
+
+    /// New connections a second, over all workers [default: as fast as it goes]
+    #[arg(long, value_name = "R", value_parser = positive_count)]
+    pub rate: Option<u64>,
+
+    /// Worker threads, each with a descriptor table of its own
+    ///
+    /// auto: one a core, or as many as the connections need under the hard limit of open files
+    #[arg(long, value_name = "N|auto", default_value = "auto")]
+    pub workers: Workers,
+
+    /// Connections that one worker opens at the same time: sent for and not answered yet
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub in_flight: u32,
+
+    /// How long to hold the connections after the ramp [default: until SIGINT or SIGTERM]
+    #[arg(long, value_name = "D", value_parser = parse_duration)]
+    pub hold: Option<Duration>,
+
+    /// What each connection asks for first
+    #[arg(long, value_name = "PATH", default_value = "/", value_parser = request_path)]
+    pub request: String,
+
+    /// Leave the answer unread, in the kernel's receive queue
+    #[arg(long)]
+    pub unread: bool,
+
+    /// Leave answers unread that charge so many bytes of tcp_mem a connection, on average (7.53K); implies --unread
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "request")]
+    pub pin: Option<u64>,
+
+    /// From the end of the ramp on, each connection asks once in this time, spread evenly
+    #[arg(long, value_name = "D", value_parser = positive_duration, conflicts_with_all = ["unread", "pin"])]
+    pub heartbeat: Option<Duration>,
+
+    /// After the ramp, ask so many of the connections for a response, and check it
+    #[arg(long, value_name = "N", value_parser = positive_count)]
+    pub sample: Option<u64>,
+
+    /// How long a connect, a first byte or an answer may take
+    #[arg(long, value_name = "D", value_parser = positive_duration, default_value = "10s")]
+    pub timeout: Duration,
+
+    /// How connections end: by reset they leave neither orphans nor TIME_WAIT
+    #[arg(long, value_enum, default_value = "reset")]
+    pub end: End,
+
+    /// JSON lines on standard output
+    #[arg(long)]
+    pub json: bool,
+
+    /// No progress
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// How connections end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum End {
+    /// SO_LINGER with 0 seconds from the start, so that it holds after a kill as well
+    Reset,
+    /// The usual close, which leaves TIME_WAIT on this side
+    Fin,
+}
+
+fn positive_count(text: &str) -> Result<u64, String> {
+    match parse_count(text) {
+        Ok(0) => Err("use a number of at least 1".into()),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+/// A duration of at least a millisecond, below a day: the clocks of the connections are sized for it.
+fn positive_duration(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),
+        long if long > Duration::from_hours(1) => Err("use at most 1h".into()),
+        duration => Ok(duration),
+    }
+}
+
+fn request_path(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
+        Ok(text.into())
+    } else {
+        Err("a path begins with / and has no spaces, such as /bytes/64".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(flags: &str) -> Result<Cli, clap::Error> {
+        let fixed = "c1m-client --connect 127.0.0.1:80 --connections 1m";
+        Cli::try_parse_from(fixed.split(' ').chain(flags.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        let cli = parse("--pin 7.53K --rate 20k --hold 60s --workers 3").unwrap();
+        assert_eq!((cli.connections, cli.pin, cli.rate), (1_000_000, Some(7711), Some(20_000)));
+        assert_eq!(cli.hold, Some(Duration::from_secs(60)));
+        assert_eq!(cli.workers, Workers::Count(3));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for flags in [
+            "--connections 0",
+            "--rate 0",
+            "--request bytes",
+            "--request /a\u{7f}",
+            "--timeout 0s",
+            "--heartbeat 2h",
+            "--heartbeat 1s --unread",
+            "--heartbeat 1s --pin 1K",
+            "--pin 1K --request /x",
+            "--in-flight 0",
+        ] {
+            assert!(parse(flags).is_err(), "{flags} was taken");
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! c1m-client: opens a million TCP connections from many addresses, and does to a server what hurts it.
+//!
+//! The map of this crate, one sentence a module:
+//!
+//! - [`cli`]: every flag, in one place.
+//! - [`source`]: the addresses that connections come from, as they are typed and as ranges without overlap.
+//! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
+//! - [`ramp`]: how fast, and by how many workers.
+//! - [`http`]: reads responses, whatever pieces they come in.
+//! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does that.
+//! - [`workload`]: what each connection asks for: the opening request, samples and heartbeats.
+//! - [`table`]: the connections of one worker, a few bytes each.
+//! - [`worker`]: one epoll thread with its own descriptor table.
+//! - [`prepare`]: everything that can be refused, refused before the first connection.
+//! - [`run`]: starts the workers, takes their reports, and says when each part of the run begins.
+//! - [`record`]: what `--json` prints.
+//! - [`summary`]: what came of it: histograms, counts, errors by name.
+//! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
+
+pub mod cli;
+pub mod http;
+pub mod pin;
+pub mod prepare;
+pub mod ramp;
+pub mod record;
+pub mod run;
+pub mod show;
+pub mod source;
+pub mod summary;
+pub mod table;
+pub mod tuple;
+pub mod worker;
+pub mod workload;

@@ -1,0 +1,308 @@
+//! How many whole pages of tcp_mem each connection holds, and how long a response does that.
+//!
+//! The kernel charges tcp_mem by the page and by the socket: a socket that keeps `n` bytes of skb holds ceil(n / 4096) pages
+//! (net/ipv4/tcp_input.c, tcp_try_rmem_schedule, and include/net/sock.h, sk_mem_pages; 6.18). An average that is no whole
+//! number of pages is therefore a mixture of sockets, spread evenly.
+//!
+//! A response must be one skb. Then the receiver acknowledges it at once, being the first data of its connection
+//! (tcp_event_data_recv raises the quick acknowledgements, 6.18), and the sender's copy is gone before its `send` returns.
+//! The second skb of a response would be acknowledged late, and be charged twice until then. A sender makes no skb longer
+//! than half the largest window it has seen (include/net/tcp.h, tcp_bound_to_half_wnd, 6.18).
+
+use std::{
+    io::{self, Write as _},
+    os::fd::AsRawFd as _,
+    time::{Duration, Instant},
+};
+
+use c1m_server::sys::socket::{MemInfo, mem_info, peek};
+use socket2::{Domain, Protocol, Socket, Type};
+use thiserror::Error;
+
+use crate::{
+    http::{Reader, Rest},
+    tuple::{Target, Tuple},
+    workload::request,
+};
+
+/// The unit of tcp_mem. It is the kernel's page where pages have 4 KiB, which is checked by the probe.
+pub const PAGE_BYTES: u64 = 4096;
+/// No kernel sends more than this many pages in one skb on a fresh connection with the usual window of 64 KiB.
+const MOST_PAGES: u64 = 12;
+
+/// Why bytes can't be pinned, and what would do.
+#[derive(Debug, Error)]
+pub enum PinError {
+    #[error(
+        "--pin {0} is more than {most} bytes a connection: then one response would not be one skb",
+        most = MOST_PAGES * PAGE_BYTES
+    )]
+    TooMuch(u64),
+    #[error("--pin 0 pins nothing: leave it out")]
+    Nothing,
+    #[error("the probe connection to {target} failed: {error}")]
+    Probe { target: Target, error: io::Error },
+    #[error(
+        "a response of {response_bytes} bytes charged {got} bytes of tcp_mem instead of {wanted}: this kernel's overhead leaves no room in {pages} pages"
+    )]
+    NoRoom { pages: u64, response_bytes: u64, got: u64, wanted: u64 },
+    #[error(
+        "a response of {response_bytes} bytes did not stay one skb on the way from {target} (overhead {got} bytes, {one} for a short one): use a smaller --pin, or a path whose MSS takes it, such as loopback"
+    )]
+    SeveralSkbs { response_bytes: u64, target: Target, got: i64, one: i64 },
+}
+
+/// Whole pages for each connection, `bytes` on average.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pages {
+    bytes: u64,
+}
+
+impl Pages {
+    /// `bytes` of tcp_mem a connection, on average.
+    pub fn new(bytes: u64) -> Result<Self, PinError> {
+        match bytes {
+            0 => Err(PinError::Nothing),
+            _ if bytes > MOST_PAGES * PAGE_BYTES => Err(PinError::TooMuch(bytes)),
+            _ => Ok(Self { bytes }),
+        }
+    }
+
+    /// Pages of the first `connections` together: the exact share, rounded to the nearest page.
+    #[must_use]
+    pub fn of_first(&self, connections: u64) -> u64 {
+        let exact = u128::from(connections) * u128::from(self.bytes);
+        u64::try_from((exact + u128::from(PAGE_BYTES) / 2) / u128::from(PAGE_BYTES))
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Pages of connection `index`: what is left over by the ones before goes into it.
+    #[must_use]
+    pub fn of(&self, index: u64) -> u64 {
+        self.of_first(index + 1) - self.of_first(index)
+    }
+
+    /// (pages, how many of the first `connections` hold so many), without those that nobody holds.
+    #[must_use]
+    pub fn mixture(&self, connections: u64) -> Vec<(u64, u64)> {
+        let low = self.bytes / PAGE_BYTES;
+        let higher = self.of_first(connections) - low * connections;
+        [(low, connections - higher), (low + 1, higher)]
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .collect()
+    }
+}
+
+/// A response that charges a whole number of pages, and how many connections ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    pub pages: u64,
+    /// The body to ask for. 0 pages ask for nothing.
+    pub body_bytes: u64,
+    /// The whole response, head and body.
+    pub response_bytes: u64,
+    pub connections: u64,
+}
+
+/// What every connection asks for, with what was measured for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinPlan {
+    pub bytes_per_connection: u64,
+    pub pages: Pages,
+    /// What the kernel charges for one skb besides its payload.
+    pub overhead_bytes: u64,
+    /// One or two, ascending in pages.
+    pub steps: Vec<Step>,
+    pub planned_pages: u64,
+}
+
+impl PinPlan {
+    /// Measures the overhead with one connection, plans the responses, and checks each with one more connection.
+    pub fn measure(
+        bytes: u64,
+        connections: u64,
+        tuple: &Tuple,
+        target: &Target,
+        timeout: Duration,
+    ) -> Result<Self, PinError> {
+        const SHORT_BODY: u64 = 512;
+        let pages = Pages::new(bytes)?;
+        let ask = |body_bytes| {
+            probe(tuple, body_bytes, timeout)
+                .map_err(|error| PinError::Probe { target: *target, error })
+        };
+        let short = ask(SHORT_BODY)?;
+        let overhead_bytes = u64::try_from(short.overhead()).unwrap_or(0);
+        let mut steps = Vec::new();
+        for (pages, connections) in pages.mixture(connections) {
+            let mut step = Step { pages, body_bytes: 0, response_bytes: 0, connections };
+            if pages > 0 {
+                let head_bytes = short.response_bytes - SHORT_BODY;
+                let wanted = middle_of(pages, overhead_bytes, head_bytes);
+                step.body_bytes = wanted.saturating_sub(head_bytes).max(1);
+                let answer = ask(step.body_bytes)?;
+                step.response_bytes = answer.response_bytes;
+                answer.check(pages, short.overhead(), target)?;
+            }
+            steps.push(step);
+        }
+        let planned_pages = pages.of_first(connections);
+        Ok(Self { bytes_per_connection: bytes, pages, overhead_bytes, steps, planned_pages })
+    }
+}
+
+/// The response length in the middle of those that charge `pages`, as far from both edges as possible.
+fn middle_of(pages: u64, overhead_bytes: u64, head_bytes: u64) -> u64 {
+    let last = (pages * PAGE_BYTES).saturating_sub(overhead_bytes);
+    let first = ((pages - 1) * PAGE_BYTES + 1).saturating_sub(overhead_bytes).max(head_bytes + 1);
+    u64::midpoint(first, last)
+}
+
+/// What one unread response does to its socket.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    response_bytes: u64,
+    memory: MemInfo,
+}
+
+impl Answer {
+    /// What its skbs take besides the payload.
+    fn overhead(&self) -> i64 {
+        i64::from(self.memory.rmem_alloc) - i64::try_from(self.response_bytes).unwrap_or(i64::MAX)
+    }
+
+    fn check(&self, pages: u64, one: i64, target: &Target) -> Result<(), PinError> {
+        let response_bytes = self.response_bytes;
+        if self.overhead() != one {
+            let got = self.overhead();
+            return Err(PinError::SeveralSkbs { response_bytes, target: *target, got, one });
+        }
+        let (got, wanted) = (charged(&self.memory), pages * PAGE_BYTES);
+        match got == wanted {
+            true => Ok(()),
+            false => Err(PinError::NoRoom { pages, response_bytes, got, wanted }),
+        }
+    }
+}
+
+/// Bytes of tcp_mem that a socket holds: what it uses, and what it has bought for later.
+fn charged(memory: &MemInfo) -> u64 {
+    u64::from(memory.rmem_alloc) + u64::from(memory.wmem_queued) + u64::from(memory.fwd_alloc)
+}
+
+/// Asks for a body on a connection of its own, leaves the response unread, and ends it by reset.
+fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer> {
+    let mut source = tuple.source;
+    // Any port: the planned ones stay free.
+    source.set_port(0);
+    let kind = Type::STREAM.cloexec();
+    let socket = Socket::new_raw(Domain::for_address(source), kind, Some(Protocol::TCP))?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    socket.bind(&source.into())?;
+    socket.connect_timeout(&tuple.destination.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    let deadline = Instant::now() + timeout;
+    (&socket).write_all(&request(&format!("/bytes/{body_bytes}"), &tuple.destination))?;
+    let mut buffer = vec![0; 128 << 10];
+    loop {
+        let count = peek(socket.as_raw_fd(), &mut buffer)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let memory = mem_info(socket.as_raw_fd())?;
+        let response =
+            Reader::from(Rest::Between).feed(&buffer[..count]).map_err(io::Error::other)?.1;
+        match response {
+            Some(response) if (response.status, response.body_bytes) != (200, body_bytes) => {
+                return Err(io::Error::other(format!(
+                    "it answers GET /bytes/{body_bytes} with status {} and {} bytes: --pin needs c1m-server",
+                    response.status, response.body_bytes
+                )));
+            }
+            // The request's skb leaves the write queue with the acknowledgement, which may come a moment later.
+            Some(_) if memory.wmem_queued == 0 => {
+                return Ok(Answer { response_bytes: count as u64, memory });
+            }
+            _ if Instant::now() > deadline => return Err(io::ErrorKind::TimedOut.into()),
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// Pages that TCP sockets of the whole host hold, from /proc/net/sockstat. It lags by up to 255 pages a CPU, either way,
+/// since Linux 6.0 (net.core.mem_pcpu_rsv).
+pub fn host_pages() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/net/sockstat")?;
+    parse_sockstat(&text)
+        .ok_or_else(|| io::Error::other("/proc/net/sockstat has no TCP line with `mem`"))
+}
+
+fn parse_sockstat(text: &str) -> Option<u64> {
+    let mut words = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_whitespace();
+    words.find(|word| *word == "mem")?;
+    words.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_articles_average_is_two_pages_for_most() {
+        // 7711 / 4096 = 1.88256...
+        let pages = Pages::new(7711).unwrap();
+        assert_eq!(pages.mixture(1_024_000), [(1, 120_250), (2, 903_750)]);
+        assert_eq!(pages.of_first(1_024_000), 1_927_750);
+    }
+
+    #[test]
+    fn whole_pages_need_no_mixture_and_less_than_one_leaves_some_idle() {
+        assert_eq!(Pages::new(8192).unwrap().mixture(1000), [(2, 1000)]);
+        assert_eq!(Pages::new(1024).unwrap().mixture(1000), [(0, 750), (1, 250)]);
+        assert!(Pages::new(0).is_err());
+        assert!(Pages::new(12 * 4096).is_ok());
+        assert!(Pages::new(12 * 4096 + 1).unwrap_err().to_string().contains("49152"));
+    }
+
+    #[test]
+    fn responses_keep_away_from_the_edges_of_a_page() {
+        assert_eq!(middle_of(2, 832, 80), 5312);
+        assert_eq!(middle_of(1, 832, 80), (81 + 3264) / 2);
+        for overhead in [576, 832, 896, 1280, 2304] {
+            for pages in 1..=12 {
+                let charged = middle_of(pages, overhead, 100) + overhead;
+                assert_eq!(charged.div_ceil(PAGE_BYTES), pages);
+                assert!((charged % PAGE_BYTES).min(PAGE_BYTES - charged % PAGE_BYTES) > 500);
+            }
+        }
+    }
+
+    #[test]
+    fn sockstat_is_read() {
+        let text =
+            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 289\nUDP: inuse 0 mem 7\n";
+        assert_eq!(parse_sockstat(text), Some(289));
+        assert_eq!(parse_sockstat("TCP: inuse 1"), None);
+        assert!(host_pages().is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn any_prefix_is_exact_to_one_page(bytes in 1u64..=12 * 4096, connections in 1u64..2000) {
+            let pages = Pages::new(bytes).unwrap();
+            let mut sum = 0;
+            let mut counts = std::collections::BTreeMap::new();
+            for index in 0..connections {
+                let own = pages.of(index);
+                prop_assert!(own == bytes / 4096 || own == bytes / 4096 + 1);
+                *counts.entry(own).or_insert(0u64) += 1;
+                sum += own;
+                prop_assert!((sum * 4096).abs_diff((index + 1) * bytes) < 4096);
+            }
+            prop_assert_eq!(pages.mixture(connections), counts.into_iter().collect::<Vec<_>>());
+        }
+    }
+}

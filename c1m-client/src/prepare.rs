@@ -1,0 +1,107 @@
+//! Everything that can be refused, refused before the first connection.
+
+use std::{sync::atomic::AtomicU64, time::Instant};
+
+use anyhow::Context as _;
+use c1m_server::sys::epoll::Waker;
+
+use crate::{
+    cli::{Cli, End},
+    pin::{PinError, PinPlan},
+    ramp::{Crew, Pace},
+    record::{Pin, PinStep, Plan as PlanRecord},
+    tuple::{Plan, Ports},
+    worker::{Counters, Shared},
+    workload::Workload,
+};
+
+/// What went wrong, by what the exit code says of it.
+#[derive(Debug)]
+pub enum Failure {
+    /// The flags, or a plan that can't be.
+    Usage(anyhow::Error),
+    /// The kernel, or the server, refused what the run needs.
+    Environment(anyhow::Error),
+    /// A fault of this program.
+    Internal(anyhow::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Environment(error.into())
+    }
+}
+
+/// Plans the run that the flags ask for, and measures what it needs to know.
+pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
+    let ports = Ports::read().context("can't read net.ipv4.ip_local_port_range");
+    let ports = ports.map_err(Failure::Environment)?;
+    let plan = Plan::new(cli.connect, &cli.source, ports, cli.per_source, cli.connections)
+        .map_err(|error| Failure::Usage(error.into()))?;
+    let crew = Crew::of_this_process(cli.workers, cli.connections)?
+        .map_err(|error| Failure::Usage(error.into()))?;
+    let pin = match cli.pin {
+        Some(bytes) => Some(measure(cli, &plan, bytes)?),
+        None => None,
+    };
+    let workload = Workload::new(&cli.request, cli.unread, pin, &cli.connect.first);
+    Ok(Shared {
+        plan,
+        crew,
+        workload,
+        pace: Pace::new(cli.rate),
+        timeout: cli.timeout,
+        heartbeat: cli.heartbeat,
+        in_flight: cli.in_flight as usize,
+        end_by_reset: cli.end == End::Reset,
+        spare: AtomicU64::new(cli.connections),
+        counters: (0..crew.workers).map(|_| Counters::default()).collect(),
+        to_main: Waker::new()?,
+        to_workers: Waker::new()?,
+        start: Instant::now(),
+    })
+}
+
+fn measure(cli: &Cli, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {
+    let tuple = plan
+        .tuple(0)
+        .context("a plan without a tuple was not refused")
+        .map_err(Failure::Internal)?;
+    PinPlan::measure(bytes, cli.connections, &tuple, plan.target(), cli.timeout).map_err(|error| {
+        match error {
+            PinError::TooMuch(_) | PinError::Nothing => Failure::Usage(error.into()),
+            _ => Failure::Environment(error.into()),
+        }
+    })
+}
+
+/// What [`prepare`] came to.
+#[must_use]
+pub fn plan_record(shared: &Shared) -> PlanRecord {
+    let Shared { plan, crew, .. } = shared;
+    let pin = shared.workload.pin().map(|pin| Pin {
+        bytes_per_connection: pin.bytes_per_connection,
+        overhead_bytes: pin.overhead_bytes,
+        plan: pin
+            .steps
+            .iter()
+            .map(|step| PinStep {
+                pages: step.pages,
+                response_bytes: step.response_bytes,
+                connections: step.connections,
+            })
+            .collect(),
+        planned_pages: pin.planned_pages,
+    });
+    PlanRecord {
+        target: plan.target().to_string(),
+        connections: crew.connections(),
+        capacity: plan.capacity(),
+        sources: plan.sources(),
+        destinations: plan.target().count(),
+        ports_per_source: plan.ports_per_source(),
+        workers: crew.workers,
+        in_flight: (shared.in_flight * crew.at_a_time) as u64,
+        pin,
+    }
+}

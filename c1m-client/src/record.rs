@@ -1,0 +1,145 @@
+//! What `--json` prints: one record a line, each inside [`c1m_server::output::record::Line`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ClientRecord {
+    Plan(Plan),
+    Progress(Progress),
+    Ramped(Ramped),
+    Sample(Sample),
+    Summary(Summary),
+}
+
+/// What will be done, before the first connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub target: String,
+    pub connections: u64,
+    /// Connections that the 4-tuples suffice for.
+    pub capacity: u64,
+    pub sources: u64,
+    /// Destination ports.
+    pub destinations: u64,
+    /// Source ports of one source address to one destination.
+    pub ports_per_source: u64,
+    pub workers: usize,
+    /// Connections that are being opened at the same time, at most, over all workers.
+    pub in_flight: u64,
+    /// `null` without `--pin`
+    pub pin: Option<Pin>,
+}
+
+/// What `--pin` makes the connections hold, as measured and planned before the ramp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The average that was asked for.
+    pub bytes_per_connection: u64,
+    /// What the kernel charges for one skb besides its payload, measured.
+    pub overhead_bytes: u64,
+    pub plan: Vec<PinStep>,
+    /// Pages of all connections together.
+    pub planned_pages: u64,
+}
+
+/// Connections that hold the same number of pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinStep {
+    pub pages: u64,
+    /// Length of the whole response; 0 for those that leave nothing unread.
+    pub response_bytes: u64,
+    pub connections: u64,
+}
+
+/// Once a second during the ramp.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    pub established: u64,
+    pub answered: u64,
+    pub failed: u64,
+    /// Established since the last such record.
+    pub rate_per_s: f64,
+}
+
+/// Every connection was tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ramped {
+    pub established: u64,
+    pub answered: u64,
+    pub failed: u64,
+    pub ramp_s: f64,
+    pub connect_us: Latency,
+    pub first_byte_us: Latency,
+    /// `null` without `--pin`
+    pub pin: Option<Accounted>,
+}
+
+/// Planned pages beside those that the kernel accounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accounted {
+    /// Pages of the connections whose answer has come.
+    pub planned_pages: u64,
+    /// By how much `mem` in /proc/net/sockstat has changed since before the ramp. It is the whole host's.
+    pub accounted_pages: i64,
+    /// How far the two may differ without meaning anything: what the CPUs may keep outside the kernel's counter.
+    pub reserve_pages: u64,
+}
+
+/// A sample of the held connections was asked for a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    pub asked: u64,
+    /// With status 200 and the body's full length, in time.
+    pub answered: u64,
+}
+
+/// The last line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Established in all.
+    pub connected: u64,
+    /// When the end began, before the client closed anything itself.
+    pub held_at_end: u64,
+    pub answered: u64,
+    /// Connections that could not be established.
+    pub failed: u64,
+    /// By name, such as `connect ECONNREFUSED`. A name can count more than once for one connection, and a connection can
+    /// be established in spite of one, on its next 4-tuple.
+    pub errors: BTreeMap<String, u64>,
+    /// `null` without `--heartbeat`
+    pub heartbeats: Option<Heartbeats>,
+    pub connect_us: Latency,
+    pub first_byte_us: Latency,
+    pub elapsed_s: f64,
+    pub cpu_user_s: f64,
+    pub cpu_system_s: f64,
+}
+
+/// Requests at planned instants on connections that were held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeats {
+    /// Planned instants that have come. Those that still waited in time for their answer at the end are left out.
+    pub due: u64,
+    pub answered: u64,
+    /// Of the answered ones, those that took longer than from one heartbeat to the next.
+    pub late: u64,
+    /// Due and not answered: timed out, lost with the connection, or still waiting behind another one.
+    pub missed: u64,
+    /// From the planned instant to the end of the answer: what a heartbeat waits behind a late one counts.
+    pub latency_us: Latency,
+}
+
+/// A distribution of times, microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    pub count: u64,
+    pub p50: u64,
+    pub p90: u64,
+    pub p99: u64,
+    pub p999: u64,
+    pub max: u64,
+}

@@ -1,0 +1,362 @@
+//! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
+
+use std::{
+    os::fd::AsRawFd as _,
+    process::exit,
+    sync::{
+        Arc,
+        atomic::Ordering::Relaxed,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use anyhow::anyhow;
+use c1m_server::sys::{
+    epoll::{self, Epoll, Events},
+    process,
+    signal::Termination,
+};
+
+use crate::{
+    cli::Cli,
+    pin::host_pages,
+    prepare::{Failure, plan_record, prepare},
+    record::{Accounted, ClientRecord, Progress, Ramped, Sample, Summary},
+    show::Show,
+    summary::Beats,
+    worker::{self, Broken, Command, Outcome, Report, Shared},
+};
+
+/// Time between two `progress` records.
+const PROGRESS: Duration = Duration::from_secs(1);
+/// Time between two looks at the live line.
+const LIVE: Duration = Duration::from_millis(200);
+/// What the second signal ends with: that of a process that SIGINT killed.
+const INTERRUPTED: i32 = 130;
+
+/// Runs the whole of it. `Ok(true)`: all connections that were asked for were established.
+///
+/// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
+pub fn run(cli: &Cli, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+    let shared = Arc::new(prepare(cli)?);
+    show.record(&ClientRecord::Plan(plan_record(&shared)))?;
+    let mut run = Run::new(cli, shared, show)?;
+    run.watch(termination)?;
+    run.finish()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Ramp,
+    Sample,
+    Hold,
+    End,
+}
+
+/// A worker, as the main thread sees it.
+struct Member {
+    commands: Sender<Command>,
+    thread: JoinHandle<()>,
+    /// Has sent its last report.
+    done: bool,
+}
+
+struct Run<'a> {
+    cli: &'a Cli,
+    shared: Arc<Shared>,
+    show: &'a mut Show,
+    phase: Phase,
+    members: Vec<Member>,
+    reports: Receiver<(usize, Report)>,
+    reporter: Sender<(usize, Report)>,
+    /// Workers that have reported the end of the present phase.
+    through: usize,
+    /// Workers that were told to end.
+    ending: usize,
+    sample: Sample,
+    /// tcp_mem of the host before the first connection; `None` without `--pin`.
+    pages_before: Option<u64>,
+    hold_until: Option<Instant>,
+    held_at_end: u64,
+    outcome: Outcome,
+    broken: Option<Broken>,
+    /// The last `progress` record: when, and how many were established.
+    progress: (Instant, u64),
+}
+
+impl<'a> Run<'a> {
+    fn new(cli: &'a Cli, shared: Arc<Shared>, show: &'a mut Show) -> Result<Self, Failure> {
+        let (reporter, reports) = channel();
+        let pages_before = shared.workload.pin().map(|_| host_pages()).transpose()?;
+        let mut run = Self {
+            cli,
+            shared,
+            show,
+            phase: Phase::Ramp,
+            members: Vec::new(),
+            reports,
+            reporter,
+            through: 0,
+            ending: 0,
+            sample: Sample { asked: 0, answered: 0 },
+            pages_before,
+            hold_until: None,
+            held_at_end: 0,
+            outcome: Outcome::default(),
+            broken: None,
+            progress: (Instant::now(), 0),
+        };
+        for _ in 0..run.shared.crew.at_a_time {
+            run.start_next()?;
+        }
+        Ok(run)
+    }
+
+    /// Starts the next worker, if there is one: it begins with its ramp at once.
+    fn start_next(&mut self) -> Result<(), Failure> {
+        let id = self.members.len();
+        if id < self.shared.crew.workers {
+            let (commands, inbox) = channel();
+            let thread = worker::spawn(self.shared.clone(), id, inbox, self.reporter.clone())?;
+            self.members.push(Member { commands, thread, done: false });
+        }
+        Ok(())
+    }
+
+    /// Follows the run until every worker has ended.
+    fn watch(&mut self, termination: &Termination) -> Result<(), Failure> {
+        let epoll = Epoll::new()?;
+        let mut events = Events::with_capacity(8);
+        epoll.add(termination.as_raw_fd(), epoll::IN, 0)?;
+        epoll.add(self.shared.to_main.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
+        while !(self.phase == Phase::End && self.members.iter().all(|member| member.done)) {
+            epoll.wait(&mut events, self.wait())?;
+            while termination.take()?.is_some() {
+                if self.phase == Phase::End {
+                    exit(INTERRUPTED);
+                }
+                self.begin_end();
+            }
+            while let Ok((id, report)) = self.reports.try_recv() {
+                self.on_report(id, report)?;
+            }
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    /// How long nothing has to be done unless something happens.
+    fn wait(&self) -> Option<Duration> {
+        match self.phase {
+            Phase::Hold => self.hold_until.map(|end| end.saturating_duration_since(Instant::now())),
+            Phase::Ramp => Some(LIVE),
+            Phase::Sample | Phase::End => None,
+        }
+    }
+
+    fn on_report(&mut self, id: usize, report: Report) -> Result<(), Failure> {
+        match report {
+            Report::Ramped(tally) => {
+                self.outcome.tally.add(*tally);
+                if self.phase == Phase::Ramp {
+                    self.start_next()?;
+                    self.through += 1;
+                    if self.through == self.shared.crew.workers {
+                        self.ramped()?;
+                    }
+                }
+            }
+            Report::Sampled { asked, answered } => {
+                self.sample.asked += asked;
+                self.sample.answered += answered;
+                self.through += 1;
+                if self.phase == Phase::Sample && self.through == self.members.len() {
+                    self.show.record(&ClientRecord::Sample(self.sample))?;
+                    self.hold();
+                }
+            }
+            Report::Done(outcome) => {
+                self.outcome.tally.add(outcome.tally);
+                if let Some(beats) = outcome.beats {
+                    self.outcome.beats.get_or_insert_default().add(&beats);
+                }
+                self.member_done(id);
+            }
+            Report::Broken(broken) => {
+                self.broken.get_or_insert(broken);
+                self.member_done(id);
+                self.begin_end();
+            }
+        }
+        Ok(())
+    }
+
+    /// Every connection was tried: says what came of it, and goes on.
+    fn ramped(&mut self) -> Result<(), Failure> {
+        let shared = &self.shared;
+        let pin = match self.pages_before {
+            None => None,
+            Some(before) => Some(Accounted {
+                planned_pages: shared.sum(|counters| &counters.pages),
+                accounted_pages: host_pages()?.cast_signed() - before.cast_signed(),
+                reserve_pages: reserve_pages()?,
+            }),
+        };
+        let record = Ramped {
+            established: shared.sum(|counters| &counters.established),
+            answered: shared.sum(|counters| &counters.answered),
+            failed: shared.sum(|counters| &counters.failed),
+            ramp_s: shared.start.elapsed().as_secs_f64(),
+            connect_us: self.outcome.tally.connect.latency(),
+            first_byte_us: self.outcome.tally.first_byte.latency(),
+            pin,
+        };
+        self.show.ramp_over();
+        self.show.record(&ClientRecord::Ramped(record))?;
+        match self.cli.sample {
+            Some(wanted) => self.begin_sample(wanted),
+            None => self.hold(),
+        }
+        Ok(())
+    }
+
+    fn begin_sample(&mut self, wanted: u64) {
+        (self.phase, self.through) = (Phase::Sample, 0);
+        let held: Vec<u64> =
+            self.shared.counters.iter().map(|counters| counters.held.load(Relaxed)).collect();
+        let all: u64 = held.iter().sum();
+        let mut before = 0;
+        for (member, held) in self.members.iter().zip(held) {
+            let wanted = wanted.min(all);
+            // A worker that is gone has said so, or will.
+            let _ = member.commands.send(Command::Sample { wanted, before, held, all });
+            before += held;
+        }
+        self.shared.to_workers.wake();
+    }
+
+    fn hold(&mut self) {
+        self.phase = Phase::Hold;
+        self.hold_until = self.cli.hold.and_then(|time| Instant::now().checked_add(time));
+        for member in &self.members {
+            // A worker that is gone has said so, or will.
+            let _ = member.commands.send(Command::Hold);
+        }
+        self.shared.to_workers.wake();
+    }
+
+    /// Ends what is held, as many workers at a time as there are cores. Again: does nothing.
+    fn begin_end(&mut self) {
+        if self.phase == Phase::End {
+            return;
+        }
+        self.phase = Phase::End;
+        self.show.ramp_over();
+        self.held_at_end = self.shared.sum(|counters| &counters.held);
+        for _ in 0..self.shared.crew.at_a_time {
+            self.end_next();
+        }
+    }
+
+    /// Tells the next worker that is still there to end.
+    fn end_next(&mut self) {
+        while let Some(member) = self.members.get(self.ending) {
+            self.ending += 1;
+            if !member.done && member.commands.send(Command::End).is_ok() {
+                self.shared.to_workers.wake();
+                return;
+            }
+        }
+    }
+
+    fn member_done(&mut self, id: usize) {
+        self.members[id].done = true;
+        if self.phase == Phase::End {
+            self.end_next();
+        }
+    }
+
+    /// What goes by the clock: progress, the end of the hold, and that nothing is left to hold.
+    fn look(&mut self) -> Result<(), Failure> {
+        let held = || self.shared.sum(|counters| &counters.held);
+        match self.phase {
+            Phase::Ramp => self.show_progress()?,
+            Phase::Hold => {
+                let over = self.hold_until.is_some_and(|end| Instant::now() >= end);
+                if over || held() == 0 {
+                    self.begin_end();
+                }
+            }
+            Phase::Sample | Phase::End => {}
+        }
+        Ok(())
+    }
+
+    fn show_progress(&mut self) -> Result<(), Failure> {
+        let shared = &self.shared;
+        let established = shared.sum(|counters| &counters.established);
+        let failed = shared.sum(|counters| &counters.failed);
+        self.show.live(established + failed);
+        let (since, before) = self.progress;
+        let elapsed = since.elapsed();
+        if elapsed >= PROGRESS {
+            self.progress = (Instant::now(), established);
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "counts of connections are far below 2^52"
+            )]
+            let rate_per_s = (established - before) as f64 / elapsed.as_secs_f64();
+            let answered = shared.sum(|counters| &counters.answered);
+            let progress = Progress { established, answered, failed, rate_per_s };
+            self.show.progress(&progress)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the threads, and says what came of it. All connections are closed when they are joined.
+    fn finish(self) -> Result<bool, Failure> {
+        for member in self.members {
+            // A panic of a worker was reported by itself.
+            let _ = member.thread.join();
+        }
+        let (cpu_user_s, cpu_system_s) = process::cpu_seconds()?;
+        let connected = self.shared.sum(|counters| &counters.established);
+        let (connect_us, first_byte_us) =
+            (self.outcome.tally.connect.latency(), self.outcome.tally.first_byte.latency());
+        self.show.record(&ClientRecord::Summary(Summary {
+            connected,
+            held_at_end: self.held_at_end,
+            answered: self.shared.sum(|counters| &counters.answered),
+            failed: self.shared.sum(|counters| &counters.failed),
+            errors: self.outcome.tally.errors.into_inner(),
+            heartbeats: self.outcome.beats.as_ref().map(Beats::record),
+            connect_us,
+            first_byte_us,
+            elapsed_s: self.shared.start.elapsed().as_secs_f64(),
+            cpu_user_s,
+            cpu_system_s,
+        }))?;
+        match self.broken {
+            Some(Broken::Panicked) => {
+                Err(Failure::Internal(anyhow!("a worker panicked, see above")))
+            }
+            Some(Broken::Refused(error)) => {
+                Err(Failure::Environment(anyhow!(error).context("a worker could not go on")))
+            }
+            None => Ok(connected >= self.cli.connections),
+        }
+    }
+}
+
+/// Pages that all CPUs together may keep outside the kernel's counter: each at most one less than net.core.mem_pcpu_rsv
+/// (include/net/sock.h, sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
+fn reserve_pages() -> std::io::Result<u64> {
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(256u64);
+    Ok(cpus * each.saturating_sub(1))
+}

@@ -1,0 +1,219 @@
+//! Facts on standard output, as lines for people or JSON lines; progress on standard error.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::SystemTime,
+};
+
+use c1m_server::output::record::Line;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    record::{ClientRecord, Latency, Plan, Progress, Ramped, Summary},
+    summary::remedy,
+};
+
+/// Where records and progress go.
+pub struct Show {
+    json: bool,
+    quiet: bool,
+    /// Only on a terminal.
+    bar: Option<ProgressBar>,
+}
+
+impl Show {
+    /// `connections`: the end of the live line.
+    #[must_use]
+    pub fn new(json: bool, quiet: bool, connections: u64) -> Self {
+        let live = !json && !quiet && io::stderr().is_terminal();
+        let style = "{bar:30} {human_pos}/{human_len}  {per_sec}  {elapsed} + {eta}";
+        let style =
+            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = live.then(|| ProgressBar::new(connections).with_style(style));
+        Self { json, quiet, bar }
+    }
+
+    /// Prints a record, whole and at once.
+    pub fn record(&self, record: &ClientRecord) -> io::Result<()> {
+        let now = SystemTime::now();
+        let text = if self.json {
+            serde_json::to_string(&Line::at(now, record))?
+        } else {
+            lines(now, record)
+        };
+        let print = || {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{text}")?;
+            out.flush()
+        };
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+
+    /// Moves the live line. `tried`: connections that were established or given up.
+    pub fn live(&self, tried: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(tried);
+        }
+    }
+
+    /// Prints progress where there is no live line.
+    pub fn progress(&self, progress: &Progress) -> io::Result<()> {
+        if self.quiet || self.bar.is_some() {
+            return Ok(());
+        }
+        let record = ClientRecord::Progress(progress.clone());
+        if self.json {
+            return self.record(&record);
+        }
+        // For people progress is no fact, and it must not stop the run.
+        let _ = writeln!(io::stderr(), "{}", lines(SystemTime::now(), &record));
+        Ok(())
+    }
+
+    /// Takes the live line away.
+    pub fn ramp_over(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `HH:MM:SS.mmm`, UTC.
+fn clock(now: SystemTime) -> String {
+    humantime::format_rfc3339_millis(now).to_string().chars().skip(11).take(12).collect()
+}
+
+/// A record as lines for people, each with the time.
+fn lines(now: SystemTime, record: &ClientRecord) -> String {
+    let texts = match record {
+        ClientRecord::Plan(plan) => plan_lines(plan),
+        ClientRecord::Progress(Progress { established, answered, failed, rate_per_s }) => {
+            vec![format!(
+                "progress  established={established} answered={answered} failed={failed} rate={rate_per_s:.0}/s"
+            )]
+        }
+        ClientRecord::Ramped(ramped) => ramped_lines(ramped),
+        ClientRecord::Sample(sample) => {
+            vec![format!("sample    asked={} answered={}", sample.asked, sample.answered)]
+        }
+        ClientRecord::Summary(summary) => summary_lines(summary),
+    };
+    let clock = clock(now);
+    texts.iter().map(|text| format!("{clock}  {text}")).collect::<Vec<_>>().join("\n")
+}
+
+fn plan_lines(plan: &Plan) -> Vec<String> {
+    let mut lines = vec![format!(
+        "plan      connections={} target={} capacity={} sources={} ports_per_source={} destinations={} workers={} in_flight={}",
+        plan.connections,
+        plan.target,
+        plan.capacity,
+        plan.sources,
+        plan.ports_per_source,
+        plan.destinations,
+        plan.workers,
+        plan.in_flight,
+    )];
+    if let Some(pin) = &plan.pin {
+        lines.push(format!(
+            "pin       bytes_per_connection={} overhead_bytes={} planned_pages={}",
+            pin.bytes_per_connection, pin.overhead_bytes, pin.planned_pages
+        ));
+        lines.extend(pin.plan.iter().map(|step| {
+            format!(
+                "pin       pages={} connections={} response_bytes={}",
+                step.pages, step.connections, step.response_bytes
+            )
+        }));
+    }
+    lines
+}
+
+fn ramped_lines(ramped: &Ramped) -> Vec<String> {
+    let mut lines = vec![
+        format!(
+            "ramped    established={} answered={} failed={} ramp={:.3}s",
+            ramped.established, ramped.answered, ramped.failed, ramped.ramp_s
+        ),
+        latency_line("connect", &ramped.connect_us),
+        latency_line("first byte", &ramped.first_byte_us),
+    ];
+    if let Some(pin) = &ramped.pin {
+        lines.push(format!(
+            "pinned    planned_pages={} accounted_pages={} (of the host; the CPUs may keep {} apart)",
+            pin.planned_pages, pin.accounted_pages, pin.reserve_pages
+        ));
+    }
+    lines
+}
+
+fn summary_lines(summary: &Summary) -> Vec<String> {
+    let mut lines = vec![format!(
+        "summary   connected={} held_at_end={} answered={} failed={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
+        summary.connected,
+        summary.held_at_end,
+        summary.answered,
+        summary.failed,
+        summary.elapsed_s,
+        summary.cpu_user_s,
+        summary.cpu_system_s,
+    )];
+    lines.push(latency_line("connect", &summary.connect_us));
+    lines.push(latency_line("first byte", &summary.first_byte_us));
+    if let Some(beats) = &summary.heartbeats {
+        lines.push(format!(
+            "heartbeat due={} answered={} late={} missed={}",
+            beats.due, beats.answered, beats.late, beats.missed
+        ));
+        lines.push(latency_line("heartbeat", &beats.latency_us));
+    }
+    lines.extend(summary.errors.iter().map(|(name, count)| match remedy(name) {
+        Some(remedy) => format!("error     {name}: {count} ({remedy})"),
+        None => format!("error     {name}: {count}"),
+    }));
+    lines
+}
+
+fn latency_line(name: &str, latency: &Latency) -> String {
+    let Latency { count, p50, p90, p99, p999, max } = latency;
+    format!(
+        "latency   {name}: count={count} p50={p50}us p90={p90}us p99={p99}us p99.9={p999}us max={max}us"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn lines_begin_with_the_time() {
+        let now = UNIX_EPOCH + Duration::from_millis(86_400_000 + 3_723_004);
+        let sample = ClientRecord::Sample(crate::record::Sample { asked: 3, answered: 2 });
+        assert_eq!(lines(now, &sample), "01:02:03.004  sample    asked=3 answered=2");
+    }
+
+    #[test]
+    fn an_error_comes_with_the_knob_behind_it() {
+        let summary = Summary {
+            connected: 1,
+            held_at_end: 1,
+            answered: 1,
+            failed: 2,
+            errors: [("socket ENFILE".into(), 2), ("status 404".into(), 1)].into(),
+            heartbeats: None,
+            connect_us: Latency::default(),
+            first_byte_us: Latency::default(),
+            elapsed_s: 1.0,
+            cpu_user_s: 0.0,
+            cpu_system_s: 0.0,
+        };
+        let lines = summary_lines(&summary).join("\n");
+        assert!(lines.contains("socket ENFILE: 2 (descriptors of the host: fs.file-max)"));
+        assert!(lines.ends_with("status 404: 1"));
+    }
+}

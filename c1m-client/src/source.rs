@@ -1,0 +1,226 @@
+//! The addresses that connections come from: as they are typed, and as ranges without overlap.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    str::FromStr,
+};
+
+/// What one `--source` says: an address, a CIDR block, or a range `FIRST-LAST`, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceRange {
+    pub first: IpAddr,
+    /// Of the same family as `first`, and not below it.
+    pub last: IpAddr,
+}
+
+impl From<IpAddr> for SourceRange {
+    fn from(address: IpAddr) -> Self {
+        Self { first: address, last: address }
+    }
+}
+
+impl fmt::Display for SourceRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.first == self.last {
+            true => write!(f, "{}", self.first),
+            false => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
+impl FromStr for SourceRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || {
+            format!(
+                "`{text}` is not a source: use an address, a CIDR block such as 10.0.0.0/24, or a range such as 10.0.0.1-10.0.0.9"
+            )
+        };
+        if let Some((address, bits)) = text.split_once('/') {
+            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            return block(address, bits.parse().map_err(|_| wrong())?).ok_or_else(wrong);
+        }
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let first: IpAddr = first.parse().map_err(|_| wrong())?;
+        let last: IpAddr = last.parse().map_err(|_| wrong())?;
+        if first.is_ipv4() != last.is_ipv4() || number(first) > number(last) {
+            return Err(format!(
+                "`{text}` is not a range: its last address comes before its first"
+            ));
+        }
+        Ok(Self { first, last })
+    }
+}
+
+/// The addresses of a CIDR block that a host can have: outside 127.0.0.0/8, where all of them are local, an IPv4 block's
+/// first and last stand for the network itself and for broadcast.
+fn block(address: IpAddr, bits: u32) -> Option<SourceRange> {
+    let width: u32 = if address.is_ipv4() { 32 } else { 128 };
+    let host_bits = width.checked_sub(bits)?;
+    let mask = 1u128.checked_shl(host_bits).map_or(u128::MAX, |bit| bit - 1);
+    let (mut first, mut last) = (number(address) & !mask, number(address) | mask);
+    if address.is_ipv4() && !address.is_loopback() && host_bits > 1 {
+        (first, last) = (first + 1, last - 1);
+    }
+    Some(SourceRange {
+        first: address_of(first, address.is_ipv4()),
+        last: address_of(last, address.is_ipv4()),
+    })
+}
+
+/// The addresses of one family as ranges without overlap, so that each of them comes up once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    ipv4: bool,
+    /// (first address, how many), in ascending order
+    ranges: Vec<(u128, u128)>,
+}
+
+impl Sources {
+    /// Merges `ranges`, which must be of one family. `None`: they are not, or there is none.
+    #[must_use]
+    pub fn merge(ranges: &[SourceRange]) -> Option<Self> {
+        let ipv4 = ranges.first()?.first.is_ipv4();
+        if ranges.iter().any(|range| range.first.is_ipv4() != ipv4) {
+            return None;
+        }
+        let mut ends: Vec<_> =
+            ranges.iter().map(|range| (number(range.first), number(range.last))).collect();
+        ends.sort_unstable();
+        let mut merged: Vec<(u128, u128)> = Vec::new();
+        for (first, last) in ends {
+            match merged.last_mut() {
+                Some((_, end)) if first <= end.saturating_add(1) => *end = last.max(*end),
+                _ => merged.push((first, last)),
+            }
+        }
+        let counted =
+            merged.into_iter().map(|(first, last)| (first, (last - first).saturating_add(1)));
+        Some(Self { ipv4, ranges: counted.collect() })
+    }
+
+    /// How many addresses; `u64::MAX` stands for that many or more, as in an IPv6 block.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        let sum = self.ranges.iter().fold(0u128, |sum, (_, count)| sum.saturating_add(*count));
+        u64::try_from(sum).unwrap_or(u64::MAX)
+    }
+
+    /// The address number `position`, in ascending order. `None`: there are not so many.
+    #[must_use]
+    pub fn nth(&self, position: u64) -> Option<IpAddr> {
+        let mut left = u128::from(position);
+        for (first, count) in &self.ranges {
+            if left < *count {
+                return Some(address_of(first + left, self.ipv4));
+            }
+            left -= count;
+        }
+        None
+    }
+}
+
+/// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a datagram socket only asks
+/// the routing table.
+pub fn usable(source: IpAddr, target: &SocketAddr) -> std::io::Result<()> {
+    UdpSocket::bind((source, 0))?.connect(target)
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(v4) => u128::from(u32::from(v4)),
+        IpAddr::V6(v6) => u128::from(v6),
+    }
+}
+
+/// `number` must be below 2^32 for IPv4: it always comes from addresses of that family.
+fn address_of(number: u128, ipv4: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(v4) if ipv4 => Ipv4Addr::from(v4).into(),
+        _ => Ipv6Addr::from(number).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parse(text: &str) -> SourceRange {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn addresses_blocks_and_ranges_are_read() {
+        for (text, shown) in [
+            ("10.1.2.3", "10.1.2.3"),
+            ("10.1.2.3-10.1.2.9", "10.1.2.3-10.1.2.9"),
+            ("127.0.1.0/24", "127.0.1.0-127.0.1.255"),
+            ("10.1.2.3/24", "10.1.2.1-10.1.2.254"),
+            ("10.1.2.3/31", "10.1.2.2-10.1.2.3"),
+            ("10.1.2.3/32", "10.1.2.3"),
+            ("0.0.0.0/0", "0.0.0.1-255.255.255.254"),
+            ("fd00::/126", "fd00::-fd00::3"),
+            ("::1", "::1"),
+        ] {
+            assert_eq!(parse(text).to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_no_source_is_refused() {
+        for text in [
+            "",
+            "10.0.0",
+            "10.0.0.1/33",
+            "10.0.0.1/",
+            "::/129",
+            "10.0.0.2-10.0.0.1",
+            "10.0.0.1-::1",
+            "host",
+        ] {
+            assert!(text.parse::<SourceRange>().is_err(), "{text} was taken for a source");
+        }
+    }
+
+    #[test]
+    fn the_whole_of_ipv6_is_many() {
+        let all = Sources::merge(&[parse("::/0")]).unwrap();
+        assert_eq!(all.count(), u64::MAX);
+        assert_eq!(all.nth(1), Some("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn families_do_not_mix() {
+        assert_eq!(Sources::merge(&[parse("10.0.0.1"), parse("::1")]), None);
+        assert_eq!(Sources::merge(&[]), None);
+    }
+
+    #[test]
+    fn a_host_has_loopback_and_not_the_documentation_net() {
+        let target = "127.0.0.1:9".parse().unwrap();
+        assert!(usable("127.0.1.7".parse().unwrap(), &target).is_ok());
+        assert!(usable("192.0.2.1".parse().unwrap(), &target).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn merged_ranges_hold_every_address_once(pairs in prop::collection::vec((0u32..300, 0u32..40), 1..12)) {
+            let ranges: Vec<_> = pairs.iter().map(|(first, more)| SourceRange {
+                first: Ipv4Addr::from(*first).into(),
+                last: Ipv4Addr::from(first + more).into(),
+            }).collect();
+            let expected: std::collections::BTreeSet<IpAddr> = pairs.iter()
+                .flat_map(|(first, more)| *first..=first + more)
+                .map(|number| Ipv4Addr::from(number).into())
+                .collect();
+            let merged = Sources::merge(&ranges).unwrap();
+            let listed: Vec<_> = (0..merged.count()).map(|n| merged.nth(n).unwrap()).collect();
+            prop_assert_eq!(listed, expected.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(merged.nth(merged.count()), None);
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! One epoll thread with its own descriptor table.
+//!
+//! With a table of its own each thread holds as many connections as RLIMIT_NOFILE allows one table, and no thread waits for
+//! another's lock on it. The thread keeps what it inherits from the main thread's table, a handful of descriptors: so the
+//! numbers that it was handed stay true in it, and nothing has to be closed behind anybody's back.
+
+mod exchange;
+mod open;
+
+use std::{
+    collections::HashMap,
+    io,
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, Sender},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use c1m_server::sys::{
+    epoll::{self, Epoll, Events, Waker},
+    errno, process,
+    socket::{peek, receive, take_error},
+};
+use std::os::fd::AsRawFd as _;
+
+use self::exchange::{Beating, Exchange, Sampling};
+use crate::{
+    ramp::{Crew, Pace},
+    summary::{Beats, Tally},
+    table::{Stage, Table},
+    tuple::Plan,
+    workload::Workload,
+};
+
+/// The token of the waker; slots are below it.
+const WAKER: u64 = u64::MAX;
+/// How often timeouts are looked for while something is waited for.
+const TICK: Duration = Duration::from_millis(100);
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// What all workers of a run share.
+#[derive(Debug)]
+pub struct Shared {
+    pub plan: Plan,
+    pub crew: Crew,
+    pub workload: Workload,
+    pub pace: Pace,
+    pub timeout: Duration,
+    pub heartbeat: Option<Duration>,
+    /// Connections that one worker opens at the same time.
+    pub in_flight: usize,
+    pub end_by_reset: bool,
+    /// The next spare tuple of the plan.
+    pub spare: AtomicU64,
+    /// One a worker.
+    pub counters: Vec<Counters>,
+    pub to_main: Waker,
+    pub to_workers: Waker,
+    /// The zero of every clock of the run.
+    pub start: Instant,
+}
+
+impl Shared {
+    /// The sum of one counter over all workers.
+    pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
+        self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
+    }
+}
+
+/// What the main thread may look at while a worker runs. A cache line each: only its worker writes it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Counters {
+    pub established: AtomicU64,
+    pub answered: AtomicU64,
+    pub failed: AtomicU64,
+    /// Established and not ended.
+    pub held: AtomicU64,
+    /// Planned pages of the held connections whose answer has come.
+    pub pages: AtomicU64,
+}
+
+/// What the main thread tells a worker, after its ramp but for `End`.
+#[derive(Debug, Clone, Copy)]
+pub enum Command {
+    /// Ask its part of a sample of `wanted` of `all` connections; `before` of them are held by workers before it.
+    Sample { wanted: u64, before: u64, held: u64, all: u64 },
+    /// Begin with heartbeats, if there are any.
+    Hold,
+    /// Close all connections and stop.
+    End,
+}
+
+/// What a worker tells the main thread.
+#[derive(Debug)]
+pub enum Report {
+    /// Every connection of its share was tried. What it saw so far is handed over, and counted anew.
+    Ramped(Box<Tally>),
+    Sampled {
+        asked: u64,
+        answered: u64,
+    },
+    /// Its connections are closed: the last report.
+    Done(Box<Outcome>),
+    /// It could not go on: the last report as well.
+    Broken(Broken),
+}
+
+/// Why a worker could not go on.
+#[derive(Debug)]
+pub enum Broken {
+    /// The kernel refused it something that it needs.
+    Refused(io::Error),
+    Panicked,
+}
+
+/// All that a worker saw, and has not handed over yet.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    pub tally: Tally,
+    /// `None` without heartbeats.
+    pub beats: Option<Beats>,
+}
+
+/// Starts the worker number `id`.
+pub fn spawn(
+    shared: Arc<Shared>,
+    id: usize,
+    commands: Receiver<Command>,
+    reports: Sender<(usize, Report)>,
+) -> io::Result<JoinHandle<()>> {
+    let _until_spawned = process::block_signals()?;
+    std::thread::Builder::new().name(format!("worker {id}")).spawn(move || {
+        let work = || {
+            process::unshare_files()?;
+            let mut worker = Worker::new(shared.clone(), id, commands, reports.clone())?;
+            worker.run()?;
+            Ok(worker.close())
+        };
+        let last = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(Ok(outcome)) => Report::Done(Box::new(outcome)),
+            Ok(Err(error)) => Report::Broken(Broken::Refused(error)),
+            Err(_) => Report::Broken(Broken::Panicked),
+        };
+        // A main thread that is gone needs no report.
+        let _ = reports.send((id, last));
+        shared.to_main.wake();
+    })
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    id: usize,
+    /// The connections to open, as indices of the plan.
+    share: Range<u64>,
+    commands: Receiver<Command>,
+    reports: Sender<(usize, Report)>,
+    epoll: Epoll,
+    table: Table,
+    ramping: bool,
+    /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
+    pending: Vec<usize>,
+    in_flight: usize,
+    /// Connections that wait for more than a byte can say.
+    exchanges: HashMap<usize, Exchange>,
+    sampling: Option<Sampling>,
+    beating: Option<Beating>,
+    tally: Tally,
+    buffer: Vec<u8>,
+    /// When timeouts are looked for next, microseconds since the start of the run.
+    next_tick_us: u64,
+}
+
+impl Worker {
+    fn new(
+        shared: Arc<Shared>,
+        id: usize,
+        commands: Receiver<Command>,
+        reports: Sender<(usize, Report)>,
+    ) -> io::Result<Self> {
+        let share = shared.crew.share(id);
+        let epoll = Epoll::new()?;
+        epoll.add(shared.to_workers.as_raw_fd(), epoll::IN | epoll::EDGE, WAKER)?;
+        let capacity = usize::try_from(share.end - share.start).unwrap_or(usize::MAX);
+        Ok(Self {
+            shared,
+            id,
+            share,
+            commands,
+            reports,
+            epoll,
+            table: Table::with_capacity(capacity),
+            ramping: true,
+            pending: Vec::new(),
+            in_flight: 0,
+            exchanges: HashMap::new(),
+            sampling: None,
+            beating: None,
+            tally: Tally::default(),
+            buffer: vec![0; BUFFER_BYTES],
+            next_tick_us: 0,
+        })
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.shared.counters[self.id]
+    }
+
+    fn now_us(&self) -> u64 {
+        u64::try_from(self.shared.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn report(&self, report: Report) {
+        // A main thread that is gone needs no report.
+        let _ = self.reports.send((self.id, report));
+        self.shared.to_main.wake();
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(512);
+        loop {
+            let open_wait = self.open_some();
+            let beat_wait = self.beat();
+            self.ask_samples();
+            let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
+            let tick = waits_for_something.then_some(TICK);
+            let wait = [open_wait, beat_wait, tick].into_iter().flatten().min();
+            self.epoll.wait(&mut events, wait)?;
+            for (token, flags) in events.iter() {
+                match usize::try_from(token) {
+                    Ok(slot) if token != WAKER => self.on_event(slot, flags),
+                    _ => {
+                        if self.obey() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            self.tick();
+        }
+    }
+
+    /// Takes all commands. `true`: it is to end.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Sample { wanted, before, held, all } => {
+                    self.begin_sample(wanted, before, held, all);
+                }
+                Command::Hold => self.begin_beats(),
+                Command::End => return true,
+            }
+        }
+        false
+    }
+
+    /// Closes every connection; what the worker saw is left.
+    fn close(mut self) -> Outcome {
+        let now_us = self.now_us();
+        let beats = self.end_beats(now_us);
+        Outcome { tally: std::mem::take(&mut self.tally), beats }
+    }
+
+    fn on_event(&mut self, slot: usize, flags: u32) {
+        match self.table.stage(slot) {
+            // An event of the same batch as the connection's end.
+            Stage::Gone => {}
+            Stage::Connecting => self.on_connect(slot, flags),
+            Stage::Waiting | Stage::Overdue if self.opening(slot).unread => {
+                self.on_unread(slot, flags);
+            }
+            Stage::Unread => self.on_unread(slot, flags),
+            _ => self.read(slot, flags),
+        }
+    }
+
+    /// Something happened on a connection whose answer is to stay unread.
+    fn on_unread(&mut self, slot: usize, flags: u32) {
+        let Some(fd) = self.table.fd(slot) else { return };
+        let ended = flags & (epoll::PEER_CLOSED | epoll::ERROR | epoll::HANGUP) != 0;
+        // An end of stream is readable too: then only a byte proves an answer.
+        if flags & epoll::IN != 0 && (!ended || matches!(peek(fd, &mut [0]), Ok(1))) {
+            self.first_byte(slot);
+            self.table.set_stage(slot, Stage::Unread);
+        }
+        if ended {
+            let error = take_error(fd).ok().flatten();
+            self.lose(slot, error.as_ref());
+        }
+    }
+
+    /// Reads all that is there.
+    fn read(&mut self, slot: usize, flags: u32) {
+        let Some(fd) = self.table.fd(slot) else { return };
+        let ended = flags & (epoll::PEER_CLOSED | epoll::ERROR | epoll::HANGUP) != 0;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        loop {
+            match receive(fd, &mut buffer) {
+                Ok(0) => {
+                    self.lose(slot, None);
+                    break;
+                }
+                Ok(count) => {
+                    self.first_byte(slot);
+                    self.consume(slot, &buffer[..count]);
+                    // A short read has emptied the queue: what comes after makes an event of its own. But an end that
+                    // was announced with this event does not come again.
+                    let more = count == buffer.len() || ended;
+                    if !more || self.table.stage(slot) == Stage::Gone {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.lose(slot, Some(&error));
+                    break;
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// The peer, or the network, has ended an established connection.
+    fn lose(&mut self, slot: usize, error: Option<&io::Error>) {
+        let name = match error.map(errno::of) {
+            None => "closed by peer".into(),
+            Some("ECONNRESET") => "reset by peer".into(),
+            Some(name) => format!("connection {name}"),
+        };
+        self.tally.errors.count(&name);
+        self.drop_connection(slot);
+    }
+
+    /// Ends an established connection, and all that waits for it.
+    fn drop_connection(&mut self, slot: usize) {
+        match self.table.stage(slot) {
+            Stage::Waiting => self.in_flight -= 1,
+            Stage::Overdue => {}
+            _ => drop(self.counters().pages.fetch_sub(self.opening(slot).pages, Relaxed)),
+        }
+        self.counters().held.fetch_sub(1, Relaxed);
+        self.table.end(slot);
+        self.abandon(slot);
+    }
+
+    /// Looks for timeouts, once a [`TICK`] at most.
+    fn tick(&mut self) {
+        let now_us = self.now_us();
+        if now_us < self.next_tick_us {
+            return;
+        }
+        self.next_tick_us = now_us + micros(TICK);
+        self.expire_openings(now_us);
+        self.expire_asks(now_us);
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,226 @@
+//! Opening connections: from a planned tuple to the first byte of the answer.
+
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd, RawFd},
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
+
+use c1m_server::sys::{
+    epoll, errno,
+    socket::{bind, connect, reset_on_close, send, take_error},
+};
+use socket2::{Domain, Socket, Type};
+
+use super::{Report, TICK, Worker, micros};
+use crate::{table::Stage, tuple::Tuple, workload::Opening};
+
+const HELD: u32 = epoll::IN | epoll::PEER_CLOSED | epoll::EDGE;
+
+/// Why a connection was not opened.
+enum Refused {
+    /// The tuple is somebody else's: another one may do.
+    Taken(String),
+    Failed(String),
+}
+
+fn failed(call: &str, error: &io::Error) -> Refused {
+    Refused::Failed(format!("{call} {}", errno::of(error)))
+}
+
+impl Worker {
+    /// The first request of the connection in `slot`.
+    pub(super) fn opening(&self, slot: usize) -> Opening<'_> {
+        self.shared.workload.opening(self.share.start + slot as u64)
+    }
+
+    /// Opens connections until enough are in flight, or all are opened. Returns how long the pace wants it to wait.
+    pub(super) fn open_some(&mut self) -> Option<Duration> {
+        let all = self.share.end - self.share.start;
+        while self.ramping && (self.table.len() as u64) < all {
+            if self.in_flight >= self.shared.in_flight {
+                return Some(TICK);
+            }
+            if let Err(wait) = self.shared.pace.take(self.shared.start.elapsed()) {
+                // Not longer than a tick: a command can come.
+                return Some(wait.min(TICK));
+            }
+            self.open_one();
+        }
+        if self.ramping && self.in_flight == 0 {
+            self.ramping = false;
+            self.pending = Vec::new();
+            let tally = std::mem::take(&mut self.tally);
+            self.report(Report::Ramped(Box::new(tally)));
+        }
+        None
+    }
+
+    /// Opens the next connection of the share, on its own tuple or on a spare one.
+    fn open_one(&mut self) {
+        let slot = self.table.add();
+        let mut index = self.share.start + slot as u64;
+        loop {
+            let name = match self.try_open(slot, index) {
+                Ok(()) => return,
+                Err(Refused::Taken(name)) => {
+                    index = self.shared.spare.fetch_add(1, Relaxed);
+                    self.tally.errors.count(&name);
+                    if index < self.shared.plan.capacity() {
+                        continue;
+                    }
+                    "no spare 4-tuple left".into()
+                }
+                Err(Refused::Failed(name)) => name,
+            };
+            self.tally.errors.count(&name);
+            self.counters().failed.fetch_add(1, Relaxed);
+            return;
+        }
+    }
+
+    fn try_open(&mut self, slot: usize, index: u64) -> Result<(), Refused> {
+        let Some(tuple) = self.shared.plan.tuple(index) else {
+            return Err(Refused::Taken("no such 4-tuple".into()));
+        };
+        let socket = self.bound(&tuple)?;
+        let fd = socket.as_raw_fd();
+        let started_us = self.now_us();
+        let connected =
+            connect(fd, &tuple.destination).map_err(|error| match error.raw_os_error() {
+                Some(libc::EADDRNOTAVAIL) => Refused::Taken("connect EADDRNOTAVAIL".into()),
+                _ => failed("connect", &error),
+            })?;
+        let connected_us = self.now_us();
+        // On loopback the handshake is over when `connect` comes back, whatever it says: sending finds out.
+        let sent = match send_whole(fd, self.opening(slot).request) {
+            Err(error) if !connected && is_early(&error) => false,
+            // The refusal of the handshake comes out here as well.
+            Err(error) => return Err(failed("connect", &error)),
+            Ok(()) => true,
+        };
+        let interest = if sent { HELD } else { HELD | epoll::OUT };
+        self.epoll.add(fd, interest, slot as u64).map_err(|error| failed("epoll", &error))?;
+        self.table.put(slot, socket);
+        self.in_flight += 1;
+        self.pending.push(slot);
+        self.table.enter(slot, Stage::Connecting, started_us);
+        if sent {
+            self.established(slot, connected_us);
+        }
+        Ok(())
+    }
+
+    /// A socket with the tuple's source, ready to connect.
+    fn bound(&self, tuple: &Tuple) -> Result<OwnedFd, Refused> {
+        if tuple.source == tuple.destination {
+            // It would connect to itself.
+            return Err(Refused::Taken("source is the destination".into()));
+        }
+        let kind = Type::STREAM.nonblocking().cloexec();
+        let socket = Socket::new_raw(Domain::for_address(tuple.source), kind, None)
+            .map_err(|error| failed("socket", &error))?;
+        if self.shared.end_by_reset {
+            // At once, so that even a killed client leaves neither orphans nor TIME_WAIT.
+            reset_on_close(socket.as_raw_fd()).map_err(|error| failed("setsockopt", &error))?;
+        }
+        // Several destinations share a source port; and a bucket of ports in which everybody reuses needs no search
+        // (net/ipv4/inet_connection_sock.c, inet_csk_get_port, 6.18).
+        socket.set_reuse_address(true).map_err(|error| failed("setsockopt", &error))?;
+        bind(socket.as_raw_fd(), &tuple.source).map_err(|error| match error.raw_os_error() {
+            Some(libc::EADDRINUSE) => Refused::Taken("bind EADDRINUSE".into()),
+            _ => failed("bind", &error),
+        })?;
+        Ok(socket.into())
+    }
+
+    /// The handshake ended at `now_us`, and the request is sent.
+    fn established(&mut self, slot: usize, now_us: u64) {
+        self.tally.connect.record(self.table.age_us(slot, now_us));
+        self.table.enter(slot, Stage::Waiting, now_us);
+        self.counters().established.fetch_add(1, Relaxed);
+        self.counters().held.fetch_add(1, Relaxed);
+    }
+
+    /// The handshake has come to an end, well or not.
+    pub(super) fn on_connect(&mut self, slot: usize, flags: u32) {
+        let Some(fd) = self.table.fd(slot) else { return };
+        let error = match take_error(fd) {
+            Ok(None) if flags & (epoll::OUT | epoll::IN) != 0 => {
+                send_whole(fd, self.opening(slot).request).err()
+            }
+            Ok(error) => error,
+            Err(error) => Some(error),
+        };
+        match error {
+            Some(error) if is_early(&error) => {}
+            Some(error) => self.fail(slot, &format!("connect {}", errno::of(&error))),
+            None if flags & (epoll::OUT | epoll::IN) != 0 => {
+                self.established(slot, self.now_us());
+                if flags & !(epoll::OUT) != 0 {
+                    self.on_event(slot, flags);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// A connection that was never established is given up.
+    fn fail(&mut self, slot: usize, name: &str) {
+        self.tally.errors.count(name);
+        self.counters().failed.fetch_add(1, Relaxed);
+        self.in_flight -= 1;
+        self.table.end(slot);
+    }
+
+    /// A byte of the answer is there. Only the first one counts.
+    pub(super) fn first_byte(&mut self, slot: usize) {
+        let now_us = self.now_us();
+        match self.table.stage(slot) {
+            Stage::Waiting => {
+                self.in_flight -= 1;
+                self.tally.first_byte.record(self.table.age_us(slot, now_us));
+            }
+            // Its time was over, and was counted so.
+            Stage::Overdue => {}
+            _ => return,
+        }
+        self.counters().answered.fetch_add(1, Relaxed);
+        self.counters().pages.fetch_add(self.opening(slot).pages, Relaxed);
+        self.table.set_stage(slot, Stage::Between);
+    }
+
+    /// Gives up the connects that take too long, and stops waiting for first bytes that do.
+    pub(super) fn expire_openings(&mut self, now_us: u64) {
+        let timeout_us = micros(self.shared.timeout);
+        let mut pending = std::mem::take(&mut self.pending);
+        pending.retain(|slot| {
+            let stage = self.table.stage(*slot);
+            let waits = matches!(stage, Stage::Connecting | Stage::Waiting);
+            let over = waits && self.table.age_us(*slot, now_us) > timeout_us;
+            if over && stage == Stage::Connecting {
+                self.fail(*slot, "connect timeout");
+            } else if over {
+                self.tally.errors.count("first byte timeout");
+                self.in_flight -= 1;
+                self.table.set_stage(*slot, Stage::Overdue);
+            }
+            waits && !over
+        });
+        self.pending = pending;
+    }
+}
+
+/// The handshake is still under way.
+fn is_early(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTCONN | libc::EINPROGRESS))
+}
+
+/// Sends a request in one go: it is far shorter than any send buffer, so half a request is an error.
+pub(super) fn send_whole(fd: RawFd, request: &[u8]) -> io::Result<()> {
+    match send(fd, request)? {
+        sent if sent == request.len() => Ok(()),
+        _ => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
+    }
+}

@@ -1,0 +1,146 @@
+//! What each connection asks for: the opening request, and later samples and heartbeats.
+
+use std::net::SocketAddr;
+
+use crate::pin::PinPlan;
+
+/// The body that samples and heartbeats ask for, in bytes.
+pub const CHECK_BYTES: u64 = 64;
+
+/// A GET request on a connection that stays open.
+#[must_use]
+pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
+
+/// What a connection does first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Opening<'a> {
+    pub request: &'a [u8],
+    /// Leave the answer in the kernel's receive queue.
+    pub unread: bool,
+    /// Pages of tcp_mem that the answer is planned to hold.
+    pub pages: u64,
+}
+
+/// The requests of a run. They are the same for all connections but for the pages to pin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workload {
+    plain: Vec<u8>,
+    unread: bool,
+    /// The plan, and a request for each of its steps.
+    pin: Option<(PinPlan, Vec<Vec<u8>>)>,
+    check: Vec<u8>,
+}
+
+impl Workload {
+    /// `path` is asked for by every connection, unless `pin` gives it something to leave unread.
+    #[must_use]
+    pub fn new(path: &str, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
+        let pin = pin.map(|plan| {
+            let path = |body_bytes| format!("/bytes/{body_bytes}");
+            let requests =
+                plan.steps.iter().map(|step| request(&path(step.body_bytes), host)).collect();
+            (plan, requests)
+        });
+        let check = request(&format!("/bytes/{CHECK_BYTES}"), host);
+        Self { plain: request(path, host), unread, pin, check }
+    }
+
+    #[must_use]
+    pub fn pin(&self) -> Option<&PinPlan> {
+        self.pin.as_ref().map(|(plan, _)| plan)
+    }
+
+    /// What connection `index` does first. Pages are spread by the index, so that any run of connections has its share.
+    #[must_use]
+    pub fn opening(&self, index: u64) -> Opening<'_> {
+        let plain = Opening { request: &self.plain, unread: self.unread, pages: 0 };
+        let Some((plan, requests)) = &self.pin else { return plain };
+        let pages = plan.pages.of(index);
+        match plan.steps.iter().position(|step| step.pages == pages && pages > 0) {
+            Some(step) => Opening { request: &requests[step], unread: true, pages },
+            // Nothing to pin: an idle connection like any other.
+            None => Opening { unread: false, ..plain },
+        }
+    }
+
+    /// The request whose answer is checked: [`CHECK_BYTES`] in a complete response.
+    #[must_use]
+    pub fn check(&self) -> &[u8] {
+        &self.check
+    }
+}
+
+/// Connections to sample, evenly over all of them, for one worker: the positions among its own `held`, of which `before`
+/// are held by workers before it, and `all` by all workers together. `wanted` must not be above `all`.
+pub fn sample(wanted: u64, before: u64, held: u64, all: u64) -> impl Iterator<Item = u64> {
+    // Number k of the sample is connection floor(k * all / wanted).
+    let (wanted, all) = (u128::from(wanted), u128::from(all));
+    let first_from = move |position: u64| match all {
+        0 => 0,
+        _ => (u128::from(position) * wanted).div_ceil(all),
+    };
+    (first_from(before)..first_from(before + held))
+        .filter_map(move |k| u64::try_from(k * all / wanted.max(1)).ok()?.checked_sub(before))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::pin::{Pages, Step};
+
+    fn host() -> SocketAddr {
+        "127.0.0.1:80".parse().unwrap()
+    }
+
+    #[test]
+    fn less_than_a_page_leaves_idle_connections_between_pinning_ones() {
+        let pages = Pages::new(1024).unwrap();
+        let step = |pages, body_bytes, connections| Step {
+            pages,
+            body_bytes,
+            response_bytes: body_bytes + 80,
+            connections,
+        };
+        let plan = PinPlan {
+            bytes_per_connection: 1024,
+            pages,
+            overhead_bytes: 832,
+            steps: vec![step(0, 0, 6), step(1, 1500, 2)],
+            planned_pages: 2,
+        };
+        let workload = Workload::new("/", true, Some(plan), &host());
+        let pinning: Vec<u64> = (0..8).filter(|i| workload.opening(*i).unread).collect();
+        assert_eq!(pinning, [1, 5]);
+        assert!(
+            workload
+                .opening(1)
+                .request
+                .starts_with(b"GET /bytes/1500 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
+        );
+        assert!(workload.opening(0).request.starts_with(b"GET / HTTP/1.1\r\n"));
+        assert_eq!((workload.opening(0).pages, workload.opening(1).pages), (0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn workers_together_sample_evenly(held in prop::collection::vec(0u64..50, 1..9), wanted in 1u64..100) {
+            let all: u64 = held.iter().sum();
+            let wanted = wanted.min(all);
+            let mut before = 0;
+            let mut chosen = Vec::new();
+            for own in &held {
+                for position in sample(wanted, before, *own, all) {
+                    prop_assert!(position < *own);
+                    chosen.push(before + position);
+                }
+                before += own;
+            }
+            let expected: Vec<u64> = (0..wanted).map(|k| k * all / wanted).collect();
+            prop_assert_eq!(chosen, expected);
+        }
+    }
+}

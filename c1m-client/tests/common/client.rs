@@ -1,0 +1,116 @@
+//! c1m-client as a process, whose JSON lines are taken one by one, in bounded time.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use c1m_client::record::{ClientRecord, Plan, Ramped, Sample, Summary};
+use c1m_server::output::record::{Line, SCHEMA_VERSION};
+
+/// Far more than anything here takes, and an end all the same.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) struct Client {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+impl Client {
+    /// Starts it with `--json` and these flags, separated by blanks.
+    pub(crate) fn start(flags: &str) -> Self {
+        Self::start_with_limit(flags, None)
+    }
+
+    /// As [`Self::start`], with a soft and hard limit of open files.
+    pub(crate) fn start_with_limit(flags: &str, nofile: Option<u64>) -> Self {
+        let limit = nofile.map_or(String::new(), |limit| format!("ulimit -n {limit} && "));
+        let script = format!("{limit}exec {} --json {flags}", env!("CARGO_BIN_EXE_c1m-client"));
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            // Ends with the pipe, or with the test.
+            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
+        });
+        let mut err = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self { child, lines, stderr: Some(stderr) }
+    }
+
+    /// The next record that is no progress.
+    fn next(&self) -> ClientRecord {
+        loop {
+            let line = self.lines.recv_timeout(PATIENCE).expect("a record in time");
+            let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
+            assert_eq!(line.v, SCHEMA_VERSION);
+            if !matches!(line.record, ClientRecord::Progress(_)) {
+                return line.record;
+            }
+        }
+    }
+
+    pub(crate) fn plan(&self) -> Plan {
+        match self.next() {
+            ClientRecord::Plan(plan) => plan,
+            other => panic!("no plan, but {other:?}"),
+        }
+    }
+
+    pub(crate) fn ramped(&self) -> Ramped {
+        match self.next() {
+            ClientRecord::Ramped(ramped) => ramped,
+            other => panic!("no end of the ramp, but {other:?}"),
+        }
+    }
+
+    pub(crate) fn sample(&self) -> Sample {
+        match self.next() {
+            ClientRecord::Sample(sample) => sample,
+            other => panic!("no sample, but {other:?}"),
+        }
+    }
+
+    pub(crate) fn summary(&self) -> Summary {
+        match self.next() {
+            ClientRecord::Summary(summary) => summary,
+            other => panic!("no summary, but {other:?}"),
+        }
+    }
+
+    /// Sends signals to it alone, in this order.
+    pub(crate) fn signal(&self, names: &[&str]) {
+        for name in names {
+            let script = format!("kill -{name} {}", self.child.id());
+            assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+        }
+    }
+
+    /// Waits for its end: exit code and what it wrote to standard error.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.stderr.take().unwrap().join().unwrap())
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // Of a test that failed nothing stays behind. One that has ended is not an error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

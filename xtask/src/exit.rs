@@ -1,0 +1,60 @@
+//! Errors that know their exit code: 1 the check failed, 3 the environment refused; any other error is 4, internal.
+
+use std::{fmt, process::ExitCode};
+
+/// An error with the exit code that it stands for.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    pub(crate) code: u8,
+    pub(crate) text: String,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// The command did its work, and the answer is no: exit code 1.
+pub(crate) fn failed(text: impl Into<String>) -> anyhow::Error {
+    Exit { code: 1, text: text.into() }.into()
+}
+
+/// Something is missing on this machine: exit code 3. The text says what to do.
+pub(crate) fn refused(text: impl Into<String>) -> anyhow::Error {
+    Exit { code: 3, text: text.into() }.into()
+}
+
+/// A step ended with a code of its own, which becomes that of xtask.
+pub(crate) fn step(code: u8, text: impl Into<String>) -> anyhow::Error {
+    Exit { code, text: text.into() }.into()
+}
+
+/// Prints the error, if there is one, and turns the result into an exit code.
+pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    eprintln!("error: {error:#}");
+    ExitCode::from(code_of(&error))
+}
+
+/// The exit code that an error stands for, wherever in its chain the code is.
+pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
+    error.downcast_ref::<Exit>().map_or(4, |exit| exit.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn a_code_survives_context_and_other_errors_are_internal() {
+        let refused: anyhow::Result<()> = Err(refused("no compiler")).context("step build-ebpf");
+        assert_eq!(code_of(&refused.unwrap_err()), 3);
+        assert_eq!(code_of(&failed("differs")), 1);
+        assert_eq!(code_of(&anyhow!("bug")), 4);
+    }
+}

@@ -1,0 +1,229 @@
+//! The architecture's invariants, held against the source text. docs/architecture.md says why each of them.
+//!
+//! Every rule stands here twice: against the tree, and against a few lines that break it, so that it can be seen to fail.
+
+mod rules;
+mod source;
+
+use std::{fs, path::Path};
+
+use rules::{LONGEST_FILE, PRINTING_TRACE, UNSAFE_ELSEWHERE};
+
+/// The text files of the repository, as `path from the root` and contents, sorted. What is built is not among them.
+fn tree() -> Vec<(String, String)> {
+    fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            let is_ours =
+                !name.starts_with('.') || [".ci", ".cargo", ".github"].contains(&name.as_str());
+            if path.is_dir() {
+                if is_ours && name != "target" {
+                    collect(root, &path, files);
+                }
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                files.push((name, text));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    collect(root, root, &mut files);
+    files.sort();
+    assert!(
+        files.iter().any(|(name, _)| name == "c1m-server/src/lib.rs"),
+        "the tree was not found"
+    );
+    files
+}
+
+/// Fails with every breach of `rule` in the files that end in `suffix`.
+fn holds(suffix: &str, rule: impl Fn(&str, &str) -> Vec<String>) {
+    let broken: Vec<String> = tree()
+        .iter()
+        .filter(|(file, _)| file.ends_with(suffix))
+        .flat_map(|(file, text)| rule(file, text))
+        .collect();
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+}
+
+/// Fails unless `rule` refuses every one of `sources` and accepts `innocent`.
+fn can_fail(rule: impl Fn(&str) -> Vec<String>, sources: &[&str], innocent: &str) {
+    for source in sources {
+        assert_eq!(rule(source).len(), 1, "{source}: {:?}", rule(source));
+    }
+    assert!(rule(innocent).is_empty(), "{innocent}: {:?}", rule(innocent));
+}
+
+#[test]
+fn serve_knows_nothing_of_ebpf() {
+    let rule = rules::serve_knows_nothing_of_ebpf;
+    holds(".rs", rule);
+    can_fail(
+        |source| rule("c1m-server/src/serve/worker.rs", source),
+        &[
+            "use crate::trace::Tracer;",
+            "use crate::{host, trace};",
+            "use super::super::trace;",
+            "fn f() { crate::trace::count() }",
+            "use aya::Ebpf;",
+        ],
+        "// use crate::trace;\nuse crate::{sys::epoll, output::record};\n\
+         #[cfg(test)] mod tests { use crate::trace; }",
+    );
+    assert!(rule("c1m-server/src/command/mod.rs", "use crate::trace;").is_empty());
+}
+
+#[test]
+fn limits_is_pure() {
+    let rule = rules::limits_is_pure;
+    holds(".rs", rule);
+    can_fail(
+        |source| rule("c1m-server/src/limits/forecast.rs", source),
+        &[
+            "use std::fs;",
+            "use std::{fmt, time::Instant};",
+            "fn f() -> bool { std::time::SystemTime::now() > T }",
+            "use std::net::TcpStream;",
+            "use crate::output;",
+            "use crate::host::Sockstat;",
+            "use super::super::sys;",
+            "use libc::c_int;",
+            "use tokio::time;",
+            "fn f() { libc::getpid() }",
+            "fn f() { println!(\"x\") }",
+            "fn f() { let _ = env!(\"HOME\"); }",
+            "fn f() { unsafe { g() } }",
+        ],
+        "use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};\n\
+         use crate::output::record::{Level, Crossing};\nuse super::verdict::Verdict;\n\
+         fn f() -> u64 { self::helper(); verdict::of(); Level::High; u64::MAX }\n\
+         mod verdict;",
+    );
+}
+
+#[test]
+fn output_asks_nothing_of_the_kernel() {
+    let rule = rules::output_asks_nothing_of_the_kernel;
+    holds(".rs", rule);
+    can_fail(
+        |source| rule("c1m-server/src/output/text.rs", source),
+        &[
+            "use std::fs::File;",
+            "use crate::host::sockstat;",
+            "use super::super::trace::Event;",
+            "use crate::{serve::Server, units};",
+            "const FILE: &str = \"/proc/net/sockstat\";",
+            "const FILE: &str = r\"/sys/kernel/btf/vmlinux\";",
+        ],
+        "//! /proc/net/sockstat says it\nuse std::io::Write;\nuse super::record::Record;\n\
+         const HEAD: &str = \"pages (/proc/net/sockstat)\";",
+    );
+}
+
+#[test]
+fn rooms_meet_in_command_only() {
+    let rule = rules::rooms_meet_in_command_only;
+    holds(".rs", rule);
+    for (file, source) in [
+        ("c1m-server/src/serve/worker.rs", "use crate::host;"),
+        ("c1m-server/src/trace/mod.rs", "use crate::output::text;"),
+        ("c1m-server/src/host/guard.rs", "use super::super::limits::Verdict;"),
+        ("c1m-server/src/sys/epoll.rs", "fn f() { crate::serve::g() }"),
+        ("c1m-server/src/main.rs", "use c1m_server::trace;"),
+    ] {
+        assert_eq!(rule(file, source).len(), 1, "{file}: {source}");
+    }
+    for (file, source) in [
+        ("c1m-server/src/command/serve.rs", "use crate::{host, serve, trace};"),
+        (
+            "c1m-server/src/trace/mod.rs",
+            "use crate::{output::record::Crossing, sys::epoll, units};",
+        ),
+        ("c1m-server/src/host/mod.rs", "use self::guard::Guard; use crate::host::sockstat;"),
+        ("c1m-server/src/lib.rs", "pub use crate::host::sockstat;"),
+    ] {
+        assert!(rule(file, source).is_empty(), "{file}: {source}");
+    }
+}
+
+#[test]
+fn trace_prints_nothing() {
+    let rule = rules::trace_prints_nothing;
+    holds(".rs", |file, text| rule(file, text, &PRINTING_TRACE));
+    can_fail(
+        |source| rule("c1m-server/src/trace/ring.rs", source, &[]),
+        &["fn f() { println!(\"lost\") }", "fn f() { eprintln!() }", "fn f() { dbg!(1); }"],
+        "//! println!\nfn f() { writeln!(to, \"x\"); }",
+    );
+}
+
+#[test]
+fn unsafe_has_two_places() {
+    holds(".rs", |file, text| rules::unsafe_has_two_places(file, text, &UNSAFE_ELSEWHERE));
+
+    let code = "fn f() { unsafe { g() } }";
+    let rule = |file: &str, text: &str| rules::unsafe_has_two_places(file, text, &[]);
+    assert_eq!(rule("c1m-server/src/serve/worker.rs", code).len(), 1);
+    assert_eq!(rule("c1m-client/tests/ramp.rs", code).len(), 1);
+    assert!(rule("c1m-server/src/sys/epoll.rs", code).is_empty());
+    assert!(rule("c1m-ebpf/src/main.rs", code).is_empty());
+    assert!(rule("xtask/src/main.rs", "// unsafe\n#![deny(unsafe_code)]").is_empty());
+}
+
+#[test]
+fn exceptions_have_a_reason_and_are_needed() {
+    let files = tree();
+    for (exempt, _) in PRINTING_TRACE.iter().chain(&UNSAFE_ELSEWHERE) {
+        assert!(
+            files.iter().any(|(file, _)| file == exempt),
+            "{exempt} is exempt and is not there"
+        );
+    }
+    let file = "xtask/src/main.rs";
+    let rule = |text: &str, reason| rules::unsafe_has_two_places(file, text, &[(file, reason)]);
+    assert!(rule("fn f() { unsafe { g() } }", "because").is_empty());
+    assert_eq!(rule("fn f() { unsafe { g() } }", "").len(), 1);
+    assert_eq!(rule("fn f() {}", "because").len(), 1);
+}
+
+#[test]
+fn files_are_short() {
+    let rule = rules::files_are_short;
+    holds(".rs", rule);
+    let long = "\n".repeat(LONGEST_FILE + 1);
+    assert_eq!(rule("xtask/src/main.rs", &long).len(), 1);
+    assert!(rule("xtask/src/main.rs", &long[1..]).is_empty());
+    assert!(rule("xtask/tests/main.rs", &long).is_empty());
+    assert!(rule("xtask/src/main.rs", &format!("fn f() {{}}\n#[cfg(test)]\n{long}")).is_empty());
+}
+
+#[test]
+fn nothing_is_left_undone() {
+    let rule = rules::nothing_is_left_undone;
+    holds("", rule);
+    let mark = ["// FIX", "ME: later"].concat();
+    let call = ["fn f() { to", "do!() }"].concat();
+    let other = ["fn f() { unimpl", "emented!(\"x\") }"].concat();
+    can_fail(
+        |source| rule("xtask/src/main.rs", source),
+        &[&mark, &call, &other],
+        "todo = \"warn\"; let autodo = 1; clippy::todo",
+    );
+    assert_eq!(rule("README.md", &mark).len(), 1);
+}
+
+#[test]
+fn no_machine_path_in_the_tree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_str().unwrap();
+    holds("", |file, text| rules::no_machine_path(file, text, root));
+
+    let rule = |text: &str| rules::no_machine_path("README.md", text, "/srv/checkout");
+    let below = |folder: &str| format!("see {folder}somebody/c1m");
+    for folder in ["/home/", "/root/", "/Users/", "/srv/checkout/"] {
+        assert_eq!(rule(&below(folder)).len(), 1, "{folder}");
+    }
+    assert!(rule("https://example.org/home/page `/home/` not/srv/checkout/x /usr/lib").is_empty());
+    assert!(rules::no_machine_path("README.md", "see /c1m/src", "/c1m").is_empty());
+}

@@ -1,0 +1,295 @@
+//! The rules, each a function from one file to what it breaks: so each can be shown to fail on a few lines.
+
+use crate::source::{Path, Token, paths, tokens, without_tests};
+
+/// The rooms of c1m-server. Only `command` brings them together.
+pub(crate) const ROOMS: [&str; 5] = ["serve", "trace", "limits", "host", "output"];
+
+/// `unsafe` outside the two places for it, each with its reason. An entry that is no longer needed fails too.
+pub(crate) const UNSAFE_ELSEWHERE: [(&str, &str); 0] = [];
+
+/// Files of `trace` that print all the same, each with its reason. An entry that is no longer needed fails too.
+pub(crate) const PRINTING_TRACE: [(&str, &str); 1] = [(
+    "c1m-server/src/trace/log.rs",
+    "lines of aya-log, which only an object built for debugging has; they are no result",
+)];
+
+/// The longest file, in lines, tests not counted.
+pub(crate) const LONGEST_FILE: usize = 400;
+
+/// What the room `limits` may use of std: nothing that reaches outside the process, and no clock.
+const PURE_STD: [&str; 23] = [
+    "any",
+    "array",
+    "ascii",
+    "borrow",
+    "clone",
+    "cmp",
+    "collections",
+    "convert",
+    "default",
+    "error",
+    "fmt",
+    "hash",
+    "iter",
+    "marker",
+    "mem",
+    "num",
+    "ops",
+    "option",
+    "result",
+    "slice",
+    "str",
+    "string",
+    "vec",
+];
+
+/// Macros that print.
+const PRINTS: [&str; 5] = ["print", "println", "eprint", "eprintln", "dbg"];
+
+/// The paths of the program in `source`, which stands in `file`, with `super` and `self` resolved to `crate::…`.
+fn used(file: &str, source: &str) -> Vec<Path> {
+    let module = module_of(file);
+    paths(&without_tests(&tokens(source))).into_iter().map(|path| resolved(&module, path)).collect()
+}
+
+/// `c1m-server/src/limits/forecast.rs` is `crate::limits::forecast`.
+fn module_of(file: &str) -> Path {
+    let inside = file.split_once("/src/").map_or(file, |(_, inside)| inside);
+    let inside = inside.trim_end_matches(".rs").trim_end_matches("/mod");
+    let names = inside.split('/').filter(|name| !["lib", "main"].contains(name));
+    std::iter::once("crate").chain(names).map(str::to_owned).collect()
+}
+
+fn resolved(module: &Path, path: Path) -> Path {
+    let ups = path.iter().take_while(|name| *name == "super").count();
+    let base = match path.first().map(String::as_str) {
+        Some("super") => &module[..module.len().saturating_sub(ups).max(1)],
+        Some("self") => &module[..],
+        // The binary and the other crates name the library by its package.
+        Some("c1m_server") => &module[..1],
+        _ => return path,
+    };
+    base.iter().cloned().chain(path.into_iter().skip(ups.max(1))).collect()
+}
+
+fn begins(path: &Path, with: &[&str]) -> bool {
+    path.len() >= with.len() && path.iter().zip(with).all(|(a, b)| a == b)
+}
+
+fn refuse(file: &str, path: &Path, why: &str) -> String {
+    format!("{file} uses {}: {why}", path.join("::"))
+}
+
+/// The server holds connections without knowing of eBPF, so that it needs no privilege and no kernel feature.
+pub(crate) fn serve_knows_nothing_of_ebpf(file: &str, source: &str) -> Vec<String> {
+    let foreign = [&["crate", "trace"][..], &["aya"], &["aya_log"], &["c1m_ebpf"]];
+    if !file.starts_with("c1m-server/src/serve/") {
+        return Vec::new();
+    }
+    used(file, source)
+        .iter()
+        .filter(|path| foreign.iter().any(|foreign| begins(path, foreign)))
+        .map(|path| refuse(file, path, "serve knows nothing of eBPF"))
+        .collect()
+}
+
+/// What decides from readings must be the same for the same readings: no I/O, no clock, no unsafe, data types only.
+pub(crate) fn limits_is_pure(file: &str, source: &str) -> Vec<String> {
+    if !file.starts_with("c1m-server/src/limits/") {
+        return Vec::new();
+    }
+    let code = without_tests(&tokens(source));
+    let local = local_names(&code);
+    let mut broken: Vec<String> = used(file, source)
+        .iter()
+        .filter(|path| !is_pure(path) && !local.contains(&path[0]))
+        .map(|path| refuse(file, path, "limits imports only data types"))
+        .collect();
+    for name in PRINTS.iter().chain(&["include_str", "include_bytes", "env", "option_env"]) {
+        if calls_macro(&code, name) {
+            broken.push(format!("{file} calls {name}!: limits has no input and no output"));
+        }
+    }
+    if code.contains(&Token::Word("unsafe".to_owned())) {
+        broken.push(format!("{file} is unsafe: limits is not"));
+    }
+    broken
+}
+
+/// What a path in this file may begin with because the file itself brought it: its modules, and what it imports, which is
+/// judged where it is imported.
+fn local_names(code: &[Token]) -> Vec<String> {
+    let modules = code.windows(2).filter_map(|pair| match pair {
+        [Token::Word(word), Token::Word(name)] if word == "mod" => Some(name.clone()),
+        _ => None,
+    });
+    modules.chain(paths(code).into_iter().filter_map(|mut path| path.pop())).collect()
+}
+
+fn is_pure(path: &Path) -> bool {
+    let [first, rest @ ..] = path.as_slice() else { return true };
+    match first.as_str() {
+        "std" | "core" | "alloc" => {
+            let address =
+                ["IpAddr", "Ipv4Addr", "Ipv6Addr", "SocketAddr", "SocketAddrV4", "SocketAddrV6"];
+            match rest {
+                [module, name, ..] if module == "net" => address.contains(&name.as_str()),
+                [module, name, ..] if module == "time" => name == "Duration",
+                [module, ..] => PURE_STD.contains(&module.as_str()) || is_primitive(module),
+                [] => false,
+            }
+        }
+        "crate" => {
+            begins(path, &["crate", "limits"]) || begins(path, &["crate", "output", "record"])
+        }
+        "serde" | "thiserror" => true,
+        // A type or constant of the file itself, or a primitive, such as `Level::High` or `u64::MAX`.
+        name => name.starts_with(char::is_uppercase) || is_primitive(name),
+    }
+}
+
+fn is_primitive(name: &str) -> bool {
+    ["bool", "char", "str", "usize", "isize"].contains(&name)
+        || name.strip_prefix(['u', 'i', 'f']).is_some_and(|bits| bits.parse::<u32>().is_ok())
+}
+
+/// What prints must print what it was given: it never looks by itself.
+pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec<String> {
+    if !file.starts_with("c1m-server/src/output/") {
+        return Vec::new();
+    }
+    let reaching = [
+        &["std", "fs"][..],
+        &["std", "process"],
+        &["std", "os"],
+        &["fs"],
+        &["libc"],
+        &["aya"],
+        &["crate", "host"],
+        &["crate", "trace"],
+        &["crate", "serve"],
+        &["crate", "sys"],
+    ];
+    let paths = used(file, source);
+    let by_path = paths
+        .iter()
+        .filter(|path| reaching.iter().any(|reaching| begins(path, reaching)))
+        .map(|path| refuse(file, path, "output asks nothing of the kernel"));
+    let code = without_tests(&tokens(source));
+    let by_text = code
+        .iter()
+        .filter_map(|token| match token {
+            Token::Text(text) if ["/proc/", "/sys/"].iter().any(|it| text.starts_with(it)) => {
+                Some(text)
+            }
+            _ => None,
+        })
+        .map(|text| format!("{file} names {text}: output asks nothing of the kernel"));
+    by_path.chain(by_text).collect()
+}
+
+/// Rooms know their own files and the records; who needs two of them is a command.
+pub(crate) fn rooms_meet_in_command_only(file: &str, source: &str) -> Vec<String> {
+    let Some(inside) = file.strip_prefix("c1m-server/src/") else { return Vec::new() };
+    let home = inside.split('/').next().unwrap_or(inside);
+    // The library's root names the rooms in order to open them.
+    if ["command", "lib.rs"].contains(&home) {
+        return Vec::new();
+    }
+    used(file, source)
+        .iter()
+        .filter(|path| !begins(path, &["crate", "output", "record"]))
+        .filter(|path| match path.as_slice() {
+            [first, room, ..] if first == "crate" => ROOMS.contains(&room.as_str()) && room != home,
+            _ => false,
+        })
+        .map(|path| refuse(file, path, "rooms meet in command only"))
+        .collect()
+}
+
+/// What follows the kernel hands up values; who prints them is somebody else.
+pub(crate) fn trace_prints_nothing(file: &str, source: &str, exempt: Exempt<'_>) -> Vec<String> {
+    if !file.starts_with("c1m-server/src/trace/") {
+        return Vec::new();
+    }
+    let code = without_tests(&tokens(source));
+    let prints = PRINTS.iter().any(|name| calls_macro(&code, name));
+    exempted(file, prints, exempt, "prints: what trace finds is printed by output")
+}
+
+/// Files that need not keep a rule, each with its reason.
+type Exempt<'a> = &'a [(&'a str, &'a str)];
+
+/// A breach counts unless it is listed with a reason; an entry without a breach is one too.
+fn exempted(file: &str, breaks: bool, exempt: Exempt<'_>, what: &str) -> Vec<String> {
+    match (breaks, exempt.iter().find(|(name, _)| *name == file)) {
+        (true, None) => vec![format!("{file} {what}")],
+        (true, Some((_, ""))) => vec![format!("{file} is exempt without a reason: it {what}")],
+        (false, Some(_)) => vec![format!("{file} is exempt for nothing: take it off the list")],
+        _ => Vec::new(),
+    }
+}
+
+fn calls_macro(code: &[Token], name: &str) -> bool {
+    code.windows(2)
+        .any(|pair| pair[0] == Token::Word(name.to_owned()) && pair[1] == Token::Mark('!'))
+}
+
+/// `unsafe` stands where system calls are wrapped, and in what runs in the kernel.
+pub(crate) fn unsafe_has_two_places(file: &str, source: &str, exempt: Exempt<'_>) -> Vec<String> {
+    let home = ["c1m-server/src/sys/", "c1m-ebpf/"].iter().any(|home| file.starts_with(home));
+    let breaks = !home && tokens(source).contains(&Token::Word("unsafe".to_owned()));
+    exempted(file, breaks, exempt, "is unsafe: that belongs into c1m-server/src/sys")
+}
+
+/// A file that grows past what can be held in mind is two files.
+pub(crate) fn files_are_short(file: &str, source: &str) -> Vec<String> {
+    let is_test = file.split('/').any(|part| part == "tests");
+    // A module of tests stands at the end of its file.
+    let lines = source.lines().take_while(|line| *line != "#[cfg(test)]").count();
+    if is_test || !file.ends_with(".rs") || lines <= LONGEST_FILE {
+        return Vec::new();
+    }
+    vec![format!("{file} has {lines} lines, more than {LONGEST_FILE}")]
+}
+
+/// What is not done is an issue, not a line in the source.
+pub(crate) fn nothing_is_left_undone(file: &str, source: &str) -> Vec<String> {
+    // Taken apart, so that this file does not break its own rule.
+    let marks = [["FIX", "ME"].concat(), ["TO", "DO"].concat(), ["XX", "X"].concat()];
+    let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    let by_mark = marks.iter().filter(|mark| {
+        source.match_indices(mark.as_str()).any(|(at, mark)| {
+            let (before, after) = (&source[..at], &source[at + mark.len()..]);
+            !is_word(before.chars().next_back()) && !is_word(after.chars().next())
+        })
+    });
+    let broken = by_mark.map(|mark| format!("{file} has a {mark}"));
+    if !file.ends_with(".rs") {
+        return broken.collect();
+    }
+    let code = tokens(source);
+    let macros = [["to", "do"].concat(), ["unimpl", "emented"].concat()];
+    let by_macro = macros.iter().filter(|name| calls_macro(&code, name));
+    broken.chain(by_macro.map(|name| format!("{file} calls {name}!"))).collect()
+}
+
+/// A path of somebody's machine means nothing to anybody else. `checkout`: where this tree stands.
+pub(crate) fn no_machine_path(file: &str, text: &str, checkout: &str) -> Vec<String> {
+    let homes = ["/home/", "/root/", "/Users/"];
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let own = format!("{checkout}/");
+    // A checkout directly below the file system's root is called like any word after a slash.
+    let own = (checkout.matches('/').count() > 1).then_some(own.as_str());
+    homes
+        .into_iter()
+        .chain(own)
+        .filter(|folder| {
+            text.match_indices(folder).any(|(at, folder)| {
+                !text[..at].ends_with(is_name) && text[at + folder.len()..].starts_with(is_name)
+            })
+        })
+        .map(|folder| format!("{file} names a path below {folder}"))
+        .collect()
+}
