@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ClientRecord {
     Plan(Plan),
@@ -17,6 +18,7 @@ pub enum ClientRecord {
 
 /// What will be done, before the first connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Plan {
     pub target: String,
     pub connections: u64,
@@ -36,6 +38,7 @@ pub struct Plan {
 
 /// What `--pin` makes the connections hold, as measured and planned before the ramp.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pin {
     /// The average that was asked for.
     pub bytes_per_connection: u64,
@@ -48,6 +51,7 @@ pub struct Pin {
 
 /// Connections that hold the same number of pages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PinStep {
     pub pages: u64,
     /// Length of the whole response; 0 for those that leave nothing unread.
@@ -57,6 +61,7 @@ pub struct PinStep {
 
 /// Once a second during the ramp.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
     pub established: u64,
     pub answered: u64,
@@ -67,6 +72,7 @@ pub struct Progress {
 
 /// Every connection was tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ramped {
     pub established: u64,
     pub answered: u64,
@@ -80,6 +86,7 @@ pub struct Ramped {
 
 /// Planned pages beside those that the kernel accounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Accounted {
     /// Pages of the connections whose answer has come.
     pub planned_pages: u64,
@@ -92,6 +99,7 @@ pub struct Accounted {
 
 /// A sample of the held connections was asked for a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     pub asked: u64,
     /// With status 200 and the body's full length, in time.
@@ -100,6 +108,7 @@ pub struct Sample {
 
 /// The last line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// Established in all.
     pub connected: u64,
@@ -122,6 +131,7 @@ pub struct Summary {
 
 /// Requests at planned instants on connections that were held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Heartbeats {
     /// Planned instants that have come. Those that still waited in time for their answer at the end are left out.
     pub due: u64,
@@ -136,6 +146,7 @@ pub struct Heartbeats {
 
 /// A distribution of times, microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latency {
     pub count: u64,
     pub p50: u64,

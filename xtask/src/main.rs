@@ -9,6 +9,7 @@ mod exit;
 mod place;
 mod process;
 mod reproduce;
+mod schema;
 mod test;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Cli {
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
     Reproduce(reproduce::Args),
+    Schema(schema::Args),
     Test(test::Args),
     #[command(name = reproduce::privileged::COMMAND, hide = true)]
     Privileged(reproduce::Places),
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
+        Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),
         Cli::Privileged(places) => reproduce::privileged::main(&places),
     }

@@ -9,6 +9,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// One line of JSON output, of whatever records a program has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Line<R> {
     pub v: u32,
     /// RFC 3339, UTC, microseconds.
@@ -25,6 +26,7 @@ impl<R> Line<R> {
 
 /// What c1m-server reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Record {
     Hooks(Hooks),
@@ -41,6 +43,7 @@ pub enum Record {
 
 /// What was attached, by which kind of hook, and why others were not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hooks {
     /// The running kernel, as `uname -r` says it. For readers: nothing is decided by it.
     pub kernel: String,
@@ -48,6 +51,7 @@ pub struct Hooks {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hook {
     /// What it proves, such as `crossing of tcp_mem high`.
     pub signal: String,
@@ -60,6 +64,7 @@ pub struct Hook {
 
 /// The port is bound and the workers run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Listening {
     pub address: String,
     pub workers: usize,
@@ -72,6 +77,7 @@ pub struct Listening {
 
 /// Once an interval.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Online {
     /// Connections that the server holds now.
     pub online: u64,
@@ -90,6 +96,7 @@ pub struct Online {
 
 /// A level of tcp_mem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     Low,
@@ -98,6 +105,7 @@ pub enum Level {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
     Up,
@@ -105,6 +113,7 @@ pub enum Direction {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// To the one allocation that crossed.
@@ -117,6 +126,7 @@ pub enum Precision {
 
 /// A socket, as far as the context of a hook knows it. `null`: not known there, never a guess.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Socket {
     pub local: Option<String>,
     pub remote: Option<String>,
@@ -131,6 +141,7 @@ pub struct Socket {
 
 /// tcp_mem usage went past one of its three limits.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Crossing {
     /// `tcp_mem`
     pub limit: String,
@@ -157,6 +168,7 @@ pub struct Crossing {
 
 /// Allocations refused and what followed, since the start. Zeroes are said.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refused {
     /// tcp_mem above high, by side
     pub high_send: u64,
@@ -181,6 +193,7 @@ pub struct Refused {
 
 /// One refused allocation with its socket: the first ones of each limit and side.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refusal {
     /// `tcp_mem_high`, `fair_share` or `memcg`
     pub limit: String,
@@ -198,6 +211,7 @@ pub struct Refusal {
 
 /// An orphan that the kernel reset for memory: the first ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Aborted {
     /// `too_many_orphans` or `out_of_memory`
     pub limit: String,
@@ -210,6 +224,7 @@ pub struct Aborted {
 
 /// The OOM killer chose a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OomKill {
     pub pid: u32,
     pub comm: String,
@@ -218,6 +233,7 @@ pub struct OomKill {
 
 /// Something that the user should know while it runs, such as a full descriptor table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Warning {
     /// The error's name, such as `EMFILE`.
     pub name: String,
@@ -226,6 +242,7 @@ pub struct Warning {
 
 /// The TCP lines of /proc/net/sockstat and sockstat6. `tcp_mem_pages`, `orphan` and `alloc` are the host's, `inuse` and `tw` the netns's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sockstat {
     pub sockets_used: u64,
     pub inuse: u64,
@@ -238,6 +255,7 @@ pub struct Sockstat {
 
 /// /proc/sys/fs/file-nr
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct FileNr {
     pub allocated: u64,
     pub max: u64,
@@ -245,6 +263,7 @@ pub struct FileNr {
 
 /// The last line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
     /// When the end began, before the server closed anything itself.
     pub held: u64,

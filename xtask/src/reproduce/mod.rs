@@ -44,7 +44,8 @@ use c1m_server::{
 use act::Play;
 use build::Programs;
 use measure::Host;
-use outcome::{Act, ActName, ReproduceRecord, Reproduction};
+pub(crate) use outcome::ReproduceRecord;
+use outcome::{Act, ActName, Reproduction};
 use preflight::Facts;
 use progress::grouped;
 use protocol::{Reply, Request};

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::{expect, progress::grouped};
 
 /// The records of `reproduce --json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum ReproduceRecord {
+pub(crate) enum ReproduceRecord {
     /// After each act.
     Act(Box<Act>),
     /// The last line.
@@ -18,9 +18,9 @@ pub(super) enum ReproduceRecord {
 }
 
 /// What an act is played for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum ActName {
+pub(crate) enum ActName {
     /// The `tcp_mem` that the article's server had, with pinned bytes.
     Default,
     /// The `tcp_mem` with which it went on, with pinned bytes.
@@ -30,8 +30,8 @@ pub(super) enum ActName {
 }
 
 /// One act.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Act {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub(crate) struct Act {
     pub(crate) name: ActName,
     /// low, pressure, high, in pages
     pub(crate) tcp_mem: [u64; 3],
@@ -82,8 +82,8 @@ pub(super) struct Act {
 }
 
 /// The first crossing of one level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct ActCrossing {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub(crate) struct ActCrossing {
     pub(crate) level: Level,
     pub(crate) connections: Option<u64>,
     pub(crate) expected: Option<u64>,
@@ -95,16 +95,16 @@ pub(super) struct ActCrossing {
 }
 
 /// What one slab cache holds for a connection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct SlabShare {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub(crate) struct SlabShare {
     pub(crate) cache: String,
     pub(crate) objects_per_connection: f64,
     pub(crate) bytes_per_connection: f64,
 }
 
 /// The whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Reproduction {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub(crate) struct Reproduction {
     /// `uname -r`
     pub(crate) kernel: String,
     pub(crate) cpus: u64,
