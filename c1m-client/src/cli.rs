@@ -8,7 +8,7 @@ use c1m_server::{
 };
 use clap::{Parser, ValueEnum};
 
-use crate::{source::SourceRange, tuple::Target};
+use crate::{source::SourceRange, target::Target};
 
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///

@@ -4,6 +4,8 @@
 //!
 //! - [`cli`]: every flag, in one place.
 //! - [`source`]: the addresses that connections come from, as they are typed and as ranges without overlap.
+//! - [`target`]: where they go: an address, and one port or several.
+//! - [`ports`]: the source ports that this host gives to clients.
 //! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
 //! - [`ramp`]: how fast, and by how many workers.
 //! - [`http`]: reads responses, whatever pieces they come in.
@@ -20,6 +22,7 @@
 pub mod cli;
 pub mod http;
 pub mod pin;
+pub mod ports;
 pub mod prepare;
 pub mod ramp;
 pub mod record;
@@ -28,6 +31,7 @@ pub mod show;
 pub mod source;
 pub mod summary;
 pub mod table;
+pub mod target;
 pub mod tuple;
 pub mod worker;
 pub mod workload;

@@ -21,13 +21,14 @@ use thiserror::Error;
 
 use crate::{
     http::{Reader, Rest},
-    tuple::{Target, Tuple},
+    target::Target,
+    tuple::Tuple,
     workload::request,
 };
 
 /// The unit of tcp_mem. It is the kernel's page where pages have 4 KiB, which is checked by the probe.
 pub const PAGE_BYTES: u64 = 4096;
-/// No kernel sends more than this many pages in one skb on a fresh connection with the usual window of 64 KiB.
+/// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 8 pages.
 const MOST_PAGES: u64 = 12;
 
 /// Why bytes can't be pinned, and what would do.
@@ -47,7 +48,7 @@ pub enum PinError {
     )]
     NoRoom { pages: u64, response_bytes: u64, got: u64, wanted: u64 },
     #[error(
-        "a response of {response_bytes} bytes did not stay one skb on the way from {target} (overhead {got} bytes, {one} for a short one): use a smaller --pin, or a path whose MSS takes it, such as loopback"
+        "a response of {response_bytes} bytes did not stay one skb on the way from {target} (overhead {got} bytes, {one} for a short one): use a smaller --pin (32K is the most with the usual window of 64 KiB), or a path whose MSS takes it, such as loopback"
     )]
     SeveralSkbs { response_bytes: u64, target: Target, got: i64, one: i64 },
 }
@@ -206,7 +207,10 @@ fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer
     (&socket).write_all(&request(&format!("/bytes/{body_bytes}"), &tuple.destination))?;
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let count = peek(socket.as_raw_fd(), &mut buffer)?;
+        let count = match peek(socket.as_raw_fd(), &mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(held_back()),
+            other => other?,
+        };
         if count == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -224,10 +228,18 @@ fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer
             Some(_) if memory.wmem_queued == 0 => {
                 return Ok(Answer { response_bytes: count as u64, memory });
             }
-            _ if Instant::now() > deadline => return Err(io::ErrorKind::TimedOut.into()),
+            _ if Instant::now() > deadline => return Err(held_back()),
             _ => std::thread::sleep(Duration::from_millis(1)),
         }
     }
+}
+
+/// A probe without its whole answer, or with its request unacknowledged: nothing else is on that connection.
+fn held_back() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::TimedOut,
+        "no complete answer in time; if `mem` in /proc/net/sockstat is above net.ipv4.tcp_mem, the kernel holds data back",
+    )
 }
 
 /// Pages that TCP sockets of the whole host hold, from /proc/net/sockstat. It lags by up to 255 pages a CPU, either way,
@@ -251,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_articles_average_is_two_pages_for_most() {
+    fn an_average_between_one_and_two_pages_is_a_mixture() {
         // 7711 / 4096 = 1.88256...
         let pages = Pages::new(7711).unwrap();
         assert_eq!(pages.mixture(1_024_000), [(1, 120_250), (2, 903_750)]);

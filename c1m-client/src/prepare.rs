@@ -8,9 +8,10 @@ use c1m_server::sys::epoll::Waker;
 use crate::{
     cli::{Cli, End},
     pin::{PinError, PinPlan},
+    ports::Ports,
     ramp::{Crew, Pace},
     record::{Pin, PinStep, Plan as PlanRecord},
-    tuple::{Plan, Ports},
+    tuple::Plan,
     worker::{Counters, Shared},
     workload::Workload,
 };

@@ -85,8 +85,9 @@ pub struct Accounted {
     pub planned_pages: u64,
     /// By how much `mem` in /proc/net/sockstat has changed since before the ramp. It is the whole host's.
     pub accounted_pages: i64,
-    /// How far the two may differ without meaning anything: what the CPUs may keep outside the kernel's counter.
-    pub reserve_pages: u64,
+    /// How far the two may differ without meaning anything: what the CPUs may keep apart from the kernel's counter, before
+    /// the ramp and after it.
+    pub tolerance_pages: u64,
 }
 
 /// A sample of the held connections was asked for a response.

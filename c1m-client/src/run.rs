@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
             Some(before) => Some(Accounted {
                 planned_pages: shared.sum(|counters| &counters.pages),
                 accounted_pages: host_pages()?.cast_signed() - before.cast_signed(),
-                reserve_pages: reserve_pages()?,
+                tolerance_pages: tolerance_pages()?,
             }),
         };
         let record = Ramped {
@@ -350,13 +350,14 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Pages that all CPUs together may keep outside the kernel's counter: each at most one less than net.core.mem_pcpu_rsv
-/// (include/net/sock.h, sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
-fn reserve_pages() -> std::io::Result<u64> {
+/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
+/// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
+/// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
+fn tolerance_pages() -> std::io::Result<u64> {
     let cpus = std::thread::available_parallelism()?.get() as u64;
     let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(256u64);
-    Ok(cpus * each.saturating_sub(1))
+    Ok(2 * cpus * each.saturating_sub(1))
 }

@@ -1,12 +1,13 @@
 //! Facts on standard output, as lines for people or JSON lines; progress on standard error.
 
 use std::{
+    fmt,
     io::{self, IsTerminal as _, Write as _},
     time::SystemTime,
 };
 
 use c1m_server::output::record::Line;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
     record::{ClientRecord, Latency, Plan, Progress, Ramped, Summary},
@@ -26,9 +27,14 @@ impl Show {
     #[must_use]
     pub fn new(json: bool, quiet: bool, connections: u64) -> Self {
         let live = !json && !quiet && io::stderr().is_terminal();
-        let style = "{bar:30} {human_pos}/{human_len}  {per_sec}  {elapsed} + {eta}";
-        let style =
-            ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = ProgressStyle::with_template(
+            "{bar:30} {human_pos}/{human_len}  {rate}  {elapsed} gone, {eta} to go",
+        )
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("rate", |state: &ProgressState, line: &mut dyn fmt::Write| {
+            // A live line that can't be written is no reason to stop.
+            let _ = write!(line, "{:.0}/s", state.per_sec());
+        });
         let bar = live.then(|| ProgressBar::new(connections).with_style(style));
         Self { json, quiet, bar }
     }
@@ -143,8 +149,8 @@ fn ramped_lines(ramped: &Ramped) -> Vec<String> {
     ];
     if let Some(pin) = &ramped.pin {
         lines.push(format!(
-            "pinned    planned_pages={} accounted_pages={} (of the host; the CPUs may keep {} apart)",
-            pin.planned_pages, pin.accounted_pages, pin.reserve_pages
+            "pinned    planned_pages={} accounted_pages={} tolerance_pages={}",
+            pin.planned_pages, pin.accounted_pages, pin.tolerance_pages
         ));
     }
     lines

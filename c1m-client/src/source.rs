@@ -203,7 +203,7 @@ mod tests {
     fn a_host_has_loopback_and_not_the_documentation_net() {
         let target = "127.0.0.1:9".parse().unwrap();
         assert!(usable("127.0.1.7".parse().unwrap(), &target).is_ok());
-        assert!(usable("192.0.2.1".parse().unwrap(), &target).is_err());
+        assert!(usable("198.51.100.77".parse().unwrap(), &target).is_err());
     }
 
     proptest! {

@@ -6,35 +6,34 @@
 
 mod exchange;
 mod open;
+mod shared;
 
 use std::{
     collections::HashMap,
     io,
     ops::Range,
+    os::fd::AsRawFd as _,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::Ordering::Relaxed,
         mpsc::{Receiver, Sender},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use c1m_server::sys::{
-    epoll::{self, Epoll, Events, Waker},
+    epoll::{self, Epoll, Events},
     errno, process,
     socket::{peek, receive, take_error},
 };
-use std::os::fd::AsRawFd as _;
 
 use self::exchange::{Beating, Exchange, Sampling};
+pub use self::shared::{Broken, Command, Counters, Outcome, Report, Shared};
 use crate::{
-    ramp::{Crew, Pace},
-    summary::{Beats, Tally},
+    summary::Tally,
     table::{Stage, Table},
-    tuple::Plan,
-    workload::Workload,
 };
 
 /// The token of the waker; slots are below it.
@@ -42,90 +41,6 @@ const WAKER: u64 = u64::MAX;
 /// How often timeouts are looked for while something is waited for.
 const TICK: Duration = Duration::from_millis(100);
 const BUFFER_BYTES: usize = 64 << 10;
-
-/// What all workers of a run share.
-#[derive(Debug)]
-pub struct Shared {
-    pub plan: Plan,
-    pub crew: Crew,
-    pub workload: Workload,
-    pub pace: Pace,
-    pub timeout: Duration,
-    pub heartbeat: Option<Duration>,
-    /// Connections that one worker opens at the same time.
-    pub in_flight: usize,
-    pub end_by_reset: bool,
-    /// The next spare tuple of the plan.
-    pub spare: AtomicU64,
-    /// One a worker.
-    pub counters: Vec<Counters>,
-    pub to_main: Waker,
-    pub to_workers: Waker,
-    /// The zero of every clock of the run.
-    pub start: Instant,
-}
-
-impl Shared {
-    /// The sum of one counter over all workers.
-    pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
-        self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
-    }
-}
-
-/// What the main thread may look at while a worker runs. A cache line each: only its worker writes it.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub struct Counters {
-    pub established: AtomicU64,
-    pub answered: AtomicU64,
-    pub failed: AtomicU64,
-    /// Established and not ended.
-    pub held: AtomicU64,
-    /// Planned pages of the held connections whose answer has come.
-    pub pages: AtomicU64,
-}
-
-/// What the main thread tells a worker, after its ramp but for `End`.
-#[derive(Debug, Clone, Copy)]
-pub enum Command {
-    /// Ask its part of a sample of `wanted` of `all` connections; `before` of them are held by workers before it.
-    Sample { wanted: u64, before: u64, held: u64, all: u64 },
-    /// Begin with heartbeats, if there are any.
-    Hold,
-    /// Close all connections and stop.
-    End,
-}
-
-/// What a worker tells the main thread.
-#[derive(Debug)]
-pub enum Report {
-    /// Every connection of its share was tried. What it saw so far is handed over, and counted anew.
-    Ramped(Box<Tally>),
-    Sampled {
-        asked: u64,
-        answered: u64,
-    },
-    /// Its connections are closed: the last report.
-    Done(Box<Outcome>),
-    /// It could not go on: the last report as well.
-    Broken(Broken),
-}
-
-/// Why a worker could not go on.
-#[derive(Debug)]
-pub enum Broken {
-    /// The kernel refused it something that it needs.
-    Refused(io::Error),
-    Panicked,
-}
-
-/// All that a worker saw, and has not handed over yet.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    pub tally: Tally,
-    /// `None` without heartbeats.
-    pub beats: Option<Beats>,
-}
 
 /// Starts the worker number `id`.
 pub fn spawn(

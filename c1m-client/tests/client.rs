@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_client::tuple::Ports;
+use c1m_client::ports::Ports;
 use common::{
     Manner, Server,
     client::Client,
@@ -43,7 +43,7 @@ fn five_thousand_connections_from_several_sources_and_tables() {
         server.address
     );
     // One table is too small for them, so there are two, whatever the number of cores.
-    let client = Client::start_with_limit(&flags, Some(2600));
+    let mut client = Client::start_with_limit(&flags, Some(2600));
     let plan = client.plan();
     assert_eq!((plan.connections, plan.ports_per_source), (5000, 1000));
     assert!(plan.workers >= 2 && plan.capacity >= 5000, "{plan:?}");
@@ -71,7 +71,7 @@ fn ports_that_are_taken_are_stepped_over_while_there_are_spare_ones() {
     let ports = Ports::read().unwrap().usable;
     let _taken = [0, 17, 39].map(|n| TcpListener::bind((source, ports[n])).unwrap());
     let run = |connections| {
-        let client = Client::start(&format!(
+        let mut client = Client::start(&format!(
             "--connect {} --source {source} --per-source 50 --connections {connections} --hold 0s",
             server.address
         ));
@@ -100,9 +100,9 @@ fn an_impossible_plan_is_refused_with_what_would_do() {
     let few = "--connect 127.0.0.1:9 --connections 1000 --workers 2";
     refused(few, Some(100), "use --workers");
     refused(
-        "--connect 127.0.0.1:9 --connections 1 --source 192.0.2.1",
+        "--connect 127.0.0.1:9 --connections 1 --source 198.51.100.77",
         None,
-        "ip address add 192.0.2.1",
+        "ip address add 198.51.100.77",
     );
     refused("--connect 127.0.0.1:9 --connections 1 --pin 64K", None, "49152");
     refused(
@@ -115,7 +115,7 @@ fn an_impossible_plan_is_refused_with_what_would_do() {
 #[test]
 fn a_server_that_is_not_there_is_named() {
     let free = TcpListener::bind(ANY_PORT).unwrap().local_addr().unwrap();
-    let client = Client::start(&format!("--connect {free} --connections 10"));
+    let mut client = Client::start(&format!("--connect {free} --connections 10"));
     assert_eq!(client.plan().connections, 10);
     assert_eq!(
         (client.ramped().failed, client.summary().errors),
@@ -144,23 +144,26 @@ fn pages_of_clients(server: &Server) -> (BTreeMap<u64, u64>, u64) {
     (pages, unread)
 }
 
+/// tcp_mem is the whole host's: while something else drives it into its limits, the kernel splits and refuses, rightly, and
+/// this test says nothing about the client.
 #[test]
 fn pinned_pages_are_those_that_the_kernel_charges() {
     for (flag, expected) in [
-        // 7711 bytes are 1.8826 pages: 3765 of 2000 connections.
-        ("7.53K", BTreeMap::from([(1, 235), (2, 1765)])),
-        ("1K", BTreeMap::from([(0, 1500), (1, 500)])),
-        ("20K", BTreeMap::from([(5, 2000)])),
+        // 7711 bytes are 1.8826 pages: 941 for 500 connections.
+        ("7.53K", BTreeMap::from([(1, 59), (2, 441)])),
+        ("1K", BTreeMap::from([(0, 375), (1, 125)])),
+        ("20K", BTreeMap::from([(5, 500)])),
     ] {
         let server = Server::start(ANY_PORT, Manner::Good);
         let address = server.address;
-        let client = Client::start(&format!("--connect {address} --connections 2000 --pin {flag}"));
+        let mut client =
+            Client::start(&format!("--connect {address} --connections 500 --pin {flag}"));
         let pin = client.plan().pin.unwrap();
         let planned: BTreeMap<u64, u64> =
             pin.plan.iter().map(|step| (step.pages, step.connections)).collect();
         assert_eq!(planned, expected);
         let ramped = client.ramped();
-        assert_eq!(ramped.answered, 2000);
+        assert_eq!(ramped.answered, 500);
         assert_eq!(ramped.pin.unwrap().planned_pages, pin.planned_pages);
         let (charged, unread) = pages_of_clients(&server);
         assert_eq!(charged, expected, "{flag}");
@@ -168,15 +171,24 @@ fn pinned_pages_are_those_that_the_kernel_charges() {
             pin.plan.iter().map(|step| step.response_bytes * step.connections).sum();
         assert_eq!(unread, planned_bytes, "{flag}");
         client.signal(&["TERM"]);
-        assert_eq!(client.summary().held_at_end, 2000);
+        assert_eq!(client.summary().held_at_end, 500);
         assert_eq!(client.end().0, Some(0));
     }
 }
 
 #[test]
+fn a_response_that_is_more_than_one_skb_is_refused() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let (code, stderr) =
+        Client::start(&format!("--connect {} --connections 10 --pin 48K", server.address)).end();
+    assert_eq!(code, Some(3));
+    assert!(stderr.contains("did not stay one skb"), "{stderr}");
+}
+
+#[test]
 fn a_sample_of_pinned_connections_reads_what_lies_there_first() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 300 --pin 6K --sample 100 --hold 0s",
         server.address
     ));
@@ -191,7 +203,7 @@ fn a_sample_of_pinned_connections_reads_what_lies_there_first() {
 fn unread_answers_stay_in_the_receive_queue() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let address = server.address;
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {address} --connections 100 --unread --request /bytes/100"
     ));
     client.plan();
@@ -205,7 +217,7 @@ fn unread_answers_stay_in_the_receive_queue() {
 #[test]
 fn heartbeats_are_answered_over_an_open_chunked_body() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 200 --heartbeat 300ms --hold 2s",
         server.address
     ));
@@ -225,7 +237,7 @@ fn heartbeats_are_answered_over_an_open_chunked_body() {
 #[test]
 fn heartbeats_and_samples_that_nobody_answers_are_missed() {
     let server = Server::start(ANY_PORT, Manner::Once);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 20 --heartbeat 100ms --sample 10 --timeout 200ms --hold 2s",
         server.address
     ));
@@ -245,7 +257,7 @@ fn heartbeats_and_samples_that_nobody_answers_are_missed() {
 #[test]
 fn a_sample_checks_what_comes_back() {
     let server = Server::start(ANY_PORT, Manner::Short);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 30 --sample 100 --hold 0s",
         server.address
     ));
@@ -259,7 +271,7 @@ fn a_sample_checks_what_comes_back() {
 #[test]
 fn a_server_that_never_answers_is_held_all_the_same() {
     let server = Server::start(ANY_PORT, Manner::Silent);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 50 --in-flight 10 --timeout 200ms --hold 0s",
         server.address
     ));
@@ -279,7 +291,7 @@ fn a_queue_that_is_full_is_a_connect_timeout() {
     socket.bind(&ANY_PORT.parse::<SocketAddr>().unwrap().into()).unwrap();
     socket.listen(1).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {address} --connections 8 --workers 1 --timeout 300ms --hold 0s"
     ));
     client.plan();
@@ -292,7 +304,7 @@ fn a_queue_that_is_full_is_a_connect_timeout() {
 #[test]
 fn a_server_that_closes_is_counted_and_ends_the_hold() {
     let server = Server::start(ANY_PORT, Manner::Closing);
-    let client = Client::start(&format!("--connect {} --connections 40", server.address));
+    let mut client = Client::start(&format!("--connect {} --connections 40", server.address));
     client.plan();
     assert_eq!(client.ramped().answered, 40);
     let summary = client.summary();
@@ -307,7 +319,7 @@ fn resets_leave_no_time_wait_and_fin_does() {
         |server: &Server| sockets(TIME_WAIT).iter().filter(|s| s.remote == server.address).count();
     for (end, left) in [("reset", 0), ("fin", 100)] {
         let server = Server::start(ANY_PORT, Manner::Good);
-        let client = Client::start(&format!(
+        let mut client = Client::start(&format!(
             "--connect {} --connections 100 --source {} --end {end} --hold 0s",
             server.address,
             own_source()
@@ -323,7 +335,7 @@ fn resets_leave_no_time_wait_and_fin_does() {
 #[test]
 fn a_killed_client_leaves_no_time_wait_and_no_connection() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client = Client::start(&format!("--connect {} --connections 100", server.address));
+    let mut client = Client::start(&format!("--connect {} --connections 100", server.address));
     client.plan();
     client.ramped();
     client.signal(&["KILL"]);
@@ -335,7 +347,7 @@ fn a_killed_client_leaves_no_time_wait_and_no_connection() {
 #[test]
 fn a_signal_during_the_ramp_ends_it_in_order() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client =
+    let mut client =
         Client::start(&format!("--connect {} --connections 5000 --rate 100", server.address));
     client.plan();
     eventually("a first connection", || server.held.load(Relaxed) > 0);
@@ -349,7 +361,7 @@ fn a_signal_during_the_ramp_ends_it_in_order() {
 #[test]
 fn the_second_signal_ends_at_once() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client = Client::start(&format!("--connect {} --connections 10", server.address));
+    let mut client = Client::start(&format!("--connect {} --connections 10", server.address));
     client.plan();
     client.ramped();
     // Stopped, it finds both at once when it goes on: there is no time in which the first one could have ended it.
@@ -360,7 +372,7 @@ fn the_second_signal_ends_at_once() {
 #[test]
 fn a_rate_is_not_exceeded() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {} --connections 300 --rate 400 --hold 0s",
         server.address
     ));
@@ -375,7 +387,7 @@ fn a_rate_is_not_exceeded() {
 fn ipv6_connects_from_its_one_loopback_address() {
     let server = Server::start("[::1]:0", Manner::Good);
     let flags = format!("--connect {} --connections 200 --sample 20 --hold 0s", server.address);
-    let client = Client::start(&flags);
+    let mut client = Client::start(&flags);
     assert_eq!(client.plan().sources, 1);
     assert_eq!(client.ramped().answered, 200);
     assert_eq!(client.sample().answered, 20);
@@ -393,7 +405,7 @@ fn destination_ports_share_the_connections_and_multiply_the_source_ports() {
             break (first, Server::start(&format!("127.0.0.1:{next}"), Manner::Good));
         }
     };
-    let client = Client::start(&format!(
+    let mut client = Client::start(&format!(
         "--connect {}-{} --source {} --per-source 150 --connections 300",
         first.address,
         second.address.port(),

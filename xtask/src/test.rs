@@ -6,12 +6,13 @@ use anyhow::Result;
 
 use crate::{
     build_ebpf::{self, Install},
-    debian, exit, place, process,
+    exit, place, process,
 };
 
 /// Run everything: formats, lints, release build, unit and integration tests, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup; the toolchain of the eBPF programs on Debian, as root.
+/// Installs what is missing: components of rustup, bpf-linker into the target folder, and on Debian, as root, the
+/// packages of the eBPF toolchain.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,8 +47,7 @@ fn steps(args: &Args) -> Result<()> {
     })?;
     // On standard output: the tests' own summaries are the result.
     step("tests", || process::run_as_is("tests", &mut cargo(&["test", "--workspace"])))?;
-    let install =
-        if args.no_install || !debian::can_install() { Install::Nothing } else { Install::Missing };
+    let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))
 }
 

@@ -112,7 +112,7 @@ impl Worker {
             };
         }
         if ask.is_none() && reader.rest() == Some(Rest::OpenBody) {
-            // The article's answer: only a head. It is over, as far as there is anything to wait for.
+            // A head whose body may never end. It is over, as far as there is anything to wait for.
             self.check_status(reader.status());
         }
         self.settle(slot, reader, ask);

@@ -53,9 +53,13 @@ impl Client {
     }
 
     /// The next record that is no progress.
-    fn next(&self) -> ClientRecord {
+    fn next(&mut self) -> ClientRecord {
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("a record in time");
+            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+                let _ = self.child.kill();
+                let stderr = self.stderr.take().map(|thread| thread.join().unwrap());
+                panic!("no record: {stderr:?}");
+            };
             let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
             assert_eq!(line.v, SCHEMA_VERSION);
             if !matches!(line.record, ClientRecord::Progress(_)) {
@@ -64,28 +68,28 @@ impl Client {
         }
     }
 
-    pub(crate) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&mut self) -> Plan {
         match self.next() {
             ClientRecord::Plan(plan) => plan,
             other => panic!("no plan, but {other:?}"),
         }
     }
 
-    pub(crate) fn ramped(&self) -> Ramped {
+    pub(crate) fn ramped(&mut self) -> Ramped {
         match self.next() {
             ClientRecord::Ramped(ramped) => ramped,
             other => panic!("no end of the ramp, but {other:?}"),
         }
     }
 
-    pub(crate) fn sample(&self) -> Sample {
+    pub(crate) fn sample(&mut self) -> Sample {
         match self.next() {
             ClientRecord::Sample(sample) => sample,
             other => panic!("no sample, but {other:?}"),
         }
     }
 
-    pub(crate) fn summary(&self) -> Summary {
+    pub(crate) fn summary(&mut self) -> Summary {
         match self.next() {
             ClientRecord::Summary(summary) => summary,
             other => panic!("no summary, but {other:?}"),

@@ -18,7 +18,7 @@ pub(super) fn listeners(
     backlog: u32,
     keepalive: Option<Duration>,
 ) -> Result<(SocketAddr, Vec<OwnedFd>), ServeError> {
-    let failed = |address| move |source| ServeError::bind(address, source);
+    let failed = |address| move |error| ServeError::bind(address, error);
     let first = socket(address, keepalive).map_err(failed(address))?;
     // The first one is bound without SO_REUSEPORT: so a port that somebody else listens on is refused, be it another
     // instance of this program, instead of being shared with it. The option comes after, for the others.
@@ -71,7 +71,7 @@ pub fn with_port(address: SocketAddr) -> Result<SocketAddr, ServeError> {
     }
     std::net::TcpListener::bind(address)
         .and_then(|listener| listener.local_addr())
-        .map_err(|source| ServeError::bind(address, source))
+        .map_err(|error| ServeError::bind(address, error))
 }
 
 fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {

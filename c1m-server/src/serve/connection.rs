@@ -17,12 +17,13 @@ use super::{
     bits::Bits,
     counters::{Counters, ErrorName},
     http::{self, Parsed},
+    partial::{Partial, READ},
     response::Response,
     shared::{Notifier, Shared},
     timers::Timers,
 };
 use crate::sys::{
-    epoll::{self, Epoll},
+    epoll::Epoll,
     errno,
     socket::{close, receive, reset_on_close, send_vectored, shutdown_write},
 };
@@ -38,56 +39,6 @@ const RETRY: Duration = Duration::from_millis(50);
 /// takes the response with it. At most for this long, and so many bytes.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: u64 = 1 << 18;
-
-const READ: u32 = epoll::IN | epoll::PEER_CLOSED;
-
-/// What is half done on a connection. The default is an idle one, which is not stored.
-#[derive(Debug)]
-struct Partial {
-    /// Read and not yet understood, or waiting behind `write`. Bounded: nothing is read while a response waits.
-    input: Vec<u8>,
-    /// Bytes of a request's body still to be read and dropped.
-    discard_bytes: u64,
-    /// A response and how much of it was sent.
-    write: Option<(Response, u64)>,
-    /// Bytes that may still be dropped before the connection is closed in any case.
-    drain_bytes: Option<u64>,
-    due: Option<Instant>,
-    /// What epoll was told to watch for.
-    interest: u32,
-}
-
-impl Default for Partial {
-    fn default() -> Self {
-        Self {
-            input: Vec::new(),
-            discard_bytes: 0,
-            write: None,
-            drain_bytes: None,
-            due: None,
-            interest: READ,
-        }
-    }
-}
-
-impl Partial {
-    fn is_idle(&self) -> bool {
-        self.input.is_empty()
-            && self.discard_bytes == 0
-            && self.write.is_none()
-            && self.drain_bytes.is_none()
-            && self.due.is_none()
-    }
-
-    fn wanted_interest(&self) -> u32 {
-        match (&self.write, self.due) {
-            (None, _) => READ,
-            (Some(_), None) => epoll::OUT,
-            // Retried by the clock; errors are reported all the same.
-            (Some(_), Some(_)) => 0,
-        }
-    }
-}
 
 /// How one step on a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -409,3 +360,6 @@ pub(super) fn token(fd: RawFd) -> u64 {
 fn index(fd: RawFd) -> usize {
     fd.unsigned_abs() as usize
 }
+
+#[cfg(test)]
+mod tests;

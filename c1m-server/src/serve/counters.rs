@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use super::slots::Slots;
+
 /// One worker's counters. Only that worker writes them, so nothing on the hot path is shared but with the reader.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -63,15 +65,14 @@ impl Counters {
         *errors.entry(name).or_default() += 1;
     }
 
-    /// Connections of this worker now.
+    /// Connections of this worker now; to be asked by the worker itself.
     pub(super) fn held(&self) -> u64 {
-        // In this order a reader in another thread never sees a connection closed that it did not see accepted.
-        let closed = self.closed.load(Relaxed);
-        self.accepted.load(Relaxed).saturating_sub(closed)
+        self.accepted.load(Relaxed).saturating_sub(self.closed.load(Relaxed))
     }
 }
 
-/// All workers' counters together, as they were at about one moment.
+/// All workers' counters together, as they were at about one moment: while connections come and go, `accepted - closed` may
+/// differ a little from `held`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// Connections that the server holds.
@@ -87,10 +88,10 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn of(workers: &[Counters], peak: u64) -> Self {
-        let mut sum = Self::default();
+    pub(super) fn of(workers: &[Counters], slots: &Slots) -> Self {
+        let mut sum = Self { held: slots.held(), peak: slots.peak(), ..Self::default() };
         for worker in workers {
-            // `closed` first, see `Counters::held`.
+            // In this order no connection is seen closed that was not seen accepted.
             sum.closed += worker.closed.load(Relaxed);
             sum.accepted += worker.accepted.load(Relaxed);
             sum.requests += worker.requests.load(Relaxed);
@@ -98,8 +99,6 @@ impl Snapshot {
                 *sum.errors.entry(name.to_string()).or_default() += count;
             }
         }
-        sum.held = sum.accepted.saturating_sub(sum.closed);
-        sum.peak = peak.max(sum.held);
         sum
     }
 }
@@ -121,8 +120,11 @@ mod tests {
         workers[1].error(ErrorName::Status(431));
         workers[1].error(ErrorName::Connection("ECONNRESET"));
         workers[1].error(ErrorName::Epoll("ENOSPC"));
-        let sum = Snapshot::of(&workers, 3);
-        assert_eq!((sum.held, sum.peak, sum.accepted, sum.closed, sum.requests), (3, 3, 4, 1, 2));
+        let slots = Slots::new(None);
+        let _ = slots.settle(4, 4);
+        let _ = slots.close(1);
+        let sum = Snapshot::of(&workers, &slots);
+        assert_eq!((sum.held, sum.peak, sum.accepted, sum.closed, sum.requests), (3, 4, 4, 1, 2));
         let errors: Vec<_> = sum.errors.iter().map(|(name, n)| (name.as_str(), *n)).collect();
         assert_eq!(
             errors,

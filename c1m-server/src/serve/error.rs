@@ -13,8 +13,9 @@ pub enum ServeError {
     Plan(#[from] PlanError),
     #[error("--keepalive {}: TCP_KEEPIDLE takes 1s to 32767s", humantime::format_duration(*.0))]
     Keepalive(Duration),
-    #[error("cannot listen on {address}: {}{}", errno::of(source), bind_advice(source))]
-    Bind { address: SocketAddr, source: io::Error },
+    // Not a `source`: the message says it already.
+    #[error("cannot listen on {address}: {}{}", errno::of(error), bind_advice(error))]
+    Bind { address: SocketAddr, error: io::Error },
     /// A thread or a descriptor could not be had.
     #[error("cannot start the workers: {0} (see `ulimit -u` and `ulimit -n`)")]
     Start(io::Error),
@@ -32,8 +33,8 @@ pub enum Blame {
 }
 
 impl ServeError {
-    pub(super) fn bind(address: SocketAddr, source: io::Error) -> Self {
-        Self::Bind { address, source }
+    pub(super) fn bind(address: SocketAddr, error: io::Error) -> Self {
+        Self::Bind { address, error }
     }
 
     #[must_use]

@@ -9,7 +9,8 @@
 //! - [`server`]: start, look, stop.
 //! - `worker`: the loop; `accept`: what each error of accept means.
 //! - `room`, `group`: which workers get new connections; `slots`: the most that are held.
-//! - `connection`: reading, answering, ending; `http`, `response`: what is asked and what is answered.
+//! - `connection`: reading, answering, ending, with `partial` for what is half done; `http`, `response`: what is asked and
+//!   what is answered.
 //! - `bits`, `timers`, `counters`, `shared`: what these are made of.
 
 mod accept;
@@ -20,6 +21,7 @@ mod counters;
 mod error;
 mod group;
 mod http;
+mod partial;
 pub mod plan;
 mod response;
 mod room;

@@ -130,7 +130,7 @@ impl Running {
     /// What was counted so far.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot::of(&self.shared.counters, self.shared.slots.peak())
+        Snapshot::of(&self.shared.counters, &self.shared.slots)
     }
 
     /// Becomes readable (edge-triggered) when there are notices, or when a worker has ended.

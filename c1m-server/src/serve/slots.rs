@@ -88,7 +88,13 @@ impl Slots {
         self.waiting.load(SeqCst) > 0
     }
 
-    /// The highest number held, as of the ends of drains.
+    /// Connections held, as of the ends of drains and of batches of events. Never above the limit, because it is lowered
+    /// before the slots are given back, and raised after they were taken.
+    pub(super) fn held(&self) -> u64 {
+        self.held.load(Relaxed)
+    }
+
+    /// The highest number held, as of the same moments.
     pub(super) fn peak(&self) -> u64 {
         self.peak.load(Relaxed)
     }
@@ -120,7 +126,7 @@ mod tests {
         assert_eq!(slots.take(), Some(10));
         assert_eq!(slots.take(), None);
         assert!(slots.settle(10, 3));
-        assert_eq!(slots.peak(), 3, "a reservation is no connection");
+        assert_eq!((slots.held(), slots.peak()), (3, 3), "a reservation is no connection");
     }
 
     #[test]
@@ -156,6 +162,6 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(slots.peak() <= LIMIT);
-        assert_eq!((slots.taken.load(SeqCst), slots.waiting.load(SeqCst)), (0, 0));
+        assert_eq!((slots.taken.load(SeqCst), slots.waiting.load(SeqCst), slots.held()), (0, 0, 0));
     }
 }

@@ -1,0 +1,230 @@
+//! Start, signals, end.
+
+use std::{
+    io::{ErrorKind, Read as _},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
+
+use c1m_server::{output::record::Record, serve::Ending};
+
+use crate::support::*;
+
+/// The code and the standard error of a program that ends by itself.
+fn outcome(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.spawn().unwrap();
+    let status = wait(&mut child);
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (status.code(), text)
+}
+
+#[test]
+fn a_second_instance_is_refused_the_port() {
+    let program = Program::start(None, &["--workers", "2"]);
+    let mut second = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
+    second.args(["--listen", &program.address.to_string()]).stderr(std::process::Stdio::piped());
+    let (code, text) = outcome(second);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("EADDRINUSE") && text.contains("--listen"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for _ in 0..10 {
+        ask(&mut connect(program.address));
+    }
+}
+
+#[test]
+fn the_impossible_is_refused_with_the_number_that_would_do() {
+    for (nofile, arguments, code, hint) in [
+        (Some(1024), &["--max-connections", "10k", "--workers", "2"][..], 2, "--workers 10"),
+        (Some(256), &["--workers", "1000"], 2, "--workers 192"),
+        (Some(256), &["--max-connections", "1m"], 3, "ulimit -Hn"),
+        (Some(50), &[], 3, "ulimit -Hn"),
+        (None, &["--keepalive", "100ms"], 2, "1s to 32767s"),
+    ] {
+        let (actual, text) = outcome(command(nofile, arguments));
+        assert_eq!(actual, Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(hint), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn signals_end_it_with_a_summary() {
+    for name in ["TERM", "INT"] {
+        let mut program = Program::start(None, &["--workers", "2", "--quiet"]);
+        let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(program.address)).collect();
+        streams.iter_mut().for_each(ask);
+        drop(streams.split_off(40));
+        // Closed by reset; how it is counted shows that the server has seen it.
+        until("the closes are seen", || {
+            let now = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
+            let own = program.pid().to_string();
+            let sockets: usize = now
+                .map(|task| task.unwrap().path())
+                .filter(|task| !task.ends_with(&own))
+                .map(|task| std::fs::read_dir(task.join("fd")).unwrap().count() - 7)
+                .sum();
+            sockets == 40
+        });
+        program.signal(&[name]);
+        let summary = program.summary();
+        assert_eq!((summary.held, summary.peak), (40, 50));
+        assert_eq!((summary.accepted, summary.closed), (50, 10));
+        assert_eq!(summary.errors.get("connection ECONNRESET"), Some(&10));
+        assert!(summary.rss_bytes.unwrap() > 0 && summary.elapsed_s > 0.0);
+        assert!(summary.sockstat.unwrap().alloc >= 80);
+        assert!(summary.file_nr.unwrap().allocated > 40);
+        assert_eq!(program.wait().code(), Some(0));
+        for stream in &mut streams {
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0, "not closed in order");
+        }
+    }
+}
+
+#[test]
+fn the_second_signal_ends_it_at_once() {
+    let mut program = Program::start(None, &["--workers", "2", "--quiet"]);
+    let mut streams: Vec<TcpStream> = (0..3000).map(|_| connect(program.address)).collect();
+    streams.iter_mut().for_each(ask);
+    // Both are there when it goes on.
+    program.signal(&["STOP", "INT", "TERM", "CONT"]);
+    assert_eq!(program.wait().code(), Some(130));
+}
+
+#[test]
+fn it_ends_by_itself_after_its_time() {
+    let mut program = Program::start(None, &["--duration", "300ms"]);
+    assert_eq!(program.summary().held, 0);
+    assert_eq!(program.wait().code(), Some(0));
+}
+
+#[test]
+fn nobody_reading_its_output_is_no_error() {
+    let mut child =
+        command(None, &["--json", "--workers", "1", "--interval", "50ms"]).spawn().unwrap();
+    let mut line = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    while !line.ends_with(b"\n") {
+        let mut byte = [0];
+        stdout.read_exact(&mut byte).unwrap();
+        line.push(byte[0]);
+    }
+    drop(stdout);
+    let listening: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let mut stream = connect(listening["address"].as_str().unwrap().parse().unwrap());
+    ask(&mut stream);
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "");
+}
+
+#[test]
+fn an_idle_quiet_server_sleeps() {
+    let program = Program::start(None, &["--workers", "3", "--quiet"]);
+    let mut stream = connect(program.address);
+    ask(&mut stream);
+    std::thread::sleep(Duration::from_millis(300));
+    let before = program.sleeps();
+    std::thread::sleep(Duration::from_millis(700));
+    assert_eq!(program.sleeps(), before, "something wakes it");
+}
+
+#[test]
+fn connections_are_finished_or_reset() {
+    for (ending, expected) in
+        [(Ending::Finish, Ok(0)), (Ending::Reset, Err(ErrorKind::ConnectionReset))]
+    {
+        let server = start(2, None);
+        let address = server.address();
+        let mut streams: Vec<TcpStream> = (0..100).map(|_| connect(address)).collect();
+        streams.iter_mut().for_each(ask);
+        server.stop(ending).unwrap();
+        for stream in &mut streams {
+            assert_eq!(stream.read(&mut [0]).map_err(|error| error.kind()), expected);
+        }
+        assert_eq!(
+            TcpStream::connect(address).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused,
+            "the port is still bound"
+        );
+    }
+}
+
+#[test]
+fn a_port_with_connections_in_time_wait_is_bound_again() {
+    let server = start(2, None);
+    let address = server.address();
+    let mut streams: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    streams.iter_mut().for_each(ask);
+    server.stop(Ending::Finish).unwrap();
+    // The server ended first, so its side is what stays in TIME_WAIT.
+    drop(streams);
+    let server = start_on(address, 2, None);
+    ask(&mut connect(server.address()));
+}
+
+#[test]
+fn a_server_that_stops_accepting_serves_on() {
+    let server = start(2, None);
+    let mut held = connect(server.address());
+    ask(&mut held);
+    server.stop_accepting();
+    std::thread::sleep(Duration::from_millis(100));
+    let mut late = connect(server.address());
+    ask_again(&mut held);
+    assert!(is_silent(&mut late));
+    assert_eq!(server.snapshot().accepted, 1);
+}
+
+#[test]
+fn it_listens_on_ipv6() {
+    if !std::path::Path::new("/proc/net/if_inet6").exists() {
+        eprintln!("skipped: this kernel runs without IPv6");
+        return;
+    }
+    let server = start_on("[::1]:0".parse().unwrap(), 2, None);
+    assert!(server.address().is_ipv6() && server.address().port() != 0);
+    let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(server.address())).collect();
+    streams.iter_mut().for_each(ask);
+    streams.iter_mut().for_each(ask_again);
+    assert_eq!(server.snapshot().held, 50);
+}
+
+#[test]
+fn keepalive_is_inherited_by_connections() {
+    let program = Program::start(None, &["--keepalive", "100s", "--workers", "1"]);
+    let mut stream = connect(program.address);
+    ask(&mut stream);
+    let port = format!(":{:04X}", program.address.port());
+    // Once the response is acknowledged, the only timer left is that of keepalive: 02 in net/ipv4/tcp_ipv4.c,
+    // get_tcp4_sock.
+    until("a keepalive timer runs", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        table.lines().skip(1).any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields[1].ends_with(&port) && fields[3] == "01" && fields[5].starts_with("02:")
+        })
+    });
+}
+
+#[test]
+fn the_interval_tells_changes_only() {
+    let program = Program::start(None, &["--interval", "50ms", "--workers", "1"]);
+    let mut stream = connect(program.address);
+    ask(&mut stream);
+    let online = |record| match record {
+        Record::Online(online) => Some(online),
+        _ => None,
+    };
+    let first = program.wait_for(online);
+    assert_eq!((first.online, first.accepted, first.closed), (1, 1, 0));
+    assert!(first.accepted_per_s > 0.0 && first.pss_bytes.unwrap() > 0);
+    assert_eq!((first.connections, first.dropped), (None, None));
+    std::thread::sleep(Duration::from_millis(300));
+    drop(stream);
+    let second = program.wait_for(online);
+    assert_eq!((second.online, second.closed), (0, 1), "a line without a change");
+}

@@ -1,0 +1,8 @@
+//! The server with real sockets on loopback: in this process where its state matters, as a program where its limits,
+//! signals and output do.
+
+mod capacity;
+mod http;
+mod lifecycle;
+mod output;
+mod support;

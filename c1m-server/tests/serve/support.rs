@@ -1,0 +1,240 @@
+//! Servers in this process and as a program, and clients for both.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
+    time::{Duration, Instant},
+};
+
+use c1m_server::{
+    output::record::{Line, Record, Summary},
+    serve::{Config, Running, Server, Wish, plan::plan},
+    sys::process::raise_nofile,
+};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in this process.
+pub(crate) fn start(workers: usize, max_connections: Option<u64>) -> Running {
+    start_on("127.0.0.1:0".parse().unwrap(), workers, max_connections)
+}
+
+pub(crate) fn start_on(
+    listen: SocketAddr,
+    workers: usize,
+    max_connections: Option<u64>,
+) -> Running {
+    let plan = plan(&Wish {
+        workers: Some(workers),
+        max_connections,
+        backlog: 1024,
+        somaxconn: None,
+        nofile: raise_nofile().unwrap(),
+        cores: 2,
+    })
+    .unwrap();
+    let config = Config { listen, plan, max_connections, keepalive: None };
+    Server::bind(config).unwrap().start().unwrap()
+}
+
+/// A server as a program, with JSON output. Killed when dropped.
+pub(crate) struct Program {
+    child: Child,
+    records: Receiver<Record>,
+    pub(crate) address: SocketAddr,
+    pub(crate) listening: c1m_server::output::record::Listening,
+}
+
+/// The program under a limit of open files, listening on a port of the kernel's choice, not yet started.
+pub(crate) fn command(nofile: Option<u64>, arguments: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_c1m-server");
+    let mut command = match nofile {
+        Some(nofile) => {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {nofile} && exec \"$0\" \"$@\""), binary]);
+            shell
+        }
+        None => Command::new(binary),
+    };
+    command.args(["--listen", "127.0.0.1:0"]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Program {
+    pub(crate) fn start(nofile: Option<u64>, arguments: &[&str]) -> Self {
+        let mut child = command(nofile, arguments).arg("--json").spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let (sender, records) = channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines() {
+                let line = line.unwrap();
+                let record: Line<Record> = serde_json::from_str(&line).expect(&line);
+                assert_eq!(record.v, 1);
+                if sender.send(record.record).is_err() {
+                    break;
+                }
+            }
+        });
+        let Ok(Record::Listening(listening)) = records.recv_timeout(PATIENCE) else {
+            let mut text = String::new();
+            child.kill().unwrap();
+            child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            panic!("the server does not listen: {text}")
+        };
+        Self { child, records, address: listening.address.parse().unwrap(), listening }
+    }
+
+    /// The first record from now on for which `choose` has an answer.
+    pub(crate) fn wait_for<T>(&self, mut choose: impl FnMut(Record) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let record = self
+                .records
+                .recv_timeout(end.saturating_duration_since(Instant::now()))
+                .expect("the record does not come");
+            if let Some(chosen) = choose(record) {
+                return chosen;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, names: &[&str]) {
+        for name in names {
+            let pid = self.child.id().to_string();
+            assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the program's own end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// Ends it by SIGTERM, and returns its last record.
+    pub(crate) fn finish(mut self) -> Summary {
+        self.signal(&["TERM"]);
+        let summary = self.summary();
+        assert_eq!(self.wait().code(), Some(0));
+        summary
+    }
+
+    /// The last record; nothing comes behind it.
+    pub(crate) fn summary(&self) -> Summary {
+        let summary = self.wait_for(|record| match record {
+            Record::Summary(summary) => Some(summary),
+            _ => None,
+        });
+        assert!(self.records.recv_timeout(PATIENCE).is_err(), "a record behind the summary");
+        summary
+    }
+
+    /// User and system time so far, in clock ticks of 10 ms.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // man 5 proc: utime and stime are fields 14 and 15, and the first one here is field 3.
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    }
+
+    /// How often its threads went to sleep so far.
+    pub(crate) fn sleeps(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks
+            .map(|task| {
+                let text = std::fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+                let line = text.lines().find_map(|l| l.strip_prefix("voluntary_ctxt_switches:"));
+                line.unwrap().trim().parse::<u64>().unwrap()
+            })
+            .sum()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match child.try_wait().unwrap() {
+            Some(status) => return status,
+            None if Instant::now() > end => {
+                child.kill().unwrap();
+                panic!("the program does not end");
+            }
+            None => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
+/// Runs until `done`; fails when that takes too long.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < end, "{what}: this does not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A connection that ends by reset, so that the tests leave no TIME_WAIT behind.
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    stream
+}
+
+pub(crate) const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Reads exactly `expected`.
+#[track_caller]
+pub(crate) fn expect(stream: &mut TcpStream, expected: &str) {
+    let mut bytes = vec![0; expected.len()];
+    let result = stream.read_exact(&mut bytes);
+    assert!(result.is_ok(), "{result:?} instead of {expected:?}");
+    assert_eq!(String::from_utf8_lossy(&bytes), expected);
+}
+
+/// Asks for the open stream and gets it.
+#[track_caller]
+pub(crate) fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    expect(stream, STREAM_HEAD);
+}
+
+/// Asks once more on a connection whose stream is open.
+#[track_caller]
+pub(crate) fn ask_again(stream: &mut TcpStream) {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    expect(stream, "0\r\n\r\n");
+    expect(stream, STREAM_HEAD);
+}
+
+/// Whether nothing, not even an end, comes for a moment.
+pub(crate) fn is_silent(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let result = stream.read(&mut [0]);
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    matches!(result, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
+/// Everything until the peer's end of the stream.
+#[track_caller]
+pub(crate) fn read_all(stream: &mut TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let result = stream.read_to_end(&mut bytes);
+    assert!(result.is_ok(), "{result:?} after {:?}", String::from_utf8_lossy(&bytes));
+    String::from_utf8(bytes).unwrap()
+}
