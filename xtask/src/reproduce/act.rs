@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use c1m_server::{
     host::{guard::Change, netstat, slabinfo},
-    output::record::{Level, Online, Sockstat, Summary},
+    output::record::{Level, Online, Summary},
 };
 
 use super::{
@@ -35,8 +35,9 @@ pub(super) struct Play<'a> {
     pub(crate) facts: &'a Facts,
     pub(crate) host: &'a Host,
     pub(crate) connections: u64,
-    /// Before the first act.
-    pub(crate) quiet: Sockstat,
+    /// Before the first act. Memory is compared with this one: a later act begins with slabs that an earlier one left empty, and fills
+    /// them again.
+    pub(crate) quiet: Snapshot,
 }
 
 impl ActName {
@@ -104,10 +105,10 @@ fn settle(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
         stage.pause(SETTLE_STEP)?;
         let now = play.host.sockstat()?;
         let slab_now = play.host.memory()?.slab_bytes;
-        let is_quiet = now.alloc <= play.quiet.alloc + few
-            && now.tw <= play.quiet.tw + few
-            && now.orphan <= play.quiet.orphan + few
-            && now.tcp_mem_pages <= play.quiet.tcp_mem_pages.max(play.facts.reserve_pages)
+        let is_quiet = now.alloc <= play.quiet.sockstat.alloc + few
+            && now.tw <= play.quiet.sockstat.tw + few
+            && now.orphan <= play.quiet.sockstat.orphan + few
+            && now.tcp_mem_pages <= play.quiet.sockstat.tcp_mem_pages.max(play.facts.reserve_pages)
             && slab_now + SETTLE_BYTES >= slab_before;
         if is_quiet {
             return Ok(());
@@ -309,8 +310,11 @@ impl Measured<'_> {
 
     fn slab(&self) -> Option<Vec<SlabShare>> {
         let connections = self.play.connections;
-        let grown =
-            slabinfo::growth(self.before.slab.as_ref()?, self.held.slab.as_ref()?, connections / 2);
+        let grown = slabinfo::growth(
+            self.play.quiet.slab.as_ref()?,
+            self.held.slab.as_ref()?,
+            connections / 2,
+        );
         let share = |growth: slabinfo::Growth| SlabShare {
             cache: growth.cache,
             objects_per_connection: per_connection(growth.objects, connections),
@@ -320,7 +324,7 @@ impl Measured<'_> {
     }
 
     fn memory_bytes_per_connection(&self) -> f64 {
-        let before = expect::as_f64(self.before.memory.available_bytes);
+        let before = expect::as_f64(self.play.quiet.memory.available_bytes);
         let held = expect::as_f64(self.held.memory.available_bytes);
         rounded((before - held) / expect::as_f64(self.play.connections))
     }

@@ -21,7 +21,7 @@ use super::{
     build::{self, Programs},
     cli::{Args, Connections},
     expect,
-    measure::Host,
+    measure::{Host, Snapshot},
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
     progress::{self, grouped},
@@ -63,16 +63,11 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     if !changes.is_empty() {
         stage.request(&Request::Set { changes })?;
     }
+    let quiet = Snapshot::take(stage, &host)?;
     let acts = acts(
         args,
         stage,
-        &Play {
-            programs: &programs,
-            facts: &facts,
-            connections,
-            quiet: host.sockstat()?,
-            host: &host,
-        },
+        &Play { programs: &programs, facts: &facts, connections, quiet, host: &host },
     )?;
     let restored = restore(stage, &tree, &before)?;
     let run = Reproduction::new(
