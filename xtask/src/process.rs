@@ -3,7 +3,8 @@
 use std::{
     env,
     ffi::OsStr,
-    io,
+    fmt,
+    io::{self, Write as _},
     process::{Command, Stdio},
 };
 
@@ -90,6 +91,16 @@ pub(crate) fn run_as_is(what: &str, command: &mut Command) -> Result<()> {
 pub(crate) fn ask(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Prints one line of the result. Who closed standard output wants no more of it, which is no error.
+pub(crate) fn say(line: impl fmt::Display) -> Result<()> {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

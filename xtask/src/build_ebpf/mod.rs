@@ -25,7 +25,7 @@ use anyhow::{Context, Result};
 
 pub(crate) use self::toolchain::Install;
 use self::{compile::Built, manifest::Manifest, toolchain::Toolchain};
-use crate::{exit, place};
+use crate::{exit, place, process};
 
 /// Build the eBPF object and write it to c1m-ebpf/prebuilt, with its manifest
 ///
@@ -70,9 +70,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn write_prebuilt(built: Built) -> Result<()> {
     let manifest = Manifest::of(&place::ebpf(), &built.object, built.tools)?;
     manifest::write(&place::ebpf(), &built.object, &manifest)?;
-    println!("{} {} bytes", manifest::OBJECT, built.object.len());
+    process::say(format_args!("{} {} bytes", manifest::OBJECT, built.object.len()))?;
     for (program, instructions) in &manifest.instructions {
-        println!("{program} {instructions} instructions");
+        process::say(format_args!("{program} {instructions} instructions"))?;
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ fn write_prebuilt(built: Built) -> Result<()> {
 /// Fails when the committed object is not that of the sources: by hash without any toolchain, by disassembly with one.
 pub(crate) fn check(install: Install) -> Result<()> {
     let (manifest, committed) = manifest::verify(&place::ebpf())?;
-    println!("{}: hashes of sources and object are those of the manifest", manifest::OBJECT);
+    found("hashes of sources and object are those of the manifest")?;
     // The compiler of the manifest gives the same bytes; another one may have grounds to differ.
     let toolchain = match toolchain::find(install, Some(&manifest.tools.rustc)) {
         Ok(toolchain) => toolchain,
@@ -97,15 +97,10 @@ pub(crate) fn check(install: Install) -> Result<()> {
 fn rebuilt_is_the_same(toolchain: &Toolchain, manifest: &Manifest, committed: &[u8]) -> Result<()> {
     let built = compile::build(toolchain, false)?;
     if built.object == committed {
-        println!("{}: built anew, byte for byte the same", manifest::OBJECT);
-        return Ok(());
+        return found("built anew, byte for byte the same");
     }
     let Some(difference) = compare::difference(committed, &built.object)? else {
-        println!(
-            "{}: built anew, the same programs and data; only symbols or BTF differ",
-            manifest::OBJECT
-        );
-        return Ok(());
+        return found("built anew, the same programs and data; only symbols or BTF differ");
     };
     if built.tools == manifest.tools {
         return Err(exit::failed(format!(
@@ -114,12 +109,13 @@ fn rebuilt_is_the_same(toolchain: &Toolchain, manifest: &Manifest, committed: &[
             manifest::OBJECT
         )));
     }
-    println!(
-        "{}: built anew with other tools, which gives other code; the hashes decide\nin the manifest: {}\nhere: {}",
-        manifest::OBJECT,
-        manifest.tools,
-        built.tools
-    );
     eprintln!("(- committed, + built anew)\n{difference}");
-    Ok(())
+    found(&format!(
+        "built anew with other tools, which gives other code; the hashes decide\nin the manifest: {}\nhere: {}",
+        manifest.tools, built.tools
+    ))
+}
+
+fn found(what: &str) -> Result<()> {
+    process::say(format_args!("{}: {what}", manifest::OBJECT))
 }

@@ -36,26 +36,11 @@ pub(crate) fn find(install: Install, preferred: Option<&str>) -> Result<Toolchai
         return Ok(toolchain);
     }
     if install == Install::Missing {
-        if let Some(toolchain) = with_new_linker(&compilers)? {
+        // A mirror that does not answer is as good a reason to do without as none at all.
+        let installed = with_installed(&compilers)
+            .map_err(|error| exit::refused(format!("cannot install a toolchain: {error:#}")))?;
+        if let Some(toolchain) = installed {
             return Ok(toolchain);
-        }
-        if debian::can_install() {
-            debian::update();
-            if let Some(toolchain) = with_debian_llvm(&compilers)? {
-                return Ok(toolchain);
-            }
-            let packages = DEBIAN_COMPILER.map(str::to_owned);
-            if debian::offers(&packages) {
-                debian::install(&packages)?;
-                let (compilers, again) = usable();
-                passed_over = again;
-                if let Some(toolchain) = with_new_linker(&compilers)? {
-                    return Ok(toolchain);
-                }
-                if let Some(toolchain) = with_debian_llvm(&compilers)? {
-                    return Ok(toolchain);
-                }
-            }
         }
     }
     passed_over.extend(compilers.iter().map(|compiler| {
@@ -90,6 +75,30 @@ fn ready(compilers: &[Compiler]) -> Option<Toolchain> {
         let linker = linker::find(compiler.llvm_major)?;
         Some(Toolchain { compiler: compiler.clone(), linker })
     })
+}
+
+/// From what costs least: a linker for a compiler that is here, its LLVM too, and at last a compiler.
+fn with_installed(compilers: &[Compiler]) -> Result<Option<Toolchain>> {
+    if let Some(toolchain) = with_new_linker(compilers)? {
+        return Ok(Some(toolchain));
+    }
+    if !debian::can_install() {
+        return Ok(None);
+    }
+    debian::update();
+    if let Some(toolchain) = with_debian_llvm(compilers)? {
+        return Ok(Some(toolchain));
+    }
+    let packages = DEBIAN_COMPILER.map(str::to_owned);
+    if !debian::offers(&packages) {
+        return Ok(None);
+    }
+    debian::install(&packages)?;
+    let (compilers, _) = usable();
+    match with_new_linker(&compilers)? {
+        Some(toolchain) => Ok(Some(toolchain)),
+        None => with_debian_llvm(&compilers),
+    }
 }
 
 fn with_new_linker(compilers: &[Compiler]) -> Result<Option<Toolchain>> {
