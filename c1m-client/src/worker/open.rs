@@ -9,7 +9,7 @@ use std::{
 
 use c1m_server::sys::{
     epoll, errno,
-    socket::{bind, connect, reset_on_close, send, take_error},
+    socket::{bind, connect, reset_on_close, send, set_quick_ack, take_error},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -94,7 +94,7 @@ impl Worker {
             })?;
         let connected_us = self.now_us();
         // On loopback the handshake is over when `connect` comes back, whatever it says: sending finds out.
-        let sent = match send_whole(fd, self.opening(slot).request) {
+        let sent = match send_opening(fd, self.opening(slot).request) {
             Err(error) if !connected && is_early(&error) => false,
             // The refusal of the handshake comes out here as well.
             Err(error) => return Err(failed("connect", &error)),
@@ -128,6 +128,8 @@ impl Worker {
         // Several destinations share a source port; and a bucket of ports in which everybody reuses needs no search
         // (net/ipv4/inet_connection_sock.c, inet_csk_get_port, 6.18).
         socket.set_reuse_address(true).map_err(|error| failed("setsockopt", &error))?;
+        // The request follows at once, and the end of the handshake travels with it: one segment less of seven.
+        set_quick_ack(socket.as_raw_fd(), false).map_err(|error| failed("setsockopt", &error))?;
         bind(socket.as_raw_fd(), &tuple.source).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Refused::Taken("bind EADDRINUSE".into()),
             _ => failed("bind", &error),
@@ -148,7 +150,7 @@ impl Worker {
         let Some(fd) = self.table.fd(slot) else { return };
         let error = match take_error(fd) {
             Ok(None) if flags & (epoll::OUT | epoll::IN) != 0 => {
-                send_whole(fd, self.opening(slot).request).err()
+                send_opening(fd, self.opening(slot).request).err()
             }
             Ok(error) => error,
             Err(error) => Some(error),
@@ -215,6 +217,13 @@ impl Worker {
 /// The handshake is still under way.
 fn is_early(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTCONN | libc::EINPROGRESS))
+}
+
+/// Sends the first request, and with it the end of the handshake. What answers it is acknowledged at once again: until then the
+/// server's copy is charged to tcp_mem.
+fn send_opening(fd: RawFd, request: &[u8]) -> io::Result<()> {
+    send_whole(fd, request)?;
+    set_quick_ack(fd, true)
 }
 
 /// Sends a request in one go: it is far shorter than any send buffer, so half a request is an error.

@@ -84,9 +84,13 @@ pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
 }
 
-/// Acknowledges what arrives at once, until the kernel leaves that mode by itself (TCP_QUICKACK).
-pub fn quick_ack(fd: RawFd) -> io::Result<()> {
-    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, &1i32)
+/// Whether what arrives is acknowledged at once (TCP_QUICKACK), or may wait for data to travel with; the kernel goes on from
+/// there by itself (net/ipv4/tcp.c, `__tcp_sock_set_quickack`, 6.18).
+///
+/// Off before `connect` saves the segment that ends the handshake: it goes with the first request
+/// (net/ipv4/tcp_input.c, `tcp_rcv_synsent_state_process`).
+pub fn set_quick_ack(fd: RawFd, is_on: bool) -> io::Result<()> {
+    set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, &libc::c_int::from(is_on))
 }
 
 /// Memory of one socket (SO_MEMINFO), bytes but for `drops`. include/uapi/linux/sock_diag.h, since 4.12.
