@@ -15,6 +15,7 @@ use c1m_server::{
     },
     output::record::Sockstat,
 };
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::server::{PATIENCE, Skip};
 
@@ -86,14 +87,24 @@ pub(crate) fn eventually(patience: Duration, mut done: impl FnMut() -> bool) -> 
 }
 
 /// A connection whose end is a FIN.
+///
+/// Its source is bound before. A `connect` that has to choose a port passes over each one that any socket of the host is bound to,
+/// whatever its address (net/ipv4/inet_hashtables.c, __inet_hash_connect, 6.18): beside a load client none is left.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    stream
+    connect_from(SocketAddr::new(address.ip(), 0), address)
+}
+
+pub(crate) fn connect_from(source: SocketAddr, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
 }
 
 /// Ends it by reset: neither an orphan nor a TIME_WAIT is left.
 pub(crate) fn reset(stream: TcpStream) {
-    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
