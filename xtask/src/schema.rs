@@ -57,7 +57,86 @@ fn write_or_compare(path: &Path, text: &str, check: bool) -> anyhow::Result<()> 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// One line of each program, with records inside of records.
+    fn lines() -> [Value; 3] {
+        [
+            json!({
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "crossing", "limit": "tcp_mem", "level": "high",
+                "direction": "up", "limit_moved": false, "pages": 101, "limit_pages": 100, "tcp_mem": [50, 75, 100],
+                "connections": 42, "local": "127.0.0.1:8000", "remote": null, "pid": null, "comm": null, "cgroup": 1,
+                "netns": 2, "hook": "tp_btf/sock_exceed_buf_limit", "precision": "exact", "pressure_age_ms": 1.5,
+                "suppressed": 0
+            }),
+            json!({
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "plan", "target": "127.0.0.1:8000",
+                "connections": 2, "capacity": 64000, "sources": 1, "destinations": 1, "ports_per_source": 64000,
+                "workers": 1, "in_flight": 2, "pin": {
+                    "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
+                    "plan": [{ "pages": 2, "response_bytes": 7000, "connections": 2 }]
+                }
+            }),
+            json!({
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "reproduction", "kernel": "6.18.0", "cpus": 2,
+                "memory_bytes": 1, "connections": 16000, "acts": [], "ramp_s": 0.5,
+                "server_user_bytes_per_connection": null, "kernel_bytes_per_connection": 8000.5, "dropped": 0,
+                "restored": true, "elapsed_s": 9.0, "missed": ["x"]
+            }),
+        ]
+    }
+
+    /// Every way to spoil `value` in one place: a member gone, or of another type.
+    fn spoiled(value: &Value) -> Vec<Value> {
+        match value {
+            Value::Object(members) => {
+                let mut all = Vec::new();
+                for (name, member) in members {
+                    let mut without = members.clone();
+                    without.remove(name);
+                    all.push(without.into());
+                    for wrong in spoiled(member).into_iter().chain([json!([[]])]) {
+                        let mut with = members.clone();
+                        with.insert(name.clone(), wrong);
+                        all.push(with.into());
+                    }
+                }
+                all
+            }
+            Value::Array(items) => (0..items.len())
+                .flat_map(|at| {
+                    spoiled(&items[at]).into_iter().chain([json!(true)]).map(move |wrong| {
+                        let mut items = items.clone();
+                        items[at] = wrong;
+                        items.into()
+                    })
+                })
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_is_refused() {
+        for ((name, schema), line) in schemas().iter().zip(lines()) {
+            let schema = jsonschema::draft202012::new(schema.as_value()).unwrap();
+            let errors: Vec<_> = schema.iter_errors(&line).map(|e| e.to_string()).collect();
+            assert!(errors.is_empty(), "{name}: {errors:?}");
+            let mut wrong = spoiled(&line);
+            assert!(wrong.len() > 2 * line.as_object().unwrap().len(), "{name}");
+            let mut unheard_of = line.clone();
+            unheard_of["kind"] = json!("unheard_of");
+            // Another kind's record under this name.
+            let mut other = line.clone();
+            other["kind"] = json!("summary");
+            wrong.extend([unheard_of, other, json!({}), json!([line]), json!(null)]);
+            for wrong in wrong {
+                assert!(!schema.is_valid(&wrong), "{name} allows {wrong}");
+            }
+        }
+    }
 
     #[test]
     fn the_committed_schemas_are_those_of_the_types() {

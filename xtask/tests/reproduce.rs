@@ -2,6 +2,9 @@
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason.
 
+#[path = "../../c1m-server/tests/schema/mod.rs"]
+mod schema;
+
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
@@ -11,6 +14,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use schema::Schema;
 use serde_json::{Value, json};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
@@ -61,12 +65,14 @@ fn refusal(output: &Output) -> Option<Completion> {
 
 fn reproduction() -> Result<Completion, Failed> {
     let before = tcp_mem()?;
+    let schema = Schema::read("reproduce");
     for attempt in 1..=ATTEMPTS {
         let output = command().output()?;
         if let Some(ignored) = refusal(&output) {
             return Ok(ignored);
         }
         let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        stdout.lines().for_each(|line| schema.check(line));
         let said = format!("{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(tcp_mem()?, before, "{said}");
         let last = stdout.lines().last().ok_or_else(|| Failed::from(said.as_str()))?;

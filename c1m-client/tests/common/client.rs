@@ -11,6 +11,8 @@ use std::{
 use c1m_client::record::{ClientRecord, Plan, Ramped, Sample, Summary};
 use c1m_server::output::record::{Line, SCHEMA_VERSION};
 
+use super::schema::Schema;
+
 /// Far more than anything here takes, and an end all the same.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -18,6 +20,7 @@ pub(crate) struct Client {
     child: Child,
     lines: Receiver<String>,
     stderr: Option<JoinHandle<String>>,
+    schema: Schema,
 }
 
 impl Client {
@@ -49,7 +52,7 @@ impl Client {
             err.read_to_string(&mut text).unwrap();
             text
         });
-        Self { child, lines, stderr: Some(stderr) }
+        Self { child, lines, stderr: Some(stderr), schema: Schema::read("c1m-client") }
     }
 
     /// The next record that is no progress.
@@ -60,6 +63,7 @@ impl Client {
                 let stderr = self.stderr.take().map(|thread| thread.join().unwrap());
                 panic!("no record: {stderr:?}");
             };
+            self.schema.check(&line);
             let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
             assert_eq!(line.v, SCHEMA_VERSION);
             if !matches!(line.record, ClientRecord::Progress(_)) {

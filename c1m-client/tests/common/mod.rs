@@ -2,6 +2,8 @@
 
 pub(crate) mod client;
 pub(crate) mod diag;
+#[path = "../../../c1m-server/tests/schema/mod.rs"]
+mod schema;
 
 use std::{
     collections::{HashMap, HashSet},

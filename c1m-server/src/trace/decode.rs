@@ -122,6 +122,10 @@ pub fn decode(bytes: &[u8], clocks: Clocks) -> Option<Observation> {
 
 fn socket(record: &SocketRecord) -> Socket {
     let address = |bytes: &[u8; 16], port: u16| {
+        // Port 0 is no port: a socket that was disconnected has lost its peer's (net/ipv4/tcp.c, tcp_disconnect, 6.18).
+        if port == 0 {
+            return None;
+        }
         let ip = match i32::from(record.family) {
             libc::AF_INET => IpAddr::from(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
             // An IPv4 peer of an IPv6 socket is shown as what it is.
@@ -263,6 +267,15 @@ mod tests {
         let What::Usage(usage) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
         assert_eq!(usage.socket.local.as_deref(), Some("[::1]:8000"));
         assert_eq!(usage.socket.remote.as_deref(), Some("127.0.1.9:40000"));
+    }
+
+    #[test]
+    fn an_end_without_a_port_is_not_known() {
+        let mut event = event(EVENT_CROSSING, HOOK_SET_STATE);
+        event.socket.remote_port = 0;
+        let What::Usage(usage) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!(usage.socket.local.as_deref(), Some("127.0.0.1:8000"));
+        assert_eq!(usage.socket.remote, None);
     }
 
     #[test]

@@ -5,4 +5,6 @@ mod capacity;
 mod http;
 mod lifecycle;
 mod output;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod support;

@@ -14,6 +14,8 @@ use c1m_server::{
     sys::process::raise_nofile,
 };
 
+use crate::schema::Schema;
+
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,9 +71,11 @@ impl Program {
         let mut child = command(nofile, arguments).arg("--json").spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, records) = channel();
+        let schema = Schema::read("c1m-server");
         std::thread::spawn(move || {
             for line in stdout.lines() {
                 let line = line.unwrap();
+                schema.check(&line);
                 let record: Line<Record> = serde_json::from_str(&line).expect(&line);
                 assert_eq!(record.v, 1);
                 if sender.send(record.record).is_err() {

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::fake;
+use super::{fake, schema::Schema};
 
 pub(crate) const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 pub(crate) const TCP_MEM: &str = "287898 383867 575796";
@@ -32,7 +32,10 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
+    /// The last line of `--json`; all of them are held against the schema.
     pub(crate) fn last_json(&self) -> Value {
+        let schema = Schema::read("reproduce");
+        self.stdout.lines().for_each(|line| schema.check(line));
         let last = self.stdout.lines().last().unwrap_or_else(|| panic!("no output: {self:?}"));
         serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {last}"))
     }

@@ -1,0 +1,127 @@
+//! The number of connections, counted in the kernel, held against those that the test holds.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use c1m_server::output::record::Record;
+
+use crate::{
+    host::{connect, reset},
+    server::{PATIENCE, Server, Skip},
+};
+
+const QUICK: [&str; 2] = ["--interval", "20ms"];
+
+/// Connections of each way to end.
+const EACH: usize = 600;
+
+pub(crate) fn however_they_end() -> Result<(), Skip> {
+    let mut server = Server::start(&QUICK)?;
+    ends(&mut server, EACH);
+    Ok(())
+}
+
+pub(crate) fn over_ipv6() -> Result<(), Skip> {
+    if let Err(error) = TcpListener::bind("[::1]:0") {
+        return Err(Skip(format!("no IPv6 on loopback: {error}")));
+    }
+    let mut server = Server::start_on("[::1]:0", &QUICK)?;
+    ends(&mut server, EACH / 6);
+    Ok(())
+}
+
+pub(crate) fn two_servers() -> Result<(), Skip> {
+    let (mut one, mut other) = (Server::start(&QUICK)?, Server::start(&QUICK)?);
+    let to_one = open(&one, 200);
+    let to_other = open(&other, 300);
+    settle(&mut one, 200);
+    settle(&mut other, 300);
+    to_one.into_iter().for_each(reset);
+    settle(&mut one, 0);
+    settle(&mut other, 300);
+    // The hooks of the one go, those of the other stay.
+    assert_eq!(one.finish().dropped, Some(0));
+    to_other.into_iter().for_each(drop);
+    settle(&mut other, 0);
+    assert_eq!(other.finish().dropped, Some(0));
+    Ok(())
+}
+
+/// Opens five times `each`, and ends them in as many ways.
+fn ends(server: &mut Server, each: usize) {
+    let held = |ways: usize| (ways * each).try_into().unwrap();
+    let mut streams = open(server, 5 * each);
+    settle(server, held(5));
+    let mut some = || streams.split_off(streams.len() - each);
+
+    some().into_iter().for_each(reset);
+    settle(server, held(4));
+
+    some().into_iter().for_each(drop);
+    settle(server, held(3));
+
+    for mut stream in some() {
+        stream.write_all(b"no HTTP\r\n\r\n").unwrap();
+        assert!(to_the_end(&mut stream).starts_with("HTTP/1.1 400 "));
+    }
+    settle(server, held(2));
+
+    for mut stream in some() {
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(to_the_end(&mut stream), "");
+    }
+    settle(server, held(1));
+
+    // A whole exchange, then both ends at the same time.
+    for mut stream in some() {
+        stream.write_all(b"GET /bytes/3 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert!(to_the_end(&mut stream).starts_with("HTTP/1.1 200 "));
+    }
+    settle(server, 0);
+    let summary = server.finish();
+    assert_eq!((summary.held, summary.dropped), (0, Some(0)));
+}
+
+fn open(server: &Server, count: usize) -> Vec<TcpStream> {
+    (0..count).map(|_| connect(server.address)).collect()
+}
+
+fn to_the_end(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Waits until kernel and server both say `held`. A line comes only when the server's own number has changed since the last
+/// one, so one more connection asks for it.
+fn settle(server: &mut Server, held: u64) {
+    let end = Instant::now() + PATIENCE;
+    let mut last = None;
+    while Instant::now() < end {
+        let probe = connect(server.address);
+        let connections = connections_with(server, held + 1);
+        reset(probe);
+        // Else the next one could come before the server has looked, and would change nothing.
+        connections_with(server, held);
+        last = connections.or(last);
+        if connections == Some(held + 1) {
+            return;
+        }
+    }
+    panic!(
+        "with {held} and one more held, the kernel counts {last:?}: {:?}",
+        server.records.last()
+    );
+}
+
+/// What the kernel counts when the server holds `held`; `None` when it does not come to that.
+fn connections_with(server: &mut Server, held: u64) -> Option<u64> {
+    server.wait_for(Duration::from_secs(1), |record| match record {
+        Record::Online(online) if online.online == held => online.connections,
+        _ => None,
+    })
+}

@@ -1,0 +1,110 @@
+//! The host: its settings, changed through the guard alone, and connections to it.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use c1m_server::{
+    host::{
+        guard::{Change, Guard, GuardError, STATE_FOLDER},
+        netstat, sockstat,
+        sysctl::{Name, SysctlError, Tree},
+    },
+    output::record::Sockstat,
+};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::server::{PATIENCE, Skip};
+
+/// Somebody may be in the middle of a whole reproduction, which changes the same settings.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Settings of the host that are put back when this is dropped, and by the next run after a crash.
+pub(crate) struct Settings(Guard);
+
+impl Settings {
+    /// Waits until nobody else changes settings.
+    pub(crate) fn take() -> Result<Self, Skip> {
+        match Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE) {
+            Ok((guard, _)) => Ok(Self(guard)),
+            Err(error @ GuardError::Folder { .. }) => Err(Skip(error.to_string())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Skips the test where the host does not let them be changed.
+    pub(crate) fn set(&mut self, settings: &[(&str, String)]) -> Result<(), Skip> {
+        let change = |(name, value): &(&str, String)| Change {
+            name: Name::new(name).unwrap(),
+            value: value.clone(),
+        };
+        match self.0.set(&settings.iter().map(change).collect::<Vec<_>>()) {
+            Ok(()) => Ok(()),
+            // Absent in a network namespace of its own, read-only in a container.
+            Err(GuardError::Sysctl(
+                error @ (SysctlError::Read { .. } | SysctlError::Write { .. }),
+            )) => Err(Skip(error.to_string())),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    pub(crate) fn put_back(&mut self) {
+        for outcome in self.0.restore() {
+            assert!(outcome.is_back(), "{outcome}");
+        }
+    }
+}
+
+pub(crate) fn sockets() -> Sockstat {
+    sockstat::sockstat().unwrap()
+}
+
+/// One of the kernel's own counters of TcpExt.
+pub(crate) fn counter(name: &str) -> u64 {
+    netstat::tcp_ext().unwrap()[name]
+}
+
+/// CPUs that may each hold pages outside of the kernel's counter.
+pub(crate) fn cpus() -> u64 {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let is_cpu = |line: &&str| line.strip_prefix("cpu").is_some_and(|rest| !rest.starts_with(' '));
+    stat.lines().filter(is_cpu).count().try_into().unwrap()
+}
+
+/// Runs until `done`; `false` when that takes longer than `patience`.
+pub(crate) fn eventually(patience: Duration, mut done: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + patience;
+    while !done() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// A connection whose end is a FIN.
+///
+/// Its source is bound before. A `connect` that has to choose a port passes over each one that any socket of the host is bound to,
+/// whatever its address (net/ipv4/inet_hashtables.c, __inet_hash_connect, 6.18): beside a load client none is left.
+pub(crate) fn connect(address: SocketAddr) -> TcpStream {
+    connect_from(SocketAddr::new(address.ip(), 0), address)
+}
+
+pub(crate) fn connect_from(source: SocketAddr, address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&source.into()).unwrap();
+    socket.connect_timeout(&address.into(), PATIENCE).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
+}
+
+/// Ends it by reset: neither an orphan nor a TIME_WAIT is left.
+pub(crate) fn reset(stream: TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}

@@ -1,0 +1,297 @@
+//! Crossings of tcp_mem and what follows above high, held against the test's own sockets and the kernel's counters.
+
+use std::{
+    collections::BTreeMap,
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
+    thread,
+    time::Duration,
+};
+
+use c1m_server::{
+    output::record::{Crossing, Direction, Level, Precision, Record, Refusal, Refused, Summary},
+    sys::{process::page_bytes, socket::mem_info},
+};
+
+use crate::{
+    host::{Settings, connect, cpus, eventually, reset, sockets},
+    server::{PATIENCE, Server, Skip, needs_ebpf},
+};
+
+/// Two pages in a receive queue. In the sender's call more than one page and less than SOCK_MIN_SNDBUF: above high the kernel
+/// refuses it first (net/core/sock.c, __sk_mem_raise_allocated, 6.18).
+const REQUEST: &str = "GET /bytes/5000 HTTP/1.1\r\n\r\n";
+const INTERVAL: Duration = Duration::from_millis(50);
+/// Pages that a CPU may hold outside of the kernel's counter: net.core.mem_pcpu_rsv, less one.
+const RESERVE_PAGES: u64 = 255;
+/// Of the one connection that is being opened: its request and its response, at both ends.
+const IN_FLIGHT_PAGES: u64 = 16;
+/// Connections that ask once more, above high.
+const AGAIN: usize = 200;
+/// Of each limit and side; see docs/events.md.
+const FIRST_EVENTS: usize = 8;
+/// tcp_mem is the host's: another program that queues data moves the crossings, or loses data between two readings.
+const ATTEMPTS: usize = 3;
+const LEVELS: [Level; 3] = [Level::Low, Level::Pressure, Level::High];
+
+pub(crate) fn crossings_and_refusals() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let scale = cpus().max(2);
+    let limits = [512 * scale, 768 * scale, 1024 * scale];
+    let mut others = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let seen = Seen::watch(limits)?;
+        // These hold whatever others do.
+        check_crossings(&seen);
+        check_refusals(&seen);
+        check_summary(&seen);
+        let disturbed = [where_planned(&seen), as_counted(&seen)].into_iter().find_map(Result::err);
+        match disturbed {
+            None => return Ok(()),
+            Some(what) => others.push(what),
+        }
+    }
+    panic!("not once in {ATTEMPTS} attempts: {others:#?}");
+}
+
+/// One run: up past high, drops there, and down again.
+struct Seen {
+    limits: [u64; 3],
+    /// Usage before the first connection.
+    baseline_pages: u64,
+    /// `pages[n]`: of the first n connections, by their own SO_MEMINFO.
+    pages: Vec<u64>,
+    crossings: Vec<Crossing>,
+    refusals: Vec<Refusal>,
+    summary: Summary,
+    server: (u32, SocketAddr),
+}
+
+impl Seen {
+    fn watch(limits: [u64; 3]) -> Result<Self, Skip> {
+        let mut settings = Settings::take()?;
+        let reserve = RESERVE_PAGES * cpus();
+        let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
+        assert!(is_quiet, "another program queues data: {:?}", sockets());
+        let mut server = Server::start(&["--interval", &format!("{}ms", INTERVAL.as_millis())])?;
+        for hook in
+            ["inet_sock_set_state", "sock_exceed_buf_limit", "tcp_destroy_sock", "kfree_skb"]
+        {
+            server.needs(hook)?;
+        }
+        let [low, pressure, high] = limits;
+        settings.set(&[("net.ipv4.tcp_mem", format!("{low} {pressure} {high}"))])?;
+        // The server looks at usage under the new limits, so that what comes next is not for them alone.
+        thread::sleep(4 * INTERVAL);
+        let baseline_pages = sockets().tcp_mem_pages;
+        let count = usize::try_from((high + reserve + IN_FLIGHT_PAGES) / 2 + 30).unwrap();
+        let (mut streams, pages) = pin(server.address, count);
+        wait_for_crossing(&mut server, Level::High, Direction::Up);
+        drop_some(&mut server, &mut streams);
+        // A reset takes the peer's queues with it: nothing is sent again from here on.
+        streams.into_iter().for_each(reset);
+        wait_for_crossing(&mut server, Level::Low, Direction::Down);
+        settings.put_back();
+        thread::sleep(Duration::from_millis(200));
+        let summary = server.finish();
+        let of_server = (server.pid(), server.address);
+        let records = std::mem::take(&mut server.records);
+        let (mut crossings, mut refusals) = (Vec::new(), Vec::new());
+        for record in records {
+            match record {
+                Record::Crossing(crossing) => crossings.push(crossing),
+                Record::Refusal(refusal) => refusals.push(refusal),
+                _ => {}
+            }
+        }
+        Ok(Self { limits, baseline_pages, pages, crossings, refusals, summary, server: of_server })
+    }
+
+    fn refused(&self) -> &Refused {
+        self.summary.refused.as_ref().unwrap()
+    }
+
+    fn kernel(&self, name: &str) -> u64 {
+        self.refused().kernel[name]
+    }
+}
+
+/// Opens connections, each with an unread response, one after the other. With the pages of the first 0, 1, 2, … of them.
+fn pin(address: SocketAddr, count: usize) -> (Vec<TcpStream>, Vec<u64>) {
+    let page = page_bytes().unwrap();
+    let (mut streams, mut pages) = (Vec::new(), vec![0]);
+    for n in 0..count {
+        let mut stream = connect(address);
+        stream.write_all(REQUEST.as_bytes()).unwrap();
+        // Waits for the response, and leaves it where it is.
+        stream.peek(&mut [0]).unwrap();
+        let memory = mem_info(stream.as_raw_fd()).unwrap();
+        let bytes = u64::from(memory.rmem_alloc + memory.wmem_queued + memory.fwd_alloc);
+        pages.push(pages[n] + bytes.div_ceil(page));
+        streams.push(stream);
+    }
+    (streams, pages)
+}
+
+fn wait_for_crossing(server: &mut Server, level: Level, direction: Direction) {
+    let wanted = |record: &Record| match record {
+        Record::Crossing(crossing) => {
+            (crossing.level == level && crossing.direction == direction).then_some(())
+        }
+        _ => None,
+    };
+    let has_come = server.records.iter().any(|record| wanted(record).is_some())
+        || server.wait_for(PATIENCE, wanted).is_some();
+    assert!(
+        has_come,
+        "no crossing of {level:?} {direction:?}: {:?}, {:?}",
+        server.records,
+        sockets()
+    );
+}
+
+/// A second response finds a queue that is not empty, and usage above high: it is dropped.
+fn drop_some(server: &mut Server, streams: &mut [TcpStream]) {
+    for stream in streams.iter_mut().take(AGAIN) {
+        stream.write_all(REQUEST.as_bytes()).unwrap();
+    }
+    let dropped = server.wait_for(PATIENCE, |record| match record {
+        Record::Refused(refused) => refused.dropped_skb.filter(|dropped| *dropped >= AGAIN as u64),
+        _ => None,
+    });
+    assert!(dropped.is_some(), "no drops: {:?}", server.records.last());
+}
+
+/// Each crossing by itself, and their order.
+fn check_crossings(seen: &Seen) {
+    let Seen { limits, crossings, .. } = seen;
+    for crossing in crossings {
+        let limit = limits[crossing.level as usize];
+        assert_eq!((crossing.tcp_mem, crossing.limit_pages), (*limits, limit), "{crossing:?}");
+        assert_eq!(crossing.pages > limit, crossing.direction == Direction::Up, "{crossing:?}");
+        assert_eq!(crossing.limit, "tcp_mem");
+        let precision = match crossing.hook.as_str() {
+            "tp_btf/sock_exceed_buf_limit" => Precision::Exact,
+            "tp_btf/inet_sock_set_state" | "tp_btf/tcp_destroy_sock" => Precision::Connection,
+            "/proc/net/sockstat" => Precision::Interval,
+            other => panic!("crossing by {other}"),
+        };
+        assert_eq!(crossing.precision, precision, "{crossing:?}");
+        let is_in_a_call = crossing.socket.pid.is_some();
+        assert_eq!(is_in_a_call, crossing.socket.comm.is_some(), "{crossing:?}");
+        if crossing.precision != Precision::Exact {
+            assert!(!is_in_a_call, "{crossing:?}");
+        }
+        if crossing.precision != Precision::Interval {
+            assert!(crossing.socket.netns.is_some(), "{crossing:?}");
+        }
+    }
+    let firsts = LEVELS.map(|level| place(crossings, level, Direction::Up, false));
+    assert!(firsts.is_sorted() && firsts[0].is_some(), "{crossings:?}");
+    let lasts = LEVELS.map(|level| place(crossings, level, Direction::Down, true));
+    assert!(
+        lasts.iter().rev().is_sorted() && lasts[0] == Some(crossings.len() - 1),
+        "{crossings:?}"
+    );
+}
+
+fn place(crossings: &[Crossing], level: Level, direction: Direction, last: bool) -> Option<usize> {
+    let is_it = |it: &Crossing| it.level == level && it.direction == direction;
+    let place =
+        if last { crossings.iter().rposition(is_it) } else { crossings.iter().position(is_it) };
+    assert!(place.is_some(), "no crossing of {level:?} {direction:?}: {crossings:?}");
+    place
+}
+
+/// The first refusals of each limit and side, with their sockets and, for a sender's call, its process.
+fn check_refusals(seen: &Seen) {
+    let (pid, address) = seen.server;
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut by_server = 0;
+    for refusal in &seen.refusals {
+        *counts.entry((&refusal.limit, &refusal.side)).or_default() += 1;
+        assert_eq!(refusal.hook, "tp_btf/sock_exceed_buf_limit");
+        assert_eq!(refusal.tcp_mem, seen.limits);
+        assert_eq!(refusal.limit == "tcp_mem_high", refusal.pages > seen.limits[2], "{refusal:?}");
+        let socket = &refusal.socket;
+        let is = |end: &Option<String>| *end == Some(address.to_string());
+        if refusal.side == "receive" {
+            assert_eq!((socket.pid, &socket.comm), (None, &None), "{refusal:?}");
+        } else if is(&socket.local) {
+            by_server += 1;
+            assert_eq!(socket.pid, Some(pid), "{refusal:?}");
+            // The name is that of the thread.
+            assert!(socket.comm.as_ref().unwrap().starts_with("worker-"), "{refusal:?}");
+        } else if is(&socket.remote) {
+            assert_eq!(socket.pid, Some(std::process::id()), "{refusal:?}");
+        }
+    }
+    assert!(counts.values().all(|count| *count <= FIRST_EVENTS), "{counts:?}");
+    for side in ["send", "receive"] {
+        assert!(counts.contains_key(&("tcp_mem_high", side)), "{counts:?}");
+    }
+    assert!(by_server > 0, "{:?}", seen.refusals);
+}
+
+/// Totals: nothing lost, nobody left, and no fewer refusals than were reported one by one.
+fn check_summary(seen: &Seen) {
+    let Seen { summary, pages, .. } = seen;
+    let refused = seen.refused();
+    assert_eq!(summary.dropped, Some(0), "{summary:?}");
+    assert_eq!((summary.held, summary.accepted), (0, pages.len() as u64 - 1), "{summary:?}");
+    assert!(refused.high_receive >= refused.forced_first_skb, "{refused:?}");
+    assert!(refused.high_receive >= AGAIN as u64, "{refused:?}");
+    // Above high the sender of each second response was refused.
+    assert!(refused.high_send >= AGAIN as u64 / 2, "{refused:?}");
+    assert!(seen.kernel("TCPMemoryPressures") >= 1, "{refused:?}");
+}
+
+/// Pages and connections at each first crossing, held against what the test's own sockets hold.
+fn where_planned(seen: &Seen) -> Result<(), String> {
+    let slack = RESERVE_PAGES * cpus() + IN_FLIGHT_PAGES;
+    for level in LEVELS {
+        let up = place(&seen.crossings, level, Direction::Up, false);
+        let crossing = &seen.crossings[up.unwrap()];
+        let own = usize::try_from(crossing.connections).ok().and_then(|n| seen.pages.get(n));
+        let off = own.map(|own| crossing.pages.abs_diff(seen.baseline_pages + own));
+        if off.is_none_or(|off| off > slack) {
+            return Err(format!("{own:?} + {} pages, but {crossing:?}", seen.baseline_pages));
+        }
+        // Above high each allocation is refused, unless it is forced, as that of a FIN is: of such the test has none.
+        let address = Some(seen.server.1.to_string());
+        let is_ours = [&crossing.socket.local, &crossing.socket.remote].contains(&&address);
+        let is_exact = crossing.precision == Precision::Exact;
+        if crossing.limit_moved || level == Level::High && is_ours && !is_exact {
+            return Err(format!("not by an allocation: {crossing:?}"));
+        }
+    }
+    Ok(())
+}
+
+/// Counts of the kernel programs, held against the kernel's own.
+fn as_counted(seen: &Seen) -> Result<(), String> {
+    let refused = seen.refused();
+    let drops = seen.kernel("TCPRcvQDrop") + seen.kernel("TCPOFODrop");
+    if refused.dropped_skb != Some(drops) {
+        return Err(format!("drops differ: {refused:?}"));
+    }
+    // The kernel enters pressure once, until usage is below low again, however often it swings around the limit.
+    let (mut entries, mut is_under_pressure) = (0, false);
+    for crossing in &seen.crossings {
+        match (crossing.level, crossing.direction) {
+            (Level::Pressure, Direction::Up) if !is_under_pressure => {
+                (entries, is_under_pressure) = (entries + 1, true);
+            }
+            (Level::Low, Direction::Down) => is_under_pressure = false,
+            _ => {}
+        }
+    }
+    let (counted, suppressed) = (seen.kernel("TCPMemoryPressures"), seen.summary.suppressed);
+    if entries > counted || counted > entries + suppressed.unwrap_or(0) {
+        return Err(format!(
+            "{entries} entries into pressure, {suppressed:?} not told: {refused:?}"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Orphans that the kernel resets for their number, held against its own counter.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use c1m_server::output::record::{Aborted, Record, Refused};
+
+use crate::{
+    host::{Settings, connect, counter, eventually, reset, sockets},
+    server::{PATIENCE, Server, Skip, needs_ebpf},
+};
+
+const MAX_ORPHANS: usize = 50;
+const BEFORE: usize = 60;
+const AFTER: usize = 40;
+/// Of each cause; see docs/events.md.
+const FIRST_EVENTS: usize = 8;
+/// The setting is the host's, and so are orphans: those of other programs come and go between two readings.
+const ATTEMPTS: usize = 3;
+
+pub(crate) fn aborted_orphans() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let refused = attempt()?;
+        let too_many = refused.orphans_aborted_too_many.unwrap();
+        let sum = too_many + refused.orphans_aborted_out_of_memory.unwrap();
+        assert!(too_many > 0, "{refused:?}");
+        if sum == refused.kernel["TCPAbortOnMemory"] && sum >= AFTER as u64 {
+            return Ok(());
+        }
+        last = format!("{refused:?}");
+    }
+    panic!("not what the kernel counts: {last}");
+}
+
+fn attempt() -> Result<Refused, Skip> {
+    let mut settings = Settings::take()?;
+    let mut server = Server::start(&["--interval", "50ms"])?;
+    server.needs("tcp_send_reset")?;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut peers = Vec::new();
+    let mut open = |count: usize| -> Vec<TcpStream> {
+        let pair = |_| {
+            let closing = connect(address);
+            peers.push(listener.accept().unwrap().0);
+            closing
+        };
+        (0..count).map(pair).collect()
+    };
+    settings.set(&[
+        // Above 60 s an orphan in FIN_WAIT2 stays a whole socket: net/ipv4/tcp.c, __tcp_close, 6.18.
+        ("net.ipv4.tcp_fin_timeout", "120".into()),
+        ("net.ipv4.tcp_max_orphans", MAX_ORPHANS.to_string()),
+    ])?;
+    let before = counter("TCPAbortOnMemory");
+    let (first, last) = (open(BEFORE), open(AFTER));
+    drop(first);
+    // What the kernel compares is refreshed by a timer, each 100 ms at most: net/ipv4/tcp.c, tcp_orphan_update, 6.18.
+    let is_noticed = eventually(PATIENCE, || {
+        drop(open(1));
+        counter("TCPAbortOnMemory") > before
+    });
+    assert!(is_noticed, "{} orphans are not too many", sockets().orphan);
+    drop(last);
+    peers.into_iter().for_each(reset);
+    settings.put_back();
+
+    let summary = server.finish();
+    check_events(&server, address);
+    assert_eq!(summary.dropped, Some(0));
+    Ok(summary.refused.unwrap())
+}
+
+/// The first ones are reported, each with its socket; in a close or a timer the current process is an accident.
+fn check_events(server: &Server, address: SocketAddr) {
+    let of_number: Vec<&Aborted> = server
+        .records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Aborted(aborted) if aborted.limit == "too_many_orphans" => Some(aborted),
+            _ => None,
+        })
+        .collect();
+    assert!((1..=FIRST_EVENTS).contains(&of_number.len()), "{of_number:?}");
+    let remote = Some(address.to_string());
+    assert!(of_number.iter().any(|aborted| aborted.socket.remote == remote), "{of_number:?}");
+    for aborted in of_number {
+        assert_eq!((aborted.socket.pid, &aborted.socket.comm), (None, &None));
+        assert_eq!(aborted.hook, "tp_btf/tcp_send_reset");
+        assert!(aborted.socket.local.is_some() && aborted.socket.netns.is_some(), "{aborted:?}");
+    }
+}

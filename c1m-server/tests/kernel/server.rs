@@ -1,0 +1,214 @@
+//! c1m-server with `--trace --json`, as a program, and the records that it prints.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::SocketAddr,
+    process::{Child, Command, Output, Stdio},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use c1m_server::output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
+
+use crate::schema::Schema;
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_c1m-server");
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
+
+/// What this host does not give, and why.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl Skip {
+    /// The refusal in `output` when it is one of the host's. A server that fails by itself is not a reason to skip.
+    fn of(code: Option<i32>, stderr: &str) -> Option<Self> {
+        let host = ["--trace needs ", "EPERM", "Operation not permitted"];
+        (code == Some(3) && host.iter().any(|part| stderr.contains(part)))
+            .then(|| Self(stderr.trim().into()))
+    }
+}
+
+/// A running server. Killed when dropped.
+pub(crate) struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+    hooks: Vec<Hook>,
+    pub(crate) address: SocketAddr,
+    /// Everything that was taken so far but `hooks` and `listening`.
+    pub(crate) records: Vec<Record>,
+}
+
+impl Server {
+    /// Starts it on a port of the kernel's choice.
+    pub(crate) fn start(arguments: &[&str]) -> Result<Self, Skip> {
+        Self::start_on("127.0.0.1:0", arguments)
+    }
+
+    pub(crate) fn start_on(listen: &str, arguments: &[&str]) -> Result<Self, Skip> {
+        let mut child = Command::new(BINARY)
+            .args(["--trace", "--json", "--listen", listen])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            // Ends with the pipe, or with the test.
+            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
+        });
+        let mut err = child.stderr.take().unwrap();
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut server = Self {
+            child,
+            lines,
+            stderr: Some(stderr),
+            hooks: Vec::new(),
+            address: SocketAddr::from(([0; 4], 0)),
+            records: Vec::new(),
+        };
+        match server.next(PATIENCE) {
+            Some(Record::Hooks(hooks)) => server.hooks = hooks.hooks,
+            Some(other) => panic!("no hooks, but {other:?}"),
+            None => return Err(server.refusal()),
+        }
+        match server.next(PATIENCE) {
+            Some(Record::Listening(listening)) => {
+                server.address = listening.address.parse().unwrap();
+                assert_eq!(listening.pid, server.pid());
+            }
+            other => panic!("it does not listen, but says {other:?}: {}", server.end().1),
+        }
+        server.records.clear();
+        Ok(server)
+    }
+
+    fn refusal(&mut self) -> Skip {
+        let (code, stderr) = self.end();
+        Skip::of(code, &stderr).unwrap_or_else(|| panic!("exit {code:?}: {stderr}"))
+    }
+
+    /// Skips the test unless this hook is attached. One that the verifier refuses is a failure of ours.
+    pub(crate) fn needs(&self, name: &str) -> Result<(), Skip> {
+        let hook = self.hooks.iter().find(|hook| hook.hook == format!("tp_btf/{name}"));
+        let hook = hook.unwrap_or_else(|| panic!("no {name} among {:?}", self.hooks));
+        match &hook.reason {
+            None => Ok(()),
+            Some(reason) => {
+                assert!(!reason.contains("verifier"), "{name}: {reason}");
+                Err(Skip(format!("{name}: {reason}")))
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next record, held against the schema. `None`: nothing came in time, or nothing comes any more.
+    fn next(&mut self, patience: Duration) -> Option<Record> {
+        let line = self.lines.recv_timeout(patience).ok()?;
+        Some(self.take(&line))
+    }
+
+    fn take(&mut self, line: &str) -> Record {
+        SCHEMA.check(line);
+        let parsed: Line<Record> =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert_eq!(parsed.v, SCHEMA_VERSION);
+        self.records.push(parsed.record.clone());
+        parsed.record
+    }
+
+    /// The first record from now on for which `choose` has an answer; `None` when it does not come within `patience`.
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        patience: Duration,
+        mut choose: impl FnMut(&Record) -> Option<T>,
+    ) -> Option<T> {
+        let end = Instant::now() + patience;
+        loop {
+            let record = self.next(end.saturating_duration_since(Instant::now()))?;
+            if let Some(chosen) = choose(&record) {
+                return Some(chosen);
+            }
+        }
+    }
+
+    /// Ends it by SIGTERM, and returns its last record.
+    pub(crate) fn finish(&mut self) -> Summary {
+        let kill = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
+        assert!(kill.success());
+        let summary = self.wait_for(PATIENCE, |record| match record {
+            Record::Summary(summary) => Some(summary.clone()),
+            _ => None,
+        });
+        let behind = self.lines.recv_timeout(PATIENCE);
+        assert_eq!(behind, Err(RecvTimeoutError::Disconnected), "behind the summary");
+        let (code, stderr) = self.end();
+        assert_eq!(code, Some(0), "{stderr}");
+        summary.unwrap_or_else(|| panic!("no summary: {stderr}"))
+    }
+
+    /// Waits for its end: exit code and what it wrote to standard error.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let end = Instant::now() + PATIENCE;
+        let code = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status.code(),
+                None if Instant::now() > end => {
+                    self.child.kill().unwrap();
+                    break None;
+                }
+                None => std::thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        (code, self.stderr.take().map(|thread| thread.join().unwrap()).unwrap_or_default())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Of a test that failed nothing stays behind. One that has ended is not an error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Skips the test where eBPF can't be loaded, before it waits for anything.
+pub(crate) fn needs_ebpf() -> Result<(), Skip> {
+    static REFUSAL: LazyLock<Option<String>> = LazyLock::new(|| match Server::start(&[]) {
+        Ok(mut server) => {
+            server.finish();
+            None
+        }
+        Err(Skip(reason)) => Some(reason),
+    });
+    REFUSAL.clone().map_or(Ok(()), |reason| Err(Skip(reason)))
+}
+
+/// Runs the binary to its end: what it said before it listened.
+pub(crate) fn run(command: &mut Command) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    child.wait_with_output().unwrap()
+}
