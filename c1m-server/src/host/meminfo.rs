@@ -19,6 +19,9 @@ pub struct Meminfo {
     pub total_bytes: u64,
     /// What can be had without swapping, by the kernel's own estimate.
     pub available_bytes: u64,
+    /// Neither free nor page cache: what programs and the kernel hold. Not the rest of `available_bytes`, which takes half of the
+    /// sockets' inodes and dentries for reclaimable though nobody can reclaim one that is open.
+    pub used_bytes: u64,
     /// Of all slab caches together.
     pub slab_bytes: u64,
 }
@@ -37,9 +40,12 @@ pub fn parse(text: &str) -> Result<Meminfo, MeminfoError> {
             .and_then(|kib| kib.checked_mul(1024))
             .ok_or(MeminfoError::Field(name))
     };
+    let total_bytes = bytes("MemTotal")?;
+    let unused = [bytes("MemFree")?, bytes("Buffers")?, bytes("Cached")?];
     Ok(Meminfo {
-        total_bytes: bytes("MemTotal")?,
+        total_bytes,
         available_bytes: bytes("MemAvailable")?,
+        used_bytes: unused.iter().fold(total_bytes, |used, bytes| used.saturating_sub(*bytes)),
         slab_bytes: bytes("Slab")?,
     })
 }
@@ -89,23 +95,29 @@ mod tests {
 
     #[test]
     fn kib_become_bytes() {
-        let memory = parse("MemTotal: 8 kB\nMemAvailable:   4 kB\nSlab:\t1 kB\n").unwrap();
+        let memory = parse(
+            "MemTotal: 8 kB\nMemFree: 2 kB\nMemAvailable:   4 kB\nBuffers: 1 kB\nCached: 1 kB\nSlab:\t1 kB\n",
+        )
+        .unwrap();
         assert_eq!(
-            (memory.total_bytes, memory.available_bytes, memory.slab_bytes),
-            (8192, 4096, 1024)
+            (memory.total_bytes, memory.available_bytes, memory.used_bytes, memory.slab_bytes),
+            (8192, 4096, 4096, 1024)
         );
     }
 
     #[test]
     fn broken_text_is_refused() {
+        let rest = "MemFree: 1 kB\nBuffers: 0 kB\nCached: 0 kB\nSlab: 1 kB\n";
+        let whole = |total: &str| format!("{total}\nMemAvailable: 4 kB\n{rest}");
+        assert!(parse(&whole("MemTotal: 8 kB")).is_ok());
         for text in [
-            "",
-            "MemTotal: 8 kB\nSlab: 1 kB",
-            "MemTotal: 8\nMemAvailable: 4 kB\nSlab: 1 kB",
-            "MemTotal: -8 kB\nMemAvailable: 4 kB\nSlab: 1 kB",
-            "MemTotal: 18446744073709551615 kB\nMemAvailable: 4 kB\nSlab: 1 kB",
+            String::new(),
+            format!("MemTotal: 8 kB\n{rest}"),
+            whole("MemTotal: 8"),
+            whole("MemTotal: -8 kB"),
+            whole("MemTotal: 18446744073709551615 kB"),
         ] {
-            assert!(parse(text).is_err(), "{text:?}");
+            assert!(parse(&text).is_err(), "{text:?}");
         }
     }
 

@@ -324,9 +324,9 @@ impl Measured<'_> {
     }
 
     fn memory_bytes_per_connection(&self) -> f64 {
-        let before = expect::as_f64(self.play.quiet.memory.available_bytes);
-        let held = expect::as_f64(self.held.memory.available_bytes);
-        rounded((before - held) / expect::as_f64(self.play.connections))
+        let before = expect::as_f64(self.play.quiet.memory.used_bytes);
+        let held = expect::as_f64(self.held.memory.used_bytes);
+        rounded((held - before) / expect::as_f64(self.play.connections))
     }
 }
 

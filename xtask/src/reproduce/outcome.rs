@@ -69,7 +69,7 @@ pub(crate) struct Act {
     pub(crate) slab: Option<Vec<SlabShare>>,
     /// Sum of `slab`.
     pub(crate) kernel_bytes_per_connection: Option<f64>,
-    /// By how much MemAvailable fell, by connection: everything, both ends and both programs.
+    /// By how much used memory grew since before the first act, by connection: everything, both ends and both programs.
     pub(crate) memory_bytes_per_connection: f64,
     /// PSS of the server by connection, its own baseline and tracing included.
     pub(crate) server_user_bytes_per_connection: Option<f64>,

@@ -160,9 +160,13 @@ fn consequences(act: &Act) -> String {
 
 /// The kernel's own counters that speak of memory and of windows.
 fn counters(act: &Act) -> String {
+    // The server's own reading, which is of the same time as what its hooks counted.
     let told: Vec<String> = act
-        .kernel
+        .refused
+        .as_ref()
+        .map_or(&act.kernel, |refused| &refused.kernel)
         .iter()
+        .filter(|(_, count)| **count > 0)
         .filter(|(name, _)| {
             ["Memory", "ZeroWindow", "RcvQDrop", "Prune"].iter().any(|part| name.contains(part))
         })

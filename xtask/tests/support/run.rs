@@ -59,7 +59,10 @@ impl Stand {
         for (name, value) in [
             ("../net/sockstat", "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1 alloc 1 mem 275\n"),
             ("../net/netstat", "TcpExt: TCPMemoryPressures\nTcpExt: 1\n"),
-            ("../meminfo", "MemTotal: 25000000 kB\nMemAvailable: 24000000 kB\nSlab: 100000 kB\n"),
+            (
+                "../meminfo",
+                "MemTotal: 25000000 kB\nMemFree: 24000000 kB\nMemAvailable: 24000000 kB\nBuffers: 0 kB\nCached: 0 kB\nSlab: 100000 kB\n",
+            ),
             ("../stat", "cpu  1 2\ncpu0 1 2\ncpu1 1 2\nintr 5\n"),
             ("kernel/osrelease", "6.18.0\n"),
             ("fs/file-nr", "900\t0\t9223372036854775807\n"),
