@@ -98,12 +98,23 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
         IpAddr::V4(_) => Ipv4Addr::new(127, 0, 0, 2 + NEXT.fetch_add(1, Relaxed) % 128).into(),
         IpAddr::V6(_) => address.ip(),
     };
-    connect_from(SocketAddr::new(source, 0), address)
+    loop {
+        let socket = bound(SocketAddr::new(source, 0));
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        // A client whose own port is the number that is watched is a case of its own.
+        if port != address.port() {
+            return connected(socket, address);
+        }
+    }
 }
 
-pub(crate) fn connect_from(source: SocketAddr, address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+fn bound(source: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
     socket.bind(&source.into()).unwrap();
+    socket
+}
+
+fn connected(socket: Socket, address: SocketAddr) -> TcpStream {
     socket.connect_timeout(&address.into(), PATIENCE).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
