@@ -2,8 +2,9 @@
 
 use std::{
     fs,
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::Path,
+    sync::atomic::{AtomicU8, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -89,15 +90,31 @@ pub(crate) fn eventually(patience: Duration, mut done: impl FnMut() -> bool) -> 
 /// A connection whose end is a FIN.
 ///
 /// Its source is bound before. A `connect` that has to choose a port passes over each one that any socket of the host is bound to,
-/// whatever its address (net/ipv4/inet_hashtables.c, __inet_hash_connect, 6.18): beside a load client none is left.
+/// whatever its address (net/ipv4/inet_hashtables.c, __inet_hash_connect, 6.18): beside a load client none is left. Over IPv4 the
+/// source addresses take turns, so that the TIME_WAIT of earlier runs do not make the search for a port long.
 pub(crate) fn connect(address: SocketAddr) -> TcpStream {
-    connect_from(SocketAddr::new(address.ip(), 0), address)
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let source = match address.ip() {
+        IpAddr::V4(_) => Ipv4Addr::new(127, 0, 0, 2 + NEXT.fetch_add(1, Relaxed) % 128).into(),
+        IpAddr::V6(_) => address.ip(),
+    };
+    loop {
+        let socket = bound(SocketAddr::new(source, 0));
+        let port = socket.local_addr().unwrap().as_socket().unwrap().port();
+        // A client whose own port is the number that is watched is a case of its own.
+        if port != address.port() {
+            return connected(socket, address);
+        }
+    }
 }
 
-pub(crate) fn connect_from(source: SocketAddr, address: SocketAddr) -> TcpStream {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_reuse_address(true).unwrap();
+fn bound(source: SocketAddr) -> Socket {
+    let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
     socket.bind(&source.into()).unwrap();
+    socket
+}
+
+fn connected(socket: Socket, address: SocketAddr) -> TcpStream {
     socket.connect_timeout(&address.into(), PATIENCE).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
