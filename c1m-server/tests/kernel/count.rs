@@ -43,10 +43,10 @@ pub(crate) fn two_servers() -> Result<(), Skip> {
     settle(&mut one, 0);
     settle(&mut other, 300);
     // The hooks of the one go, those of the other stay.
-    assert_eq!(one.finish().dropped, Some(0));
+    assert_eq!(one.finish().dropped, Some(0), "of the one");
     to_other.into_iter().for_each(drop);
     settle(&mut other, 0);
-    assert_eq!(other.finish().dropped, Some(0));
+    assert_eq!(other.finish().dropped, Some(0), "of the other");
     Ok(())
 }
 
@@ -83,7 +83,7 @@ fn ends(server: &mut Server, each: usize) {
     }
     settle(server, 0);
     let summary = server.finish();
-    assert_eq!((summary.held, summary.dropped), (0, Some(0)));
+    assert_eq!((summary.held, summary.dropped), (0, Some(0)), "{summary:?}");
 }
 
 fn open(server: &Server, count: usize) -> Vec<TcpStream> {

@@ -212,7 +212,7 @@ fn check_refusals(seen: &Seen) {
     for refusal in &seen.refusals {
         *counts.entry((&refusal.limit, &refusal.side)).or_default() += 1;
         assert_eq!(refusal.hook, "tp_btf/sock_exceed_buf_limit");
-        assert_eq!(refusal.tcp_mem, seen.limits);
+        assert_eq!(refusal.tcp_mem, seen.limits, "{refusal:?}");
         assert_eq!(refusal.limit == "tcp_mem_high", refusal.pages > seen.limits[2], "{refusal:?}");
         let socket = &refusal.socket;
         let is = |end: &Option<String>| *end == Some(address.to_string());

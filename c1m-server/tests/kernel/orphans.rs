@@ -68,7 +68,7 @@ fn attempt() -> Result<Refused, Skip> {
 
     let summary = server.finish();
     check_events(&server, address);
-    assert_eq!(summary.dropped, Some(0));
+    assert_eq!(summary.dropped, Some(0), "{summary:?}");
     Ok(summary.refused.unwrap())
 }
 
@@ -86,7 +86,7 @@ fn check_events(server: &Server, address: SocketAddr) {
     let remote = Some(address.to_string());
     assert!(of_number.iter().any(|aborted| aborted.socket.remote == remote), "{of_number:?}");
     for aborted in of_number {
-        assert_eq!((aborted.socket.pid, &aborted.socket.comm), (None, &None));
+        assert_eq!((aborted.socket.pid, &aborted.socket.comm), (None, &None), "{aborted:?}");
         assert_eq!(aborted.hook, "tp_btf/tcp_send_reset");
         assert!(aborted.socket.local.is_some() && aborted.socket.netns.is_some(), "{aborted:?}");
     }

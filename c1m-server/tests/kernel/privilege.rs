@@ -22,7 +22,8 @@ pub(crate) fn no_thread_keeps_a_capability() -> Result<(), Skip> {
         assert_eq!(field(status, "NoNewPrivs"), "1", "{name}");
     }
     // What tracing needs at the end works without them.
-    assert_eq!(server.finish().dropped, Some(0));
+    let summary = server.finish();
+    assert_eq!(summary.dropped, Some(0), "{summary:?}");
     Ok(())
 }
 
