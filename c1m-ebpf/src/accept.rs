@@ -24,17 +24,25 @@ const LISTEN: i32 = 10;
 pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
     let is_born = old == SYN_RECV && new != CLOSE;
-    let is_gone = new == CLOSE && old != SYN_RECV && old != SYN_SENT && old != LISTEN && old != CLOSE;
+    let is_gone =
+        new == CLOSE && old != SYN_RECV && old != SYN_SENT && old != LISTEN && old != CLOSE;
     // Most changes are neither, and most sockets of a host are not ours: tell both before anything is loaded.
     if !is_born && !is_gone {
         return 0;
     }
     // SAFETY: argument 0 is a struct sock.
     let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
-    if sock.0.is_null() || !sock.is_tcp() || !sock.is_watched(if is_born { sock.port() } else { sock.last_port() }) {
+    if sock.0.is_null()
+        || !sock.is_tcp()
+        || !sock.is_watched(if is_born { sock.port() } else { sock.last_port() })
+    {
         return 0;
     }
     if is_gone {
+        // A client may well have the watched port as its own, on another address. It was not counted when it connected.
+        if !sock.is_accepted() {
+            return 0;
+        }
         event::add_connections(-1);
         return 0;
     }

@@ -1,8 +1,8 @@
 //! Filling events and counters. The only place that writes to the maps.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_ns,
-    bpf_probe_read_kernel_buf,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_jiffies64,
+    bpf_ktime_get_ns, bpf_probe_read_kernel_buf,
 };
 use c1m_ebpf::{ABSENT, Counters, Event, FIRST_EVENTS, Shared, SocketRecord};
 
@@ -117,7 +117,8 @@ pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) 
     copy_bytes(sk.address(remote), &mut record.remote, bytes);
     record.netns = sock.netns();
     if offset!(sock_cgroup) != ABSENT {
-        record.cgroup = sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
+        record.cgroup =
+            sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
     }
     if context == Context::Process {
         record.pid = (bpf_get_current_pid_tgid() >> 32) as u32;

@@ -93,6 +93,13 @@ impl Sock {
         u32::from(port) == config!(watch_port) && self.netns() == config!(watch_netns)
     }
 
+    /// Did a listener give birth to it? A connection is a copy of its listener (net/core/sock.c, `sk_clone_lock`), and that has a length
+    /// of its accept queue; a socket that connects never had one.
+    #[inline(always)]
+    pub(crate) fn is_accepted(self) -> bool {
+        self.0.load::<u32>(offset!(sock_max_ack_backlog)) != 0
+    }
+
     /// Local port, host byte order; 0 once the socket gave it back, which is before its state says CLOSE.
     #[inline(always)]
     pub(crate) fn port(self) -> u16 {

@@ -33,6 +33,8 @@ pub struct Layout {
     /// sk_backlog.rmem_alloc: truesize of the receive queue, in bytes
     pub sock_rmem_alloc: u32,
     pub sock_wmem_queued: u32,
+    /// sk_max_ack_backlog: a listener's, which the connections that it accepts have from it
+    pub sock_max_ack_backlog: u32,
     /// sk_cgrp_data.cgroup; [`ABSENT`] without CONFIG_SOCK_CGROUP_DATA, or where it is not a pointer (before 5.15)
     pub sock_cgroup: u32,
     /// struct inet_sock, which begins with a struct sock
@@ -65,6 +67,7 @@ impl Layout {
         sock_protocol: ABSENT,
         sock_rmem_alloc: ABSENT,
         sock_wmem_queued: ABSENT,
+        sock_max_ack_backlog: ABSENT,
         sock_cgroup: ABSENT,
         inet_sport: ABSENT,
         proto_memory_allocated: ABSENT,
@@ -132,8 +135,14 @@ pub const HOOK_RESET: u32 = 4;
 pub const HOOK_OOM: u32 = 5;
 
 /// Tracepoint of each program; the program has the same name in the object.
-pub const HOOK_NAMES: [&str; 6] =
-    ["inet_sock_set_state", "sock_exceed_buf_limit", "tcp_destroy_sock", "kfree_skb", "tcp_send_reset", "mark_victim"];
+pub const HOOK_NAMES: [&str; 6] = [
+    "inet_sock_set_state",
+    "sock_exceed_buf_limit",
+    "tcp_destroy_sock",
+    "kfree_skb",
+    "tcp_send_reset",
+    "mark_victim",
+];
 
 /// What refused an allocation; index into [`Counters::refused`] together with the side.
 pub const REFUSED_HIGH: u32 = 0;
@@ -245,7 +254,9 @@ macro_rules! plain {
             #[must_use]
             pub fn words(&self) -> &[$word] {
                 // SAFETY: repr(C), made of integers of at most this size, and without implicit padding.
-                unsafe { core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), Self::WORDS) }
+                unsafe {
+                    core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), Self::WORDS)
+                }
             }
 
             /// The record made of these words.

@@ -2,7 +2,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "the BPF target has no fetch_add in core::sync, but it has the instruction")]
+#![expect(
+    internal_features,
+    reason = "the BPF target has no fetch_add in core::sync, but it has the instruction"
+)]
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,

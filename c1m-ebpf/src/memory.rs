@@ -2,8 +2,9 @@
 
 use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use c1m_ebpf::{
-    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED, REASON_ARGUMENT, REFUSED_FAIR_SHARE, REFUSED_HIGH,
-    REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND, zone,
+    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED,
+    REASON_ARGUMENT, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND,
+    zone,
 };
 
 use crate::{
@@ -30,7 +31,15 @@ pub(crate) fn observe(sock: Sock, proto: Proto, pages: u64, hook: u32, context: 
 /// Usage is in another zone. Reaching a zone for the first time is always reported; besides that a fixed number a second, and
 /// the rest is counted: usage that swings around a limit must not flood.
 #[inline(always)]
-fn crossed(sock: Sock, proto: Proto, pages: u64, tcp_mem: [u64; 3], now: u64, hook: u32, context: Context) {
+fn crossed(
+    sock: Sock,
+    proto: Proto,
+    pages: u64,
+    tcp_mem: [u64; 3],
+    now: u64,
+    hook: u32,
+    context: Context,
+) {
     let Some(shared) = event::shared() else { return };
     // SAFETY: no precondition.
     let time = unsafe { bpf_ktime_get_ns() };

@@ -1,6 +1,9 @@
 //! The OOM killer.
 
-use aya_ebpf::{helpers::bpf_probe_read_kernel_str_bytes, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_probe_read_kernel_str_bytes, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
 use c1m_ebpf::{EVENT_OOM_KILL, HOOK_OOM};
 
 use crate::{

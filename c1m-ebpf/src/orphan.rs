@@ -1,7 +1,9 @@
 //! Orphans that the kernel reset for memory.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
-use c1m_ebpf::{ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_RESET, REASON_ARGUMENT};
+use c1m_ebpf::{
+    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_RESET, REASON_ARGUMENT,
+};
 
 use crate::{
     event::{self, Context},
@@ -28,10 +30,16 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
     }
     let proto = sock.proto();
     let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
-    let is_out_of_memory = sock.send_queue_bytes() > config!(min_sndbuf_bytes) && pages > tcp_mem[2];
+    let is_out_of_memory =
+        sock.send_queue_bytes() > config!(min_sndbuf_bytes) && pages > tcp_mem[2];
     let limit = if is_out_of_memory { ABORTED_OUT_OF_MEMORY } else { ABORTED_TOO_MANY };
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&ctx, "tcp_send_reset for memory: {} pages allocated, limit {}", pages, limit);
+    aya_log_ebpf::debug!(
+        &ctx,
+        "tcp_send_reset for memory: {} pages allocated, limit {}",
+        pages,
+        limit
+    );
     if let Some(counters) = event::counters() {
         counters.aborted[limit as usize] += 1;
     }

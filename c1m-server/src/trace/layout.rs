@@ -29,6 +29,7 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
         sock_protocol: member("sock", "sk_protocol")?,
         sock_rmem_alloc: member("sock", "sk_backlog.rmem_alloc")?,
         sock_wmem_queued: member("sock", "sk_wmem_queued")?,
+        sock_max_ack_backlog: member("sock", "sk_max_ack_backlog")?,
         sock_cgroup: cgroup,
         inet_sport: member("inet_sock", "inet_sport")?,
         proto_memory_allocated: member("proto", "memory_allocated")?,
@@ -103,7 +104,7 @@ mod tests {
             (layout.sock_net, layout.sock_rmem_alloc, layout.sock_wmem_queued),
             (48, 192, 376)
         );
-        assert_eq!(layout.sock_protocol, 532);
+        assert_eq!((layout.sock_protocol, layout.sock_max_ack_backlog), (532, 604));
         assert_eq!(
             (layout.proto_memory_allocated, layout.proto_memory_pressure, layout.proto_sysctl_mem),
             (256, 280, 288)

@@ -2,14 +2,14 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
 
 use c1m_server::output::record::Record;
 
 use crate::{
-    host::{connect, reset},
+    host::{bound, connect, connected, reset},
     server::{PATIENCE, Server, Skip},
 };
 
@@ -47,6 +47,26 @@ pub(crate) fn two_servers() -> Result<(), Skip> {
     to_other.into_iter().for_each(drop);
     settle(&mut other, 0);
     assert_eq!(other.finish().dropped, Some(0), "of the other");
+    Ok(())
+}
+
+/// A client's own port can be the number that is watched: it is no connection of the server's.
+pub(crate) fn clients_on_the_port() -> Result<(), Skip> {
+    let mut server = Server::start(&QUICK)?;
+    let held = open(&server, 10);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for end in [reset, drop] {
+        let source = SocketAddr::from(([127, 0, 0, 2], server.address.port()));
+        let stream = connected(bound(source), listener.local_addr().unwrap());
+        let peer = listener.accept().unwrap().0;
+        settle(&mut server, 10);
+        end(stream);
+        reset(peer);
+        settle(&mut server, 10);
+    }
+    held.into_iter().for_each(reset);
+    settle(&mut server, 0);
+    assert_eq!(server.finish().dropped, Some(0));
     Ok(())
 }
 

@@ -101,20 +101,20 @@ pub(crate) fn connect(address: SocketAddr) -> TcpStream {
     loop {
         let socket = bound(SocketAddr::new(source, 0));
         let port = socket.local_addr().unwrap().as_socket().unwrap().port();
-        // A client whose own port is the number that is watched is a case of its own.
+        // A client whose own port is the number that is watched is a case of its own: `a_client_on_the_watched_port_is_not_counted`.
         if port != address.port() {
             return connected(socket, address);
         }
     }
 }
 
-fn bound(source: SocketAddr) -> Socket {
+pub(crate) fn bound(source: SocketAddr) -> Socket {
     let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).unwrap();
     socket.bind(&source.into()).unwrap();
     socket
 }
 
-fn connected(socket: Socket, address: SocketAddr) -> TcpStream {
+pub(crate) fn connected(socket: Socket, address: SocketAddr) -> TcpStream {
     socket.connect_timeout(&address.into(), PATIENCE).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket.set_write_timeout(Some(PATIENCE)).unwrap();

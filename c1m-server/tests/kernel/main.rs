@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         test("no_thread_keeps_a_capability", privilege::no_thread_keeps_a_capability),
         test("connections_are_counted_however_they_end", count::however_they_end),
         test("connections_are_counted_over_ipv6", count::over_ipv6),
+        test("a_client_on_the_watched_port_is_not_counted", count::clients_on_the_port),
         test("two_servers_count_each_its_own", count::two_servers),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
