@@ -113,10 +113,7 @@ impl Connections {
         if let Err(error) = self.epoll.add(fd, READ, token(fd)) {
             self.error(ErrorName::Epoll(errno::of(&error)));
             self.close(fd);
-            return;
         }
-        // Most clients' first request is there by now: answered here, it costs no event.
-        self.ready(fd);
     }
 
     /// Something happened on `fd`.
