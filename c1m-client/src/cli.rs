@@ -13,6 +13,7 @@ use crate::{source::SourceRange, target::Target};
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///
 /// Each connection sends one request and waits for the answer. Then it is idle, or leaves the answer unread, or keeps asking.
+/// With --idle it does not even ask.
 #[derive(Debug, Clone, Parser)]
 #[command(
     version,
@@ -46,7 +47,7 @@ pub struct Cli {
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     pub workers: Workers,
 
-    /// Connections that one worker opens at the same time: sent for and not answered yet
+    /// Connections that one worker opens at the same time: sent for and not answered yet, or not established with --idle
     #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub in_flight: u32,
 
@@ -57,6 +58,10 @@ pub struct Cli {
     /// What each connection asks for first
     #[arg(long, value_name = "PATH", default_value = "/", value_parser = request_path)]
     pub request: String,
+
+    /// Ask for nothing: a connection is its handshake, and then idle
+    #[arg(long, conflicts_with_all = ["request", "unread", "pin"])]
+    pub idle: bool,
 
     /// Leave the answer unread, in the kernel's receive queue
     #[arg(long)]
@@ -161,6 +166,9 @@ mod tests {
             "--heartbeat 1s --pin 1K",
             "--pin 1K --request /x",
             "--in-flight 0",
+            "--idle --unread",
+            "--idle --pin 1K",
+            "--idle --request /x",
         ] {
             assert!(parse(flags).is_err(), "{flags} was taken");
         }

@@ -45,7 +45,8 @@ pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
         Some(bytes) => Some(measure(cli, &plan, bytes)?),
         None => None,
     };
-    let workload = Workload::new(&cli.request, cli.unread, pin, &cli.connect.first);
+    let path = (!cli.idle).then_some(cli.request.as_str());
+    let workload = Workload::new(path, cli.unread, pin, &cli.connect.first);
     Ok(Shared {
         plan,
         crew,

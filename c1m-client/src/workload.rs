@@ -16,7 +16,8 @@ pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
 /// What a connection does first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Opening<'a> {
-    pub request: &'a [u8],
+    /// `None`: it is idle from the start.
+    pub request: Option<&'a [u8]>,
     /// Leave the answer in the kernel's receive queue.
     pub unread: bool,
     /// Pages of tcp_mem that the answer is planned to hold.
@@ -26,7 +27,7 @@ pub struct Opening<'a> {
 /// The requests of a run. They are the same for all connections but for the pages to pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workload {
-    plain: Vec<u8>,
+    plain: Option<Vec<u8>>,
     unread: bool,
     /// The plan, and a request for each of its steps.
     pin: Option<(PinPlan, Vec<Vec<u8>>)>,
@@ -34,9 +35,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// `path` is asked for by every connection, unless `pin` gives it something to leave unread.
+    /// `path`, if there is one, is asked for by every connection, unless `pin` gives it something to leave unread.
     #[must_use]
-    pub fn new(path: &str, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
+    pub fn new(path: Option<&str>, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
         let pin = pin.map(|plan| {
             let path = |body_bytes| format!("/bytes/{body_bytes}");
             let requests =
@@ -44,7 +45,7 @@ impl Workload {
             (plan, requests)
         });
         let check = request(&format!("/bytes/{CHECK_BYTES}"), host);
-        Self { plain: request(path, host), unread, pin, check }
+        Self { plain: path.map(|path| request(path, host)), unread, pin, check }
     }
 
     #[must_use]
@@ -55,11 +56,11 @@ impl Workload {
     /// What connection `index` does first. Pages are spread by the index, so that any run of connections has its share.
     #[must_use]
     pub fn opening(&self, index: u64) -> Opening<'_> {
-        let plain = Opening { request: &self.plain, unread: self.unread, pages: 0 };
+        let plain = Opening { request: self.plain.as_deref(), unread: self.unread, pages: 0 };
         let Some((plan, requests)) = &self.pin else { return plain };
         let pages = plan.pages.of(index);
         match plan.steps.iter().position(|step| step.pages == pages && pages > 0) {
-            Some(step) => Opening { request: &requests[step], unread: true, pages },
+            Some(step) => Opening { request: Some(&requests[step]), unread: true, pages },
             // Nothing to pin: an idle connection like any other.
             None => Opening { unread: false, ..plain },
         }
@@ -112,17 +113,25 @@ mod tests {
             steps: vec![step(0, 0, 6), step(1, 1500, 2)],
             planned_pages: 2,
         };
-        let workload = Workload::new("/", true, Some(plan), &host());
+        let workload = Workload::new(Some("/"), true, Some(plan), &host());
         let pinning: Vec<u64> = (0..8).filter(|i| workload.opening(*i).unread).collect();
         assert_eq!(pinning, [1, 5]);
         assert!(
             workload
                 .opening(1)
                 .request
+                .unwrap()
                 .starts_with(b"GET /bytes/1500 HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
         );
-        assert!(workload.opening(0).request.starts_with(b"GET / HTTP/1.1\r\n"));
+        assert!(workload.opening(0).request.unwrap().starts_with(b"GET / HTTP/1.1\r\n"));
         assert_eq!((workload.opening(0).pages, workload.opening(1).pages), (0, 1));
+    }
+
+    #[test]
+    fn an_idle_connection_asks_for_nothing_until_it_is_sampled() {
+        let workload = Workload::new(None, false, None, &host());
+        assert_eq!(workload.opening(3), Opening { request: None, unread: false, pages: 0 });
+        assert!(workload.check().starts_with(b"GET /bytes/64 HTTP/1.1\r\n"));
     }
 
     proptest! {

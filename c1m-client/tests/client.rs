@@ -65,6 +65,40 @@ fn five_thousand_connections_from_several_sources_and_tables() {
 }
 
 #[test]
+fn idle_connections_ask_for_nothing_until_they_are_sampled() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let flags =
+        format!("--connect {} --connections 500 --idle --sample 50 --quiet", server.address);
+    let mut client = Client::start(&flags);
+    client.plan();
+    let ramped = client.ramped();
+    assert_eq!((ramped.established, ramped.answered, ramped.failed), (500, 0, 0));
+    assert_eq!((ramped.connect_us.count, ramped.first_byte_us.count), (500, 0));
+    let sample = client.sample();
+    assert_eq!((sample.asked, sample.answered), (50, 50));
+    client.signal(&["TERM"]);
+    let summary = client.summary();
+    // Only the sample was answered, and that is not a first answer.
+    assert_eq!((summary.held_at_end, summary.answered), (500, 0));
+    assert!(summary.errors.is_empty(), "{:?}", summary.errors);
+}
+
+#[test]
+fn idle_connections_that_are_refused_are_told() {
+    // Bound and not listening: every handshake is refused.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let mut client =
+        Client::start(&format!("--connect {address} --connections 20 --idle --quiet --hold 1s"));
+    client.plan();
+    let ramped = client.ramped();
+    assert_eq!((ramped.established, ramped.failed), (0, 20));
+    let summary = client.summary();
+    assert_eq!(summary.errors.get("connect ECONNREFUSED"), Some(&20), "{:?}", summary.errors);
+}
+
+#[test]
 fn ports_that_are_taken_are_stepped_over_while_there_are_spare_ones() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let source = own_source();

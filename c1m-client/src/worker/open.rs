@@ -84,7 +84,8 @@ impl Worker {
         let Some(tuple) = self.shared.plan.tuple(index) else {
             return Err(Refused::Taken("no such 4-tuple".into()));
         };
-        let socket = self.bound(&tuple)?;
+        let request = self.opening(slot).request;
+        let socket = self.bound(&tuple, request.is_some())?;
         let fd = socket.as_raw_fd();
         let started_us = self.now_us();
         let connected =
@@ -94,26 +95,28 @@ impl Worker {
             })?;
         let connected_us = self.now_us();
         // On loopback the handshake is over when `connect` comes back, whatever it says: sending finds out.
-        let sent = match send_opening(fd, self.opening(slot).request) {
-            Err(error) if !connected && is_early(&error) => false,
+        let established = match request.map(|request| send_opening(fd, request)) {
+            // With nothing to send, epoll tells it without a call of its own: many at a time.
+            None => connected,
+            Some(Err(error)) if !connected && is_early(&error) => false,
             // The refusal of the handshake comes out here as well.
-            Err(error) => return Err(failed("connect", &error)),
-            Ok(()) => true,
+            Some(Err(error)) => return Err(failed("connect", &error)),
+            Some(Ok(())) => true,
         };
-        let interest = if sent { HELD } else { HELD | epoll::OUT };
+        let interest = if established { HELD } else { HELD | epoll::OUT };
         self.epoll.add(fd, interest, slot as u64).map_err(|error| failed("epoll", &error))?;
         self.table.put(slot, socket);
         self.in_flight += 1;
         self.pending.push(slot);
         self.table.enter(slot, Stage::Connecting, started_us);
-        if sent {
+        if established {
             self.established(slot, connected_us);
         }
         Ok(())
     }
 
-    /// A socket with the tuple's source, ready to connect.
-    fn bound(&self, tuple: &Tuple) -> Result<OwnedFd, Refused> {
+    /// A socket with the tuple's source, ready to connect, and to ask for something at once.
+    fn bound(&self, tuple: &Tuple, asks: bool) -> Result<OwnedFd, Refused> {
         if tuple.source == tuple.destination {
             // It would connect to itself.
             return Err(Refused::Taken("source is the destination".into()));
@@ -128,8 +131,11 @@ impl Worker {
         // Several destinations share a source port; and a bucket of ports in which everybody reuses needs no search
         // (net/ipv4/inet_connection_sock.c, inet_csk_get_port, 6.18).
         socket.set_reuse_address(true).map_err(|error| failed("setsockopt", &error))?;
-        // The request follows at once, and the end of the handshake travels with it: one segment less of seven.
-        set_quick_ack(socket.as_raw_fd(), false).map_err(|error| failed("setsockopt", &error))?;
+        if asks {
+            // The request follows at once, and the end of the handshake travels with it: one segment less of eight.
+            set_quick_ack(socket.as_raw_fd(), false)
+                .map_err(|error| failed("setsockopt", &error))?;
+        }
         bind(socket.as_raw_fd(), &tuple.source).map_err(|error| match error.raw_os_error() {
             Some(libc::EADDRINUSE) => Refused::Taken("bind EADDRINUSE".into()),
             _ => failed("bind", &error),
@@ -137,10 +143,15 @@ impl Worker {
         Ok(socket.into())
     }
 
-    /// The handshake ended at `now_us`, and the request is sent.
+    /// The handshake ended at `now_us`, and the request is sent, if there is one.
     fn established(&mut self, slot: usize, now_us: u64) {
         self.tally.connect.record(self.table.age_us(slot, now_us));
-        self.table.enter(slot, Stage::Waiting, now_us);
+        if self.opening(slot).request.is_some() {
+            self.table.enter(slot, Stage::Waiting, now_us);
+        } else {
+            self.table.set_stage(slot, Stage::Between);
+            self.in_flight -= 1;
+        }
         self.counters().established.fetch_add(1, Relaxed);
         self.counters().held.fetch_add(1, Relaxed);
     }
@@ -148,17 +159,21 @@ impl Worker {
     /// The handshake has come to an end, well or not.
     pub(super) fn on_connect(&mut self, slot: usize, flags: u32) {
         let Some(fd) = self.table.fd(slot) else { return };
-        let error = match take_error(fd) {
-            Ok(None) if flags & (epoll::OUT | epoll::IN) != 0 => {
-                send_opening(fd, self.opening(slot).request).err()
-            }
-            Ok(error) => error,
-            Err(error) => Some(error),
+        let is_over = flags & (epoll::OUT | epoll::IN) != 0;
+        // An error comes with its own flag (net/ipv4/tcp.c, tcp_poll, 6.18).
+        let error = match flags & epoll::ERROR {
+            0 => Ok(None),
+            _ => take_error(fd),
+        };
+        let error = match (error, self.opening(slot).request) {
+            (Ok(None), Some(request)) if is_over => send_opening(fd, request).err(),
+            (Ok(error), _) => error,
+            (Err(error), _) => Some(error),
         };
         match error {
             Some(error) if is_early(&error) => {}
             Some(error) => self.fail(slot, &format!("connect {}", errno::of(&error))),
-            None if flags & (epoll::OUT | epoll::IN) != 0 => {
+            None if is_over => {
                 self.established(slot, self.now_us());
                 if flags & !(epoll::OUT) != 0 {
                     self.on_event(slot, flags);

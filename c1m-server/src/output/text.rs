@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::record::*;
+use super::{
+    diagnosis::{limits_lines, verdict_lines},
+    record::*,
+};
 
 /// The lines of one record, without time stamps.
 pub(super) fn lines(record: &Record) -> Vec<String> {
@@ -25,6 +28,8 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
             vec![format!("oom kill  pid={} comm={}  hook={}", kill.pid, kill.comm, kill.hook)]
         }
         Record::Warning(warning) => vec![format!("warning  {}: {}", warning.name, warning.text)],
+        Record::Limits(limits) => limits_lines(limits),
+        Record::Verdict(verdict) => verdict_lines(verdict),
         Record::Summary(summary) => summary_lines(summary),
     }
 }

@@ -142,6 +142,8 @@ fn start(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<(), End> {
     let mut client = vec!["--json", "--connect", &address, "--connections", &connections];
     if name.is_pinned() {
         client.extend(["--pin", scale::PIN, "--unread"]);
+    } else {
+        client.push("--idle");
     }
     // It ends when it is told to.
     client.extend(["--sample", &sample, "--hold", "1h"]);

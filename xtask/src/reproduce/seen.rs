@@ -60,9 +60,12 @@ impl Seen {
                 return false;
             }
             Record::Summary(summary) => self.server_summary = Some(summary),
-            Record::Refusal(_) | Record::Aborted(_) | Record::OomKill(_) | Record::Warning(_) => {
-                return false;
-            }
+            Record::Refusal(_)
+            | Record::Aborted(_)
+            | Record::OomKill(_)
+            | Record::Warning(_)
+            | Record::Limits(_)
+            | Record::Verdict(_) => return false,
         }
         true
     }
