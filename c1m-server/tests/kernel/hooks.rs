@@ -4,7 +4,7 @@ use std::{net::TcpListener, process::Command};
 
 use c1m_server::output::record::{Line, Record};
 
-use crate::server::{BINARY, Server, Skip, check, needs_ebpf, run};
+use crate::server::{Server, Skip, binary, check, needs_ebpf, run};
 
 /// It attaches as a real run does, and ends without a look at the port.
 pub(crate) fn dry_run() -> Result<(), Skip> {
@@ -12,7 +12,7 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
     let arguments = ["--trace", "--dry-run", "--listen", &address];
-    let output = run(Command::new(BINARY).args(arguments).arg("--json"));
+    let output = run(Command::new(binary()).args(arguments).arg("--json"));
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     let line: Line<Record> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
@@ -23,7 +23,7 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
         assert_eq!(hook, server.hook(&hook.signal));
     }
     // For people: one line for each, with all that is said of it.
-    let output = run(Command::new(BINARY).args(arguments));
+    let output = run(Command::new(binary()).args(arguments));
     let text = String::from_utf8(output.stdout).unwrap();
     for hook in &said.hooks {
         let line = text.lines().find(|line| line.contains(&format!("hook  {}:", hook.signal)));
