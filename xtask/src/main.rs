@@ -7,6 +7,7 @@ mod build_ebpf;
 mod debian;
 mod exit;
 mod guest;
+mod hooks;
 mod place;
 mod process;
 mod reproduce;
@@ -30,6 +31,7 @@ enum Cli {
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
     Guest(guest::Args),
+    Hooks(hooks::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
         Cli::Guest(args) => exit::code(guest::run(&args)),
+        Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),
