@@ -12,6 +12,7 @@ use crate::{
     build_ebpf::{self, Install},
     exit,
     guest::{
+        kernel::Kernel,
         kernel_tests::{self, Counts},
         machine, programs,
     },
@@ -67,6 +68,11 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let arguments = ["build", "--release", "-p", "c1m-server", "-p", "c1m-client"];
         process::run("release build", &mut cargo(&arguments))
     })?;
+    // Before the tests: some of them boot a guest.
+    let kernels = match args.no_guests {
+        true => Vec::new(),
+        false => step("kernels for guests", || kernels(!args.no_install))?,
+    };
     // Static, so that the same programs run here and in guests.
     let built =
         step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
@@ -75,7 +81,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
     if args.no_guests {
         summary.push("guests: none, as told".into());
     } else {
-        summary.extend(step("tests in guests", || guests(&built, !args.no_install))?);
+        summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
     }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
@@ -103,13 +109,11 @@ fn tests(command: &mut Command) -> Result<Counts> {
     Err(exit::step(code, format!("cargo test ended with {status}: {counts}")))
 }
 
-fn guests(built: &programs::Built, install: bool) -> Result<Vec<String>> {
-    let all = || {
-        machine::provide(install)?;
-        kernel_tests::run(&kernel_tests::kernels(install)?, built)
-    };
-    all().map_err(|error| match exit::code_of(&error) {
-        3 => exit::refused(format!("{error:#}; or test without them: --no-guests")),
+/// All that is booted later, and what it is booted by.
+fn kernels(install: bool) -> Result<Vec<Kernel>> {
+    let kernels = machine::provide(install).and_then(|()| kernel_tests::kernels(install));
+    kernels.map_err(|error| match exit::code_of(&error) {
+        3 => exit::refused(format!("{error:#}; or test without guests: --no-guests")),
         _ => error,
     })
 }
