@@ -68,23 +68,27 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let arguments = ["build", "--release", "-p", "c1m-server", "-p", "c1m-client"];
         process::run("release build", &mut cargo(&arguments))
     })?;
-    // Before the tests: some of them boot a guest.
-    let kernels = match args.no_guests {
-        true => Vec::new(),
-        false => step("kernels for guests", || kernels(!args.no_install))?,
+    let summary = if args.no_guests {
+        let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
+        vec![format!("here: {here}"), "guests: none, as told".into()]
+    } else {
+        everywhere(!args.no_install)?
     };
+    let install = if args.no_install { Install::Nothing } else { Install::Missing };
+    step("build-ebpf --check", || build_ebpf::check(install))?;
+    Ok(summary)
+}
+
+/// Tests on the running kernel and in guests. What was tested where, in words.
+fn everywhere(install: bool) -> Result<Vec<String>> {
+    // Before the tests: some of them boot a guest.
+    let kernels = step("kernels for guests", || kernels(install))?;
     // Static, so that the same programs run here and in guests.
     let built =
         step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
     let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
     let mut summary = vec![format!("here: {here}")];
-    if args.no_guests {
-        summary.push("guests: none, as told".into());
-    } else {
-        summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
-    }
-    let install = if args.no_install { Install::Nothing } else { Install::Missing };
-    step("build-ebpf --check", || build_ebpf::check(install))?;
+    summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
     Ok(summary)
 }
 

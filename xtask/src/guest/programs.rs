@@ -49,7 +49,9 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Built> {
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        return Err(exit::failed("the static build failed: cargo says why above"));
+        return Err(exit::failed(
+            "the static build failed: cargo says why above (it needs the C library as an archive, libc.a; Debian has it in libc6-dev)",
+        ));
     }
     Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
