@@ -9,8 +9,13 @@ use c1m_ebpf::{
 
 use crate::{
     host::{netstat, sockstat, sysctl},
-    limits::crossing::{Crossings, Usage},
-    output::record::{Crossing, Hooks, Precision, Record, Refused, Socket},
+    limits::{
+        crossing::{Crossings, Usage},
+        evidence::{Evidence, OomVictim},
+    },
+    output::record::{
+        Crossing, Direction, Hooks, Level, OomKill, Precision, Record, Refused, Socket, Tier,
+    },
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
@@ -50,7 +55,12 @@ pub(super) struct Tracing {
     /// TcpExt at the start; `None` where it can't be read.
     kernel_at_start: Option<netstat::TcpExt>,
     last_refused: Refused,
+    /// The first ones.
+    oom_kills: Vec<OomVictim>,
 }
+
+/// More OOM kills than this name no other limit.
+const OOM_KILLS_MAX: usize = 64;
 
 impl Tracing {
     /// Attaches. Needs a tokio runtime, and fails before anything else is touched.
@@ -65,6 +75,7 @@ impl Tracing {
             suppressed: 0,
             kernel_at_start,
             last_refused: Refused::default(),
+            oom_kills: Vec::new(),
         };
         tracing.last_refused = tracing.refused();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
@@ -133,13 +144,49 @@ impl Tracing {
         refused(&self.tracer.counters(), is_attached(HOOK_DROP), is_attached(HOOK_RESET), kernel)
     }
 
+    /// What the hooks have counted, for the verdict.
+    pub(super) fn evidence(&self) -> Evidence {
+        let refused = self.refused();
+        Evidence {
+            tier: Some(Tier::Tracepoints),
+            refused_high_send: refused.high_send,
+            refused_high_receive: refused.high_receive,
+            refused_fair_share_send: refused.fair_share_send,
+            refused_fair_share_receive: refused.fair_share_receive,
+            refused_memcg_send: refused.memcg_send,
+            refused_memcg_receive: refused.memcg_receive,
+            orphans_too_many: refused.orphans_aborted_too_many,
+            orphans_out_of_memory: refused.orphans_aborted_out_of_memory,
+            oom_kills: self.oom_kills.clone(),
+            ..Evidence::default()
+        }
+    }
+
+    /// How often usage was seen to come above pressure and high, and where it is now.
+    pub(super) fn add_crossings(&self, seen: &mut Evidence) {
+        let ups = |level| Some(self.crossings.count(level, Direction::Up));
+        (seen.crossed_pressure, seen.crossed_high) = (ups(Level::Pressure), ups(Level::High));
+        seen.past_pressure = Some(self.crossings.is_past(Level::Pressure));
+        seen.past_high = Some(self.crossings.is_past(Level::High));
+    }
+
+    fn note_oom_kill(&mut self, kill: &OomKill) {
+        if self.oom_kills.len() < OOM_KILLS_MAX {
+            let (pid, comm) = (kill.pid, kill.comm.clone());
+            self.oom_kills.push(OomVictim { pid, comm, in_cgroup: None });
+        }
+    }
+
     fn records(&mut self, observation: Observation) -> Vec<Timed> {
         let Observation { time, ktime_ns, what } = observation;
         let record = match what {
             What::Usage(seen) => return self.crossed(time, ktime_ns, &seen),
             What::Refusal(refusal) => Record::Refusal(refusal),
             What::Aborted(aborted) => Record::Aborted(aborted),
-            What::OomKill(kill) => Record::OomKill(kill),
+            What::OomKill(kill) => {
+                self.note_oom_kill(&kill);
+                Record::OomKill(kill)
+            }
         };
         vec![(time, record)]
     }
