@@ -200,6 +200,7 @@ fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
     let memory = meminfo::read().ok();
     let cgroup = cgroup::own();
     let descriptors = layout.descriptors(connections);
+    let queues = listeners::queues().ok().flatten();
     let backlog = settings.somaxconn.unwrap_or(u64::MAX).min(layout.plan.backlog.into());
     Readings {
         at,
@@ -216,7 +217,8 @@ fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
         descriptors_max: descriptors.map(|(_, most)| most),
         nr_open: settings.nr_open,
         file_nr: files::file_nr().ok(),
-        accept_queue: listeners::fullest().ok().flatten().map(|queue| (queue.queued, queue.most)),
+        accept_queue: queues.map(|queues| (queues.fullest.queued, queues.fullest.most)),
+        longest_backlog: queues.map(|queues| queues.longest),
         backlog: Some(backlog),
         max_syn_backlog: settings.tcp_max_syn_backlog,
         syncookies: settings.tcp_syncookies,

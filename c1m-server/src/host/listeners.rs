@@ -33,19 +33,30 @@ pub struct Queue {
     pub most: u64,
 }
 
-/// The queue that is nearest to being full. `None`: nobody listens.
+/// What all of them come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queues {
+    /// The queue that is nearest to being full.
+    pub fullest: Queue,
+    /// `most` of the queue that may be longest.
+    pub longest: u64,
+}
+
+/// Asks for the queues of every listener. `None`: nobody listens.
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, or a sandbox keeps it away.
-pub fn fullest() -> io::Result<Option<Queue>> {
+pub fn queues() -> io::Result<Option<Queues>> {
     let mut queues = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         dump(family, &mut queues)?;
     }
-    Ok(queues.into_iter().max_by(|a, b| {
+    let longest = queues.iter().map(|queue| queue.most).max();
+    let fullest = queues.into_iter().max_by(|a, b| {
         let product = |x: u64, y: u64| u128::from(x) * u128::from(y);
         product(a.queued, b.most.max(1)).cmp(&product(b.queued, a.most.max(1)))
-    }))
+    });
+    Ok(fullest.zip(longest).map(|(fullest, longest)| Queues { fullest, longest }))
 }
 
 fn dump(family: i32, queues: &mut Vec<Queue>) -> io::Result<()> {
@@ -130,8 +141,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         // One more than the backlog fits, and then no other listener can be fuller.
         let _waiting: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let fullest = fullest().unwrap().unwrap();
+        let Queues { fullest, longest } = queues().unwrap().unwrap();
         assert!(fullest.queued > fullest.most, "{fullest:?}");
+        assert!(longest >= 1);
     }
 
     #[test]

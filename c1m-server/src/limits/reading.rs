@@ -33,6 +33,8 @@ pub struct Readings {
 
     /// The accept queue that is fullest, of the listeners of this network namespace, and how long it may be.
     pub accept_queue: Option<(u64, u64)>,
+    /// The longest accept queue that any of them may have.
+    pub longest_backlog: Option<u64>,
     /// Of the own listener: the smaller of its backlog and somaxconn.
     pub backlog: Option<u64>,
     pub max_syn_backlog: Option<u64>,

@@ -21,16 +21,21 @@ fn overflows(case: &Case<'_>) -> u64 {
 }
 
 /// SYNs that a listener dropped for another reason than a full accept or SYN queue (include/net/tcp.h, tcp_listendrop, 6.18), as
-/// far as that is known: with cookies off the SYN queue also drops without a counter of its own.
+/// far as the counters tell.
 pub(super) fn unexplained_drops(case: &Case<'_>) -> u64 {
-    if case.now.syncookies == Some(0) { 0 } else { beyond_queues(case) }
-}
-
-fn beyond_queues(case: &Case<'_>) -> u64 {
     let counter = |name| case.seen.counter(name);
     counter("ListenDrops")
         .saturating_sub(counter("ListenOverflows"))
         .saturating_sub(counter("TCPReqQFullDrop"))
+}
+
+/// Of those, the ones that the SYN queue may have dropped without a counter of its own: with cookies off, a listener keeps a quarter of
+/// tcp_max_syn_backlog for peers that it knows (net/ipv4/tcp_input.c, tcp_conn_request, 6.18). A shorter queue is full before.
+fn unnamed_drops(case: &Case<'_>) -> u64 {
+    let now = &case.now;
+    let is_long = matches!((now.longest_backlog, now.max_syn_backlog),
+        (Some(longest), Some(most)) if longest >= most - most / 4);
+    if now.syncookies == Some(0) && is_long { unexplained_drops(case) } else { 0 }
 }
 
 fn accept_queue(case: &Case<'_>) -> Option<Finding> {
@@ -72,9 +77,7 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
         Some(2) => 0,
         _ => seen.counter("TCPReqQFullDoCookies"),
     };
-    // With cookies off a listener keeps a quarter of tcp_max_syn_backlog for peers that it knows, and counts what it drops for that
-    // nowhere else (net/ipv4/tcp_input.c, tcp_conn_request, 6.18).
-    let unnamed = if case.now.syncookies == Some(0) { beyond_queues(case) } else { 0 };
+    let unnamed = unnamed_drops(case);
     let found = if dropped > 0 {
         Finding::new(
             LimitName::SynQueue,
@@ -84,10 +87,12 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
     } else if unnamed > 0 {
         Finding::new(
             LimitName::SynQueue,
-            Confidence::Likely,
-            format!("{unnamed} SYNs were dropped with SYN cookies off, and no full accept queue explains them"),
+            Confidence::Possible,
+            format!(
+                "{unnamed} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use"
+            ),
         )
-        .settled_by("fentry of tcp_conn_request; the kernel's log says `drop open request` where it is verbose")
+        .settled_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
     } else if cookies + hooked > 0 {
         let sure = case.now.syncookies.is_some() || hooked > 0;
         let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
@@ -197,12 +202,26 @@ mod tests {
     }
 
     #[test]
-    fn with_cookies_off_the_syn_queue_also_drops_without_a_counter() {
+    fn with_cookies_off_a_long_syn_queue_may_drop_without_a_counter() {
         let drops = counters(&[("ListenDrops", 5), ("ListenOverflows", 1)]);
-        let causes = causes(&drops, 0);
-        assert_eq!(causes[1], (LimitName::SynQueue, Confidence::Likely));
-        let verdict = judge(&drops, &history(0));
-        assert_eq!(verdict.causes[1].evidence.last().unwrap().value, 4);
+        for (longest, causes) in [(1536, 2), (1535, 1)] {
+            let mut history = History::default();
+            history.add(&Readings {
+                syncookies: Some(0),
+                max_syn_backlog: Some(2048),
+                longest_backlog: Some(longest),
+                ..Readings::default()
+            });
+            let verdict = judge(&drops, &history);
+            assert_eq!(verdict.causes.len(), causes);
+            if let Some(second) = verdict.causes.get(1) {
+                assert_eq!(
+                    (second.limit, second.confidence),
+                    (LimitName::SynQueue, Confidence::Possible)
+                );
+                assert_eq!(second.evidence.last().unwrap().value, 4);
+            }
+        }
     }
 
     fn tracked(drop: u64, insert_failed: u64, early_drop: u64) -> Evidence {
