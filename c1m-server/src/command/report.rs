@@ -13,7 +13,7 @@ use crate::{
     host::{files, process, sockstat},
     output::{
         lines::Printer,
-        record::{Hooks, Listening, Online, Record, Summary, Warning},
+        record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
     },
     serve::{Notice, Plan, Snapshot},
     sys::process::cpu_seconds,
@@ -138,6 +138,14 @@ impl Report {
         notices.iter().try_for_each(|notice| self.warn(notice.name, &notice.text))
     }
 
+    pub(super) fn limits(&mut self, limits: Limits) -> io::Result<()> {
+        self.print(Record::Limits(limits))
+    }
+
+    pub(super) fn verdict(&mut self, verdict: Verdict) -> io::Result<()> {
+        self.print(Record::Verdict(verdict))
+    }
+
     /// What is true now, and is printed at the end.
     pub(super) fn summary(&mut self, now: &Snapshot) -> Summary {
         let memory = self.look_at_memory(now.held);
@@ -168,7 +176,7 @@ impl Report {
         mut summary: Summary,
         tracing: Option<&Tracing>,
     ) -> io::Result<()> {
-        summary.refused = tracing.map(Tracing::refused);
+        summary.refused = tracing.map(|tracing| Box::new(tracing.refused()));
         summary.dropped = tracing.map(Tracing::dropped);
         summary.suppressed = tracing.map(Tracing::suppressed);
         self.print(Record::Summary(summary))

@@ -9,7 +9,7 @@ use crate::{
         crossing::{Crossings, Usage},
         evidence::{Evidence, OomVictim},
     },
-    output::record::{Crossing, Hooks, Precision, Record, Refused, Socket},
+    output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
@@ -140,6 +140,14 @@ impl Tracing {
     /// What a verdict stands on, but for the own errors, which the caller has.
     pub(super) fn evidence(&self) -> Evidence {
         Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }
+    }
+
+    /// How often usage was seen to come above pressure and high, and where it is now.
+    pub(super) fn add_crossings(&self, seen: &mut Evidence) {
+        let ups = |level| Some(self.crossings.count(level, Direction::Up));
+        (seen.crossed_pressure, seen.crossed_high) = (ups(Level::Pressure), ups(Level::High));
+        seen.past_pressure = Some(self.crossings.is_past(Level::Pressure));
+        seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
     fn counted(&self) -> Counted<'_> {
