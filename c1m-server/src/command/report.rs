@@ -176,7 +176,7 @@ impl Report {
         mut summary: Summary,
         tracing: Option<&Tracing>,
     ) -> io::Result<()> {
-        summary.refused = tracing.map(Tracing::refused);
+        summary.refused = tracing.map(|tracing| Box::new(tracing.refused()));
         summary.dropped = tracing.map(Tracing::dropped);
         summary.suppressed = tracing.map(Tracing::suppressed);
         self.print(Record::Summary(summary))

@@ -142,6 +142,14 @@ impl Tracing {
         Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }
     }
 
+    /// How often usage was seen to come above pressure and high, and where it is now.
+    pub(super) fn add_crossings(&self, seen: &mut Evidence) {
+        let ups = |level| Some(self.crossings.count(level, Direction::Up));
+        (seen.crossed_pressure, seen.crossed_high) = (ups(Level::Pressure), ups(Level::High));
+        seen.past_pressure = Some(self.crossings.is_past(Level::Pressure));
+        seen.past_high = Some(self.crossings.is_past(Level::High));
+    }
+
     fn counted(&self) -> Counted<'_> {
         // The kernel's counters first: what happens between the two readings is then missing in them, and not in ours.
         let kernel = match (&self.kernel_at_start, netstat::tcp_ext()) {
@@ -154,14 +162,6 @@ impl Tracing {
             attached: self.tracer.attached(),
             kernel,
         }
-    }
-
-    /// How often usage was seen to come above pressure and high, and where it is now.
-    pub(super) fn add_crossings(&self, seen: &mut Evidence) {
-        let ups = |level| Some(self.crossings.count(level, Direction::Up));
-        (seen.crossed_pressure, seen.crossed_high) = (ups(Level::Pressure), ups(Level::High));
-        seen.past_pressure = Some(self.crossings.is_past(Level::Pressure));
-        seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
     fn records(&mut self, observation: Observation) -> Vec<Timed> {

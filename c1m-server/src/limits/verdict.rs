@@ -31,6 +31,11 @@ impl Case<'_> {
         self.peak(limit).is_some_and(|peak| peak.is_past())
     }
 
+    /// The hook that this tier has for it.
+    pub(super) fn hook(&self, functions: &'static str, tracepoints: &'static str) -> &'static str {
+        if self.tier == Tier::Functions { functions } else { tracepoints }
+    }
+
     /// Failed calls of these kinds with that error, of any process.
     pub(super) fn failed(&self, calls: &[Call], errno: i32) -> u64 {
         calls.iter().map(|call| self.seen.failed(*call, errno)).sum()
@@ -88,6 +93,13 @@ impl Finding {
                 limit: None,
             });
         }
+        self
+    }
+
+    /// Adds what was looked for and not seen, where that is what decides.
+    pub(super) fn saw_none(mut self, source: &str, what: &str) -> Self {
+        let (source, what) = (source.into(), what.into());
+        self.evidence.push(Evidence { source, what, value: 0, limit: None });
         self
     }
 

@@ -385,7 +385,7 @@ pub struct Summary {
     pub sockstat: Option<Sockstat>,
     pub file_nr: Option<FileNr>,
     /// `null` without `--trace`
-    pub refused: Option<Refused>,
+    pub refused: Option<Box<Refused>>,
     /// Events lost; `null` without `--trace`.
     pub dropped: Option<u64>,
     /// Crossings that were counted but not reported; `null` without `--trace`.

@@ -329,7 +329,7 @@ mod tests {
                 "errors  431=1 accept_EMFILE=2",
             ]
         );
-        summary.refused = Some(Refused::default());
+        summary.refused = Some(Box::default());
         (summary.dropped, summary.suppressed) = (Some(0), Some(4));
         let lines = lines(&Record::Summary(summary));
         assert_eq!(lines.last().unwrap(), "events  dropped=0 suppressed=4");

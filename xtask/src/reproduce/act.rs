@@ -247,7 +247,7 @@ impl Measured<'_> {
             planned_pages: pin.map(|pin| pin.planned_pages),
             overhead_bytes: pin.map(|pin| pin.overhead_bytes),
             held_pages,
-            refused: summary.refused.clone().or_else(|| seen.refused.clone()),
+            refused: summary.refused.as_deref().cloned().or_else(|| seen.refused.clone()),
             kernel: netstat::growth(&before.tcp_ext, &held.tcp_ext),
             kernel_bytes_per_connection: slab.as_ref().map(|caches| {
                 rounded(caches.iter().fold(0.0, |sum, cache| sum + cache.bytes_per_connection))

@@ -206,7 +206,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         elapsed_s: 3.0,
         sockstat: None,
         file_nr: None,
-        refused: Some(Refused { forced_first_skb: 7, ..Refused::default() }),
+        refused: Some(Box::new(Refused { forced_first_skb: 7, ..Refused::default() })),
         dropped: Some(if stand.is("lost events") { 3 } else { 0 }),
         suppressed: Some(0),
     }

@@ -5,18 +5,19 @@ use crate::{
         evidence::{Call, errno},
         verdict::{Case, Finding},
     },
-    output::record::{Confidence, LimitName},
+    output::record::{Confidence, LimitName, Tier},
 };
 
 pub(in crate::limits) fn ports(case: &Case<'_>) -> Vec<Finding> {
     let failed = case.failed(&[Call::Connect], errno::EADDRNOTAVAIL);
-    let (confidence, count) = match case.seen.ports_exhausted {
+    // Without hooks on functions the number is that of the failed calls again.
+    let searched = case.seen.ports_exhausted.filter(|_| case.tier == Tier::Functions);
+    let (confidence, count) = match searched {
         Some(0) => return Vec::new(),
         Some(count) => (Confidence::Certain, count),
-        None if failed == 0 => return Vec::new(),
         None => match by_errno(case) {
-            Some(confidence) => (confidence, failed),
-            None => return Vec::new(),
+            Some(confidence) if failed > 0 => (confidence, failed),
+            _ => return Vec::new(),
         },
     };
     let found = Finding::new(
@@ -111,7 +112,7 @@ mod tests {
             reading::Readings,
             verdict::judge,
         },
-        output::record::{Confidence, LimitName, Sockstat},
+        output::record::{Confidence, LimitName, Sockstat, Tier},
     };
 
     /// A range of ten ports.
@@ -148,10 +149,19 @@ mod tests {
 
     #[test]
     fn the_hook_on_the_search_knows_better() {
-        assert!(judge(&not_available(Call::Connect, Some(0)), &history(100, 2)).quiet);
-        let verdict = judge(&not_available(Call::Connect, Some(5)), &history(1, 0));
+        let functions = |found| Evidence {
+            tier: Some(Tier::Functions),
+            ..not_available(Call::Connect, Some(found))
+        };
+        assert!(judge(&functions(0), &history(100, 2)).quiet);
+        let verdict = judge(&functions(5), &history(1, 0));
         assert_eq!(verdict.causes[0].confidence, Confidence::Certain);
         assert_eq!(verdict.causes[0].settle, None);
+        // With tracepoints alone the same number is that of the failed calls.
+        let calls =
+            Evidence { tier: Some(Tier::Tracepoints), ..not_available(Call::Connect, Some(5)) };
+        assert!(judge(&calls, &history(1, 2)).quiet);
+        assert_eq!(judge(&calls, &history(9, 2)).causes[0].confidence, Confidence::Likely);
     }
 
     #[test]

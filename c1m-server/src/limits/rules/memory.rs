@@ -21,6 +21,8 @@ const OWN: [&str; 6] = [
     "connect ENOBUFS",
 ];
 
+const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
+
 pub(in crate::limits) fn memory(case: &Case<'_>) -> Vec<Finding> {
     [killed(case), refused(case), charge_refused(case), cgroup_counters(case), dropped(case)]
         .into_iter()
@@ -90,6 +92,9 @@ fn killed(case: &Case<'_>) -> Option<Finding> {
             "allocations that failed at the limit of this cgroup",
             counted.cgroup_oom.unwrap_or(0),
         );
+    if counted.allocstall == Some(0) && said.is_none() {
+        found = found.saw_none("/proc/vmstat allocstall", "stalls for memory of the host");
+    }
     if limit == LimitName::MemoryCgroup {
         found = found.beside("memory.current", "bytes of the own cgroup", case.peak(limit));
     }
@@ -154,16 +159,8 @@ fn charge_refused(case: &Case<'_>) -> Option<Finding> {
         ),
     );
     let found = found
-        .saw(
-            "sock_exceed_buf_limit",
-            "refused to senders, by a memory cgroup",
-            seen.refused_memcg_send,
-        )
-        .saw(
-            "sock_exceed_buf_limit",
-            "refused to receivers, by a memory cgroup",
-            seen.refused_memcg_receive,
-        )
+        .saw(HOOK, "refused to senders, by a memory cgroup", seen.refused_memcg_send)
+        .saw(HOOK, "refused to receivers, by a memory cgroup", seen.refused_memcg_receive)
         .saw(
             "memory.kmem.tcp.failcnt",
             "failed charges of the own cgroup",

@@ -5,6 +5,9 @@ use crate::{
     output::record::{Confidence, LimitName},
 };
 
+const CHECK: &str = "fexit/tcp_check_oom";
+const RESET: &str = "tp_btf/tcp_send_reset ABORT_ON_MEMORY";
+
 pub(in crate::limits) fn orphans(case: &Case<'_>) -> Vec<Finding> {
     let seen = case.seen;
     let split = (seen.orphans_too_many.unwrap_or(0), seen.orphans_out_of_memory.unwrap_or(0));
@@ -32,7 +35,7 @@ fn too_many(case: &Case<'_>, count: u64) -> Option<Finding> {
             Confidence::Certain,
             format!("{count} closed connections were reset because there were too many orphans"),
         )
-        .saw("tcp_check_oom", "orphans reset because there were too many", count)
+        .saw(case.hook(CHECK, RESET), "orphans reset because there were too many", count)
         .saw(
             "tcp_out_of_resources",
             "orphans reset by a timer, for whatever cause",
@@ -40,7 +43,7 @@ fn too_many(case: &Case<'_>, count: u64) -> Option<Finding> {
         );
         let found = match (case.seen.orphans_max, case.now.max_orphans) {
             (Some(most), Some(limit)) => found.beside(
-                "tcp_check_oom",
+                CHECK,
                 "orphans, the most that were compared",
                 Some(crate::limits::reading::Peak { used: most, ceiling: limit }),
             ),
@@ -61,7 +64,7 @@ fn out_of_memory(case: &Case<'_>, count: u64) -> Option<Finding> {
             Confidence::Certain,
             format!("{count} connections that were closed with unsent data were reset because tcp_mem was above its third value"),
         )
-        .saw("tcp_check_oom", "orphans reset for memory", count)
+        .saw(case.hook(CHECK, RESET), "orphans reset for memory", count)
         .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", case.seen.counter("TCPAbortOnMemory"))
         .beside("/proc/net/sockstat mem", "pages", case.peak(LimitName::OrphanMemory))
     })

@@ -63,7 +63,7 @@ fn accept_queue(case: &Case<'_>) -> Option<Finding> {
         )
         .saw("TcpExt ListenOverflows", "drops in this network namespace", seen.counter("ListenOverflows"))
         .saw("fentry/tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
-        .saw("tcp_v4_syn_recv_sock", "ends of handshakes that found it full", seen.accept_queue_ack.unwrap_or(0))
+        .saw(case.hook("fexit/tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"), "ends of handshakes that found it full", seen.accept_queue_ack.unwrap_or(0))
         .beside("sock_diag", "connections in the fullest queue", length),
     )
 }
@@ -109,7 +109,7 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
         found
             .saw("TcpExt TCPReqQFullDrop", "SYNs dropped in this network namespace", dropped)
             .saw("TcpExt TCPReqQFullDoCookies", "SYNs answered by a cookie", cookies)
-            .saw("fentry/tcp_conn_request", "SYNs that found it full", hooked)
+            .saw("tcp_syn_flood_action", "SYNs that found it full", hooked)
             .saw("TcpExt ListenDrops", "drops that no other counter explains", unnamed),
     )
 }

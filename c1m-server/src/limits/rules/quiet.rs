@@ -124,8 +124,13 @@ fn a_healthy_host_is_quiet() {
             ..Evidence::default()
         },
     ];
-    for tier in [Tier::Tracepoints, Tier::Functions] {
+    for tier in [Tier::Counters, Tier::Tracepoints, Tier::Functions] {
         for seen in cases.clone() {
+            // What began the kernel's pressure, the counter alone does not tell: then it is said to be possible.
+            let is_open = tier == Tier::Counters && seen.counter("TCPMemoryPressures") > 0;
+            if is_open && seen.pressure_entries.is_none() {
+                continue;
+            }
             let seen = Evidence { tier: Some(tier), ..seen };
             let verdict = judge(&seen, &healthy());
             assert!(verdict.quiet && verdict.causes.is_empty(), "{seen:?}: {:?}", verdict.causes);

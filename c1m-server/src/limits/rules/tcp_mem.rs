@@ -5,7 +5,7 @@ use crate::{
     output::record::{Confidence, LimitName, Tier},
 };
 
-const HOOK: &str = "sock_exceed_buf_limit";
+const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
 
 pub(in crate::limits) fn tcp_mem(case: &Case<'_>) -> Vec<Finding> {
     let high = high(case);
@@ -39,12 +39,12 @@ fn high(case: &Case<'_>) -> Option<Finding> {
             .saw(HOOK, "refused to receivers, above high", seen.refused_high_receive)
             .saw("crossing of tcp_mem high", "times", crossed)
             .saw(
-                "__sk_mem_raise_allocated",
+                "fexit/__sk_mem_raise_allocated",
                 "allowed above high all the same",
                 seen.allowed_above_high.unwrap_or(0),
             )
             .saw(
-                "sk_forced_mem_schedule",
+                "fentry/sk_forced_mem_schedule",
                 "taken above high without being asked",
                 seen.forced_above_high.unwrap_or(0),
             )
@@ -115,7 +115,7 @@ fn pressure(case: &Case<'_>, high: bool) -> Option<Finding> {
             .saw(HOOK, "refused to senders, fair share", seen.refused_fair_share_send)
             .saw(HOOK, "refused to receivers, fair share", seen.refused_fair_share_receive)
             .saw(
-                "tcp_enter_memory_pressure",
+                "fentry/tcp_enter_memory_pressure",
                 "entries with usage above the limit",
                 seen.pressure_entries.unwrap_or(0),
             )
