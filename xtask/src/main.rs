@@ -6,6 +6,8 @@ mod btf_fixture;
 mod build_ebpf;
 mod debian;
 mod exit;
+mod guest;
+mod hooks;
 mod place;
 mod process;
 mod reproduce;
@@ -28,6 +30,8 @@ enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
+    Guest(guest::Args),
+    Hooks(hooks::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -36,9 +40,14 @@ enum Cli {
 }
 
 fn main() -> ExitCode {
+    if guest::init::is_guest() {
+        return guest::init::main();
+    }
     match Cli::parse() {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Guest(args) => exit::code(guest::run(&args)),
+        Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),

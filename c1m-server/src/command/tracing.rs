@@ -2,20 +2,14 @@
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
-use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, Counters, HOOK_DROP, HOOK_RESET, REFUSED_FAIR_SHARE,
-    REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND,
-};
-
+use super::counts::{self, Counted};
 use crate::{
     host::{netstat, sockstat, sysctl},
     limits::{
         crossing::{Crossings, Usage},
         evidence::{Evidence, OomVictim},
     },
-    output::record::{
-        Crossing, Direction, Hooks, Level, OomKill, Precision, Record, Refused, Socket, Tier,
-    },
+    output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
@@ -24,10 +18,11 @@ use crate::{
 };
 
 /// Counters of TcpExt that memory, orphans and full queues move; see docs/events.md.
-const KERNEL_COUNTERS: [&str; 16] = [
+const KERNEL_COUNTERS: [&str; 22] = [
     "TCPMemoryPressures",
     "TCPMemoryPressuresChrono",
     "TCPAbortOnMemory",
+    "TCPAbortFailed",
     "TCPRcvQDrop",
     "TCPOFODrop",
     "PruneCalled",
@@ -39,9 +34,16 @@ const KERNEL_COUNTERS: [&str; 16] = [
     "TCPWantZeroWindowAdv",
     "TCPFromZeroWindowAdv",
     "TCPBacklogDrop",
+    "TCPWqueueTooBig",
+    "PFMemallocDrop",
     "ListenOverflows",
     "ListenDrops",
+    "TCPReqQFullDrop",
+    "TCPReqQFullDoCookies",
+    "TCPTimeWaitOverflow",
 ];
+/// Kills that are kept for the verdict; further ones are records alone.
+const MAX_VICTIMS: usize = 64;
 
 /// A record, and when what it tells happened.
 pub(super) type Timed = (SystemTime, Record);
@@ -55,12 +57,8 @@ pub(super) struct Tracing {
     /// TcpExt at the start; `None` where it can't be read.
     kernel_at_start: Option<netstat::TcpExt>,
     last_refused: Refused,
-    /// The first ones.
     oom_kills: Vec<OomVictim>,
 }
-
-/// More OOM kills than this name no other limit.
-const OOM_KILLS_MAX: usize = 64;
 
 impl Tracing {
     /// Attaches. Needs a tokio runtime, and fails before anything else is touched.
@@ -136,29 +134,25 @@ impl Tracing {
 
     /// Refusals since the start.
     pub(super) fn refused(&self) -> Refused {
+        counts::refused(&self.counted())
+    }
+
+    /// What a verdict stands on, but for the own errors, which the caller has.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }
+    }
+
+    fn counted(&self) -> Counted<'_> {
+        // The kernel's counters first: what happens between the two readings is then missing in them, and not in ours.
         let kernel = match (&self.kernel_at_start, netstat::tcp_ext()) {
             (Some(before), Ok(now)) => difference(before, &now),
             _ => BTreeMap::new(),
         };
-        let is_attached = |hook| self.tracer.has(hook);
-        refused(&self.tracer.counters(), is_attached(HOOK_DROP), is_attached(HOOK_RESET), kernel)
-    }
-
-    /// What the hooks have counted, for the verdict.
-    pub(super) fn evidence(&self) -> Evidence {
-        let refused = self.refused();
-        Evidence {
-            tier: Some(Tier::Tracepoints),
-            refused_high_send: refused.high_send,
-            refused_high_receive: refused.high_receive,
-            refused_fair_share_send: refused.fair_share_send,
-            refused_fair_share_receive: refused.fair_share_receive,
-            refused_memcg_send: refused.memcg_send,
-            refused_memcg_receive: refused.memcg_receive,
-            orphans_too_many: refused.orphans_aborted_too_many,
-            orphans_out_of_memory: refused.orphans_aborted_out_of_memory,
-            oom_kills: self.oom_kills.clone(),
-            ..Evidence::default()
+        Counted {
+            counters: self.tracer.counters(),
+            shared: self.tracer.shared(),
+            attached: self.tracer.attached(),
+            kernel,
         }
     }
 
@@ -170,13 +164,6 @@ impl Tracing {
         seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
-    fn note_oom_kill(&mut self, kill: &OomKill) {
-        if self.oom_kills.len() < OOM_KILLS_MAX {
-            let (pid, comm) = (kill.pid, kill.comm.clone());
-            self.oom_kills.push(OomVictim { pid, comm, in_cgroup: None });
-        }
-    }
-
     fn records(&mut self, observation: Observation) -> Vec<Timed> {
         let Observation { time, ktime_ns, what } = observation;
         let record = match what {
@@ -184,9 +171,19 @@ impl Tracing {
             What::Refusal(refusal) => Record::Refusal(refusal),
             What::Aborted(aborted) => Record::Aborted(aborted),
             What::OomKill(kill) => {
-                self.note_oom_kill(&kill);
+                if self.oom_kills.len() < MAX_VICTIMS {
+                    self.oom_kills.push(OomVictim {
+                        pid: kill.pid,
+                        comm: kill.comm.clone(),
+                        in_cgroup: kill.in_cgroup,
+                    });
+                }
                 Record::OomKill(kill)
             }
+            What::Pressure(pressure) => Record::Pressure(pressure),
+            What::Overflow(overflow) => Record::Overflow(overflow),
+            What::Ports(ports) => Record::Ports(ports),
+            What::CallError(error) => Record::CallError(error),
         };
         vec![(time, record)]
     }
@@ -247,57 +244,9 @@ fn difference(before: &netstat::TcpExt, now: &netstat::TcpExt) -> BTreeMap<Strin
         .collect()
 }
 
-fn refused(
-    counters: &Counters,
-    has_drops: bool,
-    has_resets: bool,
-    kernel: BTreeMap<String, u64>,
-) -> Refused {
-    let of = |limit: u32, side: u32| counters.refused[limit as usize][side as usize];
-    Refused {
-        high_send: of(REFUSED_HIGH, SIDE_SEND),
-        high_receive: of(REFUSED_HIGH, SIDE_RECEIVE),
-        fair_share_send: of(REFUSED_FAIR_SHARE, SIDE_SEND),
-        fair_share_receive: of(REFUSED_FAIR_SHARE, SIDE_RECEIVE),
-        memcg_send: of(REFUSED_MEMCG, SIDE_SEND),
-        memcg_receive: of(REFUSED_MEMCG, SIDE_RECEIVE),
-        forced_first_skb: counters.forced_first_skb,
-        dropped_skb: has_drops.then_some(counters.dropped_skb),
-        orphans_aborted_too_many: has_resets.then_some(counters.aborted[ABORTED_TOO_MANY as usize]),
-        orphans_aborted_out_of_memory: has_resets
-            .then_some(counters.aborted[ABORTED_OUT_OF_MEMORY as usize]),
-        kernel,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hook_that_is_not_attached_gives_null_not_zero() {
-        let counters = Counters {
-            refused: [[1, 2], [3, 4], [5, 6]],
-            dropped_skb: 7,
-            aborted: [8, 9],
-            ..Counters::default()
-        };
-        let all = refused(&counters, true, true, BTreeMap::new());
-        assert_eq!(
-            (all.high_send, all.high_receive, all.fair_share_send, all.fair_share_receive),
-            (1, 2, 3, 4)
-        );
-        assert_eq!((all.memcg_send, all.memcg_receive, all.dropped_skb), (5, 6, Some(7)));
-        assert_eq!(
-            (all.orphans_aborted_too_many, all.orphans_aborted_out_of_memory),
-            (Some(8), Some(9))
-        );
-        let none = refused(&counters, false, false, BTreeMap::new());
-        assert_eq!(
-            (none.dropped_skb, none.orphans_aborted_too_many, none.orphans_aborted_out_of_memory),
-            (None, None, None)
-        );
-    }
 
     #[test]
     fn counters_are_differences_and_absent_ones_are_left_out() {

@@ -1,6 +1,7 @@
 //! Records, and how they are printed: lines for people or JSON lines. Asks nothing of the kernel.
 
 pub mod diagnosis;
+pub mod event;
 mod limit;
 pub mod lines;
 pub mod record;

@@ -5,6 +5,7 @@
 pub mod epoll;
 pub mod errno;
 pub mod interface;
+pub mod machine;
 pub mod mapping;
 pub mod process;
 pub mod readable;

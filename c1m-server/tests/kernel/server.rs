@@ -1,8 +1,10 @@
 //! c1m-server with `--trace --json`, as a program, and the records that it prints.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{
         LazyLock,
@@ -12,11 +14,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
+use c1m_server::{
+    output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
+    sys::process::terminate,
+    trace::signals::SIGNALS,
+};
 
 use crate::schema::Schema;
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_c1m-server");
+/// The server: what was built with this test, or what stands beside it in a guest.
+pub(crate) fn binary() -> PathBuf {
+    env::var_os("C1M_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_c1m-server").into()).into()
+}
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +63,7 @@ impl Server {
     }
 
     pub(crate) fn start_on(listen: &str, arguments: &[&str]) -> Result<Self, Skip> {
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .args(["--trace", "--json", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
@@ -95,6 +104,7 @@ impl Server {
             other => panic!("it does not listen, but says {other:?}: {}", server.end().1),
         }
         server.records.clear();
+        check(&server.hooks);
         Ok(server)
     }
 
@@ -103,17 +113,29 @@ impl Server {
         Skip::of(code, &stderr).unwrap_or_else(|| panic!("exit {code:?}: {stderr}"))
     }
 
-    /// Skips the test unless this hook is attached. One that the verifier refuses is a failure of ours.
-    pub(crate) fn needs(&self, name: &str) -> Result<(), Skip> {
-        let hook = self.hooks.iter().find(|hook| hook.hook == format!("tp_btf/{name}"));
-        let hook = hook.unwrap_or_else(|| panic!("no {name} among {:?}", self.hooks));
-        match &hook.reason {
-            None => Ok(()),
-            Some(reason) => {
-                assert!(!reason.contains("verifier"), "{name}: {reason}");
-                Err(Skip(format!("{name}: {reason}")))
-            }
+    /// How this signal is got here.
+    pub(crate) fn hook(&self, signal: &str) -> &Hook {
+        let hook = self.hooks.iter().find(|hook| hook.signal == signal);
+        hook.unwrap_or_else(|| panic!("no {signal} among {:?}", self.hooks))
+    }
+
+    /// Skips the test unless a program tells this signal. With its name.
+    pub(crate) fn needs(&self, signal: &str) -> Result<String, Skip> {
+        let hook = self.hook(signal);
+        match &hook.hook {
+            Some(name) if hook.attached => Ok(name.clone()),
+            _ => Err(Skip(format!("{signal}: {}", hook.reason.as_deref().unwrap_or("no reason")))),
         }
+    }
+
+    /// Skips the test unless it is told by a hook on a kernel function.
+    pub(crate) fn needs_function(&self, signal: &str) -> Result<String, Skip> {
+        let name = self.needs(signal)?;
+        if name.starts_with("tp_btf/") {
+            let reason = self.hook(signal).reason.as_deref();
+            return Err(Skip(format!("{signal}: {}", reason.unwrap_or("a tracepoint is better"))));
+        }
+        Ok(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -152,8 +174,7 @@ impl Server {
 
     /// Ends it by SIGTERM, and returns its last record.
     pub(crate) fn finish(&mut self) -> Summary {
-        let kill = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
-        assert!(kill.success());
+        terminate(&mut self.child).unwrap();
         let summary = self.wait_for(PATIENCE, |record| match record {
             Record::Summary(summary) => Some(summary.clone()),
             _ => None,
@@ -179,6 +200,25 @@ impl Server {
             }
         };
         (code, self.stderr.take().map(|thread| thread.join().unwrap()).unwrap_or_default())
+    }
+}
+
+/// What holds on every host.
+pub(crate) fn check(hooks: &[Hook]) {
+    let ids: Vec<&str> = hooks.iter().map(|hook| hook.signal.as_str()).collect();
+    let known: Vec<&str> = SIGNALS.iter().map(|signal| signal.id).collect();
+    assert_eq!(ids, known);
+    for hook in hooks {
+        // One that the verifier refuses is a failure of ours, and no reason to skip anything.
+        let reason = hook.reason.as_deref().unwrap_or_default();
+        assert!(!reason.contains("verifier"), "{hook:?}");
+        assert_eq!(hook.reason.is_some(), !hook.refused.is_empty(), "{hook:?}");
+        assert_eq!(
+            hook.hook.is_some(),
+            hook.precision.is_some() && hook.says.is_some(),
+            "{hook:?}"
+        );
+        assert!(hook.hook.is_some() || !hook.attached && hook.reason.is_some(), "{hook:?}");
     }
 }
 
