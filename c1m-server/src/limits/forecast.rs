@@ -198,7 +198,7 @@ impl History {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "numbers of connections are far below 2^52")]
+/// Numbers of connections are far below 2^52.
 fn as_float(connections: u64) -> f64 {
     connections as f64
 }

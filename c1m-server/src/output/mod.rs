@@ -2,6 +2,7 @@
 
 pub mod diagnosis;
 pub mod event;
+mod limit;
 pub mod lines;
 pub mod record;
 mod text;

@@ -8,3 +8,4 @@ mod output;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod support;
+mod verdict;
