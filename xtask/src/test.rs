@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// Test on the running kernel alone
     #[arg(long)]
     no_guests: bool,
+
+    /// Only run the kernel tests in guests
+    #[arg(long, conflicts_with = "no_guests")]
+    only_guests: bool,
 }
 
 /// Runs the command.
@@ -52,6 +56,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Everything. What was tested where, in words.
 fn steps(args: &Args) -> Result<Vec<String>> {
+    if args.only_guests {
+        let (kernels, built) = prepare(!args.no_install)?;
+        return step("tests in guests", || kernel_tests::run(&kernels, &built));
+    }
     step("tools", || components(!args.no_install))?;
     step("fmt", || process::run("fmt", &mut cargo(&["fmt", "--check"])))?;
     step("fmt of c1m-ebpf", || {
@@ -82,14 +90,19 @@ fn steps(args: &Args) -> Result<Vec<String>> {
 /// Tests on the running kernel and in guests. What was tested where, in words.
 fn everywhere(install: bool) -> Result<Vec<String>> {
     // Before the tests: some of them boot a guest.
-    let kernels = step("kernels for guests", || kernels(install))?;
-    // Static, so that the same programs run here and in guests.
-    let built =
-        step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
+    let (kernels, built) = prepare(install)?;
     let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
     let mut summary = vec![format!("here: {here}")];
     summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
     Ok(summary)
+}
+
+/// The kernels, and the tests: static, so that the same programs run here and in guests.
+fn prepare(install: bool) -> Result<(Vec<Kernel>, programs::Built)> {
+    let kernels = step("kernels for guests", || kernels(install))?;
+    let built =
+        step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
+    Ok((kernels, built))
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
