@@ -6,6 +6,7 @@ mod btf_fixture;
 mod build_ebpf;
 mod debian;
 mod exit;
+mod faults;
 mod place;
 mod process;
 mod reproduce;
@@ -28,6 +29,7 @@ enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
+    Faults(faults::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
     match Cli::parse() {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Faults(args) => faults::main(&args),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),
