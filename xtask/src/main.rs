@@ -7,6 +7,7 @@ mod build_ebpf;
 mod debian;
 mod exit;
 mod faults;
+mod guest;
 mod place;
 mod process;
 mod reproduce;
@@ -30,6 +31,7 @@ enum Cli {
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
     Faults(faults::Args),
+    Guest(guest::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -38,10 +40,14 @@ enum Cli {
 }
 
 fn main() -> ExitCode {
+    if guest::init::is_guest() {
+        return guest::init::main();
+    }
     match Cli::parse() {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
         Cli::Faults(args) => faults::main(&args),
+        Cli::Guest(args) => exit::code(guest::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),

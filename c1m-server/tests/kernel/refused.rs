@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output},
 };
 
-use crate::server::{BINARY, Skip, needs_ebpf, run};
+use crate::server::{Skip, binary, needs_ebpf, run};
 
 /// `nobody` on most systems, and without privilege on all.
 const NOBODY: u32 = 65534;
@@ -17,11 +17,11 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     let folder = tempfile::tempdir().unwrap();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // The build's folder may be closed to others.
-    let binary = folder.path().join("c1m-server");
-    fs::copy(BINARY, &binary).unwrap();
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    let copy = folder.path().join("c1m-server");
+    fs::copy(binary(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
 
-    let mut command = Command::new(&binary);
+    let mut command = Command::new(&copy);
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -41,7 +41,7 @@ pub(crate) fn wrong_objects() -> Result<(), Skip> {
     let cases = [
         ("garbage", b"no object at all".to_vec()),
         ("empty", Vec::new()),
-        ("ELF of another kind", fs::read(BINARY).unwrap()),
+        ("ELF of another kind", fs::read(binary()).unwrap()),
         ("torn", ours[..ours.len() / 2].to_vec()),
         ("without our settings", renamed(&ours, "LAYOUT")),
         ("without our counters", renamed(&ours, "COUNTERS")),
@@ -50,11 +50,11 @@ pub(crate) fn wrong_objects() -> Result<(), Skip> {
     for (name, contents) in cases {
         let file = folder.path().join("object.o");
         fs::write(&file, contents).unwrap();
-        let line = refused(&mut Command::new(BINARY), &["--ebpf-object", file.to_str().unwrap()]);
+        let line = refused(&mut Command::new(binary()), &["--ebpf-object", file.to_str().unwrap()]);
         assert!(line.contains("--ebpf-object"), "{name}: {line}");
         assert!(line.contains("cargo xtask build-ebpf"), "{name}: {line}");
     }
-    let line = refused(&mut Command::new(BINARY), &["--ebpf-object", missing.to_str().unwrap()]);
+    let line = refused(&mut Command::new(binary()), &["--ebpf-object", missing.to_str().unwrap()]);
     assert!(line.contains("missing.o") && line.contains("--ebpf-object"), "{line}");
     assert!(line.contains("No such file"), "{line}");
     Ok(())

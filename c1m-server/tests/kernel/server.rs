@@ -1,8 +1,10 @@
 //! c1m-server with `--trace --json`, as a program, and the records that it prints.
 
 use std::{
+    env,
     io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::{
         LazyLock,
@@ -12,11 +14,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
+use c1m_server::{
+    output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
+    sys::process::terminate,
+};
 
 use crate::schema::Schema;
 
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_c1m-server");
+/// The server: what was built with this test, or what stands beside it in a guest.
+pub(crate) fn binary() -> PathBuf {
+    env::var_os("C1M_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_c1m-server").into()).into()
+}
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,7 +62,7 @@ impl Server {
     }
 
     pub(crate) fn start_on(listen: &str, arguments: &[&str]) -> Result<Self, Skip> {
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(binary())
             .args(["--trace", "--json", "--listen", listen])
             .args(arguments)
             .stdin(Stdio::null())
@@ -152,8 +160,7 @@ impl Server {
 
     /// Ends it by SIGTERM, and returns its last record.
     pub(crate) fn finish(&mut self) -> Summary {
-        let kill = Command::new("kill").arg(self.pid().to_string()).status().unwrap();
-        assert!(kill.success());
+        terminate(&mut self.child).unwrap();
         let summary = self.wait_for(PATIENCE, |record| match record {
             Record::Summary(summary) => Some(summary.clone()),
             _ => None,

@@ -5,10 +5,7 @@ use clap::builder::PossibleValuesParser;
 
 use super::{
     drive::{buffers, cgroup, closed, files, orphans, ports, queues, quiet, tcp_mem},
-    judge::{
-        Expect::{self, First, Quiet},
-        Twin,
-    },
+    judge::Expect::{self, First, Quiet},
     stand::{Stand, Step},
 };
 
@@ -28,8 +25,6 @@ pub(crate) struct Fault {
     pub(crate) about: &'static str,
     pub(crate) expect: Expect,
     pub(crate) network: Network,
-    /// What eBPF and the kernel have to count alike.
-    pub(crate) twins: &'static [Twin],
     /// Trips it, and proves by the kernel's own word that it is there.
     pub(crate) trip: fn(&mut Stand<'_>) -> Step,
 }
@@ -41,7 +36,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a hundred connections do nothing",
         expect: Quiet,
         network: Network::Own,
-        twins: &[Twin::Drops, Twin::Orphans],
         trip: quiet::idle,
     },
     Fault {
@@ -49,7 +43,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "two thousand connections come and are closed in the ordinary way",
         expect: Quiet,
         network: Network::Own,
-        twins: &[Twin::Drops, Twin::Orphans],
         trip: quiet::ramp,
     },
     Fault {
@@ -57,7 +50,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "short connections with requests of all sizes, which leave TIME_WAIT behind",
         expect: Quiet,
         network: Network::Own,
-        twins: &[Twin::Drops, Twin::Orphans],
         trip: quiet::busy,
     },
     Fault {
@@ -65,7 +57,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the first value of tcp_mem, where nothing is refused",
         expect: Quiet,
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: tcp_mem::low,
     },
     Fault {
@@ -73,7 +64,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the second value, every socket within its fair share",
         expect: First(LimitName::TcpMemPressure),
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: tcp_mem::pressure,
     },
     Fault {
@@ -81,7 +71,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data between the second and the third value, more than the fair share",
         expect: First(LimitName::TcpMemPressure),
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: tcp_mem::fair_share,
     },
     Fault {
@@ -89,7 +78,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: tcp_mem::high_unread,
     },
     Fault {
@@ -97,7 +85,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "slow readers: what the server could not send is past the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: tcp_mem::high_unsent,
     },
     Fault {
@@ -105,7 +92,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "reset by their peers, never closed: sockets that no tool lists hold more than the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
-        twins: &[Twin::Drops],
         trip: closed::unread,
     },
     Fault {
@@ -113,7 +99,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more closed connections whose peers stay than tcp_max_orphans",
         expect: First(LimitName::Orphans),
         network: Network::Host,
-        twins: &[Twin::Orphans],
         trip: orphans::too_many,
     },
     Fault {
@@ -121,7 +106,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "connections closed with unsent data while usage is above the third value of tcp_mem",
         expect: First(LimitName::OrphanMemory),
         network: Network::Host,
-        twins: &[Twin::Orphans],
         trip: orphans::out_of_memory,
     },
     Fault {
@@ -129,7 +113,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "the server's unsent data past the socket limit of its memory cgroup (cgroup v1)",
         expect: First(LimitName::MemoryCgroup),
         network: Network::Own,
-        twins: &[Twin::Drops],
         trip: cgroup::sockets,
     },
     Fault {
@@ -137,7 +120,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "the server outgrows its memory cgroup and is killed",
         expect: First(LimitName::MemoryCgroup),
         network: Network::Own,
-        twins: &[],
         trip: cgroup::oom_kill,
     },
     Fault {
@@ -145,7 +127,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a full SO_RCVBUF while tcp_mem is far away",
         expect: First(LimitName::ReceiveBuffer),
         network: Network::Own,
-        twins: &[Twin::Drops],
         trip: buffers::receive,
     },
     Fault {
@@ -153,7 +134,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a server that stops accepting, and more connections than its accept queue holds",
         expect: First(LimitName::AcceptQueue),
         network: Network::Own,
-        twins: &[],
         trip: queues::accept,
     },
     Fault {
@@ -161,7 +141,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more handshakes without a third segment than the SYN queue holds, without SYN cookies",
         expect: First(LimitName::SynQueue),
         network: Network::Own,
-        twins: &[],
         trip: queues::syn,
     },
     Fault {
@@ -169,7 +148,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more connections than the server's descriptor table holds",
         expect: First(LimitName::Nofile),
         network: Network::Own,
-        twins: &[],
         trip: files::nofile,
     },
     Fault {
@@ -177,7 +155,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more open files than the host's table holds, for a server without CAP_SYS_ADMIN",
         expect: First(LimitName::FileMax),
         network: Network::Own,
-        twins: &[],
         trip: files::file_max,
     },
     Fault {
@@ -185,7 +162,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more watched connections than the server's user may have",
         expect: First(LimitName::EpollWatches),
         network: Network::Own,
-        twins: &[],
         trip: files::epoll_watches,
     },
     Fault {
@@ -193,7 +169,6 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more connections to one address than ip_local_port_range has ports",
         expect: First(LimitName::Ports),
         network: Network::Own,
-        twins: &[],
         trip: ports::exhausted,
     },
 ];

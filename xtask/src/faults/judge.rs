@@ -22,13 +22,25 @@ impl Expect {
     }
 }
 
-/// What eBPF and the kernel both count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Twin {
-    /// Segments dropped because they could not be charged.
-    Drops,
-    /// Orphans that were given up.
-    Orphans,
+/// What the kernel counts, and under which names (members of `refused`) the observer counts the same.
+///
+/// Both are sums; a twin of which this kernel or this tier lacks a member is left out.
+const TWINS: [(&[&str], &[&str]); 5] = [
+    (&["TCPRcvQDrop", "TCPOFODrop"], &["dropped_skb"]),
+    (&["TCPAbortOnMemory"], &["orphans_aborted_too_many", "orphans_aborted_out_of_memory"]),
+    (&["TCPMemoryPressures"], &["pressure_entries", "pressure_entries_allocator"]),
+    (&["ListenOverflows"], &["accept_queue_syn", "accept_queue_ack"]),
+    (&["TCPReqQFullDrop", "TCPReqQFullDoCookies"], &["syn_queue_full"]),
+];
+
+/// What the driver counted itself, and under which name the observer does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Such as `connect: EADDRNOTAVAIL`.
+    pub(crate) name: &'static str,
+    pub(crate) value: u64,
+    /// A JSON pointer into `refused`.
+    pub(crate) ebpf: &'static str,
 }
 
 /// The end of what the observer printed.
@@ -94,31 +106,31 @@ fn wrong_verdict(expect: Expect, verdict: Option<&Verdict>) -> Option<String> {
     (!is_right).then(|| format!("the verdict had to be {expect:?}, but was {said}"))
 }
 
-/// The counters of `twins` that this kernel and tier have both.
-pub(crate) fn counters(twins: &[Twin], refused: &Refused) -> Vec<Counter> {
-    twins.iter().filter_map(|twin| counter(*twin, refused)).collect()
+/// The counters that this kernel and this tier have both of.
+pub(crate) fn counters(refused: &Refused, counted: &[Counted]) -> Vec<Counter> {
+    // By name: a member that the tier does not have is `null`, and one that another version does not have is not there.
+    let ebpf = serde_json::to_value(refused).unwrap_or_default();
+    let twins = TWINS.iter().filter_map(|(names, members)| {
+        Some(Counter {
+            kernel_name: names.join(" + "),
+            kernel: sum(names, |name| refused.kernel.get(name).copied())?,
+            ebpf_name: members.join(" + "),
+            ebpf: sum(members, |member| ebpf.get(member)?.as_u64())?,
+        })
+    });
+    let own = counted.iter().filter_map(|own| {
+        Some(Counter {
+            kernel_name: own.name.into(),
+            kernel: own.value,
+            ebpf_name: own.ebpf.trim_start_matches('/').into(),
+            ebpf: ebpf.pointer(own.ebpf)?.as_u64()?,
+        })
+    });
+    twins.chain(own).collect()
 }
 
-fn counter(twin: Twin, refused: &Refused) -> Option<Counter> {
-    let kernel = |names: &[&str]| -> Option<u64> {
-        names.iter().map(|name| refused.kernel.get(*name).copied()).sum()
-    };
-    let (names, ebpf_name, ebpf) = match twin {
-        Twin::Drops => (&["TCPRcvQDrop", "TCPOFODrop"][..], "dropped_skb", refused.dropped_skb),
-        Twin::Orphans => {
-            let sum = refused
-                .orphans_aborted_too_many
-                .zip(refused.orphans_aborted_out_of_memory)
-                .map(|(too_many, out_of_memory)| too_many + out_of_memory);
-            (&["TCPAbortOnMemory"][..], "orphans_aborted", sum)
-        }
-    };
-    Some(Counter {
-        kernel_name: names.join(" + "),
-        kernel: kernel(names)?,
-        ebpf_name: ebpf_name.into(),
-        ebpf: ebpf?,
-    })
+fn sum(names: &[&str], value: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+    names.iter().map(|name| value(name)).sum()
 }
 
 /// Adds up the runs, fault by fault and kernel by kernel, in the order in which they came.
@@ -170,3 +182,6 @@ pub(crate) fn exit_code(faults: &[Fault]) -> u8 {
         0
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! The fault matrix: trips each limit on purpose, with real sockets on a real kernel, and holds the verdict against it.
 //!
 //! - [`cli`], [`run`]: the flags, and the runs from first to last.
+//! - [`guests`]: the same on other kernels.
 //! - [`catalog`]: every fault in one table; [`drive`]: how each is tripped.
 //! - [`stand`], [`program`]: what a driver has in its hands, and c1m-server as a program.
 //! - [`judge`]: what is right. Pure.
@@ -9,6 +10,7 @@
 mod catalog;
 mod cli;
 mod drive;
+mod guests;
 mod judge;
 mod program;
 mod record;

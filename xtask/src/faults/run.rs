@@ -4,7 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::atomic::Ordering::Relaxed,
+    sync::{Once, atomic::Ordering::Relaxed},
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -22,7 +22,9 @@ use c1m_server::{
 use super::{
     Args,
     catalog::{FAULTS, Fault, Network},
-    judge::{self, Told},
+    cli::Kernel,
+    guests,
+    judge::{self, Counted, Told},
     record::{Faults, FaultsRecord, Run},
     report,
     stand::{INTERRUPTED, Stand, Step, Stop},
@@ -47,42 +49,59 @@ fn run(args: &Args) -> anyhow::Result<u8> {
         }
         return Ok(0);
     }
-    if !debian::is_root() {
-        return Err(exit::refused(
-            "faults are tripped with kernel settings and eBPF: run it as root",
-        ));
-    }
-    signals::watch(|| INTERRUPTED.store(true, Relaxed)).context("cannot handle signals")?;
-    raise_nofile().context("cannot raise the limit of open files")?;
-    let server = server(args)?;
-    let kernel = kernel()?;
-    let mut runs = Vec::new();
-    for fault in chosen(args) {
-        for _ in 0..args.repeat {
-            let run = once(fault, &kernel, &server)?;
+    let (mut kernels, mut runs) = (Vec::new(), Vec::new());
+    for kernel in &args.kernels {
+        let tell = |run: Run| -> anyhow::Result<()> {
             tell(args, &run)?;
-            let is_skipped = run.skipped_because.is_some();
             runs.push(run);
-            if INTERRUPTED.load(Relaxed) {
-                return Err(exit::step(130, "interrupted"));
-            }
-            // It would be skipped for the same reason again.
-            if is_skipped {
-                break;
-            }
-        }
+            Ok(())
+        };
+        kernels.push(match kernel {
+            Kernel::Running => here(args, tell)?,
+            Kernel::Guest(wanted) => guests::run(args, wanted, tell)?,
+        });
     }
     let faults = judge::add_up(&runs);
     let code = judge::exit_code(&faults);
     if args.json {
-        let all = Faults { kernels: vec![kernel], faults };
-        print(FaultsRecord::Faults(all))?;
+        print(FaultsRecord::Faults(Faults { kernels, faults }))?;
     } else {
         for line in report::table(&faults) {
             process::say(line)?;
         }
     }
     Ok(code)
+}
+
+/// Everything on the running kernel, whose release it returns.
+fn here(args: &Args, mut tell: impl FnMut(Run) -> anyhow::Result<()>) -> anyhow::Result<String> {
+    if !debian::is_root() {
+        return Err(exit::refused(
+            "faults are tripped with kernel settings and eBPF: run it as root",
+        ));
+    }
+    static WATCHED: Once = Once::new();
+    let mut watched = Ok(());
+    WATCHED.call_once(|| watched = signals::watch(|| INTERRUPTED.store(true, Relaxed)));
+    watched.context("cannot handle signals")?;
+    raise_nofile().context("cannot raise the limit of open files")?;
+    let server = server(args)?;
+    let kernel = kernel()?;
+    for fault in chosen(args) {
+        for _ in 0..args.repeat {
+            let run = once(fault, &kernel, &server)?;
+            // It would be skipped for the same reason again.
+            let is_skipped = run.skipped_because.is_some();
+            tell(run)?;
+            if INTERRUPTED.load(Relaxed) {
+                return Err(exit::step(130, "interrupted"));
+            }
+            if is_skipped {
+                break;
+            }
+        }
+    }
+    Ok(kernel)
 }
 
 fn chosen(args: &Args) -> impl Iterator<Item = &'static Fault> {
@@ -153,11 +172,12 @@ fn once(fault: &'static Fault, kernel: &str, server: &Path) -> anyhow::Result<Ru
 struct Ended {
     stop: Option<Stop>,
     records: Vec<Record>,
+    counted: Vec<Counted>,
 }
 
 impl Ended {
     fn stopped(stop: Stop) -> Self {
-        Self { stop: Some(stop), records: Vec::new() }
+        Self { stop: Some(stop), records: Vec::new(), counted: Vec::new() }
     }
 }
 
@@ -172,7 +192,8 @@ fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf) -> Ended {
         Err(stop) => return Ended::stopped(stop),
     };
     let mut result: Step = (fault.trip)(&mut stand);
-    let Some(mut observer) = stand.take_observer() else {
+    let (observer, counted) = stand.end();
+    let Some(mut observer) = observer else {
         let stop = result.err().unwrap_or_else(|| Stop::wrong("the driver started no observer"));
         return Ended::stopped(stop);
     };
@@ -180,13 +201,13 @@ fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf) -> Ended {
     if result.is_ok() {
         result = finished;
     }
-    Ended { stop: result.err(), records: std::mem::take(&mut observer.records) }
+    Ended { stop: result.err(), records: std::mem::take(&mut observer.records), counted }
 }
 
 fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
     let told = Told::from(&ended.records);
     let refused = told.summary.as_ref().and_then(|summary| summary.refused.as_ref());
-    let counters = refused.map(|refused| judge::counters(fault.twins, refused)).unwrap_or_default();
+    let counters = refused.map(|it| judge::counters(it, &ended.counted)).unwrap_or_default();
     let (wrong, skipped_because) = match ended.stop {
         Some(Stop::Skip(reason)) => (Vec::new(), Some(reason)),
         // What the observer said of a fault that is not there is neither right nor wrong.

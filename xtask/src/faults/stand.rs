@@ -21,7 +21,10 @@ use c1m_server::{
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::program::{Confined, Program};
+use super::{
+    judge::Counted,
+    program::{Confined, Program},
+};
 
 /// Longer than anything here takes, also under emulation.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,12 +68,13 @@ pub(crate) struct Stand<'a> {
     server: PathBuf,
     before: TcpExt,
     observer: Option<Program>,
+    counted: Vec<Counted>,
 }
 
 impl<'a> Stand<'a> {
     /// `server`: the program c1m-server.
     pub(crate) fn new(guard: &'a mut Guard, server: PathBuf) -> Step<Self> {
-        Ok(Self { guard, server, before: tcp_ext()?, observer: None })
+        Ok(Self { guard, server, before: tcp_ext()?, observer: None, counted: Vec::new() })
     }
 
     pub(crate) fn server_program(&self) -> &PathBuf {
@@ -90,9 +94,14 @@ impl<'a> Stand<'a> {
         self.observer.as_mut().ok_or_else(|| Stop::wrong("there is no observer"))
     }
 
-    /// Takes the observer out, for its end.
-    pub(crate) fn take_observer(&mut self) -> Option<Program> {
-        self.observer.take()
+    /// What the driver counted itself, and where the observer's own count of it stands.
+    pub(crate) fn count(&mut self, name: &'static str, value: u64, ebpf: &'static str) {
+        self.counted.push(Counted { name, value, ebpf });
+    }
+
+    /// The observer, for its end, and what the driver counted.
+    pub(crate) fn end(self) -> (Option<Program>, Vec<Counted>) {
+        (self.observer, self.counted)
     }
 
     /// A second server, without eBPF.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use super::super::{
     program::Confined,
-    stand::{PATIENCE, Stand, Step, Stop, all_answer},
+    stand::{PATIENCE, Stand, Step, Stop, answers},
 };
 
 const PORTS: usize = 10;
@@ -31,7 +31,11 @@ pub(crate) fn exhausted(stand: &mut Stand<'_>) -> Step {
         let opened = streams.len();
         return Err(Stop::wrong(format!("not tripped: {opened} connections, {refused} refused")));
     }
-    all_answer(address, &mut streams)
+    let refused = refused as u64;
+    stand.count("connect: EADDRNOTAVAIL", refused, "/ports_exhausted");
+    stand.count("connect: EADDRNOTAVAIL", refused, "/call_errors/connect EADDRNOTAVAIL");
+    // A new one would find no port either.
+    streams.iter_mut().try_for_each(answers)
 }
 
 /// A range of ports in which the server's own is not.
