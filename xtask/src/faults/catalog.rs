@@ -4,8 +4,9 @@ use c1m_server::output::record::LimitName;
 use clap::builder::PossibleValuesParser;
 
 use super::{
-    drive::{buffers, cgroup, closed, files, orphans, ports, queues, quiet, tcp_mem},
+    drive::{buffers, cgroup, closed, conntrack, files, orphans, ports, queues, quiet, tcp_mem},
     judge::Expect::{self, First, Quiet},
+    other::Kind,
     stand::{Stand, Step},
 };
 
@@ -25,6 +26,8 @@ pub(crate) struct Fault {
     pub(crate) about: &'static str,
     pub(crate) expect: Expect,
     pub(crate) network: Network,
+    /// Whose server is under test; `None`: ours.
+    pub(crate) subject: Option<Kind>,
     /// Trips it, and proves by the kernel's own word that it is there.
     pub(crate) trip: fn(&mut Stand<'_>) -> Step,
 }
@@ -36,6 +39,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a hundred connections do nothing",
         expect: Quiet,
         network: Network::Own,
+        subject: None,
         trip: quiet::idle,
     },
     Fault {
@@ -43,6 +47,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "two thousand connections come and are closed in the ordinary way",
         expect: Quiet,
         network: Network::Own,
+        subject: None,
         trip: quiet::ramp,
     },
     Fault {
@@ -50,6 +55,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "short connections with requests of all sizes, which leave TIME_WAIT behind",
         expect: Quiet,
         network: Network::Own,
+        subject: None,
         trip: quiet::busy,
     },
     Fault {
@@ -57,6 +63,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the first value of tcp_mem, where nothing is refused",
         expect: Quiet,
         network: Network::Host,
+        subject: None,
         trip: tcp_mem::low,
     },
     Fault {
@@ -64,6 +71,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the second value, every socket within its fair share",
         expect: First(LimitName::TcpMemPressure),
         network: Network::Host,
+        subject: None,
         trip: tcp_mem::pressure,
     },
     Fault {
@@ -71,6 +79,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data between the second and the third value, more than the fair share",
         expect: First(LimitName::TcpMemPressure),
         network: Network::Host,
+        subject: None,
         trip: tcp_mem::fair_share,
     },
     Fault {
@@ -78,6 +87,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "unread data past the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
+        subject: None,
         trip: tcp_mem::high_unread,
     },
     Fault {
@@ -85,6 +95,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "slow readers: what the server could not send is past the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
+        subject: None,
         trip: tcp_mem::high_unsent,
     },
     Fault {
@@ -92,6 +103,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "reset by their peers, never closed: sockets that no tool lists hold more than the third value",
         expect: First(LimitName::TcpMemHigh),
         network: Network::Host,
+        subject: None,
         trip: closed::unread,
     },
     Fault {
@@ -99,6 +111,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more closed connections whose peers stay than tcp_max_orphans",
         expect: First(LimitName::Orphans),
         network: Network::Host,
+        subject: None,
         trip: orphans::too_many,
     },
     Fault {
@@ -106,6 +119,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "connections closed with unsent data while usage is above the third value of tcp_mem",
         expect: First(LimitName::OrphanMemory),
         network: Network::Host,
+        subject: None,
         trip: orphans::out_of_memory,
     },
     Fault {
@@ -113,6 +127,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "the server's unsent data past the socket limit of its memory cgroup (cgroup v1)",
         expect: First(LimitName::MemoryCgroup),
         network: Network::Own,
+        subject: None,
         trip: cgroup::sockets,
     },
     Fault {
@@ -120,6 +135,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "the server outgrows its memory cgroup and is killed",
         expect: First(LimitName::MemoryCgroup),
         network: Network::Own,
+        subject: None,
         trip: cgroup::oom_kill,
     },
     Fault {
@@ -127,6 +143,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a full SO_RCVBUF while tcp_mem is far away",
         expect: First(LimitName::ReceiveBuffer),
         network: Network::Own,
+        subject: None,
         trip: buffers::receive,
     },
     Fault {
@@ -134,6 +151,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "a server that stops accepting, and more connections than its accept queue holds",
         expect: First(LimitName::AcceptQueue),
         network: Network::Own,
+        subject: None,
         trip: queues::accept,
     },
     Fault {
@@ -141,6 +159,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more handshakes without a third segment than the SYN queue holds, without SYN cookies",
         expect: First(LimitName::SynQueue),
         network: Network::Own,
+        subject: None,
         trip: queues::syn,
     },
     Fault {
@@ -148,6 +167,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more connections than the server's descriptor table holds",
         expect: First(LimitName::Nofile),
         network: Network::Own,
+        subject: None,
         trip: files::nofile,
     },
     Fault {
@@ -155,6 +175,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more open files than the host's table holds, for a server without CAP_SYS_ADMIN",
         expect: First(LimitName::FileMax),
         network: Network::Own,
+        subject: None,
         trip: files::file_max,
     },
     Fault {
@@ -162,6 +183,7 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more watched connections than the server's user may have",
         expect: First(LimitName::EpollWatches),
         network: Network::Own,
+        subject: None,
         trip: files::epoll_watches,
     },
     Fault {
@@ -169,7 +191,56 @@ pub(crate) const FAULTS: &[Fault] = &[
         about: "more connections to one address than ip_local_port_range has ports",
         expect: First(LimitName::Ports),
         network: Network::Own,
+        subject: None,
         trip: ports::exhausted,
+    },
+    Fault {
+        name: "conntrack",
+        about: "more tracked connections than nf_conntrack_max",
+        expect: First(LimitName::Conntrack),
+        network: Network::Host,
+        subject: None,
+        trip: conntrack::full,
+    },
+    Fault {
+        name: "quiet_nginx",
+        about: "nginx, with connections that come and are closed in the ordinary way",
+        expect: Quiet,
+        network: Network::Own,
+        subject: Some(Kind::Nginx),
+        trip: quiet::ramp,
+    },
+    Fault {
+        name: "tcp_mem_high_unread_nginx",
+        about: "nginx, with unread data past the third value",
+        expect: First(LimitName::TcpMemHigh),
+        network: Network::Host,
+        subject: Some(Kind::Nginx),
+        trip: tcp_mem::high_unread,
+    },
+    Fault {
+        name: "tcp_mem_high_unsent_nginx",
+        about: "nginx, with slow readers",
+        expect: First(LimitName::TcpMemHigh),
+        network: Network::Host,
+        subject: Some(Kind::Nginx),
+        trip: tcp_mem::high_unsent,
+    },
+    Fault {
+        name: "nofile_nginx",
+        about: "more connections than nginx's descriptor table holds",
+        expect: First(LimitName::Nofile),
+        network: Network::Own,
+        subject: Some(Kind::Nginx),
+        trip: files::nofile_of_other,
+    },
+    Fault {
+        name: "accept_queue_haproxy",
+        about: "haproxy, stopped, and more connections than its accept queue holds",
+        expect: First(LimitName::AcceptQueue),
+        network: Network::Own,
+        subject: Some(Kind::Haproxy),
+        trip: queues::accept_of_other,
     },
 ];
 

@@ -24,6 +24,8 @@ const MEMORY_BYTES: u64 = 2 << 30;
 /// A second one lets a driver and the server under test run at once, and pages hide in two places.
 const CPUS: u32 = 2;
 const BOOT: Duration = Duration::from_secs(60);
+/// For connection tracking.
+const MODULES: [&str; 2] = ["nf_tables", "nft_ct"];
 /// Of one run under emulation, a wait for something that does not come included.
 const RUN: Duration = Duration::from_secs(150);
 
@@ -43,7 +45,7 @@ pub(crate) fn run(
         memory_bytes: MEMORY_BYTES,
         cpus: CPUS,
         timeout: BOOT + RUN * runs,
-        modules: Vec::new(),
+        modules: MODULES.map(String::from).into(),
         files: guest::basics(&programs::workspace()?)?,
         env: Vec::new(),
         command: command(args),

@@ -4,6 +4,7 @@
 //! - [`guests`]: the same on other kernels.
 //! - [`catalog`]: every fault in one table; [`drive`]: how each is tripped.
 //! - [`stand`], [`program`]: what a driver has in its hands, and c1m-server as a program.
+//! - [`other`]: servers of others, beside which c1m only observes; [`nft`]: a rule for connection tracking.
 //! - [`judge`]: what is right. Pure.
 //! - [`record`], [`report`]: what is told, to programs and to people.
 
@@ -12,6 +13,8 @@ mod cli;
 mod drive;
 mod guests;
 mod judge;
+mod nft;
+mod other;
 mod program;
 mod record;
 mod report;

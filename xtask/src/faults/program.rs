@@ -123,20 +123,9 @@ impl Program {
             .map_err(|error| Stop::wrong(format!("cannot send a signal: {error}")))
     }
 
-    /// Stops it as a debugger would, and waits until each of its threads has stopped.
+    /// See [`stop`].
     pub(crate) fn stop(&mut self) -> Result<(), Stop> {
-        self.signal(libc::SIGSTOP)?;
-        let tasks = format!("/proc/{}/task", self.pid());
-        eventually("the server does not stop", || {
-            for task in fs::read_dir(&tasks)? {
-                let stat = fs::read_to_string(task?.path().join("stat"))?;
-                // The state follows the name in parentheses.
-                if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
-                    return Ok(false);
-                }
-            }
-            Ok(true)
-        })
+        stop(&mut self.child)
     }
 
     /// How it ended, if it has.
@@ -172,6 +161,22 @@ impl Program {
         let said = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
         (status, said.trim().to_owned())
     }
+}
+
+/// Stops a program as a debugger would, and waits until each of its threads has stopped.
+pub(crate) fn stop(child: &mut Child) -> Result<(), Stop> {
+    confine::signal(child, libc::SIGSTOP)?;
+    let tasks = format!("/proc/{}/task", child.id());
+    eventually("the server does not stop", || {
+        for task in fs::read_dir(&tasks)? {
+            let stat = fs::read_to_string(task?.path().join("stat"))?;
+            // The state follows the name in parentheses.
+            if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
 }
 
 impl Drop for Program {

@@ -187,7 +187,7 @@ fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf) -> Ended {
     {
         return Ended::stopped(Stop::Skip(format!("no network namespace of its own: {error}")));
     }
-    let mut stand = match Stand::new(guard, server) {
+    let mut stand = match Stand::new(guard, server, fault.subject) {
         Ok(stand) => stand,
         Err(stop) => return Ended::stopped(stop),
     };

@@ -23,6 +23,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{
     judge::Counted,
+    other::{Kind, Other},
     program::{Confined, Program},
 };
 
@@ -69,12 +70,22 @@ pub(crate) struct Stand<'a> {
     before: TcpExt,
     observer: Option<Program>,
     counted: Vec<Counted>,
+    subject: Option<Kind>,
+    other: Option<Other>,
 }
 
 impl<'a> Stand<'a> {
-    /// `server`: the program c1m-server.
-    pub(crate) fn new(guard: &'a mut Guard, server: PathBuf) -> Step<Self> {
-        Ok(Self { guard, server, before: tcp_ext()?, observer: None, counted: Vec::new() })
+    /// `server`: the program c1m-server; `subject`: whose server is under test, if not that one.
+    pub(crate) fn new(guard: &'a mut Guard, server: PathBuf, subject: Option<Kind>) -> Step<Self> {
+        Ok(Self {
+            guard,
+            server,
+            before: tcp_ext()?,
+            observer: None,
+            counted: Vec::new(),
+            subject,
+            other: None,
+        })
     }
 
     pub(crate) fn server_program(&self) -> &PathBuf {
@@ -102,6 +113,23 @@ impl<'a> Stand<'a> {
     /// The observer, for its end, and what the driver counted.
     pub(crate) fn end(self) -> (Option<Program>, Vec<Counted>) {
         (self.observer, self.counted)
+    }
+
+    /// Starts the server under test: the observer itself, or somebody else's with the observer beside it.
+    pub(crate) fn serve(&mut self) -> Step<SocketAddr> {
+        let observer = self.observe(&[], Confined::default())?;
+        let Some(kind) = self.subject else { return Ok(observer) };
+        let other = Other::start(kind, None)?;
+        let address = other.address;
+        self.other = Some(other);
+        Ok(address)
+    }
+
+    /// Somebody else's server, with the observer beside it.
+    pub(crate) fn beside(&mut self, nofile: Option<u64>) -> Step<Other> {
+        self.observe(&[], Confined::default())?;
+        let kind = self.subject.ok_or_else(|| Stop::wrong("there is nobody else's server"))?;
+        Other::start(kind, nofile)
     }
 
     /// A second server, without eBPF.

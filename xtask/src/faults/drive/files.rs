@@ -21,6 +21,7 @@ const NOFILE: u64 = 256;
 /// Of so many connections, these have room in it.
 const MORE_THAN_NOFILE: usize = 300;
 const TAKEN: usize = 150;
+const NOFILE_OF_OTHER: u64 = 200;
 /// Files that are left to the host.
 const FILES_LEFT: u64 = 20;
 const MORE_THAN_LEFT: usize = 100;
@@ -64,6 +65,18 @@ pub(crate) fn nofile(stand: &mut Stand<'_>) -> Step {
     drop(streams);
     let mut rest = waiting.into_iter().map(arrived).collect::<Step<Vec<_>>>()?;
     all_answer(address, &mut rest)
+}
+
+/// The same with somebody else's server.
+pub(crate) fn nofile_of_other(stand: &mut Stand<'_>) -> Step {
+    let other = stand.beside(Some(NOFILE_OF_OTHER))?;
+    let mut streams =
+        (0..MORE_THAN_NOFILE).map(|_| connect(other.address)).collect::<Step<Vec<_>>>()?;
+    eventually("it met no EMFILE", || Ok(other.said()?.contains("Too many open files")))?;
+    let mut rest = streams.split_off(MORE_THAN_NOFILE - TAKEN);
+    drop(streams);
+    all_answer(other.address, &mut rest)?;
+    other.finish()
 }
 
 /// The limit does not hold for CAP_SYS_ADMIN (fs/file_table.c, `alloc_empty_file`, 5.4 to 6.18). The server gave its capabilities up

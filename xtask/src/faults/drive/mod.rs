@@ -5,6 +5,7 @@
 pub(crate) mod buffers;
 pub(crate) mod cgroup;
 pub(crate) mod closed;
+pub(crate) mod conntrack;
 pub(crate) mod files;
 pub(crate) mod orphans;
 pub(crate) mod ports;

@@ -24,7 +24,7 @@ pub(crate) fn idle(stand: &mut Stand<'_>) -> Step {
 
 /// Connections that come, ask once, and go by a FIN from the client's side.
 pub(crate) fn ramp(stand: &mut Stand<'_>) -> Step {
-    let address = stand.observe(&[], Confined::default())?;
+    let address = stand.serve()?;
     let mut streams = (0..RAMP).map(|_| connect(address)).collect::<Step<Vec<_>>>()?;
     all_answer(address, &mut streams)?;
     drop(streams);

@@ -6,12 +6,9 @@ use std::{
     time::Duration,
 };
 
-use super::super::{
-    program::Confined,
-    stand::{
-        Stand, Step, Stop, all_answer, ask, bound, connect, connected, cpus, eventually,
-        reserve_pages, reset, sockets,
-    },
+use super::super::stand::{
+    Stand, Step, Stop, all_answer, ask, bound, connect, connected, cpus, eventually, reserve_pages,
+    reset, sockets,
 };
 
 /// Two pages in a receive queue, on every kernel: see docs/faults.md.
@@ -39,7 +36,7 @@ fn scale() -> Step<u64> {
 fn begin(stand: &mut Stand<'_>, tcp_mem: [u64; 3]) -> Step<(SocketAddr, Vec<TcpStream>)> {
     let reserve = reserve_pages()?;
     eventually("another program queues data", || Ok(sockets()?.tcp_mem_pages <= reserve))?;
-    let address = stand.observe(&[], Confined::default())?;
+    let address = stand.serve()?;
     let [low, pressure, high] = tcp_mem;
     stand.set(&[("net.ipv4.tcp_mem", format!("{low} {pressure} {high}"))])?;
     thread::sleep(LOOK);
