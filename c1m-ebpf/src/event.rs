@@ -4,15 +4,20 @@ use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_jiffies64,
     bpf_ktime_get_ns, bpf_probe_read_kernel_buf,
 };
-use c1m_ebpf::{ABSENT, Counters, Event, FIRST_EVENTS, Shared, SocketRecord};
+use c1m_ebpf::{ABSENT, CALLS, Counters, ERRNOS, Event, FIRST_EVENTS, Shared, SocketRecord};
 
 use crate::{
     COUNTERS, EVENTS, FIRST, SHARED,
     layout::{Sock, config, offset},
 };
 
-/// Refusals by limit and side, then aborted orphans by limit.
-pub(crate) const FIRST_KINDS: u32 = 3 * 2 + 2;
+/// What is counted by [`is_among_first`]: refusals by limit and side, then aborted orphans by limit, full queues, searches for a port, and
+/// errors of calls by both.
+pub(crate) const FIRST_ABORTED: u32 = 3 * 2;
+pub(crate) const FIRST_OVERFLOW: u32 = FIRST_ABORTED + 2;
+pub(crate) const FIRST_PORTS: u32 = FIRST_OVERFLOW + 3;
+pub(crate) const FIRST_CALLS: u32 = FIRST_PORTS + 1;
+pub(crate) const FIRST_KINDS: u32 = FIRST_CALLS + (CALLS * ERRNOS.len()) as u32;
 
 /// Is the current process the one whose call this is?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,9 +126,15 @@ pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) 
             sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
     }
     if context == Context::Process {
-        record.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        record.comm = bpf_get_current_comm().unwrap_or_default();
+        name_process(record);
     }
+}
+
+/// The process that made the call that is being served.
+#[inline(always)]
+pub(crate) fn name_process(record: &mut SocketRecord) {
+    record.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    record.comm = bpf_get_current_comm().unwrap_or_default();
 }
 
 #[inline(always)]

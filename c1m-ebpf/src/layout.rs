@@ -21,13 +21,71 @@ macro_rules! offset {
 
 /// A value that user space chose at load; volatile like [`offset`].
 macro_rules! config {
-    ($member:ident) => {{
+    ($($member:tt)+) => {{
         // SAFETY: the address of a member of a static.
-        unsafe { core::ptr::read_volatile(&raw const $crate::layout::CONFIG.$member) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::layout::CONFIG.$($member)+) }
     }};
 }
 
-pub(crate) use {config, offset};
+/// An argument of the hook, as a number, where the running kernel has it: `argument!(ctx, HOOK_X, value)`.
+macro_rules! argument {
+    ($ctx:expr, $hook:ident, $which:ident) => {
+        $crate::layout::word(
+            aya_ebpf::EbpfContext::as_ptr(&$ctx),
+            $crate::layout::config!(arguments[$hook as usize].$which),
+        )
+    };
+}
+
+/// The argument that the hook is about: a pointer whose type the verifier knows.
+macro_rules! object {
+    ($ctx:expr, $hook:ident) => {{
+        let address = $crate::layout::argument!($ctx, $hook, object) as *const u8;
+        // SAFETY: the argument of this name is a pointer to a kernel structure.
+        unsafe { $crate::layout::BtfPtr::new(address) }
+    }};
+}
+
+/// What the function returns; all 64 bits of the register.
+macro_rules! result {
+    ($ctx:expr, $hook:ident) => {
+        $crate::layout::argument!($ctx, $hook, result)
+    };
+}
+
+pub(crate) use {argument, config, object, offset, result};
+
+/// A word of the context. In assembly, because of two loads at different offsets the compiler makes one with a computed address, which the
+/// verifier refuses; of these it keeps one, for the position is frozen, and never looks at the others.
+#[inline(always)]
+pub(crate) fn word(context: *mut core::ffi::c_void, position: u32) -> u64 {
+    macro_rules! load {
+        ($offset:literal) => {{
+            let value: u64;
+            // SAFETY: the verifier proves that the context has a word there.
+            unsafe {
+                core::arch::asm!(
+                    concat!("{value} = *(u64 *)({context} + ", $offset, ")"),
+                    context = in(reg) context,
+                    value = out(reg) value,
+                    options(nostack),
+                );
+            }
+            value
+        }};
+    }
+    match position {
+        0 => load!("0"),
+        1 => load!("8"),
+        2 => load!("16"),
+        3 => load!("24"),
+        4 => load!("32"),
+        5 => load!("40"),
+        6 => load!("48"),
+        7 => load!("56"),
+        _ => 0,
+    }
+}
 
 /// A pointer that the verifier knows the kernel type of. A load through it never faults: the kernel answers 0 for a bad
 /// address.
@@ -100,6 +158,29 @@ impl Sock {
         self.0.load::<u32>(offset!(sock_max_ack_backlog)) != 0
     }
 
+    /// The limit of a listener's accept queue.
+    #[inline(always)]
+    pub(crate) fn backlog(self) -> u32 {
+        self.0.load(offset!(sock_max_ack_backlog))
+    }
+
+    #[inline(always)]
+    pub(crate) fn accept_queue_len(self) -> u32 {
+        self.0.load(offset!(sock_ack_backlog))
+    }
+
+    /// As the kernel asks: include/net/sock.h, `sk_acceptq_is_full`, 5.4 to 6.18.
+    #[inline(always)]
+    pub(crate) fn is_accept_queue_full(self) -> bool {
+        self.accept_queue_len() > self.backlog()
+    }
+
+    /// Requests of a listener whose handshake has not ended. It stands behind the end of a struct sock, so a helper has to copy it.
+    #[inline(always)]
+    pub(crate) fn request_queue_len(self) -> u32 {
+        copy(self.0.address(offset!(request_queue_len)).cast())
+    }
+
     /// Local port, host byte order; 0 once the socket gave it back, which is before its state says CLOSE.
     #[inline(always)]
     pub(crate) fn port(self) -> u16 {
@@ -128,6 +209,24 @@ impl Sock {
     #[inline(always)]
     pub(crate) fn receive_queue_bytes(self) -> u32 {
         self.0.load(offset!(sock_rmem_alloc))
+    }
+
+    /// SO_RCVBUF as the kernel compares it, bytes.
+    #[inline(always)]
+    pub(crate) fn receive_buffer_bytes(self) -> i32 {
+        self.0.load(offset!(sock_rcvbuf))
+    }
+
+    /// skbs of the receive queue.
+    #[inline(always)]
+    pub(crate) fn receive_queue_len(self) -> u32 {
+        self.0.load(offset!(sock_receive_queue_len))
+    }
+
+    /// What the socket has of tcp_mem without using it, bytes.
+    #[inline(always)]
+    pub(crate) fn forward_alloc_bytes(self) -> i32 {
+        self.0.load(offset!(sock_forward_alloc))
     }
 
     /// truesize of the write queue, bytes.

@@ -4,6 +4,10 @@
 //! depends on this crate for these types alone; the programs stand behind the feature `programs`.
 #![no_std]
 
+mod program;
+
+pub use program::*;
+
 /// IPPROTO_TCP, include/uapi/linux/in.h
 pub const TCP: u16 = 6;
 /// IPPROTO_MPTCP, include/uapi/linux/in.h: its sockets share tcp_mem
@@ -35,22 +39,38 @@ pub struct Layout {
     pub sock_wmem_queued: u32,
     /// sk_max_ack_backlog: a listener's, which the connections that it accepts have from it
     pub sock_max_ack_backlog: u32,
+    /// sk_ack_backlog: the length of a listener's accept queue
+    pub sock_ack_backlog: u32,
+    pub sock_rcvbuf: u32,
+    pub sock_forward_alloc: u32,
+    /// sk_receive_queue.qlen, in skbs
+    pub sock_receive_queue_len: u32,
     /// sk_cgrp_data.cgroup; [`ABSENT`] without CONFIG_SOCK_CGROUP_DATA, or where it is not a pointer (before 5.15)
     pub sock_cgroup: u32,
     /// struct inet_sock, which begins with a struct sock
     pub inet_sport: u32,
+    /// struct inet_connection_sock, likewise: icsk_accept_queue.qlen, the requests that wait for the end of their handshake
+    pub request_queue_len: u32,
     /// struct proto
     pub proto_memory_allocated: u32,
     pub proto_memory_pressure: u32,
     pub proto_sysctl_mem: u32,
     /// struct net: ns.inum
     pub net_inum: u32,
+    /// struct net: ipv4.sysctl_tcp_syncookies; [`ABSENT`] without CONFIG_SYN_COOKIES
+    pub net_syncookies: u32,
     /// struct cgroup, struct kernfs_node
     pub cgroup_kn: u32,
     pub kernfs_id: u32,
     /// struct task_struct
     pub task_tgid: u32,
     pub task_comm: u32,
+    /// struct sk_buff
+    pub skb_protocol: u32,
+    /// struct pt_regs: the number of the system call
+    pub regs_call: u32,
+    /// struct oom_control: memcg
+    pub oom_memcg: u32,
 }
 
 impl Layout {
@@ -68,16 +88,25 @@ impl Layout {
         sock_rmem_alloc: ABSENT,
         sock_wmem_queued: ABSENT,
         sock_max_ack_backlog: ABSENT,
+        sock_ack_backlog: ABSENT,
+        sock_rcvbuf: ABSENT,
+        sock_forward_alloc: ABSENT,
+        sock_receive_queue_len: ABSENT,
         sock_cgroup: ABSENT,
         inet_sport: ABSENT,
+        request_queue_len: ABSENT,
         proto_memory_allocated: ABSENT,
         proto_memory_pressure: ABSENT,
         proto_sysctl_mem: ABSENT,
         net_inum: ABSENT,
+        net_syncookies: ABSENT,
         cgroup_kn: ABSENT,
         kernfs_id: ABSENT,
         task_tgid: ABSENT,
         task_comm: ABSENT,
+        skb_protocol: ABSENT,
+        regs_call: ABSENT,
+        oom_memcg: ABSENT,
     };
 }
 
@@ -89,60 +118,42 @@ pub struct Config {
     pub watch_port: u32,
     /// Inode of the network namespace that the port is in
     pub watch_netns: u32,
-    /// Position of `reason` among the arguments of kfree_skb; [`ABSENT`] before 5.17
-    pub drop_reason_argument: u32,
-    /// SKB_DROP_REASON_PROTO_MEM
+    /// SKB_DROP_REASON_PROTO_MEM; [`ABSENT`] before 5.17
     pub drop_reason_proto_mem: u32,
-    /// Position of `reason` among the arguments of tcp_send_reset; [`ABSENT`] before 6.10
-    pub reset_reason_argument: u32,
-    /// SK_RST_REASON_TCP_ABORT_ON_MEMORY
+    /// SKB_DROP_REASON_TCP_LISTEN_OVERFLOW; [`ABSENT`] before 6.17
+    pub drop_reason_listen_overflow: u32,
+    /// SK_RST_REASON_TCP_ABORT_ON_MEMORY; [`ABSENT`] before 6.10
     pub reset_reason_memory: u32,
     /// SOCK_MIN_SNDBUF, in bytes: include/net/sock.h
     pub min_sndbuf_bytes: u32,
     /// CPUs that the counters have a slot for
     pub cpus: u32,
+    /// By `HOOK_*`
+    pub arguments: [Arguments; PROGRAMS.len()],
 }
 
 impl Config {
     pub const NONE: Self = Self {
         watch_port: 0,
         watch_netns: 0,
-        drop_reason_argument: ABSENT,
         drop_reason_proto_mem: ABSENT,
-        reset_reason_argument: ABSENT,
+        drop_reason_listen_overflow: ABSENT,
         reset_reason_memory: ABSENT,
         min_sndbuf_bytes: 0,
         cpus: 0,
+        arguments: [Arguments::ABSENT; PROGRAMS.len()],
     };
 }
-
-/// Position of `reason` among the arguments of kfree_skb (5.17 to 6.18) and tcp_send_reset (6.10 to 6.18): the one that the
-/// programs can read.
-pub const REASON_ARGUMENT: u32 = 2;
 
 /// Kinds of [`Event`].
 pub const EVENT_CROSSING: u32 = 1;
 pub const EVENT_REFUSAL: u32 = 2;
 pub const EVENT_ABORTED: u32 = 3;
 pub const EVENT_OOM_KILL: u32 = 4;
-
-/// The programs, in the order of [`HOOK_NAMES`].
-pub const HOOK_SET_STATE: u32 = 0;
-pub const HOOK_EXCEED: u32 = 1;
-pub const HOOK_DESTROY: u32 = 2;
-pub const HOOK_DROP: u32 = 3;
-pub const HOOK_RESET: u32 = 4;
-pub const HOOK_OOM: u32 = 5;
-
-/// Tracepoint of each program; the program has the same name in the object.
-pub const HOOK_NAMES: [&str; 6] = [
-    "inet_sock_set_state",
-    "sock_exceed_buf_limit",
-    "tcp_destroy_sock",
-    "kfree_skb",
-    "tcp_send_reset",
-    "mark_victim",
-];
+pub const EVENT_PRESSURE: u32 = 5;
+pub const EVENT_OVERFLOW: u32 = 6;
+pub const EVENT_PORTS: u32 = 7;
+pub const EVENT_CALL_ERROR: u32 = 8;
 
 /// What refused an allocation; index into [`Counters::refused`] together with the side.
 pub const REFUSED_HIGH: u32 = 0;
@@ -156,6 +167,67 @@ pub const SIDE_RECEIVE: u32 = 1;
 /// Why the kernel reset an orphan; index into [`Counters::aborted`].
 pub const ABORTED_TOO_MANY: u32 = 0;
 pub const ABORTED_OUT_OF_MEMORY: u32 = 1;
+
+/// Why memory pressure began; index into [`Counters::pressure_entries`].
+pub const PRESSURE_TCP_MEM: u32 = 0;
+pub const PRESSURE_ALLOCATOR: u32 = 1;
+
+/// Which way an [`EVENT_PRESSURE`] goes.
+pub const PRESSURE_ENTERED: u32 = 0;
+pub const PRESSURE_LEFT: u32 = 1;
+
+/// Why a segment could not be charged; index into [`Counters::dropped`] and [`Counters::uncharged`].
+pub const DROPPED_TCP_MEM: u32 = 0;
+pub const DROPPED_RECEIVE_BUFFER: u32 = 1;
+
+/// A full queue of a listener, and when it was found full.
+pub const QUEUE_ACCEPT_SYN: u32 = 0;
+pub const QUEUE_ACCEPT_ACK: u32 = 1;
+pub const QUEUE_SYN: u32 = 2;
+
+/// For whom the OOM killer works, [`Shared::oom_scope`] and [`Event::limit`]; 0: not known.
+pub const OOM_HOST: u64 = 1;
+pub const OOM_CGROUP: u64 = 2;
+
+/// Kinds of system calls, index into [`Counters::call_errors`]. User space tells which number is which.
+pub const CALL_SOCKET: u32 = 0;
+pub const CALL_ACCEPT: u32 = 1;
+pub const CALL_BIND: u32 = 2;
+pub const CALL_CONNECT: u32 = 3;
+pub const CALL_SEND: u32 = 4;
+pub const CALL_RECEIVE: u32 = 5;
+pub const CALL_EPOLL: u32 = 6;
+pub const CALL_DESCRIPTOR: u32 = 7;
+pub const CALL_OTHER: u32 = 8;
+pub const CALLS: usize = 9;
+/// System calls that user space can tell the kind of: the numbers below this one.
+pub const CALL_NUMBERS: u32 = 512;
+
+/// Errors that limits have, index into [`Counters::call_errors`]. The numbers are those of x86_64 and aarch64.
+pub const ERROR_EMFILE: u32 = 0;
+pub const ERROR_ENFILE: u32 = 1;
+pub const ERROR_ENOBUFS: u32 = 2;
+pub const ERROR_ENOMEM: u32 = 3;
+pub const ERROR_EADDRNOTAVAIL: u32 = 4;
+pub const ERROR_ENOSPC: u32 = 5;
+pub const ERRNOS: [i32; 6] = [24, 23, 105, 12, 99, 28];
+
+/// Can this call fail with that error because of a limit of connections? Of calls that have nothing to do with them, only errors that
+/// any call with a descriptor shares are of interest: no disk that is full, and no netlink queue that ran over.
+#[inline(always)]
+#[must_use]
+pub const fn is_of_a_limit(call: u32, error: u32) -> bool {
+    match error {
+        ERROR_EMFILE | ERROR_ENFILE => true,
+        ERROR_ENOBUFS => {
+            matches!(call, CALL_SOCKET | CALL_ACCEPT | CALL_BIND | CALL_CONNECT | CALL_SEND)
+        }
+        ERROR_ENOMEM => call != CALL_OTHER,
+        ERROR_EADDRNOTAVAIL => matches!(call, CALL_BIND | CALL_CONNECT),
+        ERROR_ENOSPC => call == CALL_EPOLL,
+        _ => false,
+    }
+}
 
 /// How many events of a kind carry their socket; later ones are only counted.
 pub const FIRST_EVENTS: u64 = 8;
@@ -198,16 +270,22 @@ pub struct Event {
     pub connections: u64,
     /// Crossings: how many were counted without being reported, so far
     pub suppressed: u64,
-    /// Refusals: `REFUSED_*`; aborted orphans: `ABORTED_*`
+    /// Refusals: `REFUSED_*`; aborted orphans: `ABORTED_*`; pressure: why it began; overflows: `QUEUE_*`; errors of calls: `CALL_*`;
+    /// kills: for whom
     pub limit: u32,
-    /// Refusals: `SIDE_*`
+    /// Refusals: `SIDE_*`; pressure: which way; errors of calls: `ERROR_*`
     pub side: u32,
     pub receive_queue_bytes: u32,
     pub send_queue_bytes: u32,
+    /// Pressure that ended: nanoseconds, 0: not known; overflows: length of the queue; orphans: by how many bits the number of orphans was
+    /// shifted before it was compared
+    pub value: u64,
+    /// Overflows: the queue's limit
+    pub bound: u64,
     pub socket: SocketRecord,
 }
 
-const _: () = assert!(size_of::<SocketRecord>() == 72 && size_of::<Event>() == 168);
+const _: () = assert!(size_of::<SocketRecord>() == 72 && size_of::<Event>() == 184);
 
 /// Counted in the kernel. One slot a CPU, and each member is written by one program only: a program does not interrupt itself
 /// on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
@@ -220,11 +298,42 @@ pub struct Counters {
     pub forced_first_skb: u64,
     /// kfree_skb with reason PROTO_MEM
     pub dropped_skb: u64,
-    /// By `ABORTED_*`
+    /// Of these, where the kernel names the socket: by `DROPPED_*`
+    pub dropped: [u64; 2],
+    /// kfree_skb with reason TCP_LISTEN_OVERFLOW
+    pub dropped_listen: u64,
+    /// tcp_send_reset with reason ABORT_ON_MEMORY, by `ABORTED_*`
     pub aborted: [u64; 2],
+    /// tcp_check_oom that said yes, by `ABORTED_*`
+    pub oom_verdicts: [u64; 2],
+    pub orphans_in_timers: u64,
+    pub allowed_above_high: u64,
+    pub forced_above_high: u64,
+    /// By `PRESSURE_*`
+    pub pressure_entries: [u64; 2],
+    pub pressure_exits: u64,
+    pub pressure_ns: u64,
+    /// tcp_try_rmem_schedule that said no, by `DROPPED_*`
+    pub uncharged: [u64; 2],
+    /// The same with an empty receive queue, in which case the segment may be taken all the same
+    pub uncharged_first: u64,
+    pub ofo_pruned: u64,
+    pub accept_queue_syn: u64,
+    pub syn_queue: u64,
+    /// IPv4, IPv6
+    pub accept_queue_ack: [u64; 2],
+    pub ports: [u64; 2],
+    /// By `CALL_*` and `ERROR_*`
+    pub call_errors: [[u64; ERRNOS.len()]; CALLS],
     /// Events that found the ring buffer full, by hook
-    pub lost: [u64; HOOK_NAMES.len()],
+    pub lost: [u64; PROGRAMS.len()],
+    pub padding: [u64; COUNTER_PADDING],
 }
+
+/// What [`Counters`] names; the rest fills its last cache line.
+const COUNTER_WORDS: usize = 32 + ERRNOS.len() * CALLS + PROGRAMS.len();
+const COUNTER_PADDING: usize = COUNTER_WORDS.next_multiple_of(8) - COUNTER_WORDS;
+const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING) * 8);
 
 /// Where tcp_mem usage stands, for the whole host. Written without a lock: two CPUs that see the same crossing at the same
 /// instant may both report it; user space keeps the first.
@@ -240,6 +349,18 @@ pub struct Shared {
     pub window_start_ns: u64,
     pub window_events: u64,
     pub suppressed: u64,
+    /// The same for memory pressure
+    pub pressure_window_start_ns: u64,
+    pub pressure_window_events: u64,
+    pub pressure_suppressed: u64,
+    /// Orphans as the kernel last summed them up, and the most that it did
+    pub orphans: u64,
+    pub orphans_max: u64,
+    /// The longest accept queue that was found full, and its limit
+    pub accept_queue_len: u64,
+    pub accept_queue_max: u64,
+    /// `OOM_*` while the OOM killer chooses
+    pub oom_scope: u64,
     pub padding_end: [u64; 3],
 }
 

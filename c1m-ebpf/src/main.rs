@@ -1,7 +1,7 @@
 //! The object: license, maps, one line a group of hooks.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(
     internal_features,
     reason = "the BPF target has no fetch_add in core::sync, but it has the instruction"
@@ -15,11 +15,16 @@ use aya_ebpf::{
 use c1m_ebpf::{Counters, Shared};
 
 mod accept;
+mod call;
 mod event;
 mod layout;
 mod memory;
 mod oom;
 mod orphan;
+mod port;
+mod pressure;
+mod queue;
+mod receive;
 
 /// The kernel lets GPL-compatible programs alone read its memory.
 #[unsafe(link_section = "license")]

@@ -1,15 +1,18 @@
-//! tcp_mem: crossings of low, pressure and high, allocations refused, and skbs dropped for it.
+//! tcp_mem: crossings of low, pressure and high, allocations refused, and granted above high.
 
-use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    helpers::bpf_ktime_get_ns,
+    macros::{btf_tracepoint, fentry, fexit},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
+};
 use c1m_ebpf::{
-    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED,
-    REASON_ARGUMENT, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND,
-    zone,
+    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED, HOOK_FORCED,
+    HOOK_RAISE, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND, zone,
 };
 
 use crate::{
     event::{self, Context},
-    layout::{BtfPtr, Proto, Sock, config},
+    layout::{BtfPtr, Proto, Sock, argument, object, result},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -19,12 +22,16 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The common case, nothing crossed, costs two map look-ups and a copy of 24 bytes.
 #[inline(always)]
 pub(crate) fn observe(sock: Sock, proto: Proto, pages: u64, hook: u32, context: Context) {
-    let tcp_mem = proto.tcp_mem();
-    let now = zone(pages, &tcp_mem);
+    compare(sock, proto, pages, &proto.tcp_mem(), hook, context);
+}
+
+#[inline(always)]
+fn compare(sock: Sock, proto: Proto, pages: u64, tcp_mem: &[u64; 3], hook: u32, context: Context) {
+    let now = zone(pages, tcp_mem);
     let Some(shared) = event::shared() else { return };
     // SAFETY: the map gave the pointer; other CPUs write too, hence volatile. See `Shared`.
     if unsafe { core::ptr::read_volatile(&raw const (*shared).zone) } != now {
-        crossed(sock, proto, pages, tcp_mem, now, hook, context);
+        crossed(sock, proto, pages, *tcp_mem, now, hook, context);
     }
 }
 
@@ -141,20 +148,49 @@ pub(crate) fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// `kfree_skb(skb, location, reason, …)`, with a reason since 5.17: net/core/skbuff.c. Counts reason PROTO_MEM: a segment that arrived
-/// and could not be charged, to tcp_mem or to its socket's receive buffer.
-#[btf_tracepoint(function = "kfree_skb")]
-pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
-    // Frozen, so the verifier never sees the load on a kernel without the argument, where it would refuse it. One position
-    // only: of two loads the compiler makes one with a computed address, which is refused everywhere.
-    if config!(drop_reason_argument) != REASON_ARGUMENT {
+/// `__sk_mem_raise_allocated(sk, size, amt, kind)`, 5.4 to 6.18: net/core/sock.c. Usage has grown: what it is right after each allocation that was
+/// granted makes a crossing exact. One that was refused is undone by now, and `sock_exceed_buf_limit` has told of it.
+#[fexit(function = "__sk_mem_raise_allocated")]
+pub(crate) fn __sk_mem_raise_allocated(ctx: FExitContext) -> i32 {
+    if result!(ctx, HOOK_RAISE) as i32 == 0 {
         return 0;
     }
-    let reason: u32 = ctx.arg(REASON_ARGUMENT as usize);
-    if reason == config!(drop_reason_proto_mem)
+    let sock = Sock(object!(ctx, HOOK_RAISE));
+    if sock.0.is_null() || !sock.is_tcp() {
+        return 0;
+    }
+    let proto = sock.proto();
+    let pages = proto.pages();
+    let tcp_mem = proto.tcp_mem();
+    // Sending is charged in the sender's system call; receiving in a softirq, whoever runs there.
+    let is_send = argument!(ctx, HOOK_RAISE, value) as u32 == SIDE_SEND;
+    let context = if is_send { Context::Process } else { Context::Elsewhere };
+    compare(sock, proto, pages, &tcp_mem, HOOK_RAISE, context);
+    if pages > tcp_mem[2]
         && let Some(counters) = event::counters()
     {
-        counters.dropped_skb += 1;
+        counters.allowed_above_high += 1;
+    }
+    0
+}
+
+/// `sk_forced_mem_schedule(sk, size)`, 5.4 to 6.18: net/ipv4/tcp_output.c. Memory without any check: for SYN and FIN, for the first skb of an empty
+/// receive queue, and since 6.0 for the least that a sender is promised.
+#[fentry(function = "sk_forced_mem_schedule")]
+pub(crate) fn sk_forced_mem_schedule(ctx: FEntryContext) -> i32 {
+    let sock = Sock(object!(ctx, HOOK_FORCED));
+    // What the socket has already suffices: nothing is allocated, as for most calls.
+    if sock.0.is_null()
+        || i64::from(sock.forward_alloc_bytes())
+            >= i64::from(argument!(ctx, HOOK_FORCED, value) as i32)
+    {
+        return 0;
+    }
+    let proto = sock.proto();
+    if proto.pages() > proto.tcp_mem()[2]
+        && let Some(counters) = event::counters()
+    {
+        counters.forced_above_high += 1;
     }
     0
 }

@@ -1,22 +1,22 @@
 //! The OOM killer.
 
 use aya_ebpf::{
-    helpers::bpf_probe_read_kernel_str_bytes, macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::bpf_probe_read_kernel_str_bytes,
+    macros::{btf_tracepoint, fentry, fexit},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
-use c1m_ebpf::{EVENT_OOM_KILL, HOOK_OOM};
+use c1m_ebpf::{EVENT_OOM_KILL, HOOK_OOM, HOOK_OOM_ENTER, OOM_CGROUP, OOM_HOST};
 
 use crate::{
     event,
-    layout::{BtfPtr, offset},
+    layout::{object, offset},
 };
 
 /// `mark_victim(task, …)`, with the task since 6.8 and its backports: mm/oom_kill.c, `mark_oom_victim`. A process was chosen, for the
 /// whole host or for its memory cgroup.
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: argument 0 is a struct task_struct.
-    let task = unsafe { BtfPtr::new(ctx.arg(0)) };
+    let task = object!(ctx, HOOK_OOM);
     if task.is_null() {
         return 0;
     }
@@ -25,6 +25,37 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         let comm = task.address(offset!(task_comm));
         // SAFETY: the helper checks the address.
         let _ = unsafe { bpf_probe_read_kernel_str_bytes(comm, &mut event.socket.comm) };
+        if let Some(shared) = event::shared() {
+            // SAFETY: the map gave the pointer.
+            event.limit =
+                unsafe { core::ptr::read_volatile(&raw const (*shared).oom_scope) } as u32;
+        }
     });
     0
+}
+
+/// `oom_kill_process(oc, message)`, 5.4 to 6.18: mm/oom_kill.c. Everything that it marks is killed for `oc->memcg`, or for the whole host when that
+/// is null. The kernel runs one at a time (`oom_lock`).
+#[fentry(function = "oom_kill_process")]
+pub(crate) fn oom_kill_process_entry(ctx: FEntryContext) -> i32 {
+    let control = object!(ctx, HOOK_OOM_ENTER);
+    if !control.is_null() {
+        let is_of_host = control.load::<u64>(offset!(oom_memcg)) == 0;
+        set_scope(if is_of_host { OOM_HOST } else { OOM_CGROUP });
+    }
+    0
+}
+
+#[fexit(function = "oom_kill_process")]
+pub(crate) fn oom_kill_process_exit(_: FExitContext) -> i32 {
+    set_scope(0);
+    0
+}
+
+#[inline(always)]
+fn set_scope(scope: u64) {
+    if let Some(shared) = event::shared() {
+        // SAFETY: the map gave the pointer.
+        unsafe { core::ptr::write_volatile(&raw mut (*shared).oom_scope, scope) };
+    }
 }

@@ -1,57 +1,115 @@
-//! Orphans that the kernel reset for memory.
+//! Orphans: how many, and those that the kernel gives up.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, fexit},
+    programs::{BtfTracePointContext, FExitContext},
+};
 use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_RESET, REASON_ARGUMENT,
+    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_CHECK_OOM, HOOK_ORPHAN_SUM,
+    HOOK_RESET, HOOK_RESOURCES,
 };
 
 use crate::{
     event::{self, Context},
-    layout::{BtfPtr, Sock, config},
+    layout::{Sock, argument, config, object, result},
 };
 
 /// `tcp_send_reset(sk, skb, reason)`, with a reason since 6.10: net/ipv4/tcp_output.c, `tcp_send_active_reset`.
 ///
-/// Reason ABORT_ON_MEMORY: `tcp_check_oom` said yes, at close or in a timer. It has two causes and does not say which; this repeats the
-/// part of its test that the socket decides (net/ipv4/tcp.c, `tcp_out_of_memory`). The rest is the number of orphans.
+/// Reason ABORT_ON_MEMORY: `tcp_check_oom` said yes, at close or in a timer.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    if config!(reset_reason_argument) != REASON_ARGUMENT {
+    if argument!(ctx, HOOK_RESET, value) as u32 != config!(reset_reason_memory) {
         return 0;
     }
-    let reason: u32 = ctx.arg(REASON_ARGUMENT as usize);
-    if reason != config!(reset_reason_memory) {
-        return 0;
-    }
-    // SAFETY: argument 0 is a struct sock, or null for a reset without one.
-    let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
+    // Null for a reset without a socket.
+    let sock = Sock(object!(ctx, HOOK_RESET));
     if sock.0.is_null() {
         return 0;
     }
-    let proto = sock.proto();
-    let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
-    let is_out_of_memory =
-        sock.send_queue_bytes() > config!(min_sndbuf_bytes) && pages > tcp_mem[2];
-    let limit = if is_out_of_memory { ABORTED_OUT_OF_MEMORY } else { ABORTED_TOO_MANY };
+    let limit = limit(sock);
     #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(
-        &ctx,
-        "tcp_send_reset for memory: {} pages allocated, limit {}",
-        pages,
-        limit
-    );
+    aya_log_ebpf::debug!(&ctx, "tcp_send_reset for memory: limit {}", limit);
     if let Some(counters) = event::counters() {
         counters.aborted[limit as usize] += 1;
     }
-    if event::is_among_first(6 + limit) {
-        event::send(EVENT_ABORTED, HOOK_RESET, |event| {
-            event.pages = pages;
-            event.tcp_mem = tcp_mem;
-            event.limit = limit;
-            event.receive_queue_bytes = sock.receive_queue_bytes();
-            event.send_queue_bytes = sock.send_queue_bytes();
-            event::describe(&mut event.socket, sock, Context::Elsewhere);
-        });
+    report(sock, limit, HOOK_RESET, 0);
+    0
+}
+
+/// `tcp_check_oom(sk, shift)`, 5.4 to 6.18: net/ipv4/tcp.c. True: the orphan is given up, and TCPAbortOnMemory counts it. `shift`: a timer
+/// lets the number of orphans count twice or four times.
+#[fexit(function = "tcp_check_oom")]
+pub(crate) fn tcp_check_oom(ctx: FExitContext) -> i32 {
+    if result!(ctx, HOOK_CHECK_OOM) & 0xff == 0 {
+        return 0;
+    }
+    let sock = Sock(object!(ctx, HOOK_CHECK_OOM));
+    if sock.0.is_null() {
+        return 0;
+    }
+    let limit = limit(sock);
+    if let Some(counters) = event::counters() {
+        counters.oom_verdicts[limit as usize] += 1;
+    }
+    report(sock, limit, HOOK_CHECK_OOM, argument!(ctx, HOOK_CHECK_OOM, value) & 0xff);
+    0
+}
+
+/// The verdict has two causes and does not say which: this repeats the part of its test that the socket decides (net/ipv4/tcp.c,
+/// `tcp_out_of_memory`). The rest is the number of orphans.
+#[inline(always)]
+fn limit(sock: Sock) -> u32 {
+    let proto = sock.proto();
+    if sock.send_queue_bytes() > config!(min_sndbuf_bytes) && proto.pages() > proto.tcp_mem()[2] {
+        ABORTED_OUT_OF_MEMORY
+    } else {
+        ABORTED_TOO_MANY
+    }
+}
+
+#[inline(always)]
+fn report(sock: Sock, limit: u32, hook: u32, shift: u64) {
+    if !event::is_among_first(event::FIRST_ABORTED + limit) {
+        return;
+    }
+    event::send(EVENT_ABORTED, hook, |event| {
+        let proto = sock.proto();
+        event.pages = proto.pages();
+        event.tcp_mem = proto.tcp_mem();
+        event.limit = limit;
+        event.receive_queue_bytes = sock.receive_queue_bytes();
+        event.send_queue_bytes = sock.send_queue_bytes();
+        event.value = shift;
+        event::describe(&mut event.socket, sock, Context::Elsewhere);
+    });
+}
+
+/// `tcp_out_of_resources(sk, do_reset)`, 5.4 to 6.18: net/ipv4/tcp_timer.c. 1: a timer gave an orphan up (or one whose network namespace is
+/// gone, which no counter tells).
+#[fexit(function = "tcp_out_of_resources")]
+pub(crate) fn tcp_out_of_resources(ctx: FExitContext) -> i32 {
+    if result!(ctx, HOOK_RESOURCES) as i32 == 1
+        && let Some(counters) = event::counters()
+    {
+        counters.orphans_in_timers += 1;
+    }
+    0
+}
+
+/// `tcp_orphan_count_sum()`, 5.10 to 6.18: net/ipv4/tcp.c. The number of orphans: summed up each 100 ms, for the comparison with
+/// tcp_max_orphans, and for each reader of /proc/net/sockstat.
+#[fexit(function = "tcp_orphan_count_sum")]
+pub(crate) fn tcp_orphan_count_sum(ctx: FExitContext) -> i32 {
+    let count = result!(ctx, HOOK_ORPHAN_SUM) as i32;
+    let Some(shared) = event::shared() else { return 0 };
+    let count = if count < 0 { 0 } else { count as u64 };
+    // SAFETY: the map gave the pointer, and this program alone writes these words.
+    unsafe {
+        (*shared).orphans = count;
+        if count > (*shared).orphans_max {
+            (*shared).orphans_max = count;
+        }
     }
     0
 }

@@ -35,6 +35,10 @@ pub struct Cli {
     #[arg(long)]
     pub trace: bool,
 
+    /// Attach, say how each signal is got on this host and why not better, detach, and end
+    #[arg(long, requires = "trace")]
+    pub dry_run: bool,
+
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,

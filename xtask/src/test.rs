@@ -1,36 +1,56 @@
 //! `test`: everything that must hold before a change is merged, in one command.
 
-use std::{process::Command, time::Instant};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Command, Stdio},
+    time::Instant,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    exit, place, process,
+    exit,
+    guest::{
+        kernel_tests::{self, Counts},
+        machine, programs,
+    },
+    place, process,
 };
 
-/// Run everything: formats, lints, release build, unit and integration tests, and the check of the eBPF object
+/// Run everything: formats, lints, release build, unit and integration tests, kernel tests in guests, and the check of the
+/// eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker into the target folder, and on Debian, as root, the
-/// packages of the eBPF toolchain.
+/// Installs what is missing: components of rustup, bpf-linker and kernels for guests into the target folder, and on Debian, as
+/// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Install nothing; say what is missing instead
     #[arg(long)]
     no_install: bool,
+
+    /// Test on the running kernel alone
+    #[arg(long)]
+    no_guests: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     let result = steps(args);
-    let verdict = if result.is_ok() { "all steps passed" } else { "stopped at the first failure" };
-    eprintln!("xtask test: {verdict}, after {:.1} s", start.elapsed().as_secs_f64());
-    result
+    let seconds = start.elapsed().as_secs_f64();
+    match &result {
+        Ok(summary) => {
+            eprintln!("xtask test: all steps passed, after {seconds:.1} s: {}", summary.join("; "));
+        }
+        Err(_) => eprintln!("xtask test: stopped at the first failure, after {seconds:.1} s"),
+    }
+    result.map(drop)
 }
 
-fn steps(args: &Args) -> Result<()> {
+/// Everything. What was tested where, in words.
+fn steps(args: &Args) -> Result<Vec<String>> {
     step("tools", || components(!args.no_install))?;
     step("fmt", || process::run("fmt", &mut cargo(&["fmt", "--check"])))?;
     step("fmt of c1m-ebpf", || {
@@ -41,18 +61,61 @@ fn steps(args: &Args) -> Result<()> {
         let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         process::run("clippy", &mut cargo(&arguments))
     })?;
-    // The reproduction, scaled down in the tests, runs the release binaries.
+    // What is shipped. `reproduce`, which the tests run scaled down, builds just the same: with the features of the whole workspace
+    // it would all be built a second time.
     step("release build", || {
-        process::run("release build", &mut cargo(&["build", "--workspace", "--release"]))
+        let arguments = ["build", "--release", "-p", "c1m-server", "-p", "c1m-client"];
+        process::run("release build", &mut cargo(&arguments))
     })?;
-    // On standard output: the tests' own summaries are the result.
-    step("tests", || process::run_as_is("tests", &mut cargo(&["test", "--workspace"])))?;
+    // Static, so that the same programs run here and in guests.
+    let built =
+        step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
+    let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
+    let mut summary = vec![format!("here: {here}")];
+    if args.no_guests {
+        summary.push("guests: none, as told".into());
+    } else {
+        summary.extend(step("tests in guests", || guests(&built, !args.no_install))?);
+    }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
-    step("build-ebpf --check", || build_ebpf::check(install))
+    step("build-ebpf --check", || build_ebpf::check(install))?;
+    Ok(summary)
+}
+
+/// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
+fn tests(command: &mut Command) -> Result<Counts> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
+    let mut counts = Counts::default();
+    if let Some(output) = child.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.context("cannot read what the tests say")?;
+            let line = String::from_utf8_lossy(&line);
+            counts.add(&line);
+            process::say(&line)?;
+        }
+    }
+    let status = child.wait().context("cannot wait for cargo")?;
+    if status.success() {
+        return Ok(counts);
+    }
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(4);
+    Err(exit::step(code, format!("cargo test ended with {status}: {counts}")))
+}
+
+fn guests(built: &programs::Built, install: bool) -> Result<Vec<String>> {
+    let all = || {
+        machine::provide(install)?;
+        kernel_tests::run(&kernel_tests::kernels(install)?, built)
+    };
+    all().map_err(|error| match exit::code_of(&error) {
+        3 => exit::refused(format!("{error:#}; or test without them: --no-guests")),
+        _ => error,
+    })
 }
 
 /// Runs one step, named on standard error before and, with its time, after.
-fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     eprintln!("xtask test: {name}");
     let start = Instant::now();
     let result = run();

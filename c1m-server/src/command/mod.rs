@@ -1,5 +1,6 @@
 //! One file a command; the only place where the other rooms meet.
 
+mod counts;
 mod report;
 pub mod serve;
 mod tracing;

@@ -72,6 +72,11 @@ impl Report {
         self.print(Record::Hooks(hooks))
     }
 
+    /// The same with a line for each signal.
+    pub(super) fn every_hook(&mut self, hooks: Hooks) -> io::Result<()> {
+        self.printer.print_every_hook(SystemTime::now(), hooks)
+    }
+
     /// What tracing has to tell, each with the time at which it happened.
     pub(super) fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
         events.into_iter().try_for_each(|(time, record)| self.printer.print(time, record))

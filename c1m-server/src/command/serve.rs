@@ -30,12 +30,21 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// # Errors
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
-    let plan = lay_out(cli)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    if cli.dry_run {
+        return runtime.block_on(async { dry_run(cli) });
+    }
+    let plan = lay_out(cli)?;
     runtime.block_on(serve(cli, plan))
+}
+
+/// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
+fn dry_run(cli: &Cli) -> anyhow::Result<()> {
+    let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
+    Ok(Report::new(cli).every_hook(hooks)?)
 }
 
 fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
-use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, Counters, HOOK_DROP, HOOK_RESET, REFUSED_FAIR_SHARE,
-    REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND,
-};
-
+use super::counts::{self, Counted};
 use crate::{
     host::{netstat, sockstat, sysctl},
-    limits::crossing::{Crossings, Usage},
+    limits::{
+        crossing::{Crossings, Usage},
+        evidence::{Evidence, OomVictim},
+    },
     output::record::{Crossing, Hooks, Precision, Record, Refused, Socket},
     sys::process::monotonic_ns,
     trace::{
@@ -19,10 +18,11 @@ use crate::{
 };
 
 /// Counters of TcpExt that memory, orphans and full queues move; see docs/events.md.
-const KERNEL_COUNTERS: [&str; 16] = [
+const KERNEL_COUNTERS: [&str; 22] = [
     "TCPMemoryPressures",
     "TCPMemoryPressuresChrono",
     "TCPAbortOnMemory",
+    "TCPAbortFailed",
     "TCPRcvQDrop",
     "TCPOFODrop",
     "PruneCalled",
@@ -34,9 +34,16 @@ const KERNEL_COUNTERS: [&str; 16] = [
     "TCPWantZeroWindowAdv",
     "TCPFromZeroWindowAdv",
     "TCPBacklogDrop",
+    "TCPWqueueTooBig",
+    "PFMemallocDrop",
     "ListenOverflows",
     "ListenDrops",
+    "TCPReqQFullDrop",
+    "TCPReqQFullDoCookies",
+    "TCPTimeWaitOverflow",
 ];
+/// Kills that are kept for the verdict; further ones are records alone.
+const MAX_VICTIMS: usize = 64;
 
 /// A record, and when what it tells happened.
 pub(super) type Timed = (SystemTime, Record);
@@ -50,6 +57,7 @@ pub(super) struct Tracing {
     /// TcpExt at the start; `None` where it can't be read.
     kernel_at_start: Option<netstat::TcpExt>,
     last_refused: Refused,
+    oom_kills: Vec<OomVictim>,
 }
 
 impl Tracing {
@@ -65,6 +73,7 @@ impl Tracing {
             suppressed: 0,
             kernel_at_start,
             last_refused: Refused::default(),
+            oom_kills: Vec::new(),
         };
         tracing.last_refused = tracing.refused();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
@@ -125,12 +134,26 @@ impl Tracing {
 
     /// Refusals since the start.
     pub(super) fn refused(&self) -> Refused {
+        counts::refused(&self.counted())
+    }
+
+    /// What a verdict stands on, but for the own errors, which the caller has.
+    pub(super) fn evidence(&self) -> Evidence {
+        Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }
+    }
+
+    fn counted(&self) -> Counted<'_> {
+        // The kernel's counters first: what happens between the two readings is then missing in them, and not in ours.
         let kernel = match (&self.kernel_at_start, netstat::tcp_ext()) {
             (Some(before), Ok(now)) => difference(before, &now),
             _ => BTreeMap::new(),
         };
-        let is_attached = |hook| self.tracer.has(hook);
-        refused(&self.tracer.counters(), is_attached(HOOK_DROP), is_attached(HOOK_RESET), kernel)
+        Counted {
+            counters: self.tracer.counters(),
+            shared: self.tracer.shared(),
+            attached: self.tracer.attached(),
+            kernel,
+        }
     }
 
     fn records(&mut self, observation: Observation) -> Vec<Timed> {
@@ -139,7 +162,20 @@ impl Tracing {
             What::Usage(seen) => return self.crossed(time, ktime_ns, &seen),
             What::Refusal(refusal) => Record::Refusal(refusal),
             What::Aborted(aborted) => Record::Aborted(aborted),
-            What::OomKill(kill) => Record::OomKill(kill),
+            What::OomKill(kill) => {
+                if self.oom_kills.len() < MAX_VICTIMS {
+                    self.oom_kills.push(OomVictim {
+                        pid: kill.pid,
+                        comm: kill.comm.clone(),
+                        in_cgroup: kill.in_cgroup,
+                    });
+                }
+                Record::OomKill(kill)
+            }
+            What::Pressure(pressure) => Record::Pressure(pressure),
+            What::Overflow(overflow) => Record::Overflow(overflow),
+            What::Ports(ports) => Record::Ports(ports),
+            What::CallError(error) => Record::CallError(error),
         };
         vec![(time, record)]
     }
@@ -200,57 +236,9 @@ fn difference(before: &netstat::TcpExt, now: &netstat::TcpExt) -> BTreeMap<Strin
         .collect()
 }
 
-fn refused(
-    counters: &Counters,
-    has_drops: bool,
-    has_resets: bool,
-    kernel: BTreeMap<String, u64>,
-) -> Refused {
-    let of = |limit: u32, side: u32| counters.refused[limit as usize][side as usize];
-    Refused {
-        high_send: of(REFUSED_HIGH, SIDE_SEND),
-        high_receive: of(REFUSED_HIGH, SIDE_RECEIVE),
-        fair_share_send: of(REFUSED_FAIR_SHARE, SIDE_SEND),
-        fair_share_receive: of(REFUSED_FAIR_SHARE, SIDE_RECEIVE),
-        memcg_send: of(REFUSED_MEMCG, SIDE_SEND),
-        memcg_receive: of(REFUSED_MEMCG, SIDE_RECEIVE),
-        forced_first_skb: counters.forced_first_skb,
-        dropped_skb: has_drops.then_some(counters.dropped_skb),
-        orphans_aborted_too_many: has_resets.then_some(counters.aborted[ABORTED_TOO_MANY as usize]),
-        orphans_aborted_out_of_memory: has_resets
-            .then_some(counters.aborted[ABORTED_OUT_OF_MEMORY as usize]),
-        kernel,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hook_that_is_not_attached_gives_null_not_zero() {
-        let counters = Counters {
-            refused: [[1, 2], [3, 4], [5, 6]],
-            dropped_skb: 7,
-            aborted: [8, 9],
-            ..Counters::default()
-        };
-        let all = refused(&counters, true, true, BTreeMap::new());
-        assert_eq!(
-            (all.high_send, all.high_receive, all.fair_share_send, all.fair_share_receive),
-            (1, 2, 3, 4)
-        );
-        assert_eq!((all.memcg_send, all.memcg_receive, all.dropped_skb), (5, 6, Some(7)));
-        assert_eq!(
-            (all.orphans_aborted_too_many, all.orphans_aborted_out_of_memory),
-            (Some(8), Some(9))
-        );
-        let none = refused(&counters, false, false, BTreeMap::new());
-        assert_eq!(
-            (none.dropped_skb, none.orphans_aborted_too_many, none.orphans_aborted_out_of_memory),
-            (None, None, None)
-        );
-    }
 
     #[test]
     fn counters_are_differences_and_absent_ones_are_left_out() {

@@ -28,6 +28,18 @@ impl<W: Write> Printer<W> {
         self.out.write_all(lines.as_bytes())?;
         self.out.flush()
     }
+
+    /// The same record as [`Printer::print`] has, with every signal for people as well.
+    ///
+    /// # Errors
+    /// As of [`Printer::print`].
+    pub fn print_every_hook(&mut self, time: SystemTime, hooks: Hooks) -> io::Result<()> {
+        if self.json {
+            return self.print(time, Record::Hooks(hooks));
+        }
+        self.out.write_all(stamped(time, &text::every_hook(&hooks)).as_bytes())?;
+        self.out.flush()
+    }
 }
 
 /// One line of JSON.
@@ -39,10 +51,14 @@ fn json<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
 
 /// One or more lines, each with the time in front.
 fn human(time: SystemTime, record: &Record) -> String {
+    stamped(time, &text::lines(record))
+}
+
+fn stamped(time: SystemTime, lines: &[String]) -> String {
     let stamp = humantime::format_rfc3339_millis(time).to_string();
     // 2026-11-22T08:16:54.123Z
     let clock = stamp.get(11..23).unwrap_or(&stamp);
-    text::lines(record).iter().map(|line| format!("{clock}  {line}\n")).collect()
+    lines.iter().map(|line| format!("{clock}  {line}\n")).collect()
 }
 
 #[cfg(test)]

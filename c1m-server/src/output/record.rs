@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::event::*;
+
 /// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -37,31 +39,14 @@ pub enum Record {
     Refusal(Refusal),
     Aborted(Aborted),
     OomKill(OomKill),
+    Pressure(Pressure),
+    Overflow(Overflow),
+    Ports(Ports),
+    CallError(CallError),
     Warning(Warning),
     Limits(Limits),
     Verdict(Verdict),
     Summary(Summary),
-}
-
-/// What was attached, by which kind of hook, and why others were not.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Hooks {
-    /// The running kernel, as `uname -r` says it. For readers: nothing is decided by it.
-    pub kernel: String,
-    pub hooks: Vec<Hook>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Hook {
-    /// What it proves, such as `crossing of tcp_mem high`.
-    pub signal: String,
-    /// Kind and kernel name, such as `tp_btf/inet_sock_set_state`.
-    pub hook: String,
-    pub attached: bool,
-    /// Why not; `null` when attached.
-    pub reason: Option<String>,
 }
 
 /// The port is bound and the workers run.
@@ -114,18 +99,6 @@ pub enum Direction {
     Down,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// To the one allocation that crossed.
-    Exact,
-    /// To the one connection.
-    Connection,
-    /// To the interval at which user space looks.
-    Interval,
-}
-
 /// A socket, as far as the context of a hook knows it. `null`: not known there, never a guess.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -139,98 +112,6 @@ pub struct Socket {
     pub cgroup: Option<u64>,
     /// Inode of the socket's network namespace.
     pub netns: Option<u32>,
-}
-
-/// tcp_mem usage went past one of its three limits.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Crossing {
-    /// `tcp_mem`
-    pub limit: String,
-    pub level: Level,
-    pub direction: Direction,
-    /// The same usage would not have crossed the limit as it was before: the limit was written.
-    pub limit_moved: bool,
-    /// What the kernel's own counter held at that instant, in pages.
-    pub pages: u64,
-    pub limit_pages: u64,
-    /// low, pressure, high at that instant, in pages
-    pub tcp_mem: [u64; 3],
-    /// Established and not yet closed on the watched port, at that instant, counted in the kernel.
-    pub connections: u64,
-    #[serde(flatten)]
-    pub socket: Socket,
-    pub hook: String,
-    pub precision: Precision,
-    /// How long the kernel had been under memory pressure, from its own time stamp; `null` when it was not.
-    pub pressure_age_ms: Option<f64>,
-    /// Crossings since the last reported one that were counted but not reported, see docs/events.md.
-    pub suppressed: u64,
-}
-
-/// Allocations refused and what followed, since the start. Zeroes are said.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Refused {
-    /// tcp_mem above high, by side
-    pub high_send: u64,
-    pub high_receive: u64,
-    /// under pressure, and the socket over its fair share
-    pub fair_share_send: u64,
-    pub fair_share_receive: u64,
-    /// neither: the socket's memory cgroup
-    pub memcg_send: u64,
-    pub memcg_receive: u64,
-    /// of the receive refusals, those with an empty receive queue: since Linux 6.6 the kernel takes that skb all the same, and
-    /// advertises a zero window
-    pub forced_first_skb: u64,
-    /// skbs dropped with reason PROTO_MEM; `null` where the kernel has no drop reasons
-    pub dropped_skb: Option<u64>,
-    /// orphans reset with reason ABORT_ON_MEMORY, split by what the kernel looked at; `null` where it has no reset reasons
-    pub orphans_aborted_too_many: Option<u64>,
-    pub orphans_aborted_out_of_memory: Option<u64>,
-    /// The kernel's own counters of this network namespace (TcpExt), as differences since the start.
-    pub kernel: BTreeMap<String, u64>,
-}
-
-/// One refused allocation with its socket: the first ones of each limit and side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Refusal {
-    /// `tcp_mem_high`, `fair_share` or `memcg`
-    pub limit: String,
-    /// `send` or `receive`
-    pub side: String,
-    pub pages: u64,
-    pub tcp_mem: [u64; 3],
-    pub connections: u64,
-    pub receive_queue_bytes: u64,
-    pub send_queue_bytes: u64,
-    #[serde(flatten)]
-    pub socket: Socket,
-    pub hook: String,
-}
-
-/// An orphan that the kernel reset for memory: the first ones.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Aborted {
-    /// `too_many_orphans` or `out_of_memory`
-    pub limit: String,
-    pub pages: u64,
-    pub tcp_mem: [u64; 3],
-    #[serde(flatten)]
-    pub socket: Socket,
-    pub hook: String,
-}
-
-/// The OOM killer chose a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct OomKill {
-    pub pid: u32,
-    pub comm: String,
-    pub hook: String,
 }
 
 /// Something that the user should know while it runs, such as a full descriptor table.

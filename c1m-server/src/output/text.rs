@@ -25,8 +25,38 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
             aborted.hook
         )],
         Record::OomKill(kill) => {
-            vec![format!("oom kill  pid={} comm={}  hook={}", kill.pid, kill.comm, kill.hook)]
+            let scope = match kill.in_cgroup {
+                Some(true) => " for=cgroup",
+                Some(false) => " for=host",
+                None => "",
+            };
+            vec![format!(
+                "oom kill  pid={} comm={}{scope}  hook={}",
+                kill.pid, kill.comm, kill.hook
+            )]
         }
+        Record::Pressure(pressure) => vec![pressure_line(pressure)],
+        Record::Overflow(overflow) => vec![format!(
+            "overflow  {} queue at {}  listener={} len={} max={}  hook={}",
+            overflow.queue,
+            overflow.at,
+            overflow.listener.as_deref().unwrap_or("unknown"),
+            overflow.len,
+            overflow.max,
+            overflow.hook
+        )],
+        Record::Ports(ports) => vec![format!(
+            "no port left  source={} destination={} pid={} comm={}  hook={}",
+            ports.source.as_deref().unwrap_or("unknown"),
+            ports.destination.as_deref().unwrap_or("unknown"),
+            ports.pid,
+            ports.comm,
+            ports.hook
+        )],
+        Record::CallError(error) => vec![format!(
+            "call failed  {} {}  pid={} comm={}  hook={}",
+            error.call, error.errno, error.pid, error.comm, error.hook
+        )],
         Record::Warning(warning) => vec![format!("warning  {}: {}", warning.name, warning.text)],
         Record::Limits(limits) => limits_lines(limits),
         Record::Verdict(verdict) => verdict_lines(verdict),
@@ -34,18 +64,59 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
     }
 }
 
+/// How many signals come from programs, and those that come from nowhere.
 fn hooks_lines(hooks: &Hooks) -> Vec<String> {
     let attached = hooks.hooks.iter().filter(|hook| hook.attached).count();
+    let best = hooks.hooks.iter().filter(|hook| hook.reason.is_none()).count();
     let mut lines = vec![format!(
-        "hooks  {attached} of {} attached  kernel={}",
+        "hooks  {attached} of {} signals by programs, {best} as exact as can be  kernel={}  (every one: --trace --dry-run)",
         hooks.hooks.len(),
         hooks.kernel
     )];
-    for hook in hooks.hooks.iter().filter(|hook| !hook.attached) {
-        let reason = hook.reason.as_deref().unwrap_or("no reason given");
-        lines.push(format!("hook missing  {} ({}): {reason}", hook.signal, hook.hook));
-    }
+    lines.extend(hooks.hooks.iter().filter(|hook| hook.hook.is_none()).map(hook_line));
     lines
+}
+
+/// One line a signal.
+pub(super) fn every_hook(hooks: &Hooks) -> Vec<String> {
+    hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().map(hook_line)).collect()
+}
+
+fn hook_line(hook: &Hook) -> String {
+    let way = match (&hook.hook, hook.precision, &hook.says) {
+        (Some(way), Some(precision), Some(says)) => {
+            format!("{way} ({}: {says})", precision_name(precision))
+        }
+        _ => "not on this host".into(),
+    };
+    let reason = hook.reason.as_ref().map(|reason| format!("  because {reason}"));
+    format!("hook  {}: {way}{}", hook.signal, reason.unwrap_or_default())
+}
+
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Exact => "exact",
+        Precision::Connection => "to the connection",
+        Precision::Interval => "to the interval",
+    }
+}
+
+fn pressure_line(pressure: &Pressure) -> String {
+    let mut line = match (pressure.direction, &pressure.cause) {
+        (Direction::Up, Some(cause)) => format!("memory pressure begins  cause={cause}"),
+        (Direction::Up, None) => "memory pressure begins".into(),
+        (Direction::Down, _) => "memory pressure ends".into(),
+    };
+    if let Some(duration) = pressure.duration_ms {
+        line += &format!("  lasted={duration:.1}ms");
+    }
+    line + &format!(
+        "  pages={} tcp_mem={}{}  hook={}",
+        pressure.pages,
+        triple(pressure.tcp_mem),
+        socket_fields(&pressure.socket),
+        pressure.hook
+    )
 }
 
 fn listening_line(listening: &Listening) -> String {
@@ -71,11 +142,7 @@ fn crossing_line(crossing: &Crossing) -> String {
         Direction::Up => "above",
         Direction::Down => "back below",
     };
-    let precision = match crossing.precision {
-        Precision::Exact => "exact",
-        Precision::Connection => "to the connection",
-        Precision::Interval => "to the interval",
-    };
+    let precision = precision_name(crossing.precision);
     let mut line = format!(
         "crossing  {} {direction} {level}  pages={} limit={} connections={}{}  hook={} ({precision})",
         crossing.limit,
@@ -126,10 +193,36 @@ fn refused_lines(refused: &Refused) -> Vec<String> {
             refused.forced_first_skb
         ),
         format!(
-            "followed  dropped_skb={} orphans_aborted_too_many={} orphans_aborted_out_of_memory={}",
+            "followed  dropped_skb={} dropped_tcp_mem={} dropped_receive_buffer={} ofo_pruned={} allowed_above_high={} \
+             forced_above_high={}",
             maybe(refused.dropped_skb),
+            maybe(refused.dropped_tcp_mem),
+            maybe(refused.dropped_receive_buffer),
+            maybe(refused.ofo_pruned),
+            maybe(refused.allowed_above_high),
+            maybe(refused.forced_above_high)
+        ),
+        format!(
+            "orphans  aborted_too_many={} aborted_out_of_memory={} in_timers={} max={}",
             maybe(refused.orphans_aborted_too_many),
-            maybe(refused.orphans_aborted_out_of_memory)
+            maybe(refused.orphans_aborted_out_of_memory),
+            maybe(refused.orphans_in_timers),
+            maybe(refused.orphans_max)
+        ),
+        format!(
+            "pressure  entries={} by_allocator={} exits={} ms={}",
+            maybe(refused.pressure_entries),
+            maybe(refused.pressure_entries_allocator),
+            maybe(refused.pressure_exits),
+            maybe(refused.pressure_ms)
+        ),
+        format!(
+            "queues  accept_at_syn={} accept_at_ack={} syn={}  ports_exhausted={}  calls: {}",
+            maybe(refused.accept_queue_syn),
+            maybe(refused.accept_queue_ack),
+            maybe(refused.syn_queue_full),
+            maybe(refused.ports_exhausted),
+            refused.call_errors.as_ref().map_or("unknown".into(), pairs)
         ),
         format!("kernel counters  {}", pairs(&refused.kernel)),
     ]

@@ -3,28 +3,25 @@
 use std::{
     borrow::Cow,
     fs, io,
-    os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::fs::MetadataExt as _,
-    },
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, MapData, RingBuf},
-    programs::{BtfTracePoint, Program, ProgramError},
+    maps::{Array, Map, MapData, RingBuf},
 };
-use c1m_ebpf::{Config, Counters, HOOK_NAMES, Layout};
+use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, Shared};
 
 use super::{
     TraceError,
     btf::Btf,
+    calls,
     counters::CounterMaps,
     decode::{Clocks, Observation, decode},
-    layout,
-    plan::HOOKS,
+    layout, plan,
+    ways::Ways,
 };
 use crate::{
     output::record::Hook,
@@ -56,9 +53,43 @@ pub struct Tracer {
     ready: Readable,
     maps: CounterMaps,
     log: Option<super::log::KernelLog>,
-    attached: Vec<u32>,
+    attached: Attached,
     programs: Vec<i32>,
     undecoded: u64,
+}
+
+/// What is attached, and what the kernel's types let it tell.
+#[derive(Debug, Clone)]
+pub struct Attached {
+    /// `HOOK_*`
+    pub hooks: Vec<u32>,
+    pub config: Config,
+}
+
+impl Attached {
+    /// Is this program (`HOOK_*`) attached?
+    #[must_use]
+    pub fn has(&self, hook: u32) -> bool {
+        self.hooks.contains(&hook)
+    }
+
+    /// Does kfree_skb name the socket that the segment was for?
+    #[must_use]
+    pub fn names_receiver(&self) -> bool {
+        self.has(HOOK_DROP) && self.config.arguments[HOOK_DROP as usize].object != ABSENT
+    }
+
+    /// Does kfree_skb tell the end of a handshake that found the accept queue full?
+    #[must_use]
+    pub fn tells_listen_drops(&self) -> bool {
+        self.has(HOOK_DROP) && self.config.drop_reason_listen_overflow != ABSENT
+    }
+
+    /// Is one of them on a kernel function?
+    #[must_use]
+    pub fn has_functions(&self) -> bool {
+        self.hooks.iter().any(|hook| plan::is_of_functions(*hook))
+    }
 }
 
 /// Events that did not reach the reader.
@@ -97,7 +128,10 @@ impl Tracer {
             (btf, layout, config)
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
-        let (hooks, programs) = attach_each(&mut ebpf, &btf, &config, options.verbosity)?;
+        tell_calls(&mut ebpf)?;
+        let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options.verbosity)?;
+        let hooks = ways.take_best()?;
+        let (attached, programs) = ways.attached();
         drop(btf);
 
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
@@ -109,15 +143,13 @@ impl Tracer {
             _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
         };
         let log = super::log::KernelLog::of(&mut ebpf)?;
-        let attached =
-            (0u32..).zip(&hooks).filter(|(_, h)| h.attached).map(|(index, _)| index).collect();
         let tracer = Self {
             _ebpf: ebpf,
             ready: Readable::new(ring.as_fd())?,
             ring,
             maps,
             log,
-            attached,
+            attached: Attached { hooks: attached, config },
             programs,
             undecoded: 0,
         };
@@ -126,10 +158,15 @@ impl Tracer {
         Ok((tracer, hooks))
     }
 
-    /// Is this hook (`HOOK_*`) attached?
     #[must_use]
-    pub fn has(&self, hook: u32) -> bool {
-        self.attached.contains(&hook)
+    pub fn attached(&self) -> &Attached {
+        &self.attached
+    }
+
+    /// Where usage stands, and what has been highest.
+    #[must_use]
+    pub fn shared(&self) -> Shared {
+        self.maps.shared()
     }
 
     /// Waits until the kernel has reported something.
@@ -165,10 +202,11 @@ impl Tracer {
         self.maps.shared().connections
     }
 
-    /// Crossings that were counted without being reported.
+    /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.
     #[must_use]
     pub fn suppressed(&self) -> u64 {
-        self.maps.shared().suppressed
+        let shared = self.maps.shared();
+        shared.suppressed + shared.pressure_suppressed
     }
 
     /// What the kernel has counted, over all CPUs.
@@ -217,75 +255,21 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
         .map_err(|error| TraceError::Load(chain(&error)))
 }
 
-/// Attaches each hook by itself: a refused one costs its signal, not the run.
-fn attach_each(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    config: &Config,
-    verbosity: u8,
-) -> Result<(Vec<Hook>, Vec<i32>), TraceError> {
-    let kernel_types = aya::Btf::from_sys_fs().map_err(|error| TraceError::Load(chain(&error)))?;
-    let mut programs = Vec::new();
-    let mut hooks = Vec::new();
-    for hook in HOOKS {
-        let result = match (hook.lack)(btf, config) {
-            Some(lack) => Err(lack.to_owned()),
-            None => attach_one(ebpf, hook.name, &kernel_types)
-                .map_err(|error| refusal(&error, verbosity)),
-        };
-        hooks.push(Hook {
-            signal: hook.signal.into(),
-            hook: format!("tp_btf/{}", hook.name),
-            attached: result.is_ok(),
-            reason: result.as_ref().err().cloned(),
-        });
-        programs.extend(result.ok());
+/// Tells the programs which number is which system call.
+fn tell_calls(ebpf: &mut Ebpf) -> Result<(), TraceError> {
+    let map = ebpf
+        .map_mut("CALL_KINDS")
+        .ok_or_else(|| TraceError::Load("the object has no map CALL_KINDS".into()))?;
+    let mut kinds: Array<_, u32> =
+        map.try_into().map_err(|error| TraceError::Load(chain(&error)))?;
+    for (number, kind) in calls::table() {
+        kinds.set(number, kind, 0).map_err(|error| TraceError::Load(chain(&error)))?;
     }
-    if programs.is_empty() {
-        let reason = hooks.iter().find_map(|h| h.reason.clone()).unwrap_or_default();
-        return Err(TraceError::NoHook(reason));
-    }
-    Ok((hooks, programs))
-}
-
-/// Returns the program's descriptor.
-fn attach_one(ebpf: &mut Ebpf, name: &str, kernel_types: &aya::Btf) -> Result<i32, ProgramError> {
-    let program: &mut Program = ebpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(name, kernel_types)?;
-    program.attach()?;
-    Ok(program.fd()?.as_fd().as_raw_fd())
-}
-
-/// One cause in words.
-fn refusal(error: &ProgramError, verbosity: u8) -> String {
-    match error {
-        ProgramError::NotLoaded => {
-            "the object has no such program: build it by `cargo xtask build-ebpf`".into()
-        }
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
-            let shown = match verbosity {
-                0 => lines.len().saturating_sub(1),
-                1 => lines.len().saturating_sub(12),
-                _ => 0,
-            };
-            match (io_error.raw_os_error(), lines.is_empty()) {
-                (Some(libc::EPERM), true) => {
-                    "refused without a word (EPERM): lockdown, or a host that forbids this kind of hook".into()
-                }
-                (_, true) => format!("refused without a word ({io_error})"),
-                (_, false) => format!("the verifier refused it: {}", lines[shown..].join("\n")),
-            }
-        }
-        ProgramError::Btf(_) => "this kernel has no such tracepoint".into(),
-        other => chain(other),
-    }
+    Ok(())
 }
 
 /// An error with its causes, once each.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -307,5 +291,3 @@ fn recursion_misses(program: i32) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
 }
-
-const _: () = assert!(HOOKS.len() == HOOK_NAMES.len());

@@ -135,6 +135,11 @@ impl Btf {
             .flatten()
     }
 
+    /// Number of a kernel function's parameters; `None` if there is no such function, or several of that name that disagree.
+    pub fn func_arity(&self, func: &str) -> Option<usize> {
+        unanimous(self.protos(func).into_iter().map(|proto| proto.vlen as usize))
+    }
+
     /// Whether the kernel has a function of that name that is not inlined everywhere. Not every one can be traced.
     pub fn func_exists(&self, func: &str) -> bool {
         self.definitions(Kind::Func, func).next().is_some()

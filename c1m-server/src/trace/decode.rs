@@ -6,11 +6,20 @@ use std::{
 };
 
 use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, EVENT_ABORTED, EVENT_CROSSING, EVENT_OOM_KILL, EVENT_REFUSAL, Event,
-    HOOK_EXCEED, HOOK_NAMES, REFUSED_FAIR_SHARE, REFUSED_HIGH, SIDE_SEND, SocketRecord,
+    ABORTED_OUT_OF_MEMORY, EVENT_ABORTED, EVENT_CALL_ERROR, EVENT_CROSSING, EVENT_OOM_KILL,
+    EVENT_OVERFLOW, EVENT_PORTS, EVENT_PRESSURE, EVENT_REFUSAL, Event, HOOK_CHECK_OOM,
+    HOOK_DESTROY, HOOK_SET_STATE, OOM_CGROUP, OOM_HOST, PRESSURE_ENTERED, PRESSURE_TCP_MEM,
+    QUEUE_ACCEPT_SYN, QUEUE_SYN, REFUSED_FAIR_SHARE, REFUSED_HIGH, SIDE_SEND, SocketRecord,
 };
 
-use crate::output::record::{Aborted, OomKill, Precision, Refusal, Socket};
+use super::{calls, plan};
+use crate::{
+    output::record::{
+        Aborted, CallError, Direction, OomKill, Overflow, Ports, Precision, Pressure, Refusal,
+        Socket,
+    },
+    sys::errno,
+};
 
 /// What a kernel program reported, with the time at which it did.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +36,10 @@ pub enum What {
     Refusal(Refusal),
     Aborted(Aborted),
     OomKill(OomKill),
+    Pressure(Pressure),
+    Overflow(Overflow),
+    Ports(Ports),
+    CallError(CallError),
 }
 
 /// tcp_mem usage in another zone than before.
@@ -62,56 +75,8 @@ pub fn decode(bytes: &[u8], clocks: Clocks) -> Option<Observation> {
         *word = u64::from_ne_bytes(chunk.try_into().ok()?);
     }
     let event = Event::from_words(words);
-    let name = HOOK_NAMES.get(usize::try_from(event.hook).ok()?)?;
-    let hook = format!("tp_btf/{name}");
-    let what = match event.kind {
-        EVENT_CROSSING => What::Usage(UsageSeen {
-            pages: event.pages,
-            tcp_mem: event.tcp_mem,
-            connections: event.connections,
-            socket: socket(&event.socket),
-            hook,
-            precision: if event.hook == HOOK_EXCEED {
-                Precision::Exact
-            } else {
-                Precision::Connection
-            },
-            pressure_age_ms: pressure_age_ms(&event),
-            suppressed: event.suppressed,
-        }),
-        EVENT_REFUSAL => What::Refusal(Refusal {
-            limit: match event.limit {
-                REFUSED_HIGH => "tcp_mem_high",
-                REFUSED_FAIR_SHARE => "fair_share",
-                _ => "memcg",
-            }
-            .into(),
-            side: if event.side == SIDE_SEND { "send" } else { "receive" }.into(),
-            pages: event.pages,
-            tcp_mem: event.tcp_mem,
-            connections: event.connections,
-            receive_queue_bytes: event.receive_queue_bytes.into(),
-            send_queue_bytes: event.send_queue_bytes.into(),
-            socket: socket(&event.socket),
-            hook,
-        }),
-        EVENT_ABORTED => What::Aborted(Aborted {
-            limit: if event.limit == ABORTED_OUT_OF_MEMORY {
-                "out_of_memory"
-            } else {
-                "too_many_orphans"
-            }
-            .into(),
-            pages: event.pages,
-            tcp_mem: event.tcp_mem,
-            socket: socket(&event.socket),
-            hook,
-        }),
-        EVENT_OOM_KILL => {
-            What::OomKill(OomKill { pid: event.socket.pid, comm: comm(&event.socket.comm), hook })
-        }
-        _ => return None,
-    };
+    plan::program(event.hook)?;
+    let what = what(&event, plan::hook_name(event.hook))?;
     let age = Duration::from_nanos(clocks.monotonic_ns.saturating_sub(event.ktime_ns));
     Some(Observation {
         time: clocks.wall.checked_sub(age).unwrap_or(clocks.wall),
@@ -120,18 +85,138 @@ pub fn decode(bytes: &[u8], clocks: Clocks) -> Option<Observation> {
     })
 }
 
+fn what(event: &Event, hook: String) -> Option<What> {
+    Some(match event.kind {
+        EVENT_CROSSING => What::Usage(usage(event, hook)),
+        EVENT_REFUSAL => What::Refusal(refusal(event, hook)),
+        EVENT_ABORTED => What::Aborted(aborted(event, hook)),
+        EVENT_OOM_KILL => What::OomKill(OomKill {
+            pid: event.socket.pid,
+            comm: comm(&event.socket.comm),
+            in_cgroup: match u64::from(event.limit) {
+                OOM_HOST => Some(false),
+                OOM_CGROUP => Some(true),
+                _ => None,
+            },
+            hook,
+        }),
+        EVENT_PRESSURE => What::Pressure(pressure(event, hook)),
+        EVENT_OVERFLOW => What::Overflow(overflow(event, hook)),
+        EVENT_PORTS => What::Ports(Ports {
+            source: ip(&event.socket.local, event.socket.family).map(|ip| ip.to_string()),
+            destination: socket(&event.socket).remote,
+            pid: event.socket.pid,
+            comm: comm(&event.socket.comm),
+            netns: socket(&event.socket).netns,
+            hook,
+        }),
+        EVENT_CALL_ERROR => What::CallError(CallError {
+            call: calls::name(event.limit).into(),
+            errno: errno::name(calls::errno(event.side)?).into(),
+            pid: event.socket.pid,
+            comm: comm(&event.socket.comm),
+            hook,
+        }),
+        _ => return None,
+    })
+}
+
+fn usage(event: &Event, hook: String) -> UsageSeen {
+    UsageSeen {
+        pages: event.pages,
+        tcp_mem: event.tcp_mem,
+        connections: event.connections,
+        socket: socket(&event.socket),
+        hook,
+        // The others stand on the allocation that crossed.
+        precision: if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
+            Precision::Connection
+        } else {
+            Precision::Exact
+        },
+        pressure_age_ms: pressure_age_ms(event),
+        suppressed: event.suppressed,
+    }
+}
+
+fn refusal(event: &Event, hook: String) -> Refusal {
+    Refusal {
+        limit: match event.limit {
+            REFUSED_HIGH => "tcp_mem_high",
+            REFUSED_FAIR_SHARE => "fair_share",
+            _ => "memcg",
+        }
+        .into(),
+        side: if event.side == SIDE_SEND { "send" } else { "receive" }.into(),
+        pages: event.pages,
+        tcp_mem: event.tcp_mem,
+        connections: event.connections,
+        receive_queue_bytes: event.receive_queue_bytes.into(),
+        send_queue_bytes: event.send_queue_bytes.into(),
+        socket: socket(&event.socket),
+        hook,
+    }
+}
+
+fn aborted(event: &Event, hook: String) -> Aborted {
+    let is_for_memory = event.limit == ABORTED_OUT_OF_MEMORY;
+    Aborted {
+        limit: if is_for_memory { "out_of_memory" } else { "too_many_orphans" }.into(),
+        pages: event.pages,
+        tcp_mem: event.tcp_mem,
+        penalty: (event.hook == HOOK_CHECK_OOM)
+            .then(|| 1u32.checked_shl(u32::try_from(event.value).ok()?))
+            .flatten(),
+        socket: socket(&event.socket),
+        hook,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a time for people")]
+fn pressure(event: &Event, hook: String) -> Pressure {
+    let has_begun = event.side == PRESSURE_ENTERED;
+    let cause = if event.limit == PRESSURE_TCP_MEM { "tcp_mem" } else { "allocator" };
+    Pressure {
+        direction: if has_begun { Direction::Up } else { Direction::Down },
+        cause: has_begun.then(|| cause.into()),
+        duration_ms: (event.value > 0).then(|| event.value as f64 / 1e6),
+        pages: event.pages,
+        tcp_mem: event.tcp_mem,
+        socket: socket(&event.socket),
+        hook,
+    }
+}
+
+fn overflow(event: &Event, hook: String) -> Overflow {
+    let Socket { local, cgroup, netns, .. } = socket(&event.socket);
+    Overflow {
+        queue: if event.limit == QUEUE_SYN { "syn" } else { "accept" }.into(),
+        at: if matches!(event.limit, QUEUE_SYN | QUEUE_ACCEPT_SYN) { "syn" } else { "ack" }.into(),
+        listener: local,
+        len: event.value,
+        max: event.bound,
+        cgroup,
+        netns,
+        hook,
+    }
+}
+
+fn ip(bytes: &[u8; 16], family: u16) -> Option<IpAddr> {
+    match i32::from(family) {
+        libc::AF_INET => Some(IpAddr::from(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
+        // An IPv4 peer of an IPv6 socket is shown as what it is.
+        libc::AF_INET6 => Some(Ipv6Addr::from(*bytes).to_canonical()),
+        _ => None,
+    }
+}
+
 fn socket(record: &SocketRecord) -> Socket {
     let address = |bytes: &[u8; 16], port: u16| {
         // Port 0 is no port: a socket that was disconnected has lost its peer's (net/ipv4/tcp.c, tcp_disconnect, 6.18).
         if port == 0 {
             return None;
         }
-        let ip = match i32::from(record.family) {
-            libc::AF_INET => IpAddr::from(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
-            // An IPv4 peer of an IPv6 socket is shown as what it is.
-            libc::AF_INET6 => Ipv6Addr::from(*bytes).to_canonical(),
-            _ => return None,
-        };
+        let ip = ip(bytes, record.family)?;
         Some(SocketAddr::new(ip, port).to_string())
     };
     Socket {
@@ -179,7 +264,11 @@ fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use c1m_ebpf::{HOOK_RESET, HOOK_SET_STATE, SIDE_RECEIVE};
+    use c1m_ebpf::{
+        CALL_ACCEPT, ERROR_EMFILE, HOOK_CALL, HOOK_CONNECT_4, HOOK_EXCEED, HOOK_OOM,
+        HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE, HOOK_REQUEST, HOOK_RESET, PRESSURE_LEFT,
+        SIDE_RECEIVE,
+    };
 
     use super::*;
 
@@ -254,7 +343,69 @@ mod tests {
             let What::Aborted(aborted) = decode(&bytes(&event), CLOCKS).unwrap().what else {
                 panic!()
             };
-            assert_eq!(aborted.limit, name);
+            assert_eq!((aborted.limit.as_str(), aborted.penalty), (name, None));
+        }
+        event.hook = HOOK_CHECK_OOM;
+        event.value = 2;
+        let What::Aborted(aborted) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!((aborted.penalty, aborted.hook.as_str()), (Some(4), "fexit/tcp_check_oom"));
+    }
+
+    #[test]
+    fn pressure_has_a_cause_or_a_duration() {
+        let mut event = event(EVENT_PRESSURE, HOOK_PRESSURE_ENTER);
+        let What::Pressure(began) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!((began.direction, began.duration_ms), (Direction::Up, None));
+        assert_eq!(began.cause.as_deref(), Some("tcp_mem"));
+        event = Event { hook: HOOK_PRESSURE_LEAVE, side: PRESSURE_LEFT, value: 1_500_000, ..event };
+        let What::Pressure(ended) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!(
+            (ended.direction, ended.cause, ended.duration_ms),
+            (Direction::Down, None, Some(1.5))
+        );
+    }
+
+    #[test]
+    fn an_overflow_names_its_listener() {
+        let mut event = Event { value: 6, bound: 5, ..event(EVENT_OVERFLOW, HOOK_REQUEST) };
+        event.socket.remote_port = 0;
+        for (limit, queue, at) in [(0, "accept", "syn"), (1, "accept", "ack"), (2, "syn", "syn")] {
+            event.limit = limit;
+            let What::Overflow(seen) = decode(&bytes(&event), CLOCKS).unwrap().what else {
+                panic!()
+            };
+            assert_eq!(
+                (seen.queue.as_str(), seen.at.as_str(), seen.len, seen.max),
+                (queue, at, 6, 5)
+            );
+            assert_eq!(seen.listener.as_deref(), Some("127.0.0.1:8000"));
+        }
+    }
+
+    #[test]
+    fn who_failed_is_told() {
+        let mut event =
+            Event { limit: CALL_ACCEPT, side: ERROR_EMFILE, ..event(EVENT_CALL_ERROR, HOOK_CALL) };
+        event.socket.pid = 77;
+        let What::CallError(error) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!(
+            (error.call.as_str(), error.errno.as_str(), error.pid),
+            ("accept", "EMFILE", 77)
+        );
+        event.side = 99;
+        assert_eq!(decode(&bytes(&event), CLOCKS), None);
+        event = Event { kind: EVENT_PORTS, hook: HOOK_CONNECT_4, ..event };
+        event.socket.local_port = 0;
+        let What::Ports(ports) = decode(&bytes(&event), CLOCKS).unwrap().what else { panic!() };
+        assert_eq!(ports.source.as_deref(), Some("127.0.0.1"));
+        assert_eq!((ports.destination.as_deref(), ports.pid), (Some("127.0.1.9:40000"), 77));
+        event = Event { kind: EVENT_OOM_KILL, hook: HOOK_OOM, ..event };
+        for (scope, in_cgroup) in [(0, None), (1, Some(false)), (2, Some(true))] {
+            event.limit = scope;
+            let What::OomKill(kill) = decode(&bytes(&event), CLOCKS).unwrap().what else {
+                panic!()
+            };
+            assert_eq!((kill.in_cgroup, kill.pid), (in_cgroup, 77));
         }
     }
 

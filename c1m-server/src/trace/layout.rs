@@ -1,11 +1,11 @@
 //! What the programs need to know of the running kernel's types, from its BTF.
 
-use c1m_ebpf::{ABSENT, Config, Layout};
+use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program};
 
 use super::{TraceError, btf::Btf};
 
-/// The offsets of every member that the programs read. One that is missing is an error that names it, but for the socket's
-/// cgroup, which not every kernel has.
+/// The offsets of every member that the programs read. One that is missing is an error that names it, but for those that not every
+/// kernel has: the plan tells what their absence costs.
 pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
     let member = |structure: &'static str, path: &'static str| {
         find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
@@ -30,16 +30,29 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
         sock_rmem_alloc: member("sock", "sk_backlog.rmem_alloc")?,
         sock_wmem_queued: member("sock", "sk_wmem_queued")?,
         sock_max_ack_backlog: member("sock", "sk_max_ack_backlog")?,
+        sock_ack_backlog: member("sock", "sk_ack_backlog")?,
+        sock_rcvbuf: member("sock", "sk_rcvbuf")?,
+        sock_forward_alloc: member("sock", "sk_forward_alloc")?,
+        sock_receive_queue_len: member("sock", "sk_receive_queue.qlen")?,
         sock_cgroup: cgroup,
         inet_sport: member("inet_sock", "inet_sport")?,
+        request_queue_len: member("inet_connection_sock", "icsk_accept_queue.qlen")?,
         proto_memory_allocated: member("proto", "memory_allocated")?,
         proto_memory_pressure: member("proto", "memory_pressure")?,
         proto_sysctl_mem: member("proto", "sysctl_mem")?,
         net_inum: member("net", "ns.inum")?,
+        net_syncookies: find(btf, "net", "ipv4.sysctl_tcp_syncookies")?.unwrap_or(ABSENT),
         cgroup_kn: if cgroup == ABSENT { ABSENT } else { member("cgroup", "kn")? },
         kernfs_id: if cgroup == ABSENT { ABSENT } else { member("kernfs_node", "id")? },
         task_tgid: member("task_struct", "tgid")?,
         task_comm: member("task_struct", "comm")?,
+        skb_protocol: member("sk_buff", "protocol")?,
+        // Named by the architecture: x86_64, aarch64.
+        regs_call: match find(btf, "pt_regs", "orig_ax")? {
+            Some(offset) => offset,
+            None => find(btf, "pt_regs", "syscallno")?.unwrap_or(ABSENT),
+        },
+        oom_memcg: find(btf, "oom_control", "memcg")?.unwrap_or(ABSENT),
     })
 }
 
@@ -51,16 +64,15 @@ pub fn config(
     cpus: u32,
 ) -> Result<Config, TraceError> {
     let number = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
-    let position =
-        |value: Option<usize>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
     Ok(Config {
         watch_port: watch_port.into(),
         watch_netns,
-        drop_reason_argument: position(btf.tracepoint_param("kfree_skb", "reason")),
         drop_reason_proto_mem: number(
             btf.enum_value("skb_drop_reason", "SKB_DROP_REASON_PROTO_MEM"),
         ),
-        reset_reason_argument: position(btf.tracepoint_param("tcp_send_reset", "reason")),
+        drop_reason_listen_overflow: number(
+            btf.enum_value("skb_drop_reason", "SKB_DROP_REASON_TCP_LISTEN_OVERFLOW"),
+        ),
         reset_reason_memory: number(
             btf.enum_value("sk_rst_reason", "SK_RST_REASON_TCP_ABORT_ON_MEMORY"),
         ),
@@ -68,7 +80,28 @@ pub fn config(
             btf.size_of("sk_buff").ok_or(TraceError::NoMember("struct sk_buff"))?,
         ),
         cpus,
+        arguments: PROGRAMS.each_ref().map(|program| arguments(btf, program)),
     })
+}
+
+/// Where this program finds its arguments.
+fn arguments(btf: &Btf, program: &Program) -> Arguments {
+    let target = program.target;
+    let number = |value: Option<usize>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
+    let position = |name: Option<&str>| {
+        number(name.and_then(|name| match program.attachment {
+            Attachment::Tracepoint => btf.tracepoint_param(target, name),
+            Attachment::Entry | Attachment::Exit => btf.func_param(target, name),
+        }))
+    };
+    Arguments {
+        object: position(program.object),
+        value: position(program.value),
+        result: match program.attachment {
+            Attachment::Exit => number(btf.func_arity(target)),
+            Attachment::Tracepoint | Attachment::Entry => ABSENT,
+        },
+    }
 }
 
 /// SOCK_MIN_SNDBUF: twice 2048 and an sk_buff, aligned to a cache line. include/net/sock.h, `TCP_SKB_MIN_TRUESIZE`, 5.10 to 6.18.
@@ -84,6 +117,8 @@ fn find(btf: &Btf, structure: &'static str, path: &'static str) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use c1m_ebpf::*;
+
     use super::*;
 
     fn kernel(name: &str) -> Btf {
@@ -109,22 +144,48 @@ mod tests {
             (layout.proto_memory_allocated, layout.proto_memory_pressure, layout.proto_sysctl_mem),
             (256, 280, 288)
         );
-        assert_ne!(layout.sock_cgroup, ABSENT);
+        assert_eq!((layout.sock_ack_backlog, layout.sock_rcvbuf), (600, 244));
+        assert_eq!((layout.sock_forward_alloc, layout.sock_receive_queue_len), (356, 168 + 16));
+        for offset in
+            [layout.sock_cgroup, layout.net_syncookies, layout.regs_call, layout.oom_memcg]
+        {
+            assert_ne!(offset, ABSENT, "{layout:?}");
+        }
     }
 
     #[test]
     fn the_numbers_of_linux_6_18() {
         let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
-        assert_eq!((config.drop_reason_argument, config.drop_reason_proto_mem), (2, 20));
-        assert_eq!((config.reset_reason_argument, config.reset_reason_memory), (2, 13));
-        assert_eq!(config.min_sndbuf_bytes, 4608);
+        assert_eq!((config.drop_reason_proto_mem, config.drop_reason_listen_overflow), (20, 40));
+        assert_eq!((config.reset_reason_memory, config.min_sndbuf_bytes), (13, 4608));
         assert_eq!((config.watch_port, config.watch_netns, config.cpus), (8000, 7, 2));
+        let of = |hook: u32| config.arguments[hook as usize];
+        assert_eq!((of(HOOK_DROP).object, of(HOOK_DROP).value), (3, 2));
+        assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, 2));
+        assert_eq!((of(HOOK_CALL).object, of(HOOK_CALL).value), (0, 1));
+        assert_eq!((of(HOOK_REQUEST).object, of(HOOK_REQUEST).result), (2, ABSENT));
+        assert_eq!((of(HOOK_CHECK_OOM).object, of(HOOK_CHECK_OOM).result), (0, 2));
+        assert_eq!((of(HOOK_CONNECT_6).object, of(HOOK_CONNECT_6).result), (1, 2));
+        assert_eq!((of(HOOK_ORPHAN_SUM).object, of(HOOK_ORPHAN_SUM).result), (ABSENT, 0));
+        assert_eq!((of(HOOK_RAISE).object, of(HOOK_RAISE).result), (0, 4));
+        assert_eq!((of(HOOK_SYN_RECV_6).value, of(HOOK_PRUNE).result), (1, 2));
     }
 
     #[test]
-    fn a_kernel_without_reset_reasons_says_so() {
-        let config = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
-        assert_eq!((config.drop_reason_argument, config.drop_reason_proto_mem), (2, 16));
-        assert_eq!((config.reset_reason_argument, config.reset_reason_memory), (ABSENT, ABSENT));
+    fn older_kernels_lack_what_they_lack() {
+        let old = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
+        assert_eq!((old.drop_reason_proto_mem, old.drop_reason_listen_overflow), (16, ABSENT));
+        assert_eq!(old.reset_reason_memory, ABSENT);
+        let of = |hook: u32| old.arguments[hook as usize];
+        assert_eq!((of(HOOK_DROP).object, of(HOOK_DROP).value), (ABSENT, 2));
+        assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, ABSENT));
+        assert_eq!((of(HOOK_PRUNE).object, of(HOOK_PRUNE).result), (0, 1));
+        assert_eq!((of(HOOK_SYN_FLOOD).object, of(HOOK_REQUEST).object), (ABSENT, 2));
+        let newer = config(&kernel("debian-6.12.117.btf"), 8000, 7, 2).unwrap();
+        assert_eq!(newer.arguments[HOOK_DROP as usize].object, 3);
+        assert_eq!(
+            (newer.arguments[HOOK_SYN_FLOOD as usize].object, newer.reset_reason_memory),
+            (0, 13)
+        );
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! - [`btf`]: reads the running kernel's types.
 //! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
-//! - [`plan`]: which signal comes from which hook.
-//! - [`attach`]: loads the object, attaches each hook by itself, says why one is refused.
+//! - [`plan`]: the table of signals, and the ways to each.
+//! - [`calls`]: which number is which system call.
+//! - `ways`: takes the best way to each signal, and says why a better one is refused.
+//! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
@@ -13,11 +15,13 @@ use thiserror::Error;
 
 pub mod attach;
 pub mod btf;
+pub mod calls;
 pub mod counters;
 pub mod decode;
 pub mod layout;
 mod log;
 pub mod plan;
+mod ways;
 
 pub use attach::{Options, Tracer};
 

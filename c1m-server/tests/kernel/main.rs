@@ -3,12 +3,15 @@
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason: see
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
 
+mod calls;
 mod count;
+mod hooks;
 mod host;
 mod memory;
 mod offer;
 mod orphans;
 mod privilege;
+mod queues;
 mod refused;
 #[path = "../schema/mod.rs"]
 mod schema;
@@ -18,7 +21,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 use offer::{
-    Offer::{DropReasons, Ipv6, ResetReasons, Tracing},
+    Offer::{DropReasons, Functions, Ipv6, Tracing},
     test,
 };
 
@@ -35,9 +38,23 @@ fn main() -> ExitCode {
         ),
         test(
             "aborted_orphans_are_the_kernels_own",
-            &[Tracing, ResetReasons],
+            &[Tracing, Functions],
             orphans::aborted_orphans,
         ),
+        test(
+            "orphans_given_up_for_memory_are_the_kernels_own",
+            &[Tracing, Functions],
+            orphans::out_of_memory,
+        ),
+        test("a_dry_run_says_how_and_binds_nothing", &[Tracing], hooks::dry_run),
+        test(
+            "functions_are_hooked_where_the_kernel_lets_them",
+            &[Tracing, Functions],
+            hooks::functions,
+        ),
+        test("overflows_of_an_accept_queue_are_the_kernels_own", &[Tracing], queues::accept_queue),
+        test("searches_without_a_port_are_the_callers_errors", &[Tracing], calls::ports),
+        test("failed_calls_are_the_callers_errors", &[Tracing], calls::failed_calls),
         test("without_privilege_nothing_is_touched", &[], refused::without_privilege),
         test("a_wrong_object_is_told_before_the_port", &[Tracing], refused::wrong_objects),
         test("no_thread_keeps_a_capability", &[Tracing], privilege::no_thread_keeps_a_capability),

@@ -10,7 +10,9 @@ use std::{
 };
 
 use c1m_server::{
-    output::record::{Crossing, Direction, Level, Precision, Record, Refusal, Refused, Summary},
+    output::record::{
+        Crossing, Direction, Level, Precision, Pressure, Record, Refusal, Refused, Summary,
+    },
     sys::{process::page_bytes, socket::mem_info},
 };
 
@@ -64,6 +66,7 @@ struct Seen {
     pages: Vec<u64>,
     crossings: Vec<Crossing>,
     refusals: Vec<Refusal>,
+    pressures: Vec<Pressure>,
     summary: Summary,
     server: (u32, SocketAddr),
 }
@@ -75,10 +78,8 @@ impl Seen {
         let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
         assert!(is_quiet, "another program queues data: {:?}", sockets());
         let mut server = Server::start(&["--interval", &format!("{}ms", INTERVAL.as_millis())])?;
-        for hook in
-            ["inet_sock_set_state", "sock_exceed_buf_limit", "tcp_destroy_sock", "kfree_skb"]
-        {
-            server.needs(hook)?;
+        for signal in ["connections", "refusals", "usage_falls", "dropped_segments"] {
+            server.needs(signal)?;
         }
         let [low, pressure, high] = limits;
         settings.set(&[("net.ipv4.tcp_mem", format!("{low} {pressure} {high}"))])?;
@@ -97,15 +98,17 @@ impl Seen {
         let summary = server.finish();
         let of_server = (server.pid(), server.address);
         let records = std::mem::take(&mut server.records);
-        let (mut crossings, mut refusals) = (Vec::new(), Vec::new());
+        let (mut crossings, mut refusals, mut pressures) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
                 Record::Crossing(crossing) => crossings.push(crossing),
                 Record::Refusal(refusal) => refusals.push(refusal),
+                Record::Pressure(pressure) => pressures.push(pressure),
                 _ => {}
             }
         }
-        Ok(Self { limits, baseline_pages, pages, crossings, refusals, summary, server: of_server })
+        let server = of_server;
+        Ok(Self { limits, baseline_pages, pages, crossings, refusals, pressures, summary, server })
     }
 
     fn refused(&self) -> &Refused {
@@ -172,7 +175,10 @@ fn check_crossings(seen: &Seen) {
         assert_eq!(crossing.pages > limit, crossing.direction == Direction::Up, "{crossing:?}");
         assert_eq!(crossing.limit, "tcp_mem");
         let precision = match crossing.hook.as_str() {
-            "tp_btf/sock_exceed_buf_limit" => Precision::Exact,
+            "tp_btf/sock_exceed_buf_limit"
+            | "fexit/__sk_mem_raise_allocated"
+            | "fentry/tcp_enter_memory_pressure"
+            | "fentry/tcp_leave_memory_pressure" => Precision::Exact,
             "tp_btf/inet_sock_set_state" | "tp_btf/tcp_destroy_sock" => Precision::Connection,
             "/proc/net/sockstat" => Precision::Interval,
             other => panic!("crossing by {other}"),
@@ -276,6 +282,14 @@ fn as_counted(seen: &Seen) -> Result<(), String> {
     if refused.dropped_skb != Some(drops) {
         return Err(format!("drops differ: {refused:?}"));
     }
+    // None of these sockets is full: the host's memory is what they had no room in.
+    if let (Some(of_host), Some(of_socket)) =
+        (refused.dropped_tcp_mem, refused.dropped_receive_buffer)
+        && (of_host, of_socket) != (drops, 0)
+    {
+        return Err(format!("dropped for another reason: {refused:?}"));
+    }
+    pressure_as_counted(seen)?;
     // The kernel enters pressure once, until usage is below low again, however often it swings around the limit.
     let (mut entries, mut is_under_pressure) = (0, false);
     for crossing in &seen.crossings {
@@ -293,5 +307,40 @@ fn as_counted(seen: &Seen) -> Result<(), String> {
             "{entries} entries into pressure, {suppressed:?} not told: {refused:?}"
         ));
     }
+    Ok(())
+}
+
+/// Where functions can be hooked: each period of memory pressure, as the kernel itself counts and times them.
+fn pressure_as_counted(seen: &Seen) -> Result<(), String> {
+    let refused = seen.refused();
+    let (Some(entries), Some(by_allocator), Some(exits), Some(ms)) = (
+        refused.pressure_entries,
+        refused.pressure_entries_allocator,
+        refused.pressure_exits,
+        refused.pressure_ms,
+    ) else {
+        return Ok(());
+    };
+    let (counted, chrono) =
+        (seen.kernel("TCPMemoryPressures"), seen.kernel("TCPMemoryPressuresChrono"));
+    // The kernel's clock for it is jiffies: up to 10 ms each, at either end.
+    let is_timed = ms.abs_diff(chrono) <= 20 * exits;
+    if (entries + by_allocator, exits) != (counted, counted) || by_allocator > 0 || !is_timed {
+        return Err(format!("periods of pressure differ: {refused:?}"));
+    }
+    let told =
+        |direction| seen.pressures.iter().filter(|it| it.direction == direction).count() as u64;
+    let (began, ended) = (told(Direction::Up), told(Direction::Down));
+    if began + ended + seen.summary.suppressed.unwrap_or(0) < entries + exits || began > entries {
+        return Err(format!("{:?} are not told: {refused:?}", seen.pressures));
+    }
+    for pressure in &seen.pressures {
+        let is_up = pressure.direction == Direction::Up;
+        assert_eq!(pressure.cause.as_deref(), is_up.then_some("tcp_mem"), "{pressure:?}");
+        assert_eq!(pressure.duration_ms.is_some(), !is_up, "{pressure:?}");
+        assert!(!is_up || pressure.pages > seen.limits[1], "{pressure:?}");
+    }
+    // What is taken above high without asking is a page at least of each first skb there.
+    assert!(refused.forced_above_high.is_some_and(|forced| forced > 0), "{refused:?}");
     Ok(())
 }

@@ -17,10 +17,10 @@ const VARIABLE: &str = "C1M_KERNEL_OFFERS";
 pub(crate) enum Offer {
     /// Programs on tracepoints with BTF: 5.10.
     Tracing,
+    /// Programs on kernel functions: 5.10, unless the host forbids them.
+    Functions,
     /// `reason` of the tracepoint kfree_skb: 5.17, and in some older ones.
     DropReasons,
-    /// `reason` of the tracepoint tcp_send_reset: 6.10.
-    ResetReasons,
     /// IPv6 on the loopback interface.
     Ipv6,
 }
@@ -28,8 +28,8 @@ pub(crate) enum Offer {
 impl Offer {
     const ALL: [(Self, &str); 4] = [
         (Self::Tracing, "tracing"),
+        (Self::Functions, "functions"),
         (Self::DropReasons, "drop_reasons"),
-        (Self::ResetReasons, "reset_reasons"),
         (Self::Ipv6, "ipv6"),
     ];
 

@@ -1,6 +1,9 @@
 //! Orphans that the kernel resets for their number, held against its own counter.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+};
 
 use c1m_server::output::record::{Aborted, Record, Refused};
 
@@ -12,6 +15,7 @@ use crate::{
 const MAX_ORPHANS: usize = 50;
 const BEFORE: usize = 60;
 const AFTER: usize = 40;
+const WRITERS: usize = 20;
 /// Of each cause; see docs/events.md.
 const FIRST_EVENTS: usize = 8;
 /// The setting is the host's, and so are orphans: those of other programs come and go between two readings.
@@ -25,6 +29,9 @@ pub(crate) fn aborted_orphans() -> Result<(), Skip> {
         let too_many = refused.orphans_aborted_too_many.unwrap();
         let sum = too_many + refused.orphans_aborted_out_of_memory.unwrap();
         assert!(too_many > 0, "{refused:?}");
+        // Where the hook is on a function, what a timer gives up is told too, and the sum that is compared.
+        assert!(refused.orphans_max.is_none_or(|max| max > MAX_ORPHANS as u64), "{refused:?}");
+        assert!(refused.orphans_in_timers.is_none_or(|timers| timers <= sum), "{refused:?}");
         if sum == refused.kernel["TCPAbortOnMemory"] && sum >= AFTER as u64 {
             return Ok(());
         }
@@ -36,7 +43,7 @@ pub(crate) fn aborted_orphans() -> Result<(), Skip> {
 fn attempt() -> Result<Refused, Skip> {
     let mut settings = Settings::take()?;
     let mut server = Server::start(&["--interval", "50ms"])?;
-    server.needs("tcp_send_reset")?;
+    let hook = server.needs("orphans_given_up")?;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut peers = Vec::new();
@@ -67,13 +74,13 @@ fn attempt() -> Result<Refused, Skip> {
     settings.put_back();
 
     let summary = server.finish();
-    check_events(&server, address);
+    check_events(&server, address, &hook);
     assert_eq!(summary.dropped, Some(0), "{summary:?}");
     Ok(summary.refused.unwrap())
 }
 
 /// The first ones are reported, each with its socket; in a close or a timer the current process is an accident.
-fn check_events(server: &Server, address: SocketAddr) {
+fn check_events(server: &Server, address: SocketAddr, hook: &str) {
     let of_number: Vec<&Aborted> = server
         .records
         .iter()
@@ -87,7 +94,55 @@ fn check_events(server: &Server, address: SocketAddr) {
     assert!(of_number.iter().any(|aborted| aborted.socket.remote == remote), "{of_number:?}");
     for aborted in of_number {
         assert_eq!((aborted.socket.pid, &aborted.socket.comm), (None, &None), "{aborted:?}");
-        assert_eq!(aborted.hook, "tp_btf/tcp_send_reset");
+        assert_eq!(aborted.hook, hook);
+        // At close an orphan counts once.
+        let penalty = (hook == "fexit/tcp_check_oom").then_some(1);
+        assert!(aborted.penalty == penalty || aborted.penalty > penalty, "{aborted:?}");
         assert!(aborted.socket.local.is_some() && aborted.socket.netns.is_some(), "{aborted:?}");
     }
+}
+
+/// Senders whose peer does not read, closed above high.
+pub(crate) fn out_of_memory() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut last = String::new();
+    for _ in 0..ATTEMPTS {
+        let refused = attempt_out_of_memory()?;
+        let of_memory = refused.orphans_aborted_out_of_memory.unwrap();
+        let sum = of_memory + refused.orphans_aborted_too_many.unwrap();
+        if sum == refused.kernel["TCPAbortOnMemory"] && of_memory >= 1 {
+            return Ok(());
+        }
+        last = format!("{refused:?}");
+    }
+    panic!("not what the kernel counts: {last}");
+}
+
+fn attempt_out_of_memory() -> Result<Refused, Skip> {
+    let mut settings = Settings::take()?;
+    let mut server = Server::start(&["--interval", "50ms"])?;
+    server.needs("orphans_given_up")?;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (mut peers, mut writers) = (Vec::new(), Vec::new());
+    for _ in 0..WRITERS {
+        let mut writer = connect(address);
+        peers.push(listener.accept().unwrap().0);
+        writer.set_nonblocking(true).unwrap();
+        while writer.write(&[0; 16 * 1024]).is_ok() {}
+        writers.push(writer);
+    }
+    // What they hold is far above high from one moment to the next.
+    settings.set(&[("net.ipv4.tcp_mem", "16 24 32".into())])?;
+    assert!(sockets().tcp_mem_pages > 32, "{:?}", sockets());
+    let before = counter("TCPAbortOnMemory");
+    drop(writers);
+    let is_done = eventually(PATIENCE, || counter("TCPAbortOnMemory") > before);
+    settings.put_back();
+    peers.into_iter().for_each(reset);
+    assert!(is_done, "no orphan was given up: {:?}", sockets());
+    let summary = server.finish();
+    let is_of_memory = |record: &Record| matches!(record, Record::Aborted(aborted) if aborted.limit == "out_of_memory" && aborted.pages > aborted.tcp_mem[2]);
+    assert!(server.records.iter().any(is_of_memory), "{:?}", server.records);
+    Ok(summary.refused.unwrap())
 }

@@ -17,6 +17,7 @@ use std::{
 use c1m_server::{
     output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
     sys::process::terminate,
+    trace::plan::SIGNALS,
 };
 
 use crate::schema::Schema;
@@ -103,6 +104,7 @@ impl Server {
             other => panic!("it does not listen, but says {other:?}: {}", server.end().1),
         }
         server.records.clear();
+        check(&server.hooks);
         Ok(server)
     }
 
@@ -111,17 +113,29 @@ impl Server {
         Skip::of(code, &stderr).unwrap_or_else(|| panic!("exit {code:?}: {stderr}"))
     }
 
-    /// Skips the test unless this hook is attached. One that the verifier refuses is a failure of ours.
-    pub(crate) fn needs(&self, name: &str) -> Result<(), Skip> {
-        let hook = self.hooks.iter().find(|hook| hook.hook == format!("tp_btf/{name}"));
-        let hook = hook.unwrap_or_else(|| panic!("no {name} among {:?}", self.hooks));
-        match &hook.reason {
-            None => Ok(()),
-            Some(reason) => {
-                assert!(!reason.contains("verifier"), "{name}: {reason}");
-                Err(Skip(format!("{name}: {reason}")))
-            }
+    /// How this signal is got here.
+    pub(crate) fn hook(&self, signal: &str) -> &Hook {
+        let hook = self.hooks.iter().find(|hook| hook.signal == signal);
+        hook.unwrap_or_else(|| panic!("no {signal} among {:?}", self.hooks))
+    }
+
+    /// Skips the test unless a program tells this signal. With its name.
+    pub(crate) fn needs(&self, signal: &str) -> Result<String, Skip> {
+        let hook = self.hook(signal);
+        match &hook.hook {
+            Some(name) if hook.attached => Ok(name.clone()),
+            _ => Err(Skip(format!("{signal}: {}", hook.reason.as_deref().unwrap_or("no reason")))),
         }
+    }
+
+    /// Skips the test unless it is told by a hook on a kernel function.
+    pub(crate) fn needs_function(&self, signal: &str) -> Result<String, Skip> {
+        let name = self.needs(signal)?;
+        if name.starts_with("tp_btf/") {
+            let reason = self.hook(signal).reason.as_deref();
+            return Err(Skip(format!("{signal}: {}", reason.unwrap_or("a tracepoint is better"))));
+        }
+        Ok(name)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -186,6 +200,25 @@ impl Server {
             }
         };
         (code, self.stderr.take().map(|thread| thread.join().unwrap()).unwrap_or_default())
+    }
+}
+
+/// What holds on every host.
+pub(crate) fn check(hooks: &[Hook]) {
+    let ids: Vec<&str> = hooks.iter().map(|hook| hook.signal.as_str()).collect();
+    let known: Vec<&str> = SIGNALS.iter().map(|signal| signal.id).collect();
+    assert_eq!(ids, known);
+    for hook in hooks {
+        // One that the verifier refuses is a failure of ours, and no reason to skip anything.
+        let reason = hook.reason.as_deref().unwrap_or_default();
+        assert!(!reason.contains("verifier"), "{hook:?}");
+        assert_eq!(hook.reason.is_some(), !hook.refused.is_empty(), "{hook:?}");
+        assert_eq!(
+            hook.hook.is_some(),
+            hook.precision.is_some() && hook.says.is_some(),
+            "{hook:?}"
+        );
+        assert!(hook.hook.is_some() || !hook.attached && hook.reason.is_some(), "{hook:?}");
     }
 }
 

@@ -126,16 +126,39 @@ fn of_package(name: &str) -> Option<Version> {
     Version::of(release)
 }
 
+/// The series from `oldest` on that are here already, and, if they may be downloaded, those that the distribution offers.
+pub(crate) fn series(oldest: Version, download: bool) -> Vec<Version> {
+    let mut series = here();
+    if download {
+        if series.is_empty() && offered().is_empty() && debian::can_install() {
+            debian::update();
+        }
+        series.extend(offered().into_iter().map(|(version, _)| version));
+    }
+    series.sort_unstable();
+    series.dedup();
+    series.retain(|version| *version >= oldest);
+    series
+}
+
+/// The series that are unpacked.
+fn here() -> Vec<Version> {
+    packages().iter().filter_map(|name| of_package(name)).collect()
+}
+
+/// The names of the packages that are unpacked.
+fn packages() -> Vec<String> {
+    let files = fs::read_dir(folder()).into_iter().flatten().filter_map(Result::ok);
+    files.map(|package| package.file_name().to_string_lossy().into_owned()).collect()
+}
+
 fn folder() -> PathBuf {
     place::target().join("guest/kernels")
 }
 
 fn unpacked(series: Version) -> Option<Kernel> {
-    let packages = fs::read_dir(folder()).ok()?.filter_map(Result::ok);
-    let mut packages: Vec<String> = packages
-        .map(|package| package.file_name().to_string_lossy().into_owned())
-        .filter(|name| of_package(name) == Some(series))
-        .collect();
+    let mut packages = packages();
+    packages.retain(|name| of_package(name) == Some(series));
     packages.sort_by(|a, b| by_numbers(a, b));
     Kernel::in_package(&folder().join(packages.last()?))
 }

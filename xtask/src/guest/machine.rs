@@ -53,6 +53,23 @@ pub(crate) struct Guest {
     pub(crate) append: String,
 }
 
+impl Guest {
+    /// A small one, with nothing in it but the command's name.
+    pub(crate) fn new(kernel: Kernel, command: Vec<String>) -> Self {
+        Self {
+            kernel,
+            memory_bytes: 2 << 30,
+            cpus: 1,
+            timeout: Duration::from_secs(120),
+            modules: Vec::new(),
+            files: Vec::new(),
+            env: Vec::new(),
+            command,
+            append: String::new(),
+        }
+    }
+}
+
 /// How a guest ended, when it came to its end by itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {

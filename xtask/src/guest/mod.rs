@@ -5,12 +5,14 @@
 //! - [`cpio`], [`initramfs`]: its first file system.
 //! - [`init`]: its first process, which is this program.
 //! - [`channel`], [`machine`]: qemu, and what comes up from the guest.
+//! - [`kernel_tests`]: c1m-server's kernel tests in guests.
 
 mod channel;
 mod cpio;
 pub(crate) mod init;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
+pub(crate) mod kernel_tests;
 pub(crate) mod machine;
 mod modules;
 pub(crate) mod programs;

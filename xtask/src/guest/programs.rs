@@ -16,17 +16,26 @@ pub(crate) type Built = BTreeMap<String, PathBuf>;
 
 /// A cargo command that builds statically, for the machine that it runs on, without debug information.
 ///
-/// Its artifacts stand beside the others, in a folder named after the target.
+/// Its artifacts stand beside the others, in a folder named after the target. The settings are arguments, not variables: a test
+/// that runs cargo would hand those down.
 pub(crate) fn cargo(arguments: &[&str]) -> Result<Command> {
     let target = host()?;
-    let mut command = process::cargo();
     let flags = env::var("RUSTFLAGS").unwrap_or_default();
+    let flags: Vec<String> = flags
+        .split_whitespace()
+        .chain(["-Ctarget-feature=+crt-static"])
+        .map(|flag| serde_json::to_string(flag).context("cannot quote a flag"))
+        .collect::<Result<_>>()?;
+    let mut command = process::cargo();
     command
         .current_dir(place::root())
         .args(arguments)
         .args(["--target", &target])
-        .env("RUSTFLAGS", format!("{flags} -Ctarget-feature=+crt-static").trim_start())
-        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+        .args(["--config", &format!("target.{target}.rustflags=[{}]", flags.join(","))])
+        .args(["--config", "profile.dev.debug=0"])
+        // Each would be taken instead of the flags above.
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
     Ok(command)
 }
 
@@ -50,7 +59,7 @@ pub(crate) fn workspace() -> Result<Built> {
     build(&["build", "--workspace", "--bins"])
 }
 
-/// The target triple of the compiler's own machine.
+/// The target triple of the compiler's own machine: where the programs of a guest can be tested as well.
 fn host() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let text = process::ask(Command::new(rustc).current_dir(place::root()).arg("-vV"));

@@ -5,6 +5,7 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use c1m_server::units::{parse_count, parse_duration};
 
 use super::{Places, scale};
+use crate::guest::kernel::Wanted;
 
 /// Hold 1,024,000 connections, and report exactly when tcp_mem high is hit
 ///
@@ -15,7 +16,7 @@ use super::{Places, scale};
     after_help = "Exit: 0 done, 1 done but a target was missed, 2 usage, 3 the environment refused, 4 internal, 130 interrupted."
 )]
 pub(crate) struct Args {
-    /// How many; auto: the largest power-of-two fraction of 1,024,000 that the memory holds
+    /// How many; auto: the largest power-of-two fraction of 1,024,000 that the memory holds, and 16,000 in a guest
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     pub(crate) connections: Connections,
 
@@ -34,6 +35,14 @@ pub(crate) struct Args {
     /// Only put back what a run that was killed has left behind
     #[arg(long, conflicts_with_all = ["connections", "report"])]
     pub(crate) restore: bool,
+
+    /// Play it in a virtual machine without hardware help: no setting of this host is touched, and no root is needed
+    #[arg(long, conflicts_with_all = ["restore", "server_program"])]
+    pub(crate) guest: bool,
+
+    /// The guest's kernel: a series such as 6.1 or 6.12, or the file of a kernel image
+    #[arg(long, value_name = "SERIES|FILE", default_value = "6.12", requires = "guest")]
+    pub(crate) kernel: Wanted,
 
     /// Run this server instead of building one
     #[arg(long, hide = true, requires = "client_program")]

@@ -7,12 +7,14 @@
 //! - [`build`]: server and client, as the user.
 //! - [`stage`], [`seen`]: the one place where everything arrives, and what it adds up to.
 //! - [`act`], [`measure`], [`expect`]: one act, what is read during it, and what had to come out.
+//! - [`guest`]: the same in a virtual machine.
 //! - [`outcome`], [`report`], [`progress`]: what was found, and how it is told.
 
 mod act;
 mod build;
 mod cli;
 mod expect;
+mod guest;
 mod helper;
 mod measure;
 mod outcome;
@@ -91,6 +93,9 @@ impl End {
 
 /// Runs it, and answers with the exit code.
 pub(crate) fn main(args: &Args) -> ExitCode {
+    if args.guest {
+        return guest::main(args);
+    }
     let mut stage = match Stage::new(args.places.clone(), args.stall) {
         Ok(stage) => stage,
         Err(end) => return fail(&end),

@@ -1,6 +1,9 @@
 //! What would stop the run, found before anything starts; and the settings that it needs.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+};
 
 use c1m_server::{
     host::{
@@ -163,11 +166,19 @@ impl Facts {
 pub(crate) fn check_loopback() -> Result<(), End> {
     let connected = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| TcpStream::connect(listener.local_addr()?));
-    connected.map(drop).map_err(|error| {
-        End::Refused(format!(
-            "no TCP connection over loopback ({error}): bring it up (ip link set lo up)"
-        ))
-    })
+    connected.map(drop).map_err(|error| End::Refused(no_loopback(&error)))
+}
+
+fn no_loopback(error: &io::Error) -> String {
+    let remedy = match error.kind() {
+        // A search for a port passes over each that any socket is bound to, whatever its address (net/ipv4/inet_hashtables.c,
+        // __inet_hash_connect, 6.18).
+        io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse => {
+            "every local port is taken, as beside another load client: end that, or wait for it"
+        }
+        _ => "bring it up (ip link set lo up)",
+    };
+    format!("no TCP connection over loopback ({error}): {remedy}")
 }
 
 /// A port of the loopback address that nobody listens on.
@@ -200,6 +211,13 @@ mod tests {
         let mut problems = facts.problems(1_024_000);
         assert_eq!(problems.len(), 1, "{problems:?}");
         problems.remove(0)
+    }
+
+    #[test]
+    fn ports_that_are_all_taken_are_not_a_missing_loopback() {
+        let told = |errno| no_loopback(&io::Error::from_raw_os_error(errno));
+        assert!(told(libc::EADDRNOTAVAIL).contains("another load client"));
+        assert!(told(libc::ENETUNREACH).contains("ip link set lo up"));
     }
 
     #[test]

@@ -219,23 +219,24 @@ fn identity(tree: &Tree, host: &Host) -> Result<(String, u64, u64), End> {
 
 /// Prints the table or the last JSON line, and writes the report.
 fn publish(args: &Args, stage: &mut Stage, run: Reproduction) -> Result<ExitCode, End> {
-    let table = report::table(&run);
     let code = ExitCode::from(u8::from(!run.missed.is_empty()));
-    let missed = run.missed.clone();
     let line = json(ReproduceRecord::Reproduction(run.clone()))?;
-    if let Some(path) = &args.report {
-        fs::write(path, report::markdown(&run, &line))
-            .map_err(|error| End::Failed(format!("cannot write {}: {error}", path.display())))?;
-    }
     if args.json {
-        for missed in &missed {
+        for missed in &run.missed {
             stage.progress.say(&format!("missed: {missed}"));
         }
-        print(&line)?;
-    } else {
-        print(table.trim_end())?;
     }
+    tell(args, &run, &line)?;
     Ok(code)
+}
+
+/// Writes the report, and prints the table, or `line`, which is the same as JSON.
+pub(super) fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
+    if let Some(path) = &args.report {
+        fs::write(path, report::markdown(run, line))
+            .map_err(|error| End::Failed(format!("cannot write {}: {error}", path.display())))?;
+    }
+    if args.json { print(line) } else { print(report::table(run).trim_end()) }
 }
 
 fn json(record: ReproduceRecord) -> Result<String, End> {
@@ -244,7 +245,7 @@ fn json(record: ReproduceRecord) -> Result<String, End> {
 }
 
 /// One line, or several, on standard output. A reader that has gone away is no error.
-fn print(text: &str) -> Result<(), End> {
+pub(super) fn print(text: &str) -> Result<(), End> {
     let mut output = io::stdout().lock();
     match writeln!(output, "{text}").and_then(|()| output.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

@@ -65,7 +65,11 @@ impl Seen {
             | Record::OomKill(_)
             | Record::Warning(_)
             | Record::Limits(_)
-            | Record::Verdict(_) => return false,
+            | Record::Verdict(_)
+            | Record::Pressure(_)
+            | Record::Overflow(_)
+            | Record::Ports(_)
+            | Record::CallError(_) => return false,
         }
         true
     }

@@ -1,0 +1,62 @@
+//! System calls that fail because of a limit, of any process of the host.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, map},
+    maps::Array,
+    programs::BtfTracePointContext,
+};
+use c1m_ebpf::{
+    CALL_NUMBERS, CALL_OTHER, CALLS, ERRNOS, EVENT_CALL_ERROR, HOOK_CALL, is_of_a_limit,
+};
+
+use crate::{
+    event::{self},
+    layout::{argument, copy, object, offset},
+};
+
+/// Kind of each system call by its number, which differs between architectures: `CALL_*`. User space fills it in.
+#[map]
+static CALL_KINDS: Array<u32> = Array::with_max_entries(CALL_NUMBERS, 0);
+
+/// `sys_exit(regs, ret)`, 5.4 to 6.18: the common way out of every system call. Calls made through io_uring do not come by, and
+/// the numbers of 32-bit programs are taken for those of 64-bit ones.
+#[btf_tracepoint(function = "sys_exit")]
+pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
+    // Nearly every call ends here.
+    let ret = argument!(ctx, HOOK_CALL, value) as i64;
+    if ret >= 0 {
+        return 0;
+    }
+    let Some(error) = error_of(ret) else { return 0 };
+    let regs = object!(ctx, HOOK_CALL);
+    let number: u32 = copy(regs.address(offset!(regs_call)).cast());
+    let call = CALL_KINDS.get(number).copied().unwrap_or(CALL_OTHER);
+    if call as usize >= CALLS || !is_of_a_limit(call, error) {
+        return 0;
+    }
+    if let Some(counters) = event::counters() {
+        counters.call_errors[call as usize][error as usize] += 1;
+    }
+    if event::is_among_first(event::FIRST_CALLS + call * ERRNOS.len() as u32 + error) {
+        event::send(EVENT_CALL_ERROR, HOOK_CALL, |event| {
+            event.limit = call;
+            event.side = error;
+            event.value = number.into();
+            event::name_process(&mut event.socket);
+        });
+    }
+    0
+}
+
+/// The index of this error among [`ERRNOS`].
+#[inline(always)]
+fn error_of(ret: i64) -> Option<u32> {
+    let mut index = 0;
+    while index < ERRNOS.len() {
+        if ret == -(ERRNOS[index] as i64) {
+            return Some(index as u32);
+        }
+        index += 1;
+    }
+    None
+}

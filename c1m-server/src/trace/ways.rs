@@ -1,0 +1,266 @@
+//! Takes the best way to each signal that the running kernel allows, and says why a better one is refused.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::{
+    Ebpf,
+    programs::{Program, ProgramError},
+};
+use c1m_ebpf::{Attachment, Config, Layout};
+
+use super::{
+    TraceError,
+    attach::chain,
+    btf::Btf,
+    plan::{self, SIGNALS, Signal, Source, Way},
+};
+use crate::output::record::{Hook, RefusedHook};
+
+/// ENOTSUPP of the kernel, which user space has no name for: include/linux/errno.h
+const ENOTSUPP: i32 = 524;
+
+/// Programs are shared between signals: each is loaded and attached once, when the first signal asks for it.
+pub(super) struct Ways<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: &'a Btf,
+    kernel_types: aya::Btf,
+    layout: &'a Layout,
+    config: &'a Config,
+    verbosity: u8,
+    /// By `HOOK_*`: the program's descriptor, or why there is none.
+    tried: BTreeMap<u32, Result<i32, String>>,
+}
+
+impl<'a> Ways<'a> {
+    pub(super) fn new(
+        ebpf: &'a mut Ebpf,
+        btf: &'a Btf,
+        (layout, config): (&'a Layout, &'a Config),
+        verbosity: u8,
+    ) -> Result<Self, TraceError> {
+        let kernel_types =
+            aya::Btf::from_sys_fs().map_err(|error| TraceError::Load(chain(&error)))?;
+        Ok(Self { ebpf, btf, kernel_types, layout, config, verbosity, tried: BTreeMap::new() })
+    }
+
+    /// Every signal by its best way. An error when not a single program could be attached.
+    pub(super) fn take_best(&mut self) -> Result<Vec<Hook>, TraceError> {
+        let hooks: Vec<Hook> = SIGNALS.iter().map(|signal| self.take(signal)).collect();
+        if self.tried.values().all(Result::is_err) {
+            let first = self.tried.values().find_map(|tried| tried.as_ref().err());
+            return Err(TraceError::NoHook(first.cloned().unwrap_or_default()));
+        }
+        Ok(hooks)
+    }
+
+    /// Which programs are attached, and their descriptors.
+    pub(super) fn attached(&self) -> (Vec<u32>, Vec<i32>) {
+        self.tried.iter().filter_map(|(hook, tried)| Some((hook, tried.as_ref().ok()?))).unzip()
+    }
+
+    fn take(&mut self, signal: &Signal) -> Hook {
+        let mut refused = Vec::new();
+        let mut chosen = None;
+        for way in signal.ways {
+            match self.try_way(way) {
+                Ok(()) => {
+                    chosen = Some(way);
+                    break;
+                }
+                Err(reason) => refused.push(RefusedHook { hook: way.name(), reason }),
+            }
+        }
+        let reasons: Vec<String> =
+            refused.iter().map(|it| format!("{}: {}", it.hook, it.reason)).collect();
+        Hook {
+            signal: signal.id.into(),
+            proves: signal.proves.into(),
+            hook: chosen.map(|way| self.name(way)),
+            attached: chosen.is_some_and(|way| matches!(way.source, Source::Programs { .. })),
+            precision: chosen.map(|way| way.precision),
+            says: chosen.map(|way| way.says.into()),
+            reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+            refused,
+        }
+    }
+
+    /// The programs that are attached for it, or what is read.
+    fn name(&self, way: &Way) -> String {
+        let Source::Programs { needed, also } = way.source else { return way.name() };
+        let is_attached = |hook: &&u32| matches!(self.tried.get(hook), Some(Ok(_)));
+        let attached = needed.iter().chain(also).filter(is_attached);
+        attached.map(|hook| plan::hook_name(*hook)).collect::<Vec<_>>().join(" + ")
+    }
+
+    fn try_way(&mut self, way: &Way) -> Result<(), String> {
+        let Source::Programs { needed, also } = way.source else { return Ok(()) };
+        if let Some(lack) = (way.lack)(self.layout, self.config) {
+            return Err(lack.into());
+        }
+        let is_there: Vec<u32> = needed
+            .iter()
+            .copied()
+            .filter(|hook| matches!(self.tried.get(hook), Some(Ok(_))))
+            .collect();
+        for hook in needed {
+            if let Err(reason) = self.try_program(*hook) {
+                // Half of a way tells half of the truth. What another signal asked for before stays.
+                for half in needed.iter().filter(|hook| !is_there.contains(hook)) {
+                    self.detach(*half, &reason);
+                }
+                return Err(if needed.len() > 1 {
+                    format!("{}: {reason}", plan::hook_name(*hook))
+                } else {
+                    reason
+                });
+            }
+        }
+        for hook in also {
+            // What the kernel does not have is not missed: without IPv6 there is nothing to see of it.
+            let _ = self.try_program(*hook);
+        }
+        Ok(())
+    }
+
+    fn try_program(&mut self, hook: u32) -> Result<(), String> {
+        if let Some(tried) = self.tried.get(&hook) {
+            return tried.clone().map(drop);
+        }
+        let result = self.attach(hook);
+        self.tried.insert(hook, result.clone());
+        result.map(drop)
+    }
+
+    fn attach(&mut self, hook: u32) -> Result<i32, String> {
+        let known = plan::program(hook).ok_or("not in the plan")?;
+        if let Some(lack) = plan::lack(self.btf, &self.config.arguments[hook as usize], known) {
+            return Err(lack);
+        }
+        let program = self
+            .ebpf
+            .program_mut(known.name)
+            .ok_or("the object has no such program: build it by `cargo xtask build-ebpf`")?;
+        attach_one(program, known.target, &self.kernel_types).map_err(|error| {
+            // What was loaded and can't be attached is of no use.
+            unload(program);
+            refusal(&error, known.attachment, self.verbosity)
+        })
+    }
+
+    fn detach(&mut self, hook: u32, reason: &str) {
+        if let Some(program) = plan::program(hook).and_then(|it| self.ebpf.program_mut(it.name)) {
+            unload(program);
+        }
+        self.tried.insert(hook, Err(reason.into()));
+    }
+}
+
+/// Returns the program's descriptor.
+fn attach_one(
+    program: &mut Program,
+    target: &str,
+    kernel_types: &aya::Btf,
+) -> Result<i32, ProgramError> {
+    let fd = match program {
+        Program::BtfTracePoint(program) => {
+            program.load(target, kernel_types)?;
+            program.attach()?;
+            program.fd()?
+        }
+        Program::FEntry(program) => {
+            program.load(target, kernel_types)?;
+            program.attach()?;
+            program.fd()?
+        }
+        Program::FExit(program) => {
+            program.load(target, kernel_types)?;
+            program.attach()?;
+            program.fd()?
+        }
+        _ => return Err(ProgramError::NotLoaded),
+    };
+    Ok(fd.as_fd().as_raw_fd())
+}
+
+/// Detaches it too. One that is not loaded stays so.
+fn unload(program: &mut Program) {
+    let _ = match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        _ => Ok(()),
+    };
+}
+
+/// One cause in words.
+fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
+            if lines.is_empty() {
+                return without_a_word(io_error.raw_os_error(), &io_error.to_string(), attachment);
+            }
+            let shown = match verbosity {
+                0 => lines.len().saturating_sub(1),
+                1 => lines.len().saturating_sub(12),
+                _ => 0,
+            };
+            format!("the verifier refused it: {}", lines[shown..].join("\n"))
+        }
+        ProgramError::SyscallError(error) => {
+            without_a_word(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
+        }
+        ProgramError::NotLoaded => "the object has another kind of program under this name".into(),
+        ProgramError::Btf(_) => "this kernel's types do not have it".into(),
+        other => chain(other),
+    }
+}
+
+/// What the kernel means by an error without a log.
+fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> String {
+    let is_of_function = attachment != Attachment::Tracepoint;
+    match code {
+        Some(libc::EPERM | libc::EACCES) => {
+            let mode = lockdown().map_or(String::new(), |mode| format!("; lockdown is at {mode}"));
+            let kind = if is_of_function { "hooks on functions" } else { "this kind of hook" };
+            format!("refused without a word (EPERM): this host forbids {kind}{mode}")
+        }
+        Some(ENOTSUPP) => {
+            "trampoline refused (ENOTSUPP): more arguments than this kernel can hand on".into()
+        }
+        Some(libc::EBUSY) if is_of_function => {
+            "trampoline refused (EBUSY): this function can't be traced in this kernel".into()
+        }
+        Some(libc::ENOENT | libc::EINVAL) if is_of_function => {
+            format!("trampoline refused ({text}): not a function that can be traced in this kernel")
+        }
+        _ => format!("refused without a word ({text})"),
+    }
+}
+
+/// `integrity` or `confidentiality`; `None` without lockdown.
+fn lockdown() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/security/lockdown").ok()?;
+    let mode = text.split('[').nth(1)?.split(']').next()?;
+    (mode != "none").then(|| mode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_words() {
+        let said = |code, kind| without_a_word(Some(code), "text", kind);
+        assert!(said(libc::EPERM, Attachment::Exit).contains("forbids hooks on functions"));
+        assert!(said(libc::EPERM, Attachment::Tracepoint).contains("this kind of hook"));
+        assert!(said(ENOTSUPP, Attachment::Entry).contains("more arguments"));
+        assert!(said(libc::EBUSY, Attachment::Entry).contains("can't be traced"));
+        assert!(said(libc::EBUSY, Attachment::Tracepoint).contains("text"));
+    }
+}

@@ -1,0 +1,57 @@
+//! What is said of the hooks themselves.
+
+use std::{net::TcpListener, process::Command};
+
+use c1m_server::output::record::{Line, Record};
+
+use crate::server::{Server, Skip, binary, check, needs_ebpf, run};
+
+/// It attaches as a real run does, and ends without a look at the port.
+pub(crate) fn dry_run() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = holder.local_addr().unwrap().to_string();
+    let arguments = ["--trace", "--dry-run", "--listen", &address];
+    let output = run(Command::new(binary()).args(arguments).arg("--json"));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let line: Line<Record> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+    let Record::Hooks(said) = line.record else { panic!("{text}") };
+    check(&said.hooks);
+    let server = Server::start(&[])?;
+    for hook in &said.hooks {
+        assert_eq!(hook, server.hook(&hook.signal));
+    }
+    // For people: one line for each, with all that is said of it.
+    let output = run(Command::new(binary()).args(arguments));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for hook in &said.hooks {
+        let line = text.lines().find(|line| line.contains(&format!("hook  {}:", hook.signal)));
+        let line = line.unwrap_or_else(|| panic!("no {} in {text}", hook.signal));
+        let parts = [&hook.hook, &hook.says, &hook.reason];
+        assert!(parts.into_iter().flatten().all(|part| line.contains(part)), "{line}, {hook:?}");
+    }
+    Ok(())
+}
+
+/// A kernel that lets one function be hooked lets all be that every kernel from 5.10 on has whole.
+pub(crate) fn functions() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let server = Server::start(&[])?;
+    server.needs_function("orphans_given_up")?;
+    for signal in [
+        "usage_rises",
+        "allowed_above_high",
+        "forced_above_high",
+        "memory_pressure",
+        "pruned_segments",
+        "orphans_in_timers",
+        "orphan_count",
+        "accept_queue_syn",
+        "ports",
+        "oom_scope",
+    ] {
+        server.needs_function(signal).unwrap_or_else(|Skip(reason)| panic!("{reason}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,158 @@
+//! The same run in a guest: the host lends memory and time, and nothing of its settings.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    time::Duration,
+};
+
+use c1m_server::{host::meminfo, output::record::Line};
+
+use super::{
+    End,
+    cli::{Args, Connections},
+    expect, fail,
+    outcome::{ReproduceRecord, Reproduction},
+    progress::bytes,
+    run, scale,
+};
+use crate::{
+    exit,
+    guest::{self, Stream, kernel, machine, programs},
+};
+
+/// Without hardware help some thousand connections a second come up.
+const CONNECTIONS: u64 = 16_000;
+const MEMORY_MIN_BYTES: u64 = 2 << 30;
+/// The guest's kernel, and its first file system.
+const SYSTEM_BYTES: u64 = 512 << 20;
+/// For everything that does not depend on the number of connections.
+const TIMEOUT: Duration = Duration::from_secs(300);
+/// More for each connection: three acts, each of which opens and ends all of them.
+const TIMEOUT_EACH: Duration = Duration::from_millis(10);
+/// How much longer nothing may move, for each connection: all end at once.
+const STALL_EACH: Duration = Duration::from_millis(1);
+
+/// Plays it, and answers with the exit code.
+pub(super) fn main(args: &Args) -> ExitCode {
+    match play(args) {
+        Ok(code) => code,
+        Err(end) => fail(&end),
+    }
+}
+
+fn play(args: &Args) -> Result<ExitCode, End> {
+    let connections = match args.connections {
+        Connections::Auto => CONNECTIONS,
+        Connections::Count(count) => count,
+    };
+    let memory_bytes = memory(connections);
+    check(memory_bytes)?;
+    let guest = prepare(args, connections, memory_bytes).map_err(ended)?;
+    let mut last = None;
+    let ended = machine::run(&guest, |stream, line| match last_line(stream, line) {
+        Some(run) => last = Some((run, String::from_utf8_lossy(line).into_owned())),
+        // The acts, one by one.
+        None if args.json || stream == Stream::Stderr => guest::pass_on(stream, line),
+        None => {}
+    })
+    .map_err(ended)?;
+    match (last, u8::try_from(ended.code)) {
+        (Some((run, line)), Ok(code)) => {
+            run::tell(args, &run, &line)?;
+            Ok(ExitCode::from(code))
+        }
+        // It has said why.
+        (None, Ok(code)) if code != 0 => Ok(ExitCode::from(code)),
+        _ => Err(End::Failed("the run in the guest ended without its last line".into())),
+    }
+}
+
+/// The same refusals and failures under their own exit codes.
+fn ended(error: anyhow::Error) -> End {
+    let text = format!("{error:#}");
+    if exit::code_of(&error) == 3 { End::Refused(text) } else { End::Failed(text) }
+}
+
+fn prepare(args: &Args, connections: u64, memory_bytes: u64) -> anyhow::Result<machine::Guest> {
+    machine::provide(true)?;
+    let kernel = kernel::find(&args.kernel)?;
+    let built = programs::workspace()?;
+    let each = u32::try_from(connections).unwrap_or(u32::MAX);
+    let stall = args.stall.saturating_add(STALL_EACH.saturating_mul(each));
+    let command = [
+        "/bin/xtask",
+        "reproduce",
+        "--yes",
+        "--json",
+        "--connections",
+        &connections.to_string(),
+        "--stall",
+        &format!("{}s", stall.as_secs()),
+        "--server-program",
+        "/bin/c1m-server",
+        "--client-program",
+        "/bin/c1m-client",
+    ]
+    .map(str::to_owned);
+    Ok(machine::Guest {
+        memory_bytes,
+        timeout: TIMEOUT.saturating_add(TIMEOUT_EACH.saturating_mul(each)),
+        files: guest::basics(&built)?,
+        ..machine::Guest::new(kernel, command.into())
+    })
+}
+
+/// What a guest needs for so many connections.
+fn memory(connections: u64) -> u64 {
+    let need = scale::need_bytes(connections);
+    // A 64th of the memory describes the pages (struct page).
+    (need + need / 32 + SYSTEM_BYTES).next_multiple_of(1 << 20).max(MEMORY_MIN_BYTES)
+}
+
+fn check(memory_bytes: u64) -> Result<(), End> {
+    let host = meminfo::read().map_err(|error| End::Refused(error.to_string()))?;
+    let available = host.available_bytes.min(meminfo::cgroup_headroom().unwrap_or(u64::MAX));
+    let told = |count| bytes(expect::as_f64(count));
+    if memory_bytes <= available {
+        let _ = writeln!(io::stderr(), "the guest has {} of memory", told(memory_bytes));
+        return Ok(());
+    }
+    Err(End::Refused(format!(
+        "the guest needs {} of memory, and {} are available: take fewer --connections",
+        told(memory_bytes),
+        told(available)
+    )))
+}
+
+/// The last line of a run, if it is that.
+fn last_line(stream: Stream, line: &[u8]) -> Option<Reproduction> {
+    if stream == Stream::Stderr {
+        return None;
+    }
+    match serde_json::from_slice::<Line<ReproduceRecord>>(line).ok()?.record {
+        ReproduceRecord::Reproduction(run) => Some(run),
+        ReproduceRecord::Act(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_has_room_for_what_the_run_asks_for() {
+        for connections in [1_000, CONNECTIONS, 256_000, 1_024_000] {
+            let left = memory(connections) - SYSTEM_BYTES;
+            assert!(left - left / 64 > scale::need_bytes(connections), "{connections}");
+        }
+        assert_eq!(memory(1_000), MEMORY_MIN_BYTES);
+        assert!((17 << 30..20_000_000_000).contains(&memory(1_024_000)), "{}", memory(1_024_000));
+    }
+
+    #[test]
+    fn only_the_last_line_is_taken_for_it() {
+        assert!(last_line(Stream::Stdout, b"{\"kind\":\"act\"}").is_none());
+        assert!(last_line(Stream::Stdout, b"no JSON").is_none());
+    }
+}
