@@ -158,7 +158,7 @@ impl Drop for Other {
 }
 
 /// The program: an installed one, or that of Debian's package, unpacked into the target folder and not installed.
-fn provide(kind: Kind) -> Step<PathBuf> {
+pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     let name = kind.name();
     let unpacked = place::target().join("faults").join(name);
     let candidates = [PathBuf::from("/usr/sbin"), unpacked.join("usr/sbin")];

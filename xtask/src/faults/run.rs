@@ -25,6 +25,7 @@ use super::{
     cli::Kernel,
     guests,
     judge::{self, Counted, Told},
+    other,
     record::{Faults, FaultsRecord, Run},
     report,
     stand::{INTERRUPTED, Stand, Step, Stop},
@@ -151,13 +152,21 @@ fn once(fault: &'static Fault, kernel: &str, server: &Path) -> anyhow::Result<Ru
         Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
     stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
     let start = Instant::now();
+    // While there is a network: a namespace of one's own leads nowhere.
+    let had = fault.subject.map_or(Ok(()), |kind| other::provide(kind).map(drop));
     let server = server.to_path_buf();
     // The servers die with the thread that started them, and its network namespace with both.
     let ended = thread::scope(|scope| {
-        scope.spawn(|| trip(fault, &mut guard, server)).join().unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-            Ended::stopped(Stop::wrong(format!("the driver panicked: {text}")))
-        })
+        scope
+            .spawn(|| match had {
+                Ok(()) => trip(fault, &mut guard, server),
+                Err(stop) => Ended::stopped(stop),
+            })
+            .join()
+            .unwrap_or_else(|panic| {
+                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                Ended::stopped(Stop::wrong(format!("the driver panicked: {text}")))
+            })
     });
     let mut run = judged(fault, kernel, ended);
     for outcome in guard.restore().iter().filter(|outcome| !outcome.is_back()) {
