@@ -7,7 +7,8 @@ use aya_ebpf::{
 };
 use c1m_ebpf::{
     CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED, HOOK_FORCED,
-    HOOK_RAISE, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND, zone,
+    HOOK_FORCED_EXIT, HOOK_RAISE, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE,
+    SIDE_SEND, zone,
 };
 
 use crate::{
@@ -177,7 +178,7 @@ pub(crate) fn __sk_mem_raise_allocated(ctx: FExitContext) -> i32 {
 /// `sk_forced_mem_schedule(sk, size)`, 5.4 to 6.18: net/ipv4/tcp_output.c. Memory without any check: for SYN and FIN, for the first skb of an empty
 /// receive queue, and since 6.0 for the least that a sender is promised.
 #[fentry(function = "sk_forced_mem_schedule")]
-pub(crate) fn sk_forced_mem_schedule(ctx: FEntryContext) -> i32 {
+pub(crate) fn sk_forced_mem_schedule_entry(ctx: FEntryContext) -> i32 {
     let sock = Sock(object!(ctx, HOOK_FORCED));
     // What the socket has already suffices: nothing is allocated, as for most calls.
     if sock.0.is_null()
@@ -191,6 +192,17 @@ pub(crate) fn sk_forced_mem_schedule(ctx: FEntryContext) -> i32 {
         && let Some(counters) = event::counters()
     {
         counters.forced_above_high += 1;
+    }
+    0
+}
+
+/// The same when it is done: what was taken without a check can cross a limit as well. Up to 6.5 it is how nearly all that arrives does.
+#[fexit(function = "sk_forced_mem_schedule")]
+pub(crate) fn sk_forced_mem_schedule_exit(ctx: FExitContext) -> i32 {
+    let sock = Sock(object!(ctx, HOOK_FORCED_EXIT));
+    if !sock.0.is_null() && sock.is_tcp() {
+        let proto = sock.proto();
+        observe(sock, proto, proto.pages(), HOOK_FORCED_EXIT, Context::Elsewhere);
     }
     0
 }

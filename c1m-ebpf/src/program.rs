@@ -73,9 +73,10 @@ pub const HOOK_CONNECT_4: u32 = 20;
 pub const HOOK_CONNECT_6: u32 = 21;
 pub const HOOK_OOM_ENTER: u32 = 22;
 pub const HOOK_OOM_EXIT: u32 = 23;
+pub const HOOK_FORCED_EXIT: u32 = 24;
 
 /// Every program, in the order of `HOOK_*`.
-pub const PROGRAMS: [Program; 24] = [
+pub const PROGRAMS: [Program; 25] = [
     program(Tracepoint, "inet_sock_set_state", None, None),
     program(Tracepoint, "sock_exceed_buf_limit", None, None),
     program(Tracepoint, "tcp_destroy_sock", None, None),
@@ -84,7 +85,10 @@ pub const PROGRAMS: [Program; 24] = [
     program(Tracepoint, "mark_victim", Some("task"), None),
     program(Tracepoint, "sys_exit", Some("regs"), Some("ret")),
     program(Exit, "__sk_mem_raise_allocated", Some("sk"), Some("kind")),
-    program(Entry, "sk_forced_mem_schedule", Some("sk"), Some("size")),
+    Program {
+        name: "sk_forced_mem_schedule_entry",
+        ..program(Entry, "sk_forced_mem_schedule", Some("sk"), Some("size"))
+    },
     program(Entry, "tcp_enter_memory_pressure", Some("sk"), None),
     program(Entry, "tcp_leave_memory_pressure", Some("sk"), None),
     program(Exit, "tcp_try_rmem_schedule", Some("sk"), None),
@@ -103,6 +107,10 @@ pub const PROGRAMS: [Program; 24] = [
         ..program(Entry, "oom_kill_process", Some("oc"), None)
     },
     Program { name: "oom_kill_process_exit", ..program(Exit, "oom_kill_process", None, None) },
+    Program {
+        name: "sk_forced_mem_schedule_exit",
+        ..program(Exit, "sk_forced_mem_schedule", Some("sk"), None)
+    },
 ];
 
 /// Where a program finds what it reads in its context, in the running kernel. [`crate::ABSENT`]: nowhere.

@@ -8,6 +8,7 @@ mod debian;
 mod exit;
 mod faults;
 mod guest;
+mod hooks;
 mod place;
 mod process;
 mod reproduce;
@@ -32,6 +33,7 @@ enum Cli {
     BuildEbpf(build_ebpf::Args),
     Faults(faults::Args),
     Guest(guest::Args),
+    Hooks(hooks::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
         Cli::Faults(args) => faults::main(&args),
         Cli::Guest(args) => exit::code(guest::run(&args)),
+        Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),

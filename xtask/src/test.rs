@@ -12,6 +12,7 @@ use crate::{
     build_ebpf::{self, Install},
     exit,
     guest::{
+        kernel::Kernel,
         kernel_tests::{self, Counts},
         machine, programs,
     },
@@ -67,18 +68,27 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let arguments = ["build", "--release", "-p", "c1m-server", "-p", "c1m-client"];
         process::run("release build", &mut cargo(&arguments))
     })?;
+    let summary = if args.no_guests {
+        let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
+        vec![format!("here: {here}"), "guests: none, as told".into()]
+    } else {
+        everywhere(!args.no_install)?
+    };
+    let install = if args.no_install { Install::Nothing } else { Install::Missing };
+    step("build-ebpf --check", || build_ebpf::check(install))?;
+    Ok(summary)
+}
+
+/// Tests on the running kernel and in guests. What was tested where, in words.
+fn everywhere(install: bool) -> Result<Vec<String>> {
+    // Before the tests: some of them boot a guest.
+    let kernels = step("kernels for guests", || kernels(install))?;
     // Static, so that the same programs run here and in guests.
     let built =
         step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
     let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
     let mut summary = vec![format!("here: {here}")];
-    if args.no_guests {
-        summary.push("guests: none, as told".into());
-    } else {
-        summary.extend(step("tests in guests", || guests(&built, !args.no_install))?);
-    }
-    let install = if args.no_install { Install::Nothing } else { Install::Missing };
-    step("build-ebpf --check", || build_ebpf::check(install))?;
+    summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
     Ok(summary)
 }
 
@@ -103,13 +113,11 @@ fn tests(command: &mut Command) -> Result<Counts> {
     Err(exit::step(code, format!("cargo test ended with {status}: {counts}")))
 }
 
-fn guests(built: &programs::Built, install: bool) -> Result<Vec<String>> {
-    let all = || {
-        machine::provide(install)?;
-        kernel_tests::run(&kernel_tests::kernels(install)?, built)
-    };
-    all().map_err(|error| match exit::code_of(&error) {
-        3 => exit::refused(format!("{error:#}; or test without them: --no-guests")),
+/// All that is booted later, and what it is booted by.
+fn kernels(install: bool) -> Result<Vec<Kernel>> {
+    let kernels = machine::provide(install).and_then(|()| kernel_tests::kernels(install));
+    kernels.map_err(|error| match exit::code_of(&error) {
+        3 => exit::refused(format!("{error:#}; or test without guests: --no-guests")),
         _ => error,
     })
 }

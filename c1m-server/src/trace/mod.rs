@@ -2,7 +2,8 @@
 //!
 //! - [`btf`]: reads the running kernel's types.
 //! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
-//! - [`plan`]: the table of signals, and the ways to each.
+//! - [`plan`]: what a signal is, and a way to it.
+//! - [`signals`]: the table of all signals.
 //! - [`calls`]: which number is which system call.
 //! - `ways`: takes the best way to each signal, and says why a better one is refused.
 //! - [`attach`]: loads the object, and holds what is attached.
@@ -21,6 +22,7 @@ pub mod decode;
 pub mod layout;
 mod log;
 pub mod plan;
+pub mod signals;
 mod ways;
 
 pub use attach::{Options, Tracer};

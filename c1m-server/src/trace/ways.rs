@@ -16,7 +16,8 @@ use super::{
     TraceError,
     attach::chain,
     btf::Btf,
-    plan::{self, SIGNALS, Signal, Source, Way},
+    plan::{self, Signal, Source, Way},
+    signals::SIGNALS,
 };
 use crate::output::record::{Hook, RefusedHook};
 

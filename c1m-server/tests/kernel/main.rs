@@ -52,7 +52,11 @@ fn main() -> ExitCode {
             &[Tracing, Functions],
             hooks::functions,
         ),
-        test("overflows_of_an_accept_queue_are_the_kernels_own", &[Tracing], queues::accept_queue),
+        test(
+            "overflows_of_an_accept_queue_are_the_kernels_own",
+            &[Tracing, Functions],
+            queues::accept_queue,
+        ),
         test("searches_without_a_port_are_the_callers_errors", &[Tracing], calls::ports),
         test("failed_calls_are_the_callers_errors", &[Tracing], calls::failed_calls),
         test("without_privilege_nothing_is_touched", &[], refused::without_privilege),

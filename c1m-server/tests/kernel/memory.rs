@@ -177,6 +177,7 @@ fn check_crossings(seen: &Seen) {
         let precision = match crossing.hook.as_str() {
             "tp_btf/sock_exceed_buf_limit"
             | "fexit/__sk_mem_raise_allocated"
+            | "fexit/sk_forced_mem_schedule"
             | "fentry/tcp_enter_memory_pressure"
             | "fentry/tcp_leave_memory_pressure" => Precision::Exact,
             "tp_btf/inet_sock_set_state" | "tp_btf/tcp_destroy_sock" => Precision::Connection,

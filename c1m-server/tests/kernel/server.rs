@@ -17,7 +17,7 @@ use std::{
 use c1m_server::{
     output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
     sys::process::terminate,
-    trace::plan::SIGNALS,
+    trace::signals::SIGNALS,
 };
 
 use crate::schema::Schema;

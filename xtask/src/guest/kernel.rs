@@ -211,13 +211,13 @@ fn fetch(package: &str, draft: &Path) -> Result<()> {
 }
 
 fn absent(series: Version) -> String {
-    let known: Vec<String> = offered().iter().map(|(version, _)| version.to_string()).collect();
-    let known = match known.as_slice() {
-        [] => "it knows none: run `apt-get update` as root, or".to_owned(),
-        known => format!("it offers {}; else", known.join(", ")),
+    let offered: Vec<String> = offered().iter().map(|(version, _)| version.to_string()).collect();
+    let remedy = match offered.as_slice() {
+        [] => "run `apt-get update` as root".to_owned(),
+        offered => format!("choose another ({})", offered.join(", ")),
     };
     format!(
-        "this distribution has no package {PREFIX}{series}.*{FLAVOUR}; {known} give --kernel the file of an image"
+        "this distribution offers no package {PREFIX}{series}.*{FLAVOUR}: {remedy}, or give --kernel the file of an image"
     )
 }
 

@@ -3,7 +3,7 @@
 //! Always `-accel tcg`: /dev/kvm can be there and hang, and what is measured in a guest is never a time.
 
 use std::{
-    fs,
+    env, fs,
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -115,8 +115,14 @@ pub(crate) fn run(guest: &Guest, mut sink: impl FnMut(Stream, &[u8])) -> Result<
     )))
 }
 
-/// Says where qemu is, and installs it where that can be done.
+/// Makes sure that there can be guests: installs qemu where that can be done.
 pub(crate) fn provide(install: bool) -> Result<()> {
+    if env::consts::ARCH != "x86_64" {
+        return Err(exit::refused(format!(
+            "guests are x86_64 machines, and their programs would be built for this one, {}",
+            env::consts::ARCH
+        )));
+    }
     if !place::in_path(QEMU).is_empty() {
         return Ok(());
     }

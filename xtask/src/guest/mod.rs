@@ -84,6 +84,10 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
 
+    /// Take the static programs from this folder instead of building them
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    programs: Option<PathBuf>,
+
     /// What to run in the guest
     #[arg(last = true, required_unless_present = "list")]
     command: Vec<String>,
@@ -96,7 +100,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     machine::provide(true)?;
     let kernels = args.kernels.iter().map(kernel::find).collect::<Result<Vec<_>>>()?;
-    let mut files = basics(&programs::workspace()?)?;
+    let built = match &args.programs {
+        Some(folder) => programs::in_folder(folder)?,
+        None => programs::workspace()?,
+    };
+    let mut files = basics(&built)?;
     files.extend(args.files.iter().cloned());
     let mut worst = None;
     let mut consoles = String::new();

@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    path::PathBuf,
+    env, fs,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -49,7 +49,9 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Built> {
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
-        return Err(exit::failed("the static build failed: cargo says why above"));
+        return Err(exit::failed(
+            "the static build failed: cargo says why above (it needs the C library as an archive, libc.a; Debian has it in libc6-dev)",
+        ));
     }
     Ok(executables(&String::from_utf8_lossy(&output.stdout)))
 }
@@ -57,6 +59,14 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Built> {
 /// The programs that every guest has.
 pub(crate) fn workspace() -> Result<Built> {
     build(&["build", "--workspace", "--bins"])
+}
+
+/// The programs that stand in a folder already.
+pub(super) fn in_folder(folder: &Path) -> Result<Built> {
+    let files =
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let files = files.filter_map(Result::ok).map(|file| file.path());
+    Ok(files.filter_map(|file| Some((file.file_name()?.to_str()?.to_owned(), file))).collect())
 }
 
 /// The target triple of the compiler's own machine: where the programs of a guest can be tested as well.

@@ -1,0 +1,161 @@
+//! `cargo xtask hooks`: docs/hooks.md, made of the table of signals that the loader goes by.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::Context as _;
+use c1m_server::{
+    output::record::Precision,
+    trace::{
+        plan::{Attachment, PROGRAMS, Signal, Source, Way},
+        signals::SIGNALS,
+    },
+};
+
+use crate::place;
+
+/// Write docs/hooks.md from the table of signals
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Change nothing; fail when docs/hooks.md is not that of the table
+    #[arg(long)]
+    check: bool,
+}
+
+const FILE: &str = "docs/hooks.md";
+
+const HEAD: &str = "\
+# Hooks: how each signal is got
+
+Made by `cargo xtask hooks` from the table that the loader goes by (`c1m-server/src/trace/signals.rs`); a test fails when this file is older.
+
+For each signal the loader takes the first way that the running kernel allows, each signal by itself: what a kernel refuses costs precision, not the run. \
+What is available is asked of the kernel's own types (BTF), and then by loading and attaching; never of its version. Arguments are found by the names that \
+they have there, reasons by the names of their enumerators.
+
+`c1m-server --trace --dry-run` says for each signal which way is taken on this host, and why no better one; with `--json` it is the `hooks` record. \
+Exit code 3: nothing could be attached.
+
+## Ways
+
+| way | what it is | where it works |
+|---|---|---|
+| `fentry/`, `fexit/` | the entry or the return of a kernel function | kernels from 5.10 on, unless the host forbids it, or the compiler has inlined the function |
+| `tp_btf/` | a tracepoint with typed arguments | kernels from 5.10 on |
+| `TcpExt`, `/proc` | what the kernel counts itself, read once an interval; `TcpExt` is of one network namespace | everywhere |
+
+Hooks by kprobe would be the next way for functions where BTF trampolines are missing (before 5.10, and functions with more than six arguments on 5.15 and 6.1). \
+They are not built: the register that holds an argument differs between architectures, and inlined functions are missing there as well.
+
+Precision: `exact` is each one, at the instant at which it happens; `connection` is known to the connection between two readings; `interval` to the interval of \
+`--interval`.
+
+## Signals
+
+";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    write_or_compare(&place::root().join(FILE), &text(), args.check)
+}
+
+fn write_or_compare(path: &Path, text: &str, check: bool) -> anyhow::Result<()> {
+    if !check {
+        return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    }
+    let present = fs::read_to_string(path).unwrap_or_default();
+    anyhow::ensure!(
+        present == text,
+        "{} is not that of the table of signals: run `cargo xtask hooks`",
+        path.display()
+    );
+    Ok(())
+}
+
+fn text() -> String {
+    let mut text = HEAD.to_owned();
+    for signal in SIGNALS {
+        section(&mut text, signal);
+    }
+    programs(&mut text);
+    text
+}
+
+fn section(text: &mut String, signal: &Signal) {
+    let Signal { id, proves, makes, reads, ways } = signal;
+    line(text, &format!("### {id}\n\nProves: {proves}.  \nMakes: {makes}.  \nReads: {reads}.\n"));
+    line(text, "| | way | precision | what that means here | kernels |\n|---|---|---|---|---|");
+    for (rank, way) in (1..).zip(*ways) {
+        line(text, &row(rank, way));
+    }
+    line(text, "");
+}
+
+fn row(rank: usize, way: &Way) -> String {
+    let name = match way.source {
+        Source::Programs { .. } => {
+            way.name().split(" + ").map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        }
+        Source::Read(name) => name.into(),
+    };
+    let precision = match way.precision {
+        Precision::Exact => "exact",
+        Precision::Connection => "connection",
+        Precision::Interval => "interval",
+    };
+    format!("| {rank} | {name} | {precision} | {} | {} |", way.says, way.versions)
+}
+
+fn programs(text: &mut String) {
+    line(text, "## Programs\n");
+    line(text, "Each is loaded and attached once, for all signals that ask for it.\n");
+    line(text, "| program | attached to | arguments, by name |\n|---|---|---|");
+    for program in &PROGRAMS {
+        let result = (program.attachment == Attachment::Exit).then_some("the result");
+        let arguments: Vec<String> = [program.object, program.value]
+            .into_iter()
+            .flatten()
+            .map(|name| format!("`{name}`"))
+            .chain(result.map(Into::into))
+            .collect();
+        let arguments =
+            if arguments.is_empty() { "by position".into() } else { arguments.join(", ") };
+        let hook = format!("{}/{}", program.attachment.name(), program.target);
+        line(text, &format!("| `{}` | `{hook}` | {arguments} |", program.name));
+    }
+}
+
+fn line(text: &mut String, line: &str) {
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_page_is_that_of_the_table() {
+        run(&Args { check: true }).unwrap();
+    }
+
+    #[test]
+    fn every_signal_and_program_is_on_the_page() {
+        let text = text();
+        for signal in SIGNALS {
+            assert!(text.contains(&format!("### {}\n", signal.id)), "{}", signal.id);
+        }
+        for program in &PROGRAMS {
+            assert!(text.contains(&format!("| `{}` |", program.name)), "{}", program.name);
+        }
+        assert!(!text.contains("||"), "an empty cell");
+    }
+
+    #[test]
+    fn a_stale_page_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hooks.md");
+        assert!(write_or_compare(&path, "new", true).is_err());
+        write_or_compare(&path, "new", false).unwrap();
+        write_or_compare(&path, "new", true).unwrap();
+        assert!(write_or_compare(&path, "newer", true).is_err());
+    }
+}
