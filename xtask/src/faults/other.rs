@@ -36,9 +36,14 @@ impl Kind {
         }
     }
 
-    /// The package that has the program itself.
-    fn package(self) -> &'static str {
-        self.name()
+    /// The packages of the program itself, and of libraries that are not on every Debian.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Nginx => &["nginx"],
+            Self::Haproxy => {
+                &["haproxy", "liblua5.3-0", "libopentracing-c-wrapper0", "libopentracing1"]
+            }
+        }
     }
 
     fn settings(self, folder: &Path, address: SocketAddr) -> String {
@@ -96,6 +101,11 @@ impl Other {
         let settings = folder.join("settings");
         fs::write(&settings, kind.settings(&folder, address))?;
         let mut command = Command::new(&program);
+        // An unpacked one has its libraries beside it.
+        if let Some(root) = program.ancestors().nth(3).filter(|root| root.parent().is_some()) {
+            let libraries = format!("usr/lib/{}-linux-gnu", env::consts::ARCH);
+            command.env("LD_LIBRARY_PATH", root.join(libraries));
+        }
         command
             .args(kind.arguments(&settings))
             .stdin(Stdio::null())
@@ -169,16 +179,16 @@ pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     if !debian::can_install() {
         return Err(Stop::skip(format!("{name} is not there, and no Debian to take it from")));
     }
-    unpack(kind.package(), &unpacked)
+    unpack(kind.packages(), &unpacked)
         .map_err(|error| Stop::skip(format!("{name} cannot be had: {error:#}")))?;
-    found().ok_or_else(|| Stop::skip(format!("the package {} has no {name}", kind.package())))
+    found().ok_or_else(|| Stop::skip(format!("{name} is not in {:?}", kind.packages())))
 }
 
-fn unpack(package: &str, folder: &Path) -> anyhow::Result<()> {
+fn unpack(packages: &[&str], folder: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let mut download = process::foreign("apt-get");
-    download.current_dir(folder).args(["--quiet", "download", package]);
-    process::run("download the package", &mut download)?;
+    download.current_dir(folder).args(["--quiet", "download"]).args(packages);
+    process::run("download the packages", &mut download)?;
     for file in fs::read_dir(folder)?.filter_map(Result::ok) {
         if file.path().extension().is_some_and(|it| it == "deb") {
             let mut unpack = process::foreign("dpkg-deb");

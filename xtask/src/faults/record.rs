@@ -1,6 +1,6 @@
 //! What `faults --json` prints: a line a run, and at last one with all of them.
 
-use c1m_server::output::record::{LimitName, Tier, Verdict};
+use c1m_server::output::record::{LimitName, Refused, Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// The records of `faults --json`.
@@ -33,6 +33,8 @@ pub(crate) struct Run {
     /// Why it was not run.
     pub(crate) skipped_because: Option<String>,
     pub(crate) elapsed_s: f64,
+    /// Everything that the observer counted, and the kernel's counters beside it; `null`: it printed no summary.
+    pub(crate) refused: Option<Refused>,
     /// The last one before the summary; `null`: there was none.
     pub(crate) verdict: Option<Verdict>,
 }

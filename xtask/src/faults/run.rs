@@ -240,6 +240,7 @@ fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
         wrong,
         skipped_because,
         elapsed_s: 0.0,
+        refused: refused.cloned(),
         verdict: told.verdict,
     }
 }

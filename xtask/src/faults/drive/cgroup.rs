@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,9 @@ const V2: &str = "/sys/fs/cgroup";
 const SOCKETS_BYTES: u64 = 1 << 20;
 const GROWTH_BYTES: u64 = 3 << 20;
 const LARGE: u64 = 1 << 20;
+/// More than one page in the sender's call, and less than SOCK_MIN_SNDBUF.
+const TWO_PAGES: u64 = 5_000;
+const LOOK: Duration = Duration::from_millis(200);
 const SMALL_BUFFER: usize = 4096;
 const SLOW_READERS: usize = 50;
 const GREEDY: usize = 10_000;
@@ -85,7 +89,7 @@ impl Drop for Cgroup {
         let end = Instant::now() + Duration::from_secs(5);
         // Who was in it may still be on the way out.
         while fs::remove_dir(&self.folder).is_err() && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -121,6 +125,14 @@ pub(crate) fn sockets(stand: &mut Stand<'_>) -> Step {
         let text = fs::read_to_string(&usage)?;
         Ok(text.trim().parse::<u64>().is_ok_and(|bytes| bytes >= SOCKETS_BYTES))
     })?;
+    // Who has little queued is refused; of the slow readers the kernel shrinks the send buffers instead
+    // (net/core/sock.c, `__sk_mem_raise_allocated`, 5.4 to 6.18).
+    for _ in 0..SLOW_READERS {
+        let mut stream = connect(server.address)?;
+        ask(&mut stream, TWO_PAGES)?;
+        streams.push(stream);
+    }
+    thread::sleep(LOOK);
     streams.into_iter().try_for_each(reset)?;
     answers(&mut healthy)?;
     answers(&mut connect(server.address)?)?;
@@ -147,7 +159,7 @@ pub(crate) fn oom_kill(stand: &mut Stand<'_>) -> Step {
     }
     let end = Instant::now() + PATIENCE;
     while server.ended().is_none() && Instant::now() < end {
-        std::thread::sleep(Duration::from_millis(10));
+        thread::sleep(Duration::from_millis(10));
     }
     let signal = server.ended().and_then(|status| status.signal());
     if signal != Some(libc::SIGKILL) || cgroup.oom_kills()? == 0 {

@@ -5,22 +5,24 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
+    thread,
+    time::Duration,
 };
 
 use c1m_server::{host::files::file_nr, output::record::Record};
 
 use super::super::{
     program::{Confined, Program},
-    stand::{
-        Stand, Step, Stop, all_answer, answers, arrived, bound, connect, eventually,
-        start_connecting,
-    },
+    stand::{Stand, Step, Stop, all_answer, answers, bound, connect, eventually, start_connecting},
 };
 
 const NOFILE: u64 = 256;
-/// Of so many connections, these have room in it.
-const MORE_THAN_NOFILE: usize = 300;
+/// Of so many connections, these have room in it; the rest has room in the accept queue.
+const MORE_THAN_NOFILE: usize = 270;
 const TAKEN: usize = 150;
+const PACE: Duration = Duration::from_millis(2);
+/// More than the accept queue holds.
+const LATE: usize = 60;
 const NOFILE_OF_OTHER: u64 = 200;
 /// Files that are left to the host.
 const FILES_LEFT: u64 = 20;
@@ -56,14 +58,19 @@ pub(crate) fn nofile(stand: &mut Stand<'_>) -> Step {
     let server = stand.observer()?;
     let mut streams = connections(server, TAKEN)?;
     streams.iter_mut().try_for_each(answers)?;
-    // What is queued for the server stays so; when its queue is full as well, SYNs are dropped.
-    let waiting = (TAKEN..MORE_THAN_NOFILE)
-        .map(|_| start_connecting(bound()?, server.address))
-        .collect::<Step<Vec<_>>>()?;
+    // One after the other, so that each is in the accept queue when the table is full: that queue is short.
+    let mut rest = Vec::new();
+    for _ in TAKEN..MORE_THAN_NOFILE {
+        rest.push(connect(server.address)?);
+        thread::sleep(PACE);
+    }
     until_warned(server, "EMFILE")?;
     let address = server.address;
+    // The symptom that follows: nobody empties the queue. These go before they are let in.
+    let late = (0..LATE).map(|_| start_connecting(bound()?, address)).collect::<Step<Vec<_>>>()?;
+    stand.until_moved("ListenOverflows", 1)?;
+    drop(late);
     drop(streams);
-    let mut rest = waiting.into_iter().map(arrived).collect::<Step<Vec<_>>>()?;
     all_answer(address, &mut rest)
 }
 

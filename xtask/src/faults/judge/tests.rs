@@ -153,6 +153,7 @@ fn run(name: &str, right: Option<bool>, counters: &[(u64, u64)]) -> Run {
         wrong: Vec::new(),
         skipped_because: right.is_none().then(|| "no such limit".into()),
         elapsed_s: 1.0,
+        refused: None,
         verdict: None,
     }
 }
