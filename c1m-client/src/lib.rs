@@ -17,6 +17,7 @@
 //! - [`run`]: starts the workers, takes their reports, and says when each part of the run begins.
 //! - [`record`]: what `--json` prints.
 //! - [`summary`]: what came of it: histograms, counts, errors by name.
+//! - [`verdict`]: which limit kept connections from being opened.
 //! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
 
 pub mod cli;
@@ -33,5 +34,6 @@ pub mod summary;
 pub mod table;
 pub mod target;
 pub mod tuple;
+pub mod verdict;
 pub mod worker;
 pub mod workload;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use c1m_server::output::record::Verdict;
 use serde::{Deserialize, Serialize};
 
 /// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
@@ -13,6 +14,8 @@ pub enum ClientRecord {
     Progress(Progress),
     Ramped(Ramped),
     Sample(Sample),
+    /// Once, directly before the summary.
+    Verdict(Verdict),
     Summary(Summary),
 }
 

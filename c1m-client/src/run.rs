@@ -1,6 +1,7 @@
 //! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
 
 use std::{
+    collections::BTreeMap,
     os::fd::AsRawFd as _,
     process::exit,
     sync::{
@@ -26,6 +27,7 @@ use crate::{
     record::{Accounted, ClientRecord, Progress, Ramped, Sample, Summary},
     show::Show,
     summary::Beats,
+    verdict,
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
 
@@ -82,6 +84,8 @@ struct Run<'a> {
     held_at_end: u64,
     outcome: Outcome,
     broken: Option<Broken>,
+    /// Counters of this host before the first connection.
+    before: verdict::Before,
     /// The last `progress` record: when, and how many were established.
     progress: (Instant, u64),
 }
@@ -106,6 +110,7 @@ impl<'a> Run<'a> {
             held_at_end: 0,
             outcome: Outcome::default(),
             broken: None,
+            before: verdict::Before::now(),
             progress: (Instant::now(), 0),
         };
         for _ in 0..run.shared.crew.at_a_time {
@@ -325,12 +330,16 @@ impl<'a> Run<'a> {
         let connected = self.shared.sum(|counters| &counters.established);
         let (connect_us, first_byte_us) =
             (self.outcome.tally.connect.latency(), self.outcome.tally.first_byte.latency());
+        let errors = self.outcome.tally.errors.into_inner();
+        let mut outcome = outcome(&self.shared, &errors);
+        self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
+        self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
         self.show.record(&ClientRecord::Summary(Summary {
             connected,
             held_at_end: self.held_at_end,
             answered: self.shared.sum(|counters| &counters.answered),
             failed: self.shared.sum(|counters| &counters.failed),
-            errors: self.outcome.tally.errors.into_inner(),
+            errors,
             heartbeats: self.outcome.beats.as_ref().map(Beats::record),
             connect_us,
             first_byte_us,
@@ -347,6 +356,19 @@ impl<'a> Run<'a> {
             }
             None => Ok(connected >= self.cli.connections),
         }
+    }
+}
+
+/// What the verdict needs to know of the plan.
+fn outcome(shared: &Shared, errors: &BTreeMap<String, u64>) -> verdict::Outcome {
+    let Shared { plan, crew, .. } = shared;
+    verdict::Outcome {
+        errors: errors.clone(),
+        connections: crew.connections(),
+        capacity: plan.capacity(),
+        ports_per_source: plan.ports_per_source(),
+        workers: crew.workers as u64,
+        ..verdict::Outcome::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use c1m_server::output::record::Line;
+use c1m_server::output::{diagnosis::verdict_lines, record::Line};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
@@ -105,6 +105,7 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
         ClientRecord::Sample(sample) => {
             vec![format!("sample    asked={} answered={}", sample.asked, sample.answered)]
         }
+        ClientRecord::Verdict(verdict) => verdict_lines(verdict),
         ClientRecord::Summary(summary) => summary_lines(summary),
     };
     let clock = clock(now);

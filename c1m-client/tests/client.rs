@@ -10,6 +10,7 @@ use std::{
 };
 
 use c1m_client::ports::Ports;
+use c1m_server::output::record::LimitName;
 use common::{
     Manner, Server,
     client::Client,
@@ -94,8 +95,9 @@ fn idle_connections_that_are_refused_are_told() {
     client.plan();
     let ramped = client.ramped();
     assert_eq!((ramped.established, ramped.failed), (0, 20));
-    let summary = client.summary();
+    let (verdict, summary) = client.verdict_and_summary();
     assert_eq!(summary.errors.get("connect ECONNREFUSED"), Some(&20), "{:?}", summary.errors);
+    assert!(verdict.quiet, "nobody listens, which is no limit: {verdict:?}");
 }
 
 #[test]
@@ -111,13 +113,15 @@ fn ports_that_are_taken_are_stepped_over_while_there_are_spare_ones() {
         ));
         assert_eq!(client.plan().capacity, 50);
         let ramped = client.ramped();
-        let errors = client.summary().errors;
-        (ramped.established, errors, client.end().0)
+        let (verdict, summary) = client.verdict_and_summary();
+        let limit = verdict.causes.first().map(|cause| cause.limit);
+        (ramped.established, summary.errors, limit, client.end().0)
     };
     let taken = |count| ("bind EADDRINUSE".to_string(), count);
-    assert_eq!(run(40), (40, BTreeMap::from([taken(3)]), Some(0)));
+    assert_eq!(run(40), (40, BTreeMap::from([taken(3)]), None, Some(0)));
     let none_left = ("no spare 4-tuple left".to_string(), 1);
-    assert_eq!(run(48), (47, BTreeMap::from([taken(3), none_left]), Some(1)));
+    let errors = BTreeMap::from([taken(3), none_left]);
+    assert_eq!(run(48), (47, errors, Some(LimitName::Ports), Some(1)));
 }
 
 #[test]
@@ -334,7 +338,11 @@ fn a_queue_that_is_full_is_a_connect_timeout() {
     client.plan();
     let ramped = client.ramped();
     assert_eq!((ramped.established, ramped.failed), (2, 6));
-    assert_eq!(client.summary().errors["connect timeout"], 6);
+    let (verdict, summary) = client.verdict_and_summary();
+    assert_eq!(summary.errors["connect timeout"], 6);
+    // The listener is on this host, whose counter tells which of the queues it was.
+    assert!(!verdict.quiet);
+    assert_eq!(verdict.causes[0].limit, LimitName::AcceptQueue, "{verdict:?}");
     assert_eq!(client.end().0, Some(1));
 }
 

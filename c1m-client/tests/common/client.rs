@@ -9,7 +9,7 @@ use std::{
 };
 
 use c1m_client::record::{ClientRecord, Plan, Ramped, Sample, Summary};
-use c1m_server::output::record::{Line, SCHEMA_VERSION};
+use c1m_server::output::record::{Line, SCHEMA_VERSION, Verdict};
 
 use super::schema::Schema;
 
@@ -93,7 +93,19 @@ impl Client {
         }
     }
 
+    /// The last two records: the verdict, and the summary.
+    pub(crate) fn verdict_and_summary(&mut self) -> (Verdict, Summary) {
+        match self.next() {
+            ClientRecord::Verdict(verdict) => (verdict, self.last()),
+            other => panic!("no verdict, but {other:?}"),
+        }
+    }
+
     pub(crate) fn summary(&mut self) -> Summary {
+        self.verdict_and_summary().1
+    }
+
+    fn last(&mut self) -> Summary {
         match self.next() {
             ClientRecord::Summary(summary) => summary,
             other => panic!("no summary, but {other:?}"),

@@ -1,6 +1,7 @@
 //! One file a command; the only place where the other rooms meet.
 
 mod counts;
+mod diagnosis;
 mod report;
 pub mod serve;
 mod tracing;

@@ -13,7 +13,7 @@ use crate::{
     host::{files, process, sockstat},
     output::{
         lines::Printer,
-        record::{Hooks, Listening, Online, Record, Summary, Warning},
+        record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
     },
     serve::{Notice, Plan, Snapshot},
     sys::process::cpu_seconds,
@@ -136,6 +136,14 @@ impl Report {
     /// Each name once an interval at most; the summary has the counts.
     pub(super) fn notices(&mut self, notices: Vec<Notice>) -> io::Result<()> {
         notices.iter().try_for_each(|notice| self.warn(notice.name, &notice.text))
+    }
+
+    pub(super) fn limits(&mut self, limits: Limits) -> io::Result<()> {
+        self.print(Record::Limits(limits))
+    }
+
+    pub(super) fn verdict(&mut self, verdict: Verdict) -> io::Result<()> {
+        self.print(Record::Verdict(verdict))
     }
 
     /// What is true now, and is printed at the end.

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{EnvironmentRefused, report::Report, tracing::Tracing};
+use super::{EnvironmentRefused, diagnosis::Diagnosis, report::Report, tracing::Tracing};
 use crate::{
     cli::{Cli, Workers},
     host::files,
@@ -71,6 +71,7 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut report = Report::new(cli);
+    let mut diagnosis = Diagnosis::begin(plan);
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
@@ -91,21 +92,34 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     }
     let running = server.start()?;
 
-    let served = match report.listening(cli, &plan, running.address()) {
-        Ok(()) => hold(cli, &running, &mut signals, &mut report, &mut tracing).await,
+    let told = report
+        .listening(cli, &plan, running.address())
+        .and_then(|()| report.limits(diagnosis.limits()));
+    let served = match told {
+        Ok(()) => {
+            hold(cli, &running, &mut signals, &mut report, &mut diagnosis, &mut tracing).await
+        }
         Err(error) => Err(error.into()),
     };
 
     running.stop_accepting();
     // What was true before the server closed anything itself.
-    let summary = report.summary(&running.snapshot());
+    let events = tracing.as_mut().map(Tracing::poll);
+    let snapshot = running.snapshot();
+    let summary = report.summary(&snapshot);
+    diagnosis.closing(&snapshot, tracing.as_ref());
     let closed = close(running, summary.held, &mut signals).await;
     served?;
     closed?;
+    if let Some(events) = events {
+        report.events(events?)?;
+    }
     // Closing moves memory too, and the last crossings are part of the story.
     if let Some(tracing) = &mut tracing {
         report.events(tracing.poll()?)?;
     }
+    report.limits(diagnosis.limits())?;
+    report.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
     report.print_summary(summary, tracing.as_ref())?;
     Ok(())
 }
@@ -120,6 +134,7 @@ async fn hold(
     running: &Running,
     signals: &mut Signals,
     report: &mut Report,
+    diagnosis: &mut Diagnosis,
     tracing: &mut Option<Tracing>,
 ) -> anyhow::Result<()> {
     let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
@@ -134,7 +149,11 @@ async fn hold(
                 if let Some(tracing) = tracing {
                     report.events(tracing.poll()?)?;
                 }
-                report.online(&running.snapshot(), tracing.as_ref())?;
+                let now = running.snapshot();
+                report.online(&now, tracing.as_ref())?;
+                if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
+                    report.verdict(verdict)?;
+                }
             }
             ready = reported(tracing) => {
                 ready?;
@@ -145,6 +164,10 @@ async fn hold(
             ready = notices.wait() => {
                 ready?;
                 report.notices(running.notices())?;
+                let now = running.snapshot();
+                if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
+                    report.verdict(verdict)?;
+                }
                 if running.is_broken() {
                     return Ok(());
                 }

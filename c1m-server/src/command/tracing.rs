@@ -9,7 +9,7 @@ use crate::{
         crossing::{Crossings, Usage},
         evidence::{Evidence, OomVictim},
     },
-    output::record::{Crossing, Hooks, Precision, Record, Refused, Socket},
+    output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
@@ -154,6 +154,14 @@ impl Tracing {
             attached: self.tracer.attached(),
             kernel,
         }
+    }
+
+    /// How often usage was seen to come above pressure and high, and where it is now.
+    pub(super) fn add_crossings(&self, seen: &mut Evidence) {
+        let ups = |level| Some(self.crossings.count(level, Direction::Up));
+        (seen.crossed_pressure, seen.crossed_high) = (ups(Level::Pressure), ups(Level::High));
+        seen.past_pressure = Some(self.crossings.is_past(Level::Pressure));
+        seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
     fn records(&mut self, observation: Observation) -> Vec<Timed> {

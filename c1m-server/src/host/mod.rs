@@ -1,10 +1,15 @@
 //! What the running host says of itself, /proc and /sys as values; and the guard that puts back what was changed.
 
+pub mod cgroup;
+pub mod conntrack;
 pub mod files;
 pub mod guard;
+pub mod listeners;
 pub mod meminfo;
 pub mod netstat;
 pub mod process;
+pub mod settings;
 pub mod slabinfo;
 pub mod sockstat;
 pub mod sysctl;
+pub mod vmstat;

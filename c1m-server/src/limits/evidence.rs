@@ -24,6 +24,16 @@ pub enum Call {
     Other,
 }
 
+/// Error numbers that a limit can be behind: include/uapi/asm-generic/errno.h, the same on x86_64 and aarch64.
+pub mod errno {
+    pub const ENOMEM: i32 = 12;
+    pub const ENFILE: i32 = 23;
+    pub const EMFILE: i32 = 24;
+    pub const ENOSPC: i32 = 28;
+    pub const EADDRNOTAVAIL: i32 = 99;
+    pub const ENOBUFS: i32 = 105;
+}
+
 /// A process that the OOM killer chose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OomVictim {
@@ -57,6 +67,11 @@ pub struct Evidence {
     /// The same because an allocation of pages or skbs failed, with usage below it.
     pub pressure_entries_allocator: Option<u64>,
     pub pressure_exits: Option<u64>,
+    /// Times that usage was seen to come to be above the second and the third limit, and whether it is there now.
+    pub crossed_pressure: Option<u64>,
+    pub crossed_high: Option<u64>,
+    pub past_pressure: Option<bool>,
+    pub past_high: Option<bool>,
     /// Time under pressure, of periods that have ended.
     pub pressure_ms: Option<f64>,
 
@@ -92,4 +107,83 @@ pub struct Evidence {
     pub oom_kills: Vec<OomVictim>,
     /// What the kernel's own counters of this network namespace have grown by (/proc/net/netstat TcpExt).
     pub tcp_ext: BTreeMap<String, u64>,
+    pub host: Growth,
+}
+
+/// Counters besides TcpExt that a look at the start and one at the end can tell: by how much they have grown. `None`: the host
+/// does not show them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Packets that connection tracking dropped (`drop` of /proc/net/stat/nf_conntrack), clashes of two new entries included.
+    pub conntrack_drop: Option<u64>,
+    pub conntrack_insert_failed: Option<u64>,
+    /// Entries evicted because the table was full.
+    pub conntrack_early_drop: Option<u64>,
+    /// Of this process's own memory cgroup: allocations that failed at its limit, and processes that were killed for it.
+    pub cgroup_oom: Option<u64>,
+    pub cgroup_oom_kill: Option<u64>,
+    /// Charges of socket memory that failed (cgroup v1, `memory.kmem.tcp.failcnt`).
+    pub cgroup_tcp_failed: Option<u64>,
+    /// Times that sockets were throttled for the cgroup's memory (cgroup v2, where the kernel counts them).
+    pub cgroup_sock_throttled: Option<u64>,
+    /// Processes that the OOM killer ended, for the host or for any cgroup (`oom_kill` of /proc/vmstat).
+    pub oom_kill: Option<u64>,
+    /// Times that somebody had to free memory of the *host* before getting any (`allocstall_*` of /proc/vmstat). The host's OOM killer
+    /// is never called without it; a cgroup's does not count here (mm/vmscan.c, do_try_to_free_pages, 6.18).
+    pub allocstall: Option<u64>,
+}
+
+impl Evidence {
+    /// Failed calls of that kind with that error, of any process.
+    #[must_use]
+    pub fn failed(&self, call: Call, errno: i32) -> u64 {
+        self.call_errors.get(&(call, errno)).copied().unwrap_or(0)
+    }
+
+    /// The own errors of that name.
+    #[must_use]
+    pub fn own(&self, name: &str) -> u64 {
+        self.own_errors.get(name).copied().unwrap_or(0)
+    }
+
+    /// Growth of a counter of TcpExt; 0 where the kernel does not have it.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> u64 {
+        self.tcp_ext.get(name).copied().unwrap_or(0)
+    }
+
+    #[must_use]
+    pub fn refused_high(&self) -> u64 {
+        self.refused_high_send.saturating_add(self.refused_high_receive)
+    }
+
+    #[must_use]
+    pub fn refused_fair_share(&self) -> u64 {
+        self.refused_fair_share_send.saturating_add(self.refused_fair_share_receive)
+    }
+
+    #[must_use]
+    pub fn refused_memcg(&self) -> u64 {
+        self.refused_memcg_send.saturating_add(self.refused_memcg_receive)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::errno::*;
+
+    #[test]
+    fn error_numbers_are_those_of_the_platform() {
+        assert_eq!(
+            (ENOMEM, ENFILE, EMFILE, ENOSPC, EADDRNOTAVAIL, ENOBUFS),
+            (
+                libc::ENOMEM,
+                libc::ENFILE,
+                libc::EMFILE,
+                libc::ENOSPC,
+                libc::EADDRNOTAVAIL,
+                libc::ENOBUFS
+            )
+        );
+    }
 }

@@ -1,4 +1,16 @@
 //! What can stop a connection. Pure: takes readings, answers what they mean; no I/O, no clock, no unsafe.
+//!
+//! - [`crossing`]: when usage of tcp_mem went past a limit.
+//! - [`reading`], [`catalog`]: every limit, with its usage beside its ceiling.
+//! - [`evidence`]: what was counted.
+//! - [`forecast`]: the connection and the time at which each is hit.
+//! - [`verdict`], by the rules in `rules`: which limit it was; `advice`: what to do about it.
 
+mod advice;
+pub mod catalog;
 pub mod crossing;
 pub mod evidence;
+pub mod forecast;
+pub mod reading;
+mod rules;
+pub mod verdict;

@@ -2,22 +2,29 @@
 
 use super::record::*;
 
+/// For people only those that are half used or grow with connections: `--json` has them all.
 pub(super) fn limits_lines(limits: &Limits) -> Vec<String> {
-    let next = limits.next.map_or("none in sight", name);
+    let next = limits.next.map_or("none in sight", LimitName::name);
     let mut lines = vec![format!("limits  next={next}")];
-    lines.extend(limits.limits.iter().map(reading_line));
+    lines.extend(limits.limits.iter().filter(|reading| is_near(reading)).map(reading_line));
     lines
+}
+
+fn is_near(reading: &LimitReading) -> bool {
+    let half =
+        matches!((reading.used, reading.headroom), (Some(used @ 1..), Some(left)) if used >= left);
+    half || reading.at_connection.is_some()
 }
 
 fn reading_line(reading: &LimitReading) -> String {
     let known = |value: Option<u64>| value.map_or("unknown".into(), |value| value.to_string());
     let mut line = format!(
         "limit  {}  used={} of {} {} ({})  source={}",
-        name(reading.limit),
+        reading.limit.name(),
         known(reading.used),
         known(reading.ceiling),
         reading.unit,
-        scope(reading.scope),
+        reading.scope.name(),
         reading.source
     );
     if let Some(connection) = reading.at_connection {
@@ -29,7 +36,8 @@ fn reading_line(reading: &LimitReading) -> String {
     line
 }
 
-pub(super) fn verdict_lines(verdict: &Verdict) -> Vec<String> {
+/// A verdict, one line a cause and one for each thing that goes with it.
+pub fn verdict_lines(verdict: &Verdict) -> Vec<String> {
     if verdict.quiet {
         return vec!["verdict  no limit was hit".into()];
     }
@@ -45,8 +53,8 @@ fn cause_lines(index: usize, cause: &Cause) -> Vec<String> {
     let mut lines = vec![format!(
         "verdict  {}. {} ({confidence}, {}): {}",
         index + 1,
-        name(cause.limit),
-        scope(cause.scope),
+        cause.limit.name(),
+        cause.scope.name(),
         cause.text
     )];
     for evidence in &cause.evidence {
@@ -59,42 +67,6 @@ fn cause_lines(index: usize, cause: &Cause) -> Vec<String> {
     lines.extend(cause.settle.iter().map(|text| format!("  to be sure  {text}")));
     lines.extend(cause.advice.iter().map(|text| format!("  remedy  {text}")));
     lines
-}
-
-/// As in JSON.
-fn name(limit: LimitName) -> &'static str {
-    match limit {
-        LimitName::TcpMemPressure => "tcp_mem_pressure",
-        LimitName::TcpMemHigh => "tcp_mem_high",
-        LimitName::MemoryCgroup => "memory_cgroup",
-        LimitName::ReceiveBuffer => "receive_buffer",
-        LimitName::SendBuffer => "send_buffer",
-        LimitName::Orphans => "orphans",
-        LimitName::OrphanMemory => "orphan_memory",
-        LimitName::Nofile => "nofile",
-        LimitName::NrOpen => "nr_open",
-        LimitName::FileMax => "file_max",
-        LimitName::AcceptQueue => "accept_queue",
-        LimitName::SynQueue => "syn_queue",
-        LimitName::Ports => "ports",
-        LimitName::Conntrack => "conntrack",
-        LimitName::EpollWatches => "epoll_watches",
-        LimitName::TimeWait => "time_wait",
-        LimitName::Memory => "memory",
-    }
-}
-
-fn scope(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Host => "host",
-        Scope::Netns => "netns",
-        Scope::Cgroup => "cgroup",
-        Scope::User => "user",
-        Scope::Process => "process",
-        Scope::Listener => "listener",
-        Scope::Socket => "socket",
-        Scope::Tuple => "tuple",
-    }
 }
 
 #[cfg(test)]
@@ -132,10 +104,34 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_json() {
-        for limit in [LimitName::TcpMemHigh, LimitName::EpollWatches, LimitName::FileMax] {
-            assert_eq!(serde_json::to_value(limit).unwrap(), name(limit));
-        }
-        assert_eq!(serde_json::to_value(Scope::Netns).unwrap(), scope(Scope::Netns));
+    fn people_see_the_limits_that_are_near() {
+        let reading = |limit, used, headroom, at_connection| LimitReading {
+            limit,
+            scope: Scope::Host,
+            unit: "files".into(),
+            used,
+            ceiling: Some(100),
+            headroom,
+            source: "x".into(),
+            at_connection,
+            in_s: at_connection.map(|_| 2.4),
+        };
+        let limits = Limits {
+            limits: vec![
+                reading(LimitName::Orphans, Some(1), Some(99), None),
+                reading(LimitName::TimeWait, None, None, None),
+                reading(LimitName::FileMax, Some(10), Some(90), Some(91)),
+                reading(LimitName::Conntrack, Some(60), Some(40), None),
+            ],
+            next: Some(LimitName::FileMax),
+        };
+        assert_eq!(
+            limits_lines(&limits),
+            [
+                "limits  next=file_max",
+                "limit  file_max  used=10 of 100 files (host)  source=x at_connection=91 in=2s",
+                "limit  conntrack  used=60 of 100 files (host)  source=x",
+            ]
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! Records, and how they are printed: lines for people or JSON lines. Asks nothing of the kernel.
 
-mod diagnosis;
+pub mod diagnosis;
 pub mod event;
 pub mod lines;
 pub mod record;

@@ -164,6 +164,53 @@ pub enum LimitName {
     Memory,
 }
 
+impl LimitName {
+    /// Every limit, in the order in which they are shown.
+    pub const ALL: [Self; 17] = [
+        Self::TcpMemPressure,
+        Self::TcpMemHigh,
+        Self::MemoryCgroup,
+        Self::ReceiveBuffer,
+        Self::SendBuffer,
+        Self::Orphans,
+        Self::OrphanMemory,
+        Self::Nofile,
+        Self::NrOpen,
+        Self::FileMax,
+        Self::AcceptQueue,
+        Self::SynQueue,
+        Self::Ports,
+        Self::Conntrack,
+        Self::EpollWatches,
+        Self::TimeWait,
+        Self::Memory,
+    ];
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TcpMemPressure => "tcp_mem_pressure",
+            Self::TcpMemHigh => "tcp_mem_high",
+            Self::MemoryCgroup => "memory_cgroup",
+            Self::ReceiveBuffer => "receive_buffer",
+            Self::SendBuffer => "send_buffer",
+            Self::Orphans => "orphans",
+            Self::OrphanMemory => "orphan_memory",
+            Self::Nofile => "nofile",
+            Self::NrOpen => "nr_open",
+            Self::FileMax => "file_max",
+            Self::AcceptQueue => "accept_queue",
+            Self::SynQueue => "syn_queue",
+            Self::Ports => "ports",
+            Self::Conntrack => "conntrack",
+            Self::EpollWatches => "epoll_watches",
+            Self::TimeWait => "time_wait",
+            Self::Memory => "memory",
+        }
+    }
+}
+
 /// What a limit is a limit of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -178,6 +225,23 @@ pub enum Scope {
     Socket,
     /// One source address, destination address and destination port.
     Tuple,
+}
+
+impl Scope {
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::Netns => "netns",
+            Self::Cgroup => "cgroup",
+            Self::User => "user",
+            Self::Process => "process",
+            Self::Listener => "listener",
+            Self::Socket => "socket",
+            Self::Tuple => "tuple",
+        }
+    }
 }
 
 /// What the kernel lets be hooked, which is how exact an answer can be.
@@ -209,9 +273,10 @@ pub struct LimitReading {
     pub headroom: Option<u64>,
     /// The files or calls that it was read from.
     pub source: String,
-    /// The number of the connection at which it is hit, as usage grows now; `null`: it does not grow with connections.
+    /// The number of the connection at which it is hit, as usage grows now, or at which it was first seen to be past;
+    /// `null`: it does not grow with connections, as far as is known.
     pub at_connection: Option<u64>,
-    /// Seconds until then at the present rate; `null` without a rate.
+    /// Seconds until then at the present rate of new connections, 0 when it is past; `null` without a rate.
     pub in_s: Option<f64>,
 }
 
@@ -220,7 +285,7 @@ pub struct LimitReading {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Limits {
     pub limits: Vec<LimitReading>,
-    /// The one that is hit first as connections come; `null` when none is in sight.
+    /// Of those that are not past, the one that is hit first as connections come; `null` when none is in sight.
     pub next: Option<LimitName>,
 }
 

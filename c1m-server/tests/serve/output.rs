@@ -26,16 +26,26 @@ fn people_get_online_user_lines() {
     let address = text.strip_prefix("listening  ").unwrap().split(' ').next().unwrap();
     let mut stream = connect(address.parse().unwrap());
     ask(&mut stream);
-    line.clear();
-    stdout.read_line(&mut line).unwrap();
-    assert_eq!(line[12..].trim_end(), "  online user 1");
+    // What the limits are comes in between.
+    while line[12..].trim_end() != "  online user 1" {
+        assert!(
+            ["  listening  ", "  limits  ", "  limit  "]
+                .iter()
+                .any(|it| line[12..].starts_with(it)),
+            "{line}"
+        );
+        line.clear();
+        stdout.read_line(&mut line).unwrap();
+    }
 
     let pid = child.id().to_string();
     assert!(Command::new("kill").arg(&pid).status().unwrap().success());
     let mut rest = String::new();
     stdout.read_to_string(&mut rest).unwrap();
     assert_eq!(wait(&mut child).code(), Some(0));
-    for expected in ["summary  held=1 peak=1 accepted=1 closed=0", "memory  rss=", "errors  none"] {
+    for expected in
+        ["verdict  ", "summary  held=1 peak=1 accepted=1 closed=0", "memory  rss=", "errors  none"]
+    {
         assert!(rest.contains(expected), "{expected} is missing in {rest}");
     }
 }

@@ -1,0 +1,297 @@
+//! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits` what they mean.
+//!
+//! Nothing here costs anything per connection. A look is some thirty small files, once an interval at most, and only when something
+//! has happened or tracing looks anyway.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use super::tracing::Tracing;
+use crate::{
+    host::{cgroup, conntrack, files, listeners, meminfo, netstat, settings, sockstat, vmstat},
+    limits::{
+        evidence::{Evidence, Growth},
+        forecast::History,
+        reading::Readings,
+        verdict::{followed_by, judge},
+    },
+    output::record::{LimitName, Limits, Verdict},
+    serve::{Plan, Snapshot},
+    sys::process::{nofile, page_bytes},
+};
+
+/// Counters that only their growth makes sense of.
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    tcp_ext: Option<netstat::TcpExt>,
+    conntrack: Option<conntrack::Conntrack>,
+    cgroup: Option<cgroup::Cgroup>,
+    vmstat: Option<vmstat::Vmstat>,
+}
+
+impl Counted {
+    fn now() -> Self {
+        Self {
+            tcp_ext: netstat::tcp_ext().ok(),
+            conntrack: conntrack::counters(),
+            cgroup: cgroup::own(),
+            vmstat: vmstat::read(),
+        }
+    }
+
+    /// By how much they have grown since `before`.
+    fn since(&self, before: &Self) -> (BTreeMap<String, u64>, Growth) {
+        let tcp_ext = match (&before.tcp_ext, &self.tcp_ext) {
+            (Some(before), Some(now)) => netstat::growth(before, now),
+            _ => BTreeMap::new(),
+        };
+        let of_conntrack = |counter: fn(&conntrack::Conntrack) -> u64| {
+            grown(before.conntrack.as_ref().map(counter), self.conntrack.as_ref().map(counter))
+        };
+        let of_cgroup = |counter: fn(&cgroup::Cgroup) -> Option<u64>| {
+            grown(before.cgroup.as_ref().and_then(counter), self.cgroup.as_ref().and_then(counter))
+        };
+        let of_vmstat = |counter: fn(&vmstat::Vmstat) -> Option<u64>| {
+            grown(before.vmstat.as_ref().and_then(counter), self.vmstat.as_ref().and_then(counter))
+        };
+        let growth = Growth {
+            conntrack_drop: of_conntrack(|counters| counters.drop),
+            conntrack_insert_failed: of_conntrack(|counters| counters.insert_failed),
+            conntrack_early_drop: of_conntrack(|counters| counters.early_drop),
+            cgroup_oom: of_cgroup(|cgroup| cgroup.oom),
+            cgroup_oom_kill: of_cgroup(|cgroup| cgroup.oom_kill),
+            cgroup_tcp_failed: of_cgroup(|cgroup| cgroup.tcp_failed),
+            cgroup_sock_throttled: of_cgroup(|cgroup| cgroup.sock_throttled),
+            oom_kill: of_vmstat(|vmstat| vmstat.oom_kill),
+            allocstall: of_vmstat(|vmstat| Some(vmstat.allocstall)),
+        };
+        (tcp_ext, growth)
+    }
+}
+
+/// Unknown unless it was known at both times.
+fn grown(before: Option<u64>, now: Option<u64>) -> Option<u64> {
+    Some(now?.saturating_sub(before?))
+}
+
+/// What does not change while the server runs.
+#[derive(Debug, Clone, Copy)]
+struct Layout {
+    plan: Plan,
+    nofile: Option<u64>,
+    page_bytes: Option<u64>,
+    cpus: Option<u64>,
+}
+
+impl Layout {
+    /// Descriptors of all workers' tables with so many connections, and how many those can hold.
+    fn descriptors(&self, connections: u64) -> Option<(u64, u64)> {
+        let most = self.nofile?.saturating_mul(self.plan.workers as u64);
+        // What is no connection's: each table's own descriptors.
+        let own = most.saturating_sub(self.plan.capacity());
+        Some((connections.saturating_add(own), most))
+    }
+}
+
+/// The readings and counters of this run.
+pub(super) struct Diagnosis {
+    start: Instant,
+    layout: Layout,
+    at_start: Counted,
+    history: History,
+    /// What was new at the last look: connections, errors.
+    last: Option<(u64, BTreeMap<String, u64>)>,
+    looked: Option<Instant>,
+    /// The first cause of the last printed verdict.
+    told: Option<LimitName>,
+    /// As it was before the server closed anything itself.
+    before_closing: Option<Verdict>,
+}
+
+impl Diagnosis {
+    /// Takes the counters as they are: what comes from here on is this run's.
+    pub(super) fn begin(plan: Plan) -> Self {
+        let layout = Layout {
+            plan,
+            nofile: nofile().ok().map(|(soft, _)| soft),
+            page_bytes: page_bytes().ok(),
+            cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
+        };
+        let mut diagnosis = Self {
+            start: Instant::now(),
+            layout,
+            at_start: Counted::now(),
+            history: History::default(),
+            last: None,
+            looked: None,
+            told: None,
+            before_closing: None,
+        };
+        diagnosis.look(0);
+        diagnosis
+    }
+
+    /// Every limit as it was at the last look.
+    pub(super) fn limits(&self) -> Limits {
+        self.history.limits()
+    }
+
+    /// At a tick or a notice: the verdict, if its first cause is another one than was told last. Without tracing nothing is read
+    /// unless connections or errors are new, and never twice in `interval`.
+    pub(super) fn tick(
+        &mut self,
+        now: &Snapshot,
+        tracing: Option<&Tracing>,
+        interval: Duration,
+    ) -> Option<Verdict> {
+        let is_new = self
+            .last
+            .as_ref()
+            .is_none_or(|(held, errors)| *held != now.held || *errors != now.errors);
+        // A tick may come a little early.
+        let recent = self.looked.is_some_and(|time| time.elapsed() < interval / 2);
+        if recent || !is_new && tracing.is_none() {
+            return None;
+        }
+        self.last = Some((now.held, now.errors.clone()));
+        self.look(now.held);
+        let verdict = self.judge(&now.errors, tracing);
+        let first = verdict.causes.first()?.limit;
+        (self.told.replace(first) != Some(first)).then_some(verdict)
+    }
+
+    /// The server is about to close its connections.
+    pub(super) fn closing(&mut self, now: &Snapshot, tracing: Option<&Tracing>) {
+        self.look(now.held);
+        self.before_closing = Some(self.judge(&now.errors, tracing));
+    }
+
+    /// The last verdict: what limited the run first, what came while closing after it.
+    pub(super) fn end(&self, errors: &BTreeMap<String, u64>, tracing: Option<&Tracing>) -> Verdict {
+        let after = self.judge(errors, tracing);
+        match &self.before_closing {
+            Some(before) => followed_by(before.clone(), after),
+            None => after,
+        }
+    }
+
+    fn judge(&self, errors: &BTreeMap<String, u64>, tracing: Option<&Tracing>) -> Verdict {
+        let mut seen = Evidence::default();
+        if let Some(tracing) = tracing {
+            seen = tracing.evidence();
+            tracing.add_crossings(&mut seen);
+        }
+        seen.own_errors.clone_from(errors);
+        (seen.tcp_ext, seen.host) = Counted::now().since(&self.at_start);
+        judge(&seen, &self.history)
+    }
+
+    fn look(&mut self, connections: u64) {
+        self.looked = Some(Instant::now());
+        let readings = read(self.start.elapsed(), connections, &self.layout);
+        self.history.add(&readings);
+    }
+}
+
+fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
+    let settings = settings::read();
+    let memory = meminfo::read().ok();
+    let cgroup = cgroup::own();
+    let descriptors = layout.descriptors(connections);
+    let queues = listeners::queues().ok().flatten();
+    let backlog = settings.somaxconn.unwrap_or(u64::MAX).min(layout.plan.backlog.into());
+    Readings {
+        at,
+        connections,
+        sockstat: sockstat::sockstat().ok(),
+        tcp_mem: settings.tcp_mem,
+        page_bytes: layout.page_bytes,
+        cpus: layout.cpus,
+        tcp_rmem: settings.tcp_rmem,
+        tcp_wmem: settings.tcp_wmem,
+        max_orphans: settings.tcp_max_orphans,
+        nofile: layout.nofile,
+        descriptors: descriptors.map(|(used, _)| used),
+        descriptors_max: descriptors.map(|(_, most)| most),
+        nr_open: settings.nr_open,
+        file_nr: files::file_nr().ok(),
+        accept_queue: queues.map(|queues| (queues.fullest.queued, queues.fullest.most)),
+        longest_backlog: queues.map(|queues| queues.longest),
+        backlog: Some(backlog),
+        max_syn_backlog: settings.tcp_max_syn_backlog,
+        syncookies: settings.tcp_syncookies,
+        ports: settings.ports,
+        ipv6_addresses: settings::ipv6_addresses(),
+        conntrack: settings.nf_conntrack_count,
+        conntrack_max: settings.nf_conntrack_max,
+        epoll_watches: Some(connections),
+        max_user_watches: settings.epoll_max_user_watches,
+        max_tw_buckets: settings.tcp_max_tw_buckets,
+        memory_total_bytes: memory.map(|memory| memory.total_bytes),
+        memory_available_bytes: memory.map(|memory| memory.available_bytes),
+        cgroup_used_bytes: cgroup.and_then(|cgroup| cgroup.used_bytes),
+        cgroup_max_bytes: cgroup.and_then(|cgroup| cgroup.max_bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAN: Plan = Plan { workers: 3, window: 2, table: 93, margin: 10, backlog: 128 };
+
+    fn layout() -> Layout {
+        Layout { plan: PLAN, nofile: Some(100), page_bytes: Some(4096), cpus: Some(2) }
+    }
+
+    #[test]
+    fn descriptors_are_those_of_all_tables() {
+        assert_eq!(layout().descriptors(0), Some((21, 300)));
+        assert_eq!(layout().descriptors(279), Some((300, 300)), "full");
+        assert_eq!(Layout { nofile: None, ..layout() }.descriptors(1), None);
+    }
+
+    #[test]
+    fn growth_is_unknown_unless_both_are_known() {
+        let vmstat = |oom_kill| vmstat::Vmstat { oom_kill, allocstall: 7 };
+        let before = Counted { vmstat: Some(vmstat(Some(1))), ..Counted::default() };
+        let now = Counted { vmstat: Some(vmstat(Some(3))), ..Counted::now() };
+        let (tcp_ext, growth) = now.since(&before);
+        assert_eq!((growth.oom_kill, growth.allocstall), (Some(2), Some(0)));
+        assert_eq!((growth.conntrack_drop, growth.cgroup_oom_kill), (None, None));
+        assert!(tcp_ext.is_empty(), "nothing was known before");
+    }
+
+    #[test]
+    fn this_host_is_read() {
+        let readings = read(Duration::ZERO, 5, &layout());
+        assert!(readings.sockstat.is_some() && readings.file_nr.is_some());
+        assert!(readings.memory_total_bytes > readings.memory_available_bytes);
+        assert_eq!((readings.descriptors, readings.epoll_watches), (Some(26), Some(5)));
+        assert!(readings.backlog.is_some_and(|backlog| backlog <= 128));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let mut diagnosis = Diagnosis::begin(PLAN);
+        let errors = BTreeMap::from([("epoll ENOSPC".to_owned(), 1)]);
+        let snapshot = Snapshot { held: 1, errors, ..Snapshot::default() };
+        let told = diagnosis.tick(&snapshot, None, Duration::ZERO).unwrap();
+        assert!(told.causes.iter().any(|cause| cause.limit == LimitName::EpollWatches));
+        assert_eq!(diagnosis.tick(&snapshot, None, Duration::ZERO), None);
+        let last = diagnosis.end(&snapshot.errors, None);
+        assert!(!last.quiet);
+    }
+
+    #[test]
+    fn nothing_is_read_again_while_nothing_happens() {
+        let mut diagnosis = Diagnosis::begin(PLAN);
+        let snapshot = Snapshot::default();
+        diagnosis.tick(&snapshot, None, Duration::ZERO);
+        let looked = diagnosis.looked;
+        assert_eq!(diagnosis.tick(&snapshot, None, Duration::ZERO), None);
+        assert_eq!(diagnosis.looked, looked);
+    }
+}

@@ -1,0 +1,124 @@
+//! The settings that bound connections, as they are now. `None`: not to be read from here.
+
+use std::fs;
+
+use super::sysctl::{Name, Tree};
+
+/// Host and network namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// pages
+    pub tcp_mem: Option<[u64; 3]>,
+    /// bytes
+    pub tcp_rmem: Option<[u64; 3]>,
+    pub tcp_wmem: Option<[u64; 3]>,
+    pub tcp_max_orphans: Option<u64>,
+    pub nr_open: Option<u64>,
+    pub somaxconn: Option<u64>,
+    pub tcp_max_syn_backlog: Option<u64>,
+    pub tcp_syncookies: Option<u64>,
+    /// Ports of the local range that are not reserved.
+    pub ports: Option<u64>,
+    pub nf_conntrack_max: Option<u64>,
+    pub nf_conntrack_count: Option<u64>,
+    pub epoll_max_user_watches: Option<u64>,
+    pub tcp_max_tw_buckets: Option<u64>,
+}
+
+/// Reads them all: a dozen small files.
+#[must_use]
+pub fn read() -> Settings {
+    at(&Tree::at(Tree::KERNEL))
+}
+
+fn at(tree: &Tree) -> Settings {
+    let text = |name: &str| tree.read(&Name::new(name).ok()?).ok();
+    let number = |name: &str| text(name)?.parse::<u64>().ok();
+    let three = |name: &str| tree.numbers::<3>(&Name::new(name).ok()?).ok();
+    let range = text("net.ipv4.ip_local_port_range");
+    let reserved = text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
+    Settings {
+        tcp_mem: three("net.ipv4.tcp_mem"),
+        tcp_rmem: three("net.ipv4.tcp_rmem"),
+        tcp_wmem: three("net.ipv4.tcp_wmem"),
+        tcp_max_orphans: number("net.ipv4.tcp_max_orphans"),
+        nr_open: number("fs.nr_open"),
+        somaxconn: number("net.core.somaxconn"),
+        tcp_max_syn_backlog: number("net.ipv4.tcp_max_syn_backlog"),
+        tcp_syncookies: number("net.ipv4.tcp_syncookies"),
+        ports: range.and_then(|range| ports(&range, &reserved)),
+        nf_conntrack_max: number("net.netfilter.nf_conntrack_max"),
+        nf_conntrack_count: number("net.netfilter.nf_conntrack_count"),
+        epoll_max_user_watches: number("fs.epoll.max_user_watches"),
+        tcp_max_tw_buckets: number("net.ipv4.tcp_max_tw_buckets"),
+    }
+}
+
+/// `range` as in `32768 60999`, `reserved` as in `8080,9000-9100` or empty.
+fn ports(range: &str, reserved: &str) -> Option<u64> {
+    let span = |text: &str, between: char| -> Option<(u64, u64)> {
+        let (first, last) = text.split_once(between).unwrap_or((text, text));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    };
+    let (first, last) = span(range, ' ')?;
+    // The kernel merges and sorts what is written there (kernel/sysctl.c, proc_do_large_bitmap), so no port counts twice.
+    let taken: u64 = reserved
+        .split(',')
+        .filter_map(|part| span(part, '-'))
+        .map(|(from, to)| (to.min(last) + 1).saturating_sub(from.max(first)))
+        .sum();
+    Some((last + 1).saturating_sub(first).saturating_sub(taken))
+}
+
+/// IPv6 addresses of the interfaces of this network namespace, but for those of a link alone. `None`: no IPv6 in the kernel.
+#[must_use]
+pub fn ipv6_addresses() -> Option<u64> {
+    Some(count_addresses(&fs::read_to_string("/proc/net/if_inet6").ok()?))
+}
+
+/// Address, interface, prefix length, scope, flags, name: the scope is 20 for a link.
+fn count_addresses(text: &str) -> u64 {
+    let of_link = |line: &&str| line.split_whitespace().nth(3) != Some("20");
+    text.lines().filter(of_link).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_unknown() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(at(&Tree::at(folder.path())), Settings::default());
+        std::fs::create_dir_all(folder.path().join("net/ipv4")).unwrap();
+        std::fs::write(folder.path().join("net/ipv4/tcp_mem"), "1\t2\t3\n").unwrap();
+        std::fs::write(folder.path().join("net/ipv4/tcp_syncookies"), "1\n").unwrap();
+        let settings = at(&Tree::at(folder.path()));
+        assert_eq!((settings.tcp_mem, settings.tcp_syncookies), (Some([1, 2, 3]), Some(1)));
+        assert_eq!(settings.tcp_max_orphans, None);
+    }
+
+    #[test]
+    fn reserved_ports_are_no_ports_for_clients() {
+        assert_eq!(ports("32768 60999", ""), Some(28_232));
+        assert_eq!(ports("1000 1009", "900-1001,1005,1008-2000"), Some(5));
+        assert_eq!(ports("1000 1009", "1-65535"), Some(0));
+        assert_eq!(ports("1000", ""), Some(1));
+        assert_eq!(ports("x y", ""), None);
+    }
+
+    #[test]
+    fn addresses_of_a_link_lead_nowhere() {
+        let text = "00000000000000000000000000000001 01 80 10 80       lo\n\
+                    fe8000000000000000fc00fffe000001 04 40 20 80     eth0\n";
+        assert_eq!(count_addresses(text), 1);
+        assert_eq!(count_addresses(""), 0);
+    }
+
+    #[test]
+    fn the_running_kernel_has_settings() {
+        let settings = read();
+        assert!(settings.somaxconn.is_some() && settings.nr_open.is_some(), "{settings:?}");
+        assert!(settings.ports.is_some_and(|ports| ports > 0));
+    }
+}
