@@ -6,14 +6,15 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use c1m_server::sys::confine;
 
 use super::{
     program,
-    stand::{PATIENCE, Step, Stop, eventually},
+    stand::{PATIENCE, Step, Stop, eventually, reset},
 };
 use crate::{debian, place, process};
 
@@ -120,8 +121,11 @@ impl Other {
 
     fn wait_until_it_listens(&mut self, kind: Kind) -> Step {
         let end = Instant::now() + PATIENCE;
-        // A probe that is closed at once by a reset.
-        while TcpStream::connect(self.address).and_then(|it| Ok(super::stand::reset(it))).is_err() {
+        loop {
+            // A probe, which leaves nothing behind.
+            if let Ok(probe) = TcpStream::connect(self.address) {
+                return reset(probe);
+            }
             if self.child.try_wait()?.is_some() || Instant::now() > end {
                 return Err(Stop::skip(format!(
                     "{} does not start: {}",
@@ -129,9 +133,8 @@ impl Other {
                     self.said()?
                 )));
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
-        Ok(())
     }
 
     /// What it wrote to standard error.
@@ -184,7 +187,9 @@ pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     found().ok_or_else(|| Stop::skip(format!("{name} is not in {:?}", kind.packages())))
 }
 
-fn unpack(packages: &[&str], folder: &Path) -> anyhow::Result<()> {
+/// The folder is there as a whole or not at all.
+fn unpack(packages: &[&str], whole: &Path) -> anyhow::Result<()> {
+    let folder = &whole.with_extension("new");
     fs::create_dir_all(folder)?;
     let mut download = process::foreign("apt-get");
     download.current_dir(folder).args(["--quiet", "download"]).args(packages);
@@ -196,5 +201,5 @@ fn unpack(packages: &[&str], folder: &Path) -> anyhow::Result<()> {
             process::run("unpack the package", &mut unpack)?;
         }
     }
-    Ok(())
+    Ok(fs::rename(folder, whole)?)
 }

@@ -172,7 +172,7 @@ fn once(fault: &'static Fault, kernel: &str, server: &Path) -> anyhow::Result<Ru
     for outcome in guard.restore().iter().filter(|outcome| !outcome.is_back()) {
         run.wrong.push(outcome.to_string());
     }
-    run.right = run.skipped_because.is_none().then(|| run.wrong.is_empty());
+    run.right = run.skipped_because.is_none().then_some(run.wrong.is_empty());
     run.elapsed_s = start.elapsed().as_secs_f64();
     Ok(run)
 }
