@@ -6,6 +6,7 @@ mod btf_fixture;
 mod build_ebpf;
 mod debian;
 mod exit;
+mod faults;
 mod guest;
 mod hooks;
 mod place;
@@ -30,6 +31,7 @@ enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
+    Faults(faults::Args),
     Guest(guest::Args),
     Hooks(hooks::Args),
     Reproduce(reproduce::Args),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
     match Cli::parse() {
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Faults(args) => faults::main(&args),
         Cli::Guest(args) => exit::code(guest::run(&args)),
         Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),

@@ -7,7 +7,7 @@ use c1m_client::record::ClientRecord;
 use c1m_server::output::record::{Line, Record};
 use schemars::{Schema, generate::SchemaSettings};
 
-use crate::{place, reproduce::ReproduceRecord};
+use crate::{faults::FaultsRecord, place, reproduce::ReproduceRecord};
 
 /// Write docs/schema/*.json from the record types
 #[derive(Debug, clap::Args)]
@@ -21,12 +21,13 @@ pub(crate) struct Args {
 const FOLDER: &str = "docs/schema";
 
 /// File name and schema of each program's lines.
-fn schemas() -> [(&'static str, Schema); 3] {
+fn schemas() -> [(&'static str, Schema); 4] {
     // As serialised: an `Option` is printed as `null`, so the member is always there.
     let generator = || SchemaSettings::draft2020_12().for_serialize().into_generator();
     [
         ("c1m-server.json", generator().into_root_schema_for::<Line<Record>>()),
         ("c1m-client.json", generator().into_root_schema_for::<Line<ClientRecord>>()),
+        ("faults.json", generator().into_root_schema_for::<Line<FaultsRecord>>()),
         ("reproduce.json", generator().into_root_schema_for::<Line<ReproduceRecord>>()),
     ]
 }
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     /// One line of each program, with records inside of records.
-    fn lines() -> [Value; 3] {
+    fn lines() -> [Value; 4] {
         [
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "crossing", "limit": "tcp_mem", "level": "high",
@@ -78,6 +79,12 @@ mod tests {
                     "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
                     "plan": [{ "pages": 2, "response_bytes": 7000, "connections": 2 }]
                 }
+            }),
+            json!({
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "faults", "kernels": ["6.18.0"], "faults": [{
+                    "name": "ports", "kernel": "6.18.0", "tier": "tracepoints", "runs": 2, "right": 1, "wrong": 1,
+                    "counters_equal": null, "skipped_because": "no reason"
+                }]
             }),
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "reproduction", "kernel": "6.18.0", "cpus": 2,

@@ -1,4 +1,5 @@
-//! What the first process of a machine does: mounts, modules, the last reboot. Only `xtask guest` calls it, inside its guests.
+//! What the first process of a machine does: mounts, modules, the last reboot. `xtask guest` calls it inside its guests, and
+//! `xtask faults` where it stands for a machine of its own.
 
 use std::{
     ffi::{CStr, CString},

@@ -26,7 +26,7 @@ mod report;
 mod run;
 mod scale;
 mod seen;
-mod signals;
+pub(crate) mod signals;
 mod stage;
 
 use std::{

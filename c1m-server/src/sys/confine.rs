@@ -1,0 +1,46 @@
+//! What a program under test is confined to: a network of its own, and a limit of open files.
+
+use std::{
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command},
+};
+
+use super::{
+    check,
+    machine::{interface_up, set_nofile},
+    process::die_with_parent,
+};
+
+/// Puts the calling thread, and what it starts from now on, into a network namespace of its own, whose loopback interface is up.
+///
+/// Needs CAP_SYS_ADMIN. What the thread opened before stays where it was; so do the other threads.
+pub fn unshare_network() -> io::Result<()> {
+    // SAFETY: changes nothing but the calling thread's namespace.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+    interface_up(c"lo")
+}
+
+/// Starts a program that ends with the calling thread, and whose hard and soft limit of open files is `nofile`, if given.
+pub fn spawn(command: &mut Command, nofile: Option<u64>) -> io::Result<Child> {
+    let parent = std::process::id();
+    let confine = move || {
+        if let Some(nofile) = nofile {
+            set_nofile(nofile)?;
+        }
+        die_with_parent(parent, libc::SIGKILL)
+    };
+    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(confine) }.spawn()
+}
+
+/// Sends `signal` to a child that was not waited for. One that has ended is no error.
+pub fn signal(child: &mut Child, signal: libc::c_int) -> io::Result<()> {
+    // Not waited for until now, the process number can't belong to anybody else.
+    if child.try_wait()?.is_some() {
+        return Ok(());
+    }
+    let pid = child.id().try_into().map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}

@@ -1,0 +1,55 @@
+//! The table of tracked connections.
+
+use std::fs;
+
+use c1m_server::sys::confine;
+
+use super::super::{
+    nft,
+    program::Confined,
+    stand::{Stand, Step, Stop, answers, bound, connect, eventually, start_connecting},
+};
+
+const MAX: &str = "net.netfilter.nf_conntrack_max";
+const TRACKED: usize = 400;
+const MORE: usize = 20;
+
+/// The limit is the host's, and can be set in its first network namespace only; what is compared with it is each namespace's own
+/// number (net/netfilter/nf_conntrack_core.c, `__nf_conntrack_alloc`, 6.18). So it is set first, and tracked is elsewhere.
+pub(crate) fn full(stand: &mut Stand<'_>) -> Step {
+    let count = fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count")
+        .map_err(|error| Stop::skip(format!("no connection tracking: {error}")))?;
+    if count.trim().parse().is_ok_and(|count: usize| count > TRACKED / 2) {
+        return Err(Stop::skip(format!("the host tracks {} connections itself", count.trim())));
+    }
+    stand.set(&[(MAX, TRACKED.to_string())])?;
+    confine::unshare_network()
+        .map_err(|error| Stop::skip(format!("no network namespace of its own: {error}")))?;
+    nft::track_connections()
+        .map_err(|error| Stop::skip(format!("no nftables with connection tracking: {error}")))?;
+    let address = stand.observe(&[], Confined::default())?;
+    let mut healthy = (0..5).map(|_| connect(address)).collect::<Step<Vec<_>>>()?;
+    let rest = TRACKED - healthy.len();
+    let mut streams = (0..rest).map(|_| connect(address)).collect::<Step<Vec<_>>>()?;
+    // The first segment of each is dropped.
+    let waiting =
+        (0..MORE).map(|_| start_connecting(bound()?, address)).collect::<Step<Vec<_>>>()?;
+    eventually("connection tracking drops nothing", || Ok(dropped()? >= MORE as u64 / 2))?;
+    // Who is tracked already is served as before.
+    streams.iter_mut().step_by(50).chain(&mut healthy).try_for_each(answers)?;
+    drop(waiting);
+    Ok(())
+}
+
+/// The column `drop` of each CPU.
+fn dropped() -> Step<u64> {
+    let text = fs::read_to_string("/proc/thread-self/net/stat/nf_conntrack")?;
+    let mut lines = text.lines();
+    let column =
+        lines.next().and_then(|names| names.split_whitespace().position(|it| it == "drop"));
+    let Some(column) = column else {
+        return Err(Stop::skip("/proc/net/stat/nf_conntrack has no column `drop`"));
+    };
+    let value = |line: &str| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok();
+    Ok(lines.filter_map(value).sum())
+}
