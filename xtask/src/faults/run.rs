@@ -240,7 +240,7 @@ fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
         wrong,
         skipped_because,
         elapsed_s: 0.0,
-        refused: refused.cloned(),
+        refused: refused.map(|refused| (**refused).clone()),
         verdict: told.verdict,
     }
 }

@@ -36,7 +36,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         elapsed_s: 0.0,
         sockstat: None,
         file_nr: None,
-        refused,
+        refused: refused.map(Box::new),
         dropped,
         suppressed: None,
     }
