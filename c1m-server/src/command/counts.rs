@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, Counters, DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM,
-    HOOK_CALL, HOOK_CHECK_OOM, HOOK_CONNECT_4, HOOK_DROP, HOOK_FORCED, HOOK_ORPHAN_SUM,
-    HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE, HOOK_PRUNE, HOOK_RAISE, HOOK_RECEIVE, HOOK_REQUEST,
-    HOOK_RESET, HOOK_RESOURCES, HOOK_SYN_FLOOD, HOOK_SYN_RECV_4, PRESSURE_ALLOCATOR,
-    PRESSURE_TCP_MEM, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND,
-    Shared,
+    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, CALL_ACCEPT, CALL_BIND, CALL_CONNECT, CALL_DESCRIPTOR,
+    CALL_EPOLL, CALL_RECEIVE, CALL_SEND, CALL_SOCKET, Counters, DROPPED_RECEIVE_BUFFER,
+    DROPPED_TCP_MEM, HOOK_CALL, HOOK_CHECK_OOM, HOOK_CONNECT_4, HOOK_DROP, HOOK_FORCED,
+    HOOK_ORPHAN_SUM, HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE, HOOK_PRUNE, HOOK_RAISE,
+    HOOK_RECEIVE, HOOK_REQUEST, HOOK_RESET, HOOK_RESOURCES, HOOK_SYN_FLOOD, HOOK_SYN_RECV_4,
+    PRESSURE_ALLOCATOR, PRESSURE_TCP_MEM, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG,
+    SIDE_RECEIVE, SIDE_SEND, Shared,
 };
 
 use crate::{
@@ -63,10 +64,11 @@ impl Counted<'_> {
             return Some(self.counters.ports.iter().sum());
         }
         self.call_errors()
-            .map(|errors| errors.get(&(Call::Connect, libc::EADDRNOTAVAIL)).copied().unwrap_or(0))
+            .map(|errors| errors.get(&(CALL_CONNECT, libc::EADDRNOTAVAIL)).copied().unwrap_or(0))
     }
 
-    fn call_errors(&self) -> Option<BTreeMap<(Call, i32), u64>> {
+    /// By `CALL_*` and errno.
+    fn call_errors(&self) -> Option<BTreeMap<(u32, i32), u64>> {
         if !self.attached.has(HOOK_CALL) {
             return None;
         }
@@ -74,7 +76,7 @@ impl Counted<'_> {
         for (kind, counts) in (0..).zip(&self.counters.call_errors) {
             for (error, count) in (0..).zip(counts) {
                 if let Some(errno) = calls::errno(error).filter(|_| *count > 0) {
-                    errors.insert((calls::call(kind), errno), *count);
+                    errors.insert((kind, errno), *count);
                 }
             }
         }
@@ -85,9 +87,23 @@ impl Counted<'_> {
     fn named_call_errors(&self) -> Option<BTreeMap<String, u64>> {
         let errors = self.call_errors()?;
         let name = |((call, errno), count)| {
-            (format!("{} {}", calls::call_name(call), errno::name(errno)), count)
+            (format!("{} {}", calls::name(call), errno::name(errno)), count)
         };
         Some(errors.into_iter().map(name).collect())
+    }
+}
+
+fn call(kind: u32) -> Call {
+    match kind {
+        CALL_SOCKET => Call::Socket,
+        CALL_ACCEPT => Call::Accept,
+        CALL_BIND => Call::Bind,
+        CALL_CONNECT => Call::Connect,
+        CALL_SEND => Call::Send,
+        CALL_RECEIVE => Call::Receive,
+        CALL_EPOLL => Call::EpollAdd,
+        CALL_DESCRIPTOR => Call::Descriptor,
+        _ => Call::Other,
     }
 }
 
@@ -165,7 +181,12 @@ pub(super) fn evidence(counted: &Counted<'_>) -> Evidence {
         accept_queue_len: has_queue.then_some(shared.accept_queue_len),
         accept_queue_max: has_queue.then_some(shared.accept_queue_max),
         ports_exhausted: seen.ports_exhausted,
-        call_errors: counted.call_errors().unwrap_or_default(),
+        call_errors: counted
+            .call_errors()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|((kind, errno), count)| ((call(kind), errno), count))
+            .collect(),
         tcp_ext: seen.kernel,
         ..Evidence::default()
     }
@@ -173,9 +194,7 @@ pub(super) fn evidence(counted: &Counted<'_>) -> Evidence {
 
 #[cfg(test)]
 mod tests {
-    use c1m_ebpf::{
-        CALL_ACCEPT, CALL_CONNECT, Config, ERROR_EADDRNOTAVAIL, ERROR_EMFILE, HOOK_EXCEED,
-    };
+    use c1m_ebpf::{Config, ERROR_EADDRNOTAVAIL, ERROR_EMFILE, HOOK_EXCEED};
 
     use super::*;
 

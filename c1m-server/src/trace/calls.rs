@@ -5,8 +5,6 @@ use c1m_ebpf::{
     CALL_RECEIVE, CALL_SEND, CALL_SOCKET, ERRNOS,
 };
 
-use crate::limits::evidence::Call;
-
 /// Kinds by number; what is not among these is [`CALL_OTHER`].
 const KINDS: &[(libc::c_long, u32)] = &[
     (libc::SYS_socket, CALL_SOCKET),
@@ -63,41 +61,19 @@ pub(super) fn table() -> impl Iterator<Item = (u32, u32)> {
     })
 }
 
-/// `CALL_*` as a value.
-#[must_use]
-pub fn call(kind: u32) -> Call {
-    match kind {
-        CALL_SOCKET => Call::Socket,
-        CALL_ACCEPT => Call::Accept,
-        CALL_BIND => Call::Bind,
-        CALL_CONNECT => Call::Connect,
-        CALL_SEND => Call::Send,
-        CALL_RECEIVE => Call::Receive,
-        CALL_EPOLL => Call::EpollAdd,
-        CALL_DESCRIPTOR => Call::Descriptor,
-        _ => Call::Other,
-    }
-}
-
 /// `CALL_*` in a record.
 #[must_use]
 pub fn name(kind: u32) -> &'static str {
-    call_name(call(kind))
-}
-
-/// A kind of call in a record.
-#[must_use]
-pub fn call_name(call: Call) -> &'static str {
-    match call {
-        Call::Socket => "socket",
-        Call::Accept => "accept",
-        Call::Bind => "bind",
-        Call::Connect => "connect",
-        Call::Send => "send",
-        Call::Receive => "receive",
-        Call::EpollAdd => "epoll_ctl",
-        Call::Descriptor => "descriptor",
-        Call::Other => "other",
+    match kind {
+        CALL_SOCKET => "socket",
+        CALL_ACCEPT => "accept",
+        CALL_BIND => "bind",
+        CALL_CONNECT => "connect",
+        CALL_SEND => "send",
+        CALL_RECEIVE => "receive",
+        CALL_EPOLL => "epoll_ctl",
+        CALL_DESCRIPTOR => "descriptor",
+        _ => "other",
     }
 }
 
