@@ -1,5 +1,6 @@
 //! Descriptors: of a table (EMFILE), of the host (ENFILE).
 
+use super::memory;
 use crate::{
     limits::{
         evidence::{Call, errno},
@@ -70,9 +71,10 @@ fn host(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     let peak = case.peak(LimitName::FileMax);
-    // socket() and accept() also answer ENFILE when no inode could be had (net/socket.c, __sock_create, 6.18).
     let (confidence, settle) = match peak {
         Some(peak) if peak.is_at(90) => (Confidence::Certain, None),
+        // socket() and accept() also answer ENFILE when no inode could be had (net/socket.c, __sock_create and do_accept, 6.18).
+        Some(_) if memory::was_short(case) => return None,
         _ => (
             Confidence::Likely,
             Some(
@@ -100,7 +102,7 @@ fn host(case: &Case<'_>) -> Option<Finding> {
 mod tests {
     use crate::{
         limits::{
-            evidence::{Call, Evidence, errno},
+            evidence::{Call, Evidence, OomVictim, errno},
             forecast::History,
             reading::Readings,
             verdict::judge,
@@ -123,6 +125,24 @@ mod tests {
             assert_eq!((first.limit, first.confidence), (LimitName::FileMax, confidence));
             assert_eq!(first.settle.is_none(), confidence == Confidence::Certain);
         }
+    }
+
+    #[test]
+    fn enfile_beside_an_oom_kill_is_an_inode_that_could_not_be_had() {
+        let victim = OomVictim { pid: 7, comm: "server".into(), in_cgroup: Some(true) };
+        let seen = Evidence {
+            call_errors: [((Call::Accept, errno::ENFILE), 1)].into(),
+            oom_kills: vec![victim],
+            ..Evidence::default()
+        };
+        let limits = |allocated| {
+            let mut history = History::default();
+            let file_nr = Some(FileNr { allocated, max: 1000 });
+            history.add(&Readings { file_nr, ..Readings::default() });
+            judge(&seen, &history).causes.iter().map(|cause| cause.limit).collect::<Vec<_>>()
+        };
+        assert_eq!(limits(100), [LimitName::MemoryCgroup]);
+        assert_eq!(limits(990), [LimitName::FileMax, LimitName::MemoryCgroup]);
     }
 
     #[test]

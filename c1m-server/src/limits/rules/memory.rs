@@ -42,6 +42,19 @@ fn plentiful(case: &Case<'_>) -> Option<bool> {
     Some(case.history.available_bytes_min()? >= case.now.memory_total_bytes? / 16)
 }
 
+/// Another sign than a failed call's ENFILE that memory could not be had: then that errno tells of an inode, not of files.
+pub(super) fn was_short(case: &Case<'_>) -> bool {
+    kills(case) > 0 || no_memory(case) > 0 || cgroup_is_full(case)
+}
+
+fn kills(case: &Case<'_>) -> u64 {
+    let (seen, counted) = (case.seen, &case.seen.host);
+    match seen.oom_kills.len() as u64 {
+        0 => counted.oom_kill.max(counted.cgroup_oom_kill).unwrap_or(0),
+        kills => kills,
+    }
+}
+
 fn cgroup_is_full(case: &Case<'_>) -> bool {
     case.peak(LimitName::MemoryCgroup).is_some_and(|peak| peak.is_at(97))
 }
@@ -49,10 +62,7 @@ fn cgroup_is_full(case: &Case<'_>) -> bool {
 /// An OOM kill. For whom it was, the kernel says; or no memory of the host was sought before it; or the readings tell.
 fn killed(case: &Case<'_>) -> Option<Finding> {
     let (seen, counted) = (case.seen, &case.seen.host);
-    let kills = match seen.oom_kills.len() as u64 {
-        0 => counted.oom_kill.max(counted.cgroup_oom_kill).unwrap_or(0),
-        kills => kills,
-    };
+    let kills = kills(case);
     if kills == 0 {
         return None;
     }
