@@ -21,17 +21,25 @@ pub(crate) enum Offer {
     DropReasons,
     /// `reason` of the tracepoint tcp_send_reset: 6.10.
     ResetReasons,
+    /// The first skb of an empty receive queue is checked against tcp_mem before it is forced: 6.6.
+    FirstSkbChecked,
     /// IPv6 on the loopback interface.
     Ipv6,
 }
 
 impl Offer {
-    const ALL: [(Self, &str); 4] = [
+    const ALL: [(Self, &str); 5] = [
         (Self::Tracing, "tracing"),
         (Self::DropReasons, "drop_reasons"),
         (Self::ResetReasons, "reset_reasons"),
+        (Self::FirstSkbChecked, "first_skb_checked"),
         (Self::Ipv6, "ipv6"),
     ];
+
+    /// Was it told that this kernel does not have it?
+    pub(crate) fn is_missing(self) -> bool {
+        Self::told().is_some_and(|told| !told.contains(&self))
+    }
 
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(offer, _)| *offer == self).map_or("?", |(_, name)| name)

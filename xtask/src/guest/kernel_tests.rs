@@ -15,12 +15,13 @@ use crate::{exit, place, process};
 
 /// What only kernels from a version on have; the names are those of c1m-server's tests/kernel/offer.rs. A distribution's kernel may
 /// have more than its version says: then the test says so, and its series gets a line of its own here.
-const OFFERS: [(&str, Version); 5] = [
+const OFFERS: [(&str, Version); 6] = [
     ("ipv6", Version(5, 10)),
     ("tracing", Version(5, 10)),
     // Trampolines are there for each kernel that is booted by itself.
     ("functions", Version(5, 10)),
     ("drop_reasons", Version(5, 17)),
+    ("first_skb_checked", Version(6, 6)),
     ("reset_reasons", Version(6, 10)),
 ];
 /// Tracing begins with it.
@@ -181,7 +182,10 @@ mod tests {
 
     #[test]
     fn a_kernel_must_offer_what_its_version_has() {
-        assert_eq!(offers(Version(6, 12)), "ipv6,tracing,functions,drop_reasons,reset_reasons");
+        assert_eq!(
+            offers(Version(6, 12)),
+            "ipv6,tracing,functions,drop_reasons,first_skb_checked,reset_reasons"
+        );
         assert_eq!(offers(Version(6, 1)), "ipv6,tracing,functions,drop_reasons");
         assert_eq!(offers(Version(5, 10)), "ipv6,tracing,functions");
     }
