@@ -280,6 +280,8 @@ pub struct Counters {
     /// The same with an empty receive queue, in which case the segment may be taken all the same
     pub uncharged_first: u64,
     pub ofo_pruned: u64,
+    /// Calls of tcp_collapse_one
+    pub collapsed: u64,
     pub accept_queue_syn: u64,
     pub syn_queue: u64,
     /// IPv4, IPv6
@@ -293,7 +295,7 @@ pub struct Counters {
 }
 
 /// What [`Counters`] names; the rest fills its last cache line.
-const COUNTER_WORDS: usize = 32 + ERRNOS.len() * CALLS + PROGRAMS.len();
+const COUNTER_WORDS: usize = 33 + ERRNOS.len() * CALLS + PROGRAMS.len();
 const COUNTER_PADDING: usize = COUNTER_WORDS.next_multiple_of(8) - COUNTER_WORDS;
 const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING) * 8);
 

@@ -74,9 +74,10 @@ pub const HOOK_CONNECT_6: u32 = 21;
 pub const HOOK_OOM_ENTER: u32 = 22;
 pub const HOOK_OOM_EXIT: u32 = 23;
 pub const HOOK_FORCED_EXIT: u32 = 24;
+pub const HOOK_COLLAPSE: u32 = 25;
 
 /// Every program, in the order of `HOOK_*`.
-pub const PROGRAMS: [Program; 25] = [
+pub const PROGRAMS: [Program; 26] = [
     program(Tracepoint, "inet_sock_set_state", None, None),
     program(Tracepoint, "sock_exceed_buf_limit", None, None),
     program(Tracepoint, "tcp_destroy_sock", None, None),
@@ -111,6 +112,7 @@ pub const PROGRAMS: [Program; 25] = [
         name: "sk_forced_mem_schedule_exit",
         ..program(Exit, "sk_forced_mem_schedule", Some("sk"), None)
     },
+    program(Entry, "tcp_collapse_one", None, None),
 ];
 
 /// Where a program finds what it reads in its context, in the running kernel. [`crate::ABSENT`]: nowhere.

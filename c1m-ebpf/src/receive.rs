@@ -1,8 +1,8 @@
 //! Segments that arrived and could not be kept.
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fexit},
-    programs::{BtfTracePointContext, FExitContext},
+    macros::{btf_tracepoint, fentry, fexit},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
 use c1m_ebpf::{
     ABSENT, DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP, HOOK_PRUNE, HOOK_RECEIVE,
@@ -79,6 +79,16 @@ pub(crate) fn tcp_prune_ofo_queue(ctx: FExitContext) -> i32 {
         && let Some(counters) = event::counters()
     {
         counters.ofo_pruned += 1;
+    }
+    0
+}
+
+/// `tcp_collapse_one(sk, skb, list, root)`, 5.10 to 6.18: net/ipv4/tcp_input.c. One skb of a receive queue gave up its memory: its data went
+/// into the one before it (TCPRcvCollapsed).
+#[fentry(function = "tcp_collapse_one")]
+pub(crate) fn tcp_collapse_one(_ctx: FEntryContext) -> i32 {
+    if let Some(counters) = event::counters() {
+        counters.collapsed += 1;
     }
     0
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use c1m_ebpf::{
     ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, CALL_ACCEPT, CALL_BIND, CALL_CONNECT, CALL_DESCRIPTOR,
     CALL_EPOLL, CALL_RECEIVE, CALL_SEND, CALL_SOCKET, Counters, DROPPED_RECEIVE_BUFFER,
-    DROPPED_TCP_MEM, HOOK_CALL, HOOK_CHECK_OOM, HOOK_CONNECT_4, HOOK_DROP, HOOK_FORCED,
-    HOOK_ORPHAN_SUM, HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE, HOOK_PRUNE, HOOK_RAISE,
+    DROPPED_TCP_MEM, HOOK_CALL, HOOK_CHECK_OOM, HOOK_COLLAPSE, HOOK_CONNECT_4, HOOK_DROP,
+    HOOK_FORCED, HOOK_ORPHAN_SUM, HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE, HOOK_PRUNE, HOOK_RAISE,
     HOOK_RECEIVE, HOOK_REQUEST, HOOK_RESET, HOOK_RESOURCES, HOOK_SYN_FLOOD, HOOK_SYN_RECV_4,
     PRESSURE_ALLOCATOR, PRESSURE_TCP_MEM, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG,
     SIDE_RECEIVE, SIDE_SEND, Shared,
@@ -136,6 +136,7 @@ pub(super) fn refused(counted: &Counted<'_>) -> Refused {
         pressure_exits: counted.by(HOOK_PRESSURE_LEAVE, counters.pressure_exits),
         pressure_ms: counted.by(HOOK_PRESSURE_LEAVE, counters.pressure_ns / NS_PER_MS),
         ofo_pruned: counted.by(HOOK_PRUNE, counters.ofo_pruned),
+        collapsed: counted.by(HOOK_COLLAPSE, counters.collapsed),
         accept_queue_syn: counted.by(HOOK_REQUEST, counters.accept_queue_syn),
         accept_queue_ack: counted.accept_queue_ack(),
         syn_queue_full: counted.by(HOOK_SYN_FLOOD, counters.syn_queue),

@@ -121,6 +121,8 @@ pub struct Refused {
     pub pressure_ms: Option<u64>,
     /// times that segments out of order were thrown away for want of memory
     pub ofo_pruned: Option<u64>,
+    /// skbs of receive queues that were merged into others for want of room
+    pub collapsed: Option<u64>,
     /// SYNs, and ends of handshakes, that found the accept queue full
     pub accept_queue_syn: Option<u64>,
     pub accept_queue_ack: Option<u64>,

@@ -193,12 +193,13 @@ fn refused_lines(refused: &Refused) -> Vec<String> {
             refused.forced_first_skb
         ),
         format!(
-            "followed  dropped_skb={} dropped_tcp_mem={} dropped_receive_buffer={} ofo_pruned={} allowed_above_high={} \
+            "followed  dropped_skb={} dropped_tcp_mem={} dropped_receive_buffer={} ofo_pruned={} collapsed={} allowed_above_high={} \
              forced_above_high={}",
             maybe(refused.dropped_skb),
             maybe(refused.dropped_tcp_mem),
             maybe(refused.dropped_receive_buffer),
             maybe(refused.ofo_pruned),
+            maybe(refused.collapsed),
             maybe(refused.allowed_above_high),
             maybe(refused.forced_above_high)
         ),

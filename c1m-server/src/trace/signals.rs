@@ -164,6 +164,16 @@ pub const SIGNALS: &[Signal] = &[
         ],
     },
     Signal {
+        id: "collapsed_segments",
+        proves: "skbs of a receive queue were merged for want of room, at the cost of copying",
+        makes: "`refused.collapsed`",
+        reads: "nothing",
+        ways: &[
+            exact(by(&[HOOK_COLLAPSE]), "each skb that was given back", FUNCTION),
+            read("TcpExt TCPRcvCollapsed", "how many"),
+        ],
+    },
+    Signal {
         id: "orphans_given_up",
         proves: "the kernel gave up an orphan: for the number of orphans, or for memory",
         makes: "`aborted`, `refused.orphans_aborted_*`",

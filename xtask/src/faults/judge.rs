@@ -25,8 +25,10 @@ impl Expect {
 /// What the kernel counts, and under which names (members of `refused`) the observer counts the same.
 ///
 /// Both are sums; a twin of which this kernel or this tier lacks a member is left out.
-const TWINS: [(&[&str], &[&str]); 5] = [
+const TWINS: [(&[&str], &[&str]); 7] = [
     (&["TCPRcvQDrop", "TCPOFODrop"], &["dropped_skb"]),
+    (&["TCPRcvCollapsed"], &["collapsed"]),
+    (&["OfoPruned"], &["ofo_pruned"]),
     (&["TCPAbortOnMemory"], &["orphans_aborted_too_many", "orphans_aborted_out_of_memory"]),
     (&["TCPMemoryPressures"], &["pressure_entries", "pressure_entries_allocator"]),
     (&["ListenOverflows"], &["accept_queue_syn", "accept_queue_ack"]),
