@@ -129,9 +129,10 @@ impl Tracer {
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
         tell_calls(&mut ebpf)?;
-        let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options.verbosity)?;
-        let hooks = ways.take_best()?;
-        let (attached, programs) = ways.attached();
+        let (hooks, (attached, programs)) = {
+            let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options.verbosity)?;
+            (ways.take_best()?, ways.attached())
+        };
         drop(btf);
 
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
