@@ -39,6 +39,10 @@ pub struct Cli {
     #[arg(long, requires = "trace")]
     pub dry_run: bool,
 
+    /// Leave out this hook, such as sys_exit, which costs every system call of the host some 0.3 us; see --dry-run
+    #[arg(long, value_name = "HOOK", requires = "trace", value_parser = hook)]
+    pub without_hook: Vec<String>,
+
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,
@@ -70,6 +74,14 @@ pub struct Cli {
     /// Say more when something is refused; -vv for the whole verifier log
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// A tracepoint or kernel function that a program is for.
+fn hook(text: &str) -> Result<String, String> {
+    match c1m_ebpf::PROGRAMS.iter().any(|program| program.target == text) {
+        true => Ok(text.into()),
+        false => Err("there is no such hook: docs/hooks.md has their names".into()),
+    }
 }
 
 /// A number of workers, or `auto`.

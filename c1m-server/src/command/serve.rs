@@ -125,7 +125,12 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
 }
 
 fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
-    Options { port: listen.port(), object: cli.ebpf_object.clone(), verbosity: cli.verbose }
+    Options {
+        port: listen.port(),
+        object: cli.ebpf_object.clone(),
+        without: cli.without_hook.clone(),
+        verbosity: cli.verbose,
+    }
 }
 
 /// Until a signal, the end of `--duration`, or a failure.

@@ -41,6 +41,8 @@ pub struct Options {
     pub port: u16,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
+    /// Tracepoints and functions that are not to be hooked.
+    pub without: Vec<String>,
     /// 0: the cause of a refusal; 1: with the verifier's last lines; 2: with all of them.
     pub verbosity: u8,
 }
@@ -130,7 +132,7 @@ impl Tracer {
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
         tell_calls(&mut ebpf)?;
         let (hooks, (attached, programs)) = {
-            let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options.verbosity)?;
+            let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options)?;
             (ways.take_best()?, ways.attached())
         };
         drop(btf);

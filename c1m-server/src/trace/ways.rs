@@ -14,7 +14,7 @@ use c1m_ebpf::{Attachment, Config, Layout};
 
 use super::{
     TraceError,
-    attach::chain,
+    attach::{Options, chain},
     btf::Btf,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
@@ -31,7 +31,7 @@ pub(super) struct Ways<'a> {
     kernel_types: aya::Btf,
     layout: &'a Layout,
     config: &'a Config,
-    verbosity: u8,
+    options: &'a Options,
     /// By `HOOK_*`: the program's descriptor, or why there is none.
     tried: BTreeMap<u32, Result<i32, String>>,
 }
@@ -41,11 +41,11 @@ impl<'a> Ways<'a> {
         ebpf: &'a mut Ebpf,
         btf: &'a Btf,
         (layout, config): (&'a Layout, &'a Config),
-        verbosity: u8,
+        options: &'a Options,
     ) -> Result<Self, TraceError> {
         let kernel_types =
             aya::Btf::from_sys_fs().map_err(|error| TraceError::Load(chain(&error)))?;
-        Ok(Self { ebpf, btf, kernel_types, layout, config, verbosity, tried: BTreeMap::new() })
+        Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried: BTreeMap::new() })
     }
 
     /// Every signal by its best way. An error when not a single program could be attached.
@@ -138,6 +138,9 @@ impl<'a> Ways<'a> {
 
     fn attach(&mut self, hook: u32) -> Result<i32, String> {
         let known = plan::program(hook).ok_or("not in the plan")?;
+        if self.options.without.iter().any(|name| name == known.target) {
+            return Err("left out by --without-hook".into());
+        }
         if let Some(lack) = plan::lack(self.btf, &self.config.arguments[hook as usize], known) {
             return Err(lack);
         }
@@ -148,7 +151,7 @@ impl<'a> Ways<'a> {
         attach_one(program, known.target, &self.kernel_types).map_err(|error| {
             // What was loaded and can't be attached is of no use.
             unload(program);
-            refusal(&error, known.attachment, self.verbosity)
+            refusal(&error, known.attachment, self.options.verbosity)
         })
     }
 

@@ -34,6 +34,20 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     Ok(())
 }
 
+/// What is left out is said to be, and costs its signals alone.
+pub(crate) fn left_out() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut server = Server::start(&["--without-hook", "sys_exit"])?;
+    let Err(Skip(reason)) = server.needs("call_errors") else { panic!("it is attached") };
+    assert!(reason.contains("left out by --without-hook"), "{reason}");
+    server.needs("connections")?;
+    let summary = server.finish();
+    assert_eq!(summary.refused.unwrap().call_errors, None);
+    let wrong = run(Command::new(binary()).args(["--trace", "--without-hook", "sys_exit_"]));
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    Ok(())
+}
+
 /// A kernel that lets one function be hooked lets all be that every kernel from 5.10 on has whole.
 pub(crate) fn functions() -> Result<(), Skip> {
     needs_ebpf()?;

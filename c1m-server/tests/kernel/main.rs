@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             orphans::out_of_memory,
         ),
         test("a_dry_run_says_how_and_binds_nothing", &[Tracing], hooks::dry_run),
+        test("a_hook_can_be_left_out", &[Tracing], hooks::left_out),
         test(
             "functions_are_hooked_where_the_kernel_lets_them",
             &[Tracing, Functions],

@@ -129,10 +129,12 @@ fn settle(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
 fn start(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<(), End> {
     let address = format!("127.0.0.1:{}", preflight::free_port()?);
     let connections = play.connections.to_string();
-    let server = ["--trace", "--json", "--listen", &address, "--max-connections", &connections];
+    // Server and client name the errors of their own calls, so that nobody's system calls have to be looked at.
+    let mut server = vec!["--trace", "--without-hook", "sys_exit", "--json"];
+    server.extend(["--listen", &address, "--max-connections", &connections]);
     let request = Request::Start {
         program: play.programs.server.clone(),
-        arguments: server.map(String::from).to_vec(),
+        arguments: server.into_iter().map(String::from).collect(),
     };
     let Reply::Started { .. } = stage.request(&request)? else {
         return Err(End::Failed("the privileged half did not start the server".into()));
