@@ -53,7 +53,6 @@ pub fn spawn(
     std::thread::Builder::new().name(format!("worker {id}")).spawn(move || {
         let work = || {
             process::unshare_files()?;
-            process::wake_in_batches();
             let mut worker = Worker::new(shared.clone(), id, commands, reports.clone())?;
             worker.run()?;
             Ok(worker.close())

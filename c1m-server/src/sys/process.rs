@@ -36,15 +36,6 @@ pub fn unshare_files() -> io::Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
 }
 
-/// From now on the calling thread does not interrupt others when it is woken; it runs when they wait, or at the end of their slice
-/// (SCHED_BATCH: kernel/sched/fair.c, `check_preempt_wakeup_fair`, 6.18). A worker that is woken for each connection then finds many.
-/// On a core that is idle nothing changes. Where it is refused the worker does its work all the same, so nobody is told.
-pub fn wake_in_batches() {
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: 0 is the calling thread, and the parameters outlive the call.
-    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const parameters) };
-}
-
 /// Closes every descriptor of the calling thread's table but `keep` and the three standard ones.
 ///
 /// # Safety

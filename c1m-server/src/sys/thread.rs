@@ -7,9 +7,9 @@ use std::{
     thread::{Builder, JoinHandle},
 };
 
-use super::process::{block_signals, close_all_but, unshare_files, wake_in_batches};
+use super::process::{block_signals, close_all_but, unshare_files};
 
-/// Starts a thread, woken in batches, whose descriptor table is its own and holds only `keep` and the three standard descriptors. No signal
+/// Starts a thread whose descriptor table is its own and holds only `keep` and the three standard descriptors. No signal
 /// is delivered there. When `body` returns, what is left in the table is closed before the thread ends.
 ///
 /// Returns once the table stands: from then on the caller may close its own copies of `keep`. `body` may use descriptors
@@ -37,7 +37,6 @@ pub fn spawn_with_own_table<T: Send + 'static>(
         if failed {
             return Err(io::Error::other("the thread has no descriptor table of its own"));
         }
-        wake_in_batches();
         let result = body();
         // The kernel would do it too, but only after a join has returned.
         // SAFETY: the table is this thread's own, and `body` with all that it owned is gone.
