@@ -59,7 +59,6 @@ pub(crate) fn functions() -> Result<(), Skip> {
         "forced_above_high",
         "memory_pressure",
         "pruned_segments",
-        "collapsed_segments",
         "orphans_in_timers",
         "orphan_count",
         "accept_queue_syn",
