@@ -39,7 +39,7 @@ pub struct Cli {
     #[arg(long, requires = "trace")]
     pub dry_run: bool,
 
-    /// Leave out this hook, such as sys_exit, which costs every system call of the host some 0.3 us; see --dry-run
+    /// Leave out this hook, such as sys_exit, which looks at every system call of the host; see --dry-run
     #[arg(long, value_name = "HOOK", requires = "trace", value_parser = hook)]
     pub without_hook: Vec<String>,
 
