@@ -258,12 +258,12 @@ pub struct Counters {
     pub refused: [[u64; 2]; 3],
     /// Receive refusals with an empty receive queue
     pub forced_first_skb: u64,
-    /// kfree_skb with reason PROTO_MEM
-    pub dropped_skb: u64,
-    /// Of these, where the kernel names the socket: by `DROPPED_*`
-    pub dropped: [u64; 2],
-    /// kfree_skb with reason TCP_LISTEN_OVERFLOW
-    pub dropped_listen: u64,
+    /// kfree_skb with reason PROTO_MEM, by the program that took it: the first or the second one
+    pub dropped_skb: [u64; 2],
+    /// Of these, where the kernel names the socket: by program and `DROPPED_*`
+    pub dropped: [[u64; 2]; 2],
+    /// kfree_skb with reason TCP_LISTEN_OVERFLOW, by program
+    pub dropped_listen: [u64; 2],
     /// tcp_send_reset with reason ABORT_ON_MEMORY, by `ABORTED_*`
     pub aborted: [u64; 2],
     /// tcp_check_oom that said yes, by `ABORTED_*`
@@ -295,7 +295,7 @@ pub struct Counters {
 }
 
 /// What [`Counters`] names; the rest fills its last cache line.
-const COUNTER_WORDS: usize = 33 + ERRNOS.len() * CALLS + PROGRAMS.len();
+const COUNTER_WORDS: usize = 37 + ERRNOS.len() * CALLS + PROGRAMS.len();
 const COUNTER_PADDING: usize = COUNTER_WORDS.next_multiple_of(8) - COUNTER_WORDS;
 const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING) * 8);
 

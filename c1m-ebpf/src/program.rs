@@ -75,9 +75,10 @@ pub const HOOK_OOM_ENTER: u32 = 22;
 pub const HOOK_OOM_EXIT: u32 = 23;
 pub const HOOK_FORCED_EXIT: u32 = 24;
 pub const HOOK_COLLAPSE: u32 = 25;
+pub const HOOK_DROP_AGAIN: u32 = 26;
 
 /// Every program, in the order of `HOOK_*`.
-pub const PROGRAMS: [Program; 26] = [
+pub const PROGRAMS: [Program; 27] = [
     program(Tracepoint, "inet_sock_set_state", None, None),
     program(Tracepoint, "sock_exceed_buf_limit", None, None),
     program(Tracepoint, "tcp_destroy_sock", None, None),
@@ -113,7 +114,15 @@ pub const PROGRAMS: [Program; 26] = [
         ..program(Exit, "sk_forced_mem_schedule", Some("sk"), None)
     },
     program(Entry, "tcp_collapse_one", None, None),
+    Program {
+        name: "kfree_skb_again",
+        ..program(Tracepoint, "kfree_skb", Some("rx_sk"), Some("reason"))
+    },
 ];
+
+/// Programs with a second one on the same hook: the kernel skips a program that is running on the CPU already, and what the first one misses
+/// for that the second one takes. An event is lost only when both were skipped.
+pub const SECONDS: [(u32, u32); 1] = [(HOOK_DROP, HOOK_DROP_AGAIN)];
 
 /// Where a program finds what it reads in its context, in the running kernel. [`crate::ABSENT`]: nowhere.
 #[repr(C)]

@@ -1,11 +1,12 @@
 //! Segments that arrived and could not be kept.
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit},
+    macros::{btf_tracepoint, fentry, fexit, map},
+    maps::LruHashMap,
     programs::{BtfTracePointContext, FEntryContext, FExitContext},
 };
 use c1m_ebpf::{
-    ABSENT, DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP, HOOK_PRUNE, HOOK_RECEIVE,
+    DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP, HOOK_DROP_AGAIN, HOOK_PRUNE, HOOK_RECEIVE,
 };
 
 use crate::{
@@ -13,32 +14,58 @@ use crate::{
     layout::{Sock, argument, config, object, result},
 };
 
+/// The skbs that the first program on kfree_skb has counted and the second one has not seen yet. The least recent ones make room: where the
+/// second program was skipped, one stays.
+#[map]
+static COUNTED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1024, 0);
+
 /// `kfree_skb(skb, location, reason, rx_sk)`, with a reason since 5.17 and the socket since 6.11: net/core/skbuff.c.
 ///
 /// Reason PROTO_MEM: a segment could not be charged, to tcp_mem or to its socket's receive buffer; the socket tells which. Reason
 /// TCP_LISTEN_OVERFLOW, since 6.17: the end of a handshake found the accept queue full.
+///
+/// Everybody frees skbs, in system calls too, where a softirq comes in between and frees others: so this is the program that the kernel
+/// skips now and then, and there are two of it. They run in the order in which they were attached (kernel/tracepoint.c, `func_add`, 6.18).
 #[btf_tracepoint(function = "kfree_skb")]
 pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
     let reason = argument!(ctx, HOOK_DROP, value) as u32;
-    if reason == config!(drop_reason_listen_overflow) {
-        if let Some(counters) = event::counters() {
-            counters.dropped_listen += 1;
-        }
+    // Without a note for the second program it is left to that one.
+    if !is_counted(reason) || COUNTED.insert(ctx.arg::<u64>(0), 0, 0).is_err() {
         return 0;
     }
-    if reason != config!(drop_reason_proto_mem) {
-        return 0;
-    }
-    let Some(counters) = event::counters() else { return 0 };
-    counters.dropped_skb += 1;
-    if config!(arguments[HOOK_DROP as usize].object) == ABSENT {
-        return 0;
-    }
-    let sock = Sock(object!(ctx, HOOK_DROP));
-    if !sock.0.is_null() {
-        counters.dropped[full(sock) as usize] += 1;
-    }
+    count(0, reason, Sock(object!(ctx, HOOK_DROP)));
     0
+}
+
+/// The second one: counts what the first one has not.
+#[btf_tracepoint(function = "kfree_skb")]
+pub(crate) fn kfree_skb_again(ctx: BtfTracePointContext) -> i32 {
+    let reason = argument!(ctx, HOOK_DROP_AGAIN, value) as u32;
+    // The skb is nobody else's until this hook is over, so its address is a name.
+    if !is_counted(reason) || COUNTED.remove(ctx.arg::<u64>(0)).is_ok() {
+        return 0;
+    }
+    count(1, reason, Sock(object!(ctx, HOOK_DROP_AGAIN)));
+    0
+}
+
+#[inline(always)]
+fn is_counted(reason: u32) -> bool {
+    reason == config!(drop_reason_proto_mem) || reason == config!(drop_reason_listen_overflow)
+}
+
+/// `program`: the first or the second; one may interrupt the other, so each has words of its own. `sock`: null where the hook does not name it.
+#[inline(always)]
+fn count(program: usize, reason: u32, sock: Sock) {
+    let Some(counters) = event::counters() else { return };
+    if reason == config!(drop_reason_listen_overflow) {
+        counters.dropped_listen[program] += 1;
+        return;
+    }
+    counters.dropped_skb[program] += 1;
+    if !sock.0.is_null() {
+        counters.dropped[program][full(sock) as usize] += 1;
+    }
 }
 
 /// What has no room for a segment: the kernel asks for the socket's buffer first (net/ipv4/tcp_input.c, `tcp_try_rmem_schedule`).

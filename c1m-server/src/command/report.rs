@@ -17,6 +17,7 @@ use crate::{
     },
     serve::{Notice, Plan, Snapshot},
     sys::process::cpu_seconds,
+    trace::attach::Lost,
 };
 
 pub(super) struct Report {
@@ -124,7 +125,7 @@ impl Report {
             pss_bytes,
             tcp_mem_pages: sockstat::sockstat().ok().map(|sockets| sockets.tcp_mem_pages),
             connections: tracing.map(Tracing::connections),
-            dropped: tracing.map(Tracing::dropped),
+            dropped: tracing.map(|tracing| tracing.lost().total()),
         };
         self.last = Last { time, online: now.held, accepted: now.accepted };
         if self.quiet {
@@ -166,6 +167,7 @@ impl Report {
             file_nr: files::file_nr().ok(),
             refused: None,
             dropped: None,
+            dropped_by: BTreeMap::new(),
             suppressed: None,
         }
     }
@@ -177,7 +179,9 @@ impl Report {
         tracing: Option<&Tracing>,
     ) -> io::Result<()> {
         summary.refused = tracing.map(|tracing| Box::new(tracing.refused()));
-        summary.dropped = tracing.map(Tracing::dropped);
+        let lost = tracing.map(Tracing::lost);
+        summary.dropped = lost.as_ref().map(Lost::total);
+        summary.dropped_by = lost.map(|lost| lost.by()).unwrap_or_default();
         summary.suppressed = tracing.map(Tracing::suppressed);
         self.print(Record::Summary(summary))
     }

@@ -13,6 +13,7 @@ use crate::{
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
+        attach::Lost,
         decode::{Observation, UsageSeen, What},
     },
 };
@@ -42,6 +43,8 @@ const KERNEL_COUNTERS: [&str; 22] = [
     "TCPReqQFullDoCookies",
     "TCPTimeWaitOverflow",
 ];
+/// How often the counters are read, until two readings agree. One takes about a millisecond.
+const READINGS: usize = 4;
 /// Kills that are kept for the verdict; further ones are records alone.
 const MAX_VICTIMS: usize = 64;
 
@@ -123,8 +126,8 @@ impl Tracing {
     }
 
     /// Events lost so far.
-    pub(super) fn dropped(&self) -> u64 {
-        self.tracer.lost().total()
+    pub(super) fn lost(&self) -> Lost {
+        self.tracer.lost()
     }
 
     /// Crossings that were counted without being reported.
@@ -150,18 +153,22 @@ impl Tracing {
         seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
+    /// The kernel's counters and ours, of one moment if there is one: read again while ours move in between. On a host where they never
+    /// stand still, the kernel's miss what happened between the two readings, and ours do not.
     fn counted(&self) -> Counted<'_> {
-        // The kernel's counters first: what happens between the two readings is then missing in them, and not in ours.
-        let kernel = match (&self.kernel_at_start, netstat::tcp_ext()) {
-            (Some(before), Ok(now)) => difference(before, &now),
-            _ => BTreeMap::new(),
-        };
-        Counted {
-            counters: self.tracer.counters(),
-            shared: self.tracer.shared(),
-            attached: self.tracer.attached(),
-            kernel,
+        let mut counters = self.tracer.counters();
+        let mut kernel = BTreeMap::new();
+        for _ in 0..READINGS {
+            kernel = match (&self.kernel_at_start, netstat::tcp_ext()) {
+                (Some(before), Ok(now)) => difference(before, &now),
+                _ => BTreeMap::new(),
+            };
+            let before = std::mem::replace(&mut counters, self.tracer.counters());
+            if before == counters {
+                break;
+            }
         }
+        Counted { counters, shared: self.tracer.shared(), attached: self.tracer.attached(), kernel }
     }
 
     fn records(&mut self, observation: Observation) -> Vec<Timed> {

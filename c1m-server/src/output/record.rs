@@ -172,6 +172,8 @@ pub struct Summary {
     pub refused: Option<Box<Refused>>,
     /// Events lost; `null` without `--trace`.
     pub dropped: Option<u64>,
+    /// Where: `ring buffer`, or the hook whose program the kernel skipped because it was running on that CPU already.
+    pub dropped_by: BTreeMap<String, u64>,
     /// Crossings that were counted but not reported; `null` without `--trace`.
     pub suppressed: Option<u64>,
 }

@@ -261,7 +261,11 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         lines.extend(refused_lines(refused));
     }
     if let (Some(dropped), Some(suppressed)) = (summary.dropped, summary.suppressed) {
-        lines.push(format!("events  dropped={dropped} suppressed={suppressed}"));
+        let mut line = format!("events  dropped={dropped} suppressed={suppressed}");
+        if dropped > 0 {
+            line += &format!("  lost by {}", pairs(&summary.dropped_by));
+        }
+        lines.push(line);
     }
     lines
 }
@@ -318,6 +322,7 @@ mod tests {
             file_nr: Some(FileNr { allocated: 7, max: 8 }),
             refused: None,
             dropped: None,
+            dropped_by: BTreeMap::new(),
             suppressed: None,
         };
         assert_eq!(
@@ -332,9 +337,17 @@ mod tests {
         );
         summary.refused = Some(Box::default());
         (summary.dropped, summary.suppressed) = (Some(0), Some(4));
-        let lines = lines(&Record::Summary(summary));
-        assert_eq!(lines.last().unwrap(), "events  dropped=0 suppressed=4");
-        assert!(lines.iter().any(|line| line.contains("dropped_skb=unknown")));
+        let full = lines(&Record::Summary(summary.clone()));
+        assert_eq!(full.last().unwrap(), "events  dropped=0 suppressed=4");
+        assert!(full.iter().any(|line| line.contains("dropped_skb=unknown")));
+        summary.dropped = Some(3);
+        summary.dropped_by =
+            BTreeMap::from([("ring buffer".into(), 2), ("tp_btf/kfree_skb".into(), 1)]);
+        let last = lines(&Record::Summary(summary)).pop().unwrap();
+        assert_eq!(
+            last,
+            "events  dropped=3 suppressed=4  lost by ring_buffer=2 tp_btf/kfree_skb=1"
+        );
     }
 
     #[test]

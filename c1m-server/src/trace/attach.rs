@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     fs, io,
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
@@ -12,7 +13,7 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, RingBuf},
 };
-use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, Shared};
+use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, SECONDS, Shared};
 
 use super::{
     TraceError,
@@ -95,12 +96,12 @@ impl Attached {
 }
 
 /// Events that did not reach the reader.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lost {
     /// The ring buffer was full.
     pub ring: u64,
-    /// The kernel skipped a program that was interrupted on the same CPU; `None` where it does not tell (before 5.12).
-    pub missed: Option<u64>,
+    /// By hook: the kernel skipped its program, which was interrupted on the same CPU; `None` where it does not tell (before 5.12).
+    pub missed: Option<BTreeMap<String, u64>>,
     /// Entries that this version does not understand.
     pub undecoded: u64,
 }
@@ -108,7 +109,16 @@ pub struct Lost {
 impl Lost {
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.ring + self.missed.unwrap_or(0) + self.undecoded
+        self.ring + self.missed.iter().flat_map(BTreeMap::values).sum::<u64>() + self.undecoded
+    }
+
+    /// Where they were lost; nothing that is 0.
+    #[must_use]
+    pub fn by(&self) -> BTreeMap<String, u64> {
+        let mut by = self.missed.clone().unwrap_or_default();
+        by.extend([("ring buffer".into(), self.ring), ("not understood".into(), self.undecoded)]);
+        by.retain(|_, count| *count > 0);
+        by
     }
 }
 
@@ -222,8 +232,18 @@ impl Tracer {
     #[must_use]
     pub fn lost(&self) -> Lost {
         // /proc/self/fdinfo needs no capability, unlike BPF_OBJ_GET_INFO_BY_FD before 5.19.
-        let missed = self.programs.iter().map(|fd| recursion_misses(*fd)).sum();
-        Lost { ring: self.counters().lost.iter().sum(), missed, undecoded: self.undecoded }
+        let missed: Option<BTreeMap<u32, u64>> = self
+            .attached
+            .hooks
+            .iter()
+            .zip(&self.programs)
+            .map(|(hook, program)| Some((*hook, recursion_misses(*program)?)))
+            .collect();
+        Lost {
+            ring: self.counters().lost.iter().sum(),
+            missed: missed.map(lost_by_skips),
+            undecoded: self.undecoded,
+        }
     }
 }
 
@@ -289,8 +309,45 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, TraceError> {
     ebpf.take_map(name).ok_or_else(|| TraceError::Load(format!("the object has no map {name}")))
 }
 
+/// By the hook's name, from how often each program (`HOOK_*`) was skipped. Where two share a hook, what one missed the other took: lost is only what both
+/// did, which is no more than the one that missed less.
+fn lost_by_skips(mut skipped: BTreeMap<u32, u64>) -> BTreeMap<String, u64> {
+    for (first, second) in SECONDS {
+        if let Some(other) = skipped.remove(&second)
+            && let Some(own) = skipped.get_mut(&first)
+        {
+            *own = other.min(*own);
+        }
+    }
+    skipped.into_iter().map(|(hook, count)| (plan::hook_name(hook), count)).collect()
+}
+
 /// How often the kernel skipped this program because it was running on that CPU already (since 5.12).
 fn recursion_misses(program: i32) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use c1m_ebpf::{HOOK_DESTROY, HOOK_DROP_AGAIN};
+
+    use super::*;
+
+    #[test]
+    fn what_a_second_program_took_is_not_lost() {
+        let lost = |skipped: &[(u32, u64)]| {
+            let missed = Some(lost_by_skips(skipped.iter().copied().collect()));
+            Lost { missed, ..Lost::default() }
+        };
+        let one = |name: &str, count| BTreeMap::from([(name.to_owned(), count)]);
+        assert_eq!(lost(&[(HOOK_DROP, 3), (HOOK_DROP_AGAIN, 0)]).by(), BTreeMap::new());
+        let both = lost(&[(HOOK_DROP, 3), (HOOK_DROP_AGAIN, 1)]);
+        assert_eq!((both.total(), both.by()), (1, one("tp_btf/kfree_skb", 1)));
+        // Where the second one is not attached, and for programs that have none.
+        assert_eq!(lost(&[(HOOK_DROP, 3)]).by(), one("tp_btf/kfree_skb", 3));
+        assert_eq!(lost(&[(HOOK_DESTROY, 2)]).by(), one("tp_btf/tcp_destroy_sock", 2));
+        let ring = Lost { ring: 4, missed: None, undecoded: 0 };
+        assert_eq!((ring.total(), ring.by()), (4, one("ring buffer", 4)));
+    }
 }

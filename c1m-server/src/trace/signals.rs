@@ -125,7 +125,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_backlog.rmem_alloc, sk_rcvbuf, sk_receive_queue.qlen",
         ways: &[
             Way {
-                source: by(&[HOOK_DROP]),
+                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
                 precision: Precision::Exact,
                 says: "each drop, and which of the two",
                 versions: "6.11 to 6.18",
@@ -137,14 +137,17 @@ pub const SIGNALS: &[Signal] = &[
                 },
             },
             Way {
-                source: Source::Programs { needed: &[HOOK_RECEIVE], also: &[HOOK_DROP] },
+                source: Source::Programs {
+                    needed: &[HOOK_RECEIVE],
+                    also: &[HOOK_DROP, HOOK_DROP_AGAIN],
+                },
                 precision: Precision::Exact,
                 says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are told apart, because the kernel keeps most of them",
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
             },
             Way {
-                source: by(&[HOOK_DROP]),
+                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
                 precision: Precision::Exact,
                 says: "each drop, but not which of the two",
                 versions: "5.17 to 6.10, and 5.15 with its backport",
@@ -236,7 +239,7 @@ pub const SIGNALS: &[Signal] = &[
                 "5.10 and 6.8 to 6.18, where functions can be hooked; 5.15 and 6.1 can't hook one with seven arguments",
             ),
             Way {
-                source: by(&[HOOK_DROP]),
+                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
                 precision: Precision::Exact,
                 says: "each one, without its listener",
                 versions: "6.17 and 6.18",

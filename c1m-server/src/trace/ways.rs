@@ -94,7 +94,10 @@ impl<'a> Ways<'a> {
         let Source::Programs { needed, also } = way.source else { return way.name() };
         let is_attached = |hook: &&u32| matches!(self.tried.get(hook), Some(Ok(_)));
         let attached = needed.iter().chain(also).filter(is_attached);
-        attached.map(|hook| plan::hook_name(*hook)).collect::<Vec<_>>().join(" + ")
+        let mut names: Vec<_> = attached.map(|hook| plan::hook_name(*hook)).collect();
+        // Where two programs share a hook.
+        names.dedup();
+        names.join(" + ")
     }
 
     fn try_way(&mut self, way: &Way) -> Result<(), String> {

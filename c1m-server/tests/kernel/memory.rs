@@ -48,7 +48,9 @@ pub(crate) fn crossings_and_refusals() -> Result<(), Skip> {
         check_crossings(&seen);
         check_refusals(&seen);
         check_summary(&seen);
-        let disturbed = [where_planned(&seen), as_counted(&seen)].into_iter().find_map(Result::err);
+        let disturbed = [nothing_lost(&seen), where_planned(&seen), as_counted(&seen)]
+            .into_iter()
+            .find_map(Result::err);
         match disturbed {
             None => return Ok(()),
             Some(what) => others.push(what),
@@ -241,17 +243,25 @@ fn check_refusals(seen: &Seen) {
     assert!(by_server > 0, "{:?}", seen.refusals);
 }
 
-/// Totals: nothing lost, nobody left, and no fewer refusals than were reported one by one.
+/// Totals: nobody left, and no fewer refusals than were reported one by one.
 fn check_summary(seen: &Seen) {
     let Seen { summary, pages, .. } = seen;
     let refused = seen.refused();
-    assert_eq!(summary.dropped, Some(0), "{summary:?}");
     assert_eq!((summary.held, summary.accepted), (0, pages.len() as u64 - 1), "{summary:?}");
     assert!(refused.high_receive >= refused.forced_first_skb, "{refused:?}");
     assert!(refused.high_receive >= AGAIN as u64, "{refused:?}");
     // Above high the sender of each second response was refused.
     assert!(refused.high_send >= AGAIN as u64 / 2, "{refused:?}");
     assert!(seen.kernel("TCPMemoryPressures") >= 1, "{refused:?}");
+}
+
+/// The kernel skips a program that an interrupt finds running, which is rare, and which no test can rule out.
+fn nothing_lost(seen: &Seen) -> Result<(), String> {
+    let Summary { dropped, dropped_by, .. } = &seen.summary;
+    if *dropped == Some(0) && dropped_by.is_empty() {
+        return Ok(());
+    }
+    Err(format!("events were lost: {dropped:?}, {dropped_by:?}"))
 }
 
 /// Pages and connections at each first crossing, held against what the test's own sockets hold.

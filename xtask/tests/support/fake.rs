@@ -208,6 +208,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         file_nr: None,
         refused: Some(Box::new(Refused { forced_first_skb: 7, ..Refused::default() })),
         dropped: Some(if stand.is("lost events") { 3 } else { 0 }),
+        dropped_by: Default::default(),
         suppressed: Some(0),
     }
 }

@@ -94,6 +94,12 @@ impl Kind {
         }
     }
 
+    /// Whether it defines what its name stands for, and is looked up by it.
+    pub fn is_definition(self) -> bool {
+        use Kind::*;
+        matches!(self, Struct | Enum | Enum64 | Typedef | Func)
+    }
+
     /// Whether it only names or qualifies another type, whose layout it has.
     pub fn is_alias(self) -> bool {
         use Kind::*;
@@ -209,12 +215,25 @@ impl Blob {
         str::from_utf8(&tail[..end]).ok()
     }
 
+    /// [`hash`] of the string at `at`, as far as names go; a place outside of the section has that of an empty one.
+    pub(super) fn hash_of(&self, at: u32) -> u32 {
+        let tail = self.bytes[self.strings.clone()].get(at as usize..).unwrap_or_default();
+        let tail = &tail[..tail.len().min(MAX_NAME_BYTES)];
+        hash(tail.split(|byte| *byte == 0).next().unwrap_or_default())
+    }
+
     /// Whether the string at `at` is `name`. Nothing is named by the empty string.
     pub fn is_named(&self, at: u32, name: &str) -> bool {
         let tail = self.bytes[self.strings.clone()].get(at as usize..).unwrap_or_default();
         let rest = tail.strip_prefix(name.as_bytes());
         rest.and_then(<[u8]>::first) == Some(&0) && !name.is_empty() && !name.contains('\0')
     }
+}
+
+/// FNV-1a of a name, to find it by. What lies behind the length that names may have does not count.
+pub(super) fn hash(name: &[u8]) -> u32 {
+    let bytes = &name[..name.len().min(MAX_NAME_BYTES)];
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {

@@ -38,6 +38,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         file_nr: None,
         refused: refused.map(Box::new),
         dropped,
+        dropped_by: BTreeMap::new(),
         suppressed: None,
     }
 }
