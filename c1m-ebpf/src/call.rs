@@ -1,6 +1,7 @@
 //! System calls that fail because of a limit, of any process of the host.
 
 use aya_ebpf::{
+    EbpfContext as _,
     macros::{btf_tracepoint, map},
     maps::Array,
     programs::BtfTracePointContext,
@@ -11,7 +12,8 @@ use c1m_ebpf::{
 
 use crate::{
     event::{self},
-    layout::{argument, copy, object, offset},
+    function::{Call as _, Typed},
+    layout::{copy, offset},
 };
 
 /// Kind of each system call by its number, which differs between architectures: `CALL_*`. User space fills it in.
@@ -23,23 +25,24 @@ static CALL_KINDS: Array<u32> = Array::with_max_entries(CALL_NUMBERS, 0);
 #[btf_tracepoint(function = "sys_exit")]
 pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     // Nearly every call ends here.
-    let ret = argument!(ctx, HOOK_CALL, value) as i64;
+    let call = Typed::<HOOK_CALL>(ctx.as_ptr());
+    let ret = call.value() as i64;
     if ret >= 0 {
         return 0;
     }
     let Some(error) = error_of(ret) else { return 0 };
-    let regs = object!(ctx, HOOK_CALL);
+    let regs = call.object();
     let number: u32 = copy(regs.address(offset!(regs_call)).cast());
-    let call = CALL_KINDS.get(number).copied().unwrap_or(CALL_OTHER);
-    if call as usize >= CALLS || !is_of_a_limit(call, error) {
+    let kind = CALL_KINDS.get(number).copied().unwrap_or(CALL_OTHER);
+    if kind as usize >= CALLS || !is_of_a_limit(kind, error) {
         return 0;
     }
     if let Some(counters) = event::counters() {
-        counters.call_errors[call as usize][error as usize] += 1;
+        counters.call_errors[kind as usize][error as usize] += 1;
     }
-    if event::is_among_first(event::FIRST_CALLS + call * ERRNOS.len() as u32 + error) {
+    if event::is_among_first(event::FIRST_CALLS + kind * ERRNOS.len() as u32 + error) {
         event::send(EVENT_CALL_ERROR, HOOK_CALL, |event| {
-            event.limit = call;
+            event.limit = kind;
             event.side = error;
             event.value = number.into();
             event::name_process(&mut event.socket);

@@ -75,13 +75,19 @@ pub(crate) fn is_among_first(kind: u32) -> bool {
     true
 }
 
+/// Counts an event of this hook that user space will not have.
+#[inline(always)]
+pub(crate) fn lost(hook: u32) {
+    if let Some(counters) = counters() {
+        counters.lost[hook as usize] += 1;
+    }
+}
+
 /// Sends an event to user space, or counts that there was no room. `fill` gets it zeroed but for kind, hook and time.
 #[inline(always)]
 pub(crate) fn send(kind: u32, hook: u32, fill: impl FnOnce(&mut Event)) {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
-        if let Some(counters) = counters() {
-            counters.lost[hook as usize] += 1;
-        }
+        lost(hook);
         return;
     };
     // SAFETY: all zeros are a valid event, and the entry is as large as one.

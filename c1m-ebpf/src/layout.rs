@@ -27,102 +27,123 @@ macro_rules! config {
     }};
 }
 
-/// An argument of the hook, as a number, where the running kernel has it: `argument!(ctx, HOOK_X, value)`.
+/// An argument of the hook, as a number, where the running kernel has it: `argument!(context, HOOK_X, value)`.
 macro_rules! argument {
-    ($ctx:expr, $hook:ident, $which:ident) => {
-        $crate::layout::word(
-            aya_ebpf::EbpfContext::as_ptr(&$ctx),
-            $crate::layout::config!(arguments[$hook as usize].$which),
-        )
+    ($context:expr, $hook:ident, $which:ident) => {
+        $crate::layout::word($context, $crate::layout::config!(arguments[$hook as usize].$which))
     };
 }
 
-/// The argument that the hook is about: a pointer whose type the verifier knows.
-macro_rules! object {
-    ($ctx:expr, $hook:ident) => {{
-        let address = $crate::layout::argument!($ctx, $hook, object) as *const u8;
-        // SAFETY: the argument of this name is a pointer to a kernel structure.
-        unsafe { $crate::layout::BtfPtr::new(address) }
+pub(crate) use {argument, config, offset};
+
+/// Loads a word of the context. In assembly, because of two loads at different offsets the compiler makes one with a computed address,
+/// which the verifier refuses; of these it keeps one, for the position is frozen, and never looks at the others.
+macro_rules! load {
+    ($context:ident, $offset:literal) => {{
+        let value: u64;
+        // SAFETY: the verifier proves that a context has a word there.
+        unsafe {
+            core::arch::asm!(
+                concat!("{value} = *(u64 *)({context} + ", $offset, ")"),
+                context = in(reg) $context,
+                value = out(reg) value,
+                options(nostack),
+            );
+        }
+        value
     }};
 }
 
-/// What the function returns; all 64 bits of the register.
-macro_rules! result {
-    ($ctx:expr, $hook:ident) => {
-        $crate::layout::argument!($ctx, $hook, result)
-    };
-}
-
-pub(crate) use {argument, config, object, offset, result};
-
-/// A word of the context. In assembly, because of two loads at different offsets the compiler makes one with a computed address, which the
-/// verifier refuses; of these it keeps one, for the position is frozen, and never looks at the others.
+/// The argument at this position; 0 for one that the kernel does not have.
 #[inline(always)]
 pub(crate) fn word(context: *mut core::ffi::c_void, position: u32) -> u64 {
-    macro_rules! load {
-        ($offset:literal) => {{
-            let value: u64;
-            // SAFETY: the verifier proves that the context has a word there.
-            unsafe {
-                core::arch::asm!(
-                    concat!("{value} = *(u64 *)({context} + ", $offset, ")"),
-                    context = in(reg) context,
-                    value = out(reg) value,
-                    options(nostack),
-                );
-            }
-            value
-        }};
-    }
     match position {
-        0 => load!("0"),
-        1 => load!("8"),
-        2 => load!("16"),
-        3 => load!("24"),
-        4 => load!("32"),
-        5 => load!("40"),
-        6 => load!("48"),
-        7 => load!("56"),
+        0 => load!(context, "0"),
+        1 => load!(context, "8"),
+        2 => load!(context, "16"),
+        3 => load!(context, "24"),
+        4 => load!(context, "32"),
+        5 => load!(context, "40"),
+        6 => load!(context, "48"),
+        7 => load!(context, "56"),
         _ => 0,
     }
 }
 
-/// A pointer that the verifier knows the kernel type of. A load through it never faults: the kernel answers 0 for a bad
-/// address.
+/// The register at this word of struct pt_regs: on x86_64 those of arguments and result are words 8 to 14 and the stack pointer is word 19,
+/// on aarch64 0 to 7 and 31. 0 for one that is none of these.
+#[inline(always)]
+pub(crate) fn register(context: *mut core::ffi::c_void, position: u32) -> u64 {
+    match position {
+        8 => load!(context, "64"),
+        9 => load!(context, "72"),
+        10 => load!(context, "80"),
+        11 => load!(context, "88"),
+        12 => load!(context, "96"),
+        13 => load!(context, "104"),
+        14 => load!(context, "112"),
+        19 => load!(context, "152"),
+        31 => load!(context, "248"),
+        _ => word(context, position),
+    }
+}
+
+/// A pointer to a kernel structure. Of most the verifier knows the type, and a load through it never faults: the kernel answers 0 for a
+/// bad address. What a register held has no type, and is copied by a helper, with the same answer.
 #[derive(Clone, Copy)]
-pub(crate) struct BtfPtr(*const u8);
+pub(crate) struct BtfPtr {
+    address: *const u8,
+    /// Known when the program is compiled: each load is one of the two.
+    is_typed: bool,
+}
 
 impl BtfPtr {
     /// # Safety
     /// `address` must come from a tracepoint's argument or another `BtfPtr`, unchanged.
     #[inline(always)]
     pub(crate) unsafe fn new(address: *const u8) -> Self {
-        Self(address)
+        Self { address, is_typed: true }
+    }
+
+    #[inline(always)]
+    pub(crate) fn untyped(address: *const u8) -> Self {
+        Self { address, is_typed: false }
     }
 
     #[inline(always)]
     pub(crate) fn is_null(self) -> bool {
-        self.0.is_null()
+        self.address.is_null()
+    }
+
+    #[inline(always)]
+    pub(crate) fn raw(self) -> u64 {
+        self.address as u64
     }
 
     /// The member at `offset` bytes, which must be one from [`Layout`], of the size of `T`.
     #[inline(always)]
     pub(crate) fn load<T: Copy>(self, offset: u32) -> T {
-        // SAFETY: the verifier proves that a member of this size is there.
-        unsafe { core::ptr::read_volatile(self.0.add(offset as usize).cast::<T>()) }
+        let member = self.address(offset).cast::<T>();
+        if self.is_typed {
+            // SAFETY: the verifier proves that a member of this size is there.
+            unsafe { core::ptr::read_volatile(member) }
+        } else {
+            // SAFETY: the helper checks the address, and all zeros are a value of the numbers and pointers that are loaded.
+            unsafe { bpf_probe_read_kernel(member).unwrap_or_else(|_| core::mem::zeroed()) }
+        }
     }
 
     /// The structure that the member at `offset` points to.
     #[inline(always)]
     pub(crate) fn follow(self, offset: u32) -> Self {
-        Self(self.load::<*const u8>(offset))
+        Self { address: self.load::<*const u8>(offset), ..self }
     }
 
     /// The address of the member at `offset`, for a helper that copies.
     #[inline(always)]
     pub(crate) fn address(self, offset: u32) -> *const u8 {
         // SAFETY: never dereferenced here.
-        unsafe { self.0.add(offset as usize) }
+        unsafe { self.address.add(offset as usize) }
     }
 }
 

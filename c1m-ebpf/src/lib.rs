@@ -130,6 +130,10 @@ pub struct Config {
     pub min_sndbuf_bytes: u32,
     /// CPUs that the counters have a slot for
     pub cpus: u32,
+    /// The stack pointer, in words of struct pt_regs
+    pub stack_pointer: u32,
+    /// By how many bytes it is higher when a function has returned than when it began
+    pub return_bytes: u32,
     /// By `HOOK_*`
     pub arguments: [Arguments; PROGRAMS.len()],
 }
@@ -143,6 +147,8 @@ impl Config {
         reset_reason_memory: ABSENT,
         min_sndbuf_bytes: 0,
         cpus: 0,
+        stack_pointer: ABSENT,
+        return_bytes: 0,
         arguments: [Arguments::ABSENT; PROGRAMS.len()],
     };
 }
@@ -249,10 +255,10 @@ pub struct Event {
 
 const _: () = assert!(size_of::<SocketRecord>() == 72 && size_of::<Event>() == 184);
 
-/// Counted in the kernel. One slot a CPU, and each member is written by one program only: a program does not interrupt itself
-/// on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
+/// Counted in the kernel. One slot a CPU, and each member is written by one program only, or by one of two that are never attached at
+/// once: a program does not interrupt itself on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// By `REFUSED_*` and `SIDE_*`
     pub refused: [[u64; 2]; 3],
@@ -289,9 +295,16 @@ pub struct Counters {
     pub ports: [u64; 2],
     /// By `CALL_*` and `ERROR_*`
     pub call_errors: [[u64; ERRNOS.len()]; CALLS],
-    /// Events that found the ring buffer full, by hook
+    /// Events that found the ring buffer full, and returns of a function whose beginning was missed; by hook
     pub lost: [u64; PROGRAMS.len()],
     pub padding: [u64; COUNTER_PADDING],
+}
+
+// By hand: core has it for arrays of up to 32.
+impl Default for Counters {
+    fn default() -> Self {
+        Self::from_words([0; Self::WORDS])
+    }
 }
 
 /// What [`Counters`] names; the rest fills its last cache line.

@@ -1,19 +1,15 @@
 //! tcp_mem: crossings of low, pressure and high, allocations refused, and granted above high.
 
-use aya_ebpf::{
-    helpers::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, fentry, fexit},
-    programs::{BtfTracePointContext, FEntryContext, FExitContext},
-};
+use aya_ebpf::{helpers::bpf_ktime_get_ns, macros::btf_tracepoint, programs::BtfTracePointContext};
 use c1m_ebpf::{
-    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED, HOOK_FORCED,
-    HOOK_FORCED_EXIT, HOOK_RAISE, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE,
-    SIDE_SEND, zone,
+    CROSSINGS_PER_SECOND, EVENT_CROSSING, EVENT_REFUSAL, HOOK_DESTROY, HOOK_EXCEED,
+    REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG, SIDE_RECEIVE, SIDE_SEND, zone,
 };
 
 use crate::{
     event::{self, Context},
-    layout::{BtfPtr, Proto, Sock, argument, object, result},
+    function::{Call, on_function},
+    layout::{BtfPtr, Proto, Sock},
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -151,41 +147,40 @@ pub(crate) fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
 
 /// `__sk_mem_raise_allocated(sk, size, amt, kind)`, 5.4 to 6.18: net/core/sock.c. Usage has grown: what it is right after each allocation that was
 /// granted makes a crossing exact. One that was refused is undone by now, and `sock_exceed_buf_limit` has told of it.
-#[fexit(function = "__sk_mem_raise_allocated")]
-pub(crate) fn __sk_mem_raise_allocated(ctx: FExitContext) -> i32 {
-    if result!(ctx, HOOK_RAISE) as i32 == 0 {
-        return 0;
+#[inline(always)]
+fn raised<C: Call>(call: C) {
+    if call.result() as i32 == 0 {
+        return;
     }
-    let sock = Sock(object!(ctx, HOOK_RAISE));
+    let sock = Sock(call.object());
     if sock.0.is_null() || !sock.is_tcp() {
-        return 0;
+        return;
     }
     let proto = sock.proto();
     let pages = proto.pages();
     let tcp_mem = proto.tcp_mem();
     // Sending is charged in the sender's system call; receiving in a softirq, whoever runs there.
-    let is_send = argument!(ctx, HOOK_RAISE, value) as u32 == SIDE_SEND;
+    let is_send = call.value() as u32 == SIDE_SEND;
     let context = if is_send { Context::Process } else { Context::Elsewhere };
-    compare(sock, proto, pages, &tcp_mem, HOOK_RAISE, context);
+    compare(sock, proto, pages, &tcp_mem, C::HOOK, context);
     if pages > tcp_mem[2]
         && let Some(counters) = event::counters()
     {
         counters.allowed_above_high += 1;
     }
-    0
 }
+
+on_function!(exit "__sk_mem_raise_allocated", HOOK_RAISE: raised,
+    sk_mem_raise_allocated, keep_sk_mem_raise_allocated, probe_sk_mem_raise_allocated);
 
 /// `sk_forced_mem_schedule(sk, size)`, 5.4 to 6.18: net/ipv4/tcp_output.c. Memory without any check: for SYN and FIN, for the first skb of an empty
 /// receive queue, and since 6.0 for the least that a sender is promised.
-#[fentry(function = "sk_forced_mem_schedule")]
-pub(crate) fn sk_forced_mem_schedule_entry(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_FORCED));
+#[inline(always)]
+fn forced<C: Call>(call: C) {
+    let sock = Sock(call.object());
     // What the socket has already suffices: nothing is allocated, as for most calls.
-    if sock.0.is_null()
-        || i64::from(sock.forward_alloc_bytes())
-            >= i64::from(argument!(ctx, HOOK_FORCED, value) as i32)
-    {
-        return 0;
+    if sock.0.is_null() || i64::from(sock.forward_alloc_bytes()) >= i64::from(call.value() as i32) {
+        return;
     }
     let proto = sock.proto();
     if proto.pages() > proto.tcp_mem()[2]
@@ -193,16 +188,20 @@ pub(crate) fn sk_forced_mem_schedule_entry(ctx: FEntryContext) -> i32 {
     {
         counters.forced_above_high += 1;
     }
-    0
 }
 
+on_function!(entry "sk_forced_mem_schedule", HOOK_FORCED: forced,
+    sk_forced_mem_schedule_entry, probe_sk_forced_mem_schedule_entry);
+
 /// The same when it is done: what was taken without a check can cross a limit as well. Up to 6.5 it is how nearly all that arrives does.
-#[fexit(function = "sk_forced_mem_schedule")]
-pub(crate) fn sk_forced_mem_schedule_exit(ctx: FExitContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_FORCED_EXIT));
+#[inline(always)]
+fn was_forced<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if !sock.0.is_null() && sock.is_tcp() {
         let proto = sock.proto();
-        observe(sock, proto, proto.pages(), HOOK_FORCED_EXIT, Context::Elsewhere);
+        observe(sock, proto, proto.pages(), C::HOOK, Context::Elsewhere);
     }
-    0
 }
+
+on_function!(exit "sk_forced_mem_schedule", HOOK_FORCED_EXIT: was_forced,
+    sk_forced_mem_schedule_exit, keep_sk_forced_mem_schedule_exit, probe_sk_forced_mem_schedule_exit);

@@ -1,22 +1,22 @@
 //! The OOM killer.
 
 use aya_ebpf::{
-    helpers::bpf_probe_read_kernel_str_bytes,
-    macros::{btf_tracepoint, fentry, fexit},
-    programs::{BtfTracePointContext, FEntryContext, FExitContext},
+    EbpfContext as _, helpers::bpf_probe_read_kernel_str_bytes, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
 };
-use c1m_ebpf::{EVENT_OOM_KILL, HOOK_OOM, HOOK_OOM_ENTER, OOM_CGROUP, OOM_HOST};
+use c1m_ebpf::{EVENT_OOM_KILL, HOOK_OOM, OOM_CGROUP, OOM_HOST};
 
 use crate::{
     event,
-    layout::{object, offset},
+    function::{Call, Typed, on_function},
+    layout::offset,
 };
 
 /// `mark_victim(task, …)`, with the task since 6.8 and its backports: mm/oom_kill.c, `mark_oom_victim`. A process was chosen, for the
 /// whole host or for its memory cgroup.
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
-    let task = object!(ctx, HOOK_OOM);
+    let task = Typed::<HOOK_OOM>(ctx.as_ptr()).object();
     if task.is_null() {
         return 0;
     }
@@ -36,21 +36,25 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
 
 /// `oom_kill_process(oc, message)`, 5.4 to 6.18: mm/oom_kill.c. Everything that it marks is killed for `oc->memcg`, or for the whole host when that
 /// is null. The kernel runs one at a time (`oom_lock`).
-#[fentry(function = "oom_kill_process")]
-pub(crate) fn oom_kill_process_entry(ctx: FEntryContext) -> i32 {
-    let control = object!(ctx, HOOK_OOM_ENTER);
+#[inline(always)]
+fn kill_begins<C: Call>(call: C) {
+    let control = call.object();
     if !control.is_null() {
         let is_of_host = control.load::<u64>(offset!(oom_memcg)) == 0;
         set_scope(if is_of_host { OOM_HOST } else { OOM_CGROUP });
     }
-    0
 }
 
-#[fexit(function = "oom_kill_process")]
-pub(crate) fn oom_kill_process_exit(_: FExitContext) -> i32 {
+on_function!(entry "oom_kill_process", HOOK_OOM_ENTER: kill_begins,
+    oom_kill_process_entry, probe_oom_kill_process_entry);
+
+#[inline(always)]
+fn kill_ended<C: Call>(_call: C) {
     set_scope(0);
-    0
 }
+
+on_function!(result "oom_kill_process", HOOK_OOM_EXIT: kill_ended,
+    oom_kill_process_exit, probe_oom_kill_process_exit);
 
 #[inline(always)]
 fn set_scope(scope: u64) {

@@ -1,17 +1,12 @@
 //! Orphans: how many, and those that the kernel gives up.
 
-use aya_ebpf::{
-    macros::{btf_tracepoint, fexit},
-    programs::{BtfTracePointContext, FExitContext},
-};
-use c1m_ebpf::{
-    ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_CHECK_OOM, HOOK_ORPHAN_SUM,
-    HOOK_RESET, HOOK_RESOURCES,
-};
+use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
+use c1m_ebpf::{ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_RESET};
 
 use crate::{
     event::{self, Context},
-    layout::{Sock, argument, config, object, result},
+    function::{Call, Typed, on_function},
+    layout::{Sock, config},
 };
 
 /// `tcp_send_reset(sk, skb, reason)`, with a reason since 6.10: net/ipv4/tcp_output.c, `tcp_send_active_reset`.
@@ -19,11 +14,12 @@ use crate::{
 /// Reason ABORT_ON_MEMORY: `tcp_check_oom` said yes, at close or in a timer.
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    if argument!(ctx, HOOK_RESET, value) as u32 != config!(reset_reason_memory) {
+    let call = Typed::<HOOK_RESET>(ctx.as_ptr());
+    if call.value() as u32 != config!(reset_reason_memory) {
         return 0;
     }
     // Null for a reset without a socket.
-    let sock = Sock(object!(ctx, HOOK_RESET));
+    let sock = Sock(call.object());
     if sock.0.is_null() {
         return 0;
     }
@@ -39,22 +35,24 @@ pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
 
 /// `tcp_check_oom(sk, shift)`, 5.4 to 6.18: net/ipv4/tcp.c. True: the orphan is given up, and TCPAbortOnMemory counts it. `shift`: a timer
 /// lets the number of orphans count twice or four times.
-#[fexit(function = "tcp_check_oom")]
-pub(crate) fn tcp_check_oom(ctx: FExitContext) -> i32 {
-    if result!(ctx, HOOK_CHECK_OOM) & 0xff == 0 {
-        return 0;
+#[inline(always)]
+fn checked<C: Call>(call: C) {
+    if call.result() & 0xff == 0 {
+        return;
     }
-    let sock = Sock(object!(ctx, HOOK_CHECK_OOM));
+    let sock = Sock(call.object());
     if sock.0.is_null() {
-        return 0;
+        return;
     }
     let limit = limit(sock);
     if let Some(counters) = event::counters() {
         counters.oom_verdicts[limit as usize] += 1;
     }
-    report(sock, limit, HOOK_CHECK_OOM, argument!(ctx, HOOK_CHECK_OOM, value) & 0xff);
-    0
+    report(sock, limit, C::HOOK, call.value() & 0xff);
 }
+
+on_function!(exit "tcp_check_oom", HOOK_CHECK_OOM: checked,
+    tcp_check_oom, keep_tcp_check_oom, probe_tcp_check_oom);
 
 /// The verdict has two causes and does not say which: this repeats the part of its test that the socket decides (net/ipv4/tcp.c,
 /// `tcp_out_of_memory`). The rest is the number of orphans.
@@ -87,22 +85,24 @@ fn report(sock: Sock, limit: u32, hook: u32, shift: u64) {
 
 /// `tcp_out_of_resources(sk, do_reset)`, 5.4 to 6.18: net/ipv4/tcp_timer.c. 1: a timer gave an orphan up (or one whose network namespace is
 /// gone, which no counter tells).
-#[fexit(function = "tcp_out_of_resources")]
-pub(crate) fn tcp_out_of_resources(ctx: FExitContext) -> i32 {
-    if result!(ctx, HOOK_RESOURCES) as i32 == 1
+#[inline(always)]
+fn timer_gave_up<C: Call>(call: C) {
+    if call.result() as i32 == 1
         && let Some(counters) = event::counters()
     {
         counters.orphans_in_timers += 1;
     }
-    0
 }
+
+on_function!(result "tcp_out_of_resources", HOOK_RESOURCES: timer_gave_up,
+    tcp_out_of_resources, probe_tcp_out_of_resources);
 
 /// `tcp_orphan_count_sum()`, 5.10 to 6.18: net/ipv4/tcp.c. The number of orphans: summed up each 100 ms, for the comparison with
 /// tcp_max_orphans, and for each reader of /proc/net/sockstat.
-#[fexit(function = "tcp_orphan_count_sum")]
-pub(crate) fn tcp_orphan_count_sum(ctx: FExitContext) -> i32 {
-    let count = result!(ctx, HOOK_ORPHAN_SUM) as i32;
-    let Some(shared) = event::shared() else { return 0 };
+#[inline(always)]
+fn summed_up<C: Call>(call: C) {
+    let count = call.result() as i32;
+    let Some(shared) = event::shared() else { return };
     let count = if count < 0 { 0 } else { count as u64 };
     // SAFETY: the map gave the pointer, and this program alone writes these words.
     unsafe {
@@ -111,5 +111,7 @@ pub(crate) fn tcp_orphan_count_sum(ctx: FExitContext) -> i32 {
             (*shared).orphans_max = count;
         }
     }
-    0
 }
+
+on_function!(result "tcp_orphan_count_sum", HOOK_ORPHAN_SUM: summed_up,
+    tcp_orphan_count_sum, probe_tcp_orphan_count_sum);

@@ -1,30 +1,37 @@
 //! Local ports, when a search finds none.
 
-use aya_ebpf::{macros::fexit, programs::FExitContext};
-use c1m_ebpf::{ERRNOS, ERROR_EADDRNOTAVAIL, EVENT_PORTS, HOOK_CONNECT_4, HOOK_CONNECT_6};
+use c1m_ebpf::{ERRNOS, ERROR_EADDRNOTAVAIL, EVENT_PORTS};
 
 use crate::{
     event::{self, Context},
-    layout::{BtfPtr, Sock, object, result},
+    function::{Call, on_function},
+    layout::{BtfPtr, Sock},
 };
 
 /// `inet_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv4/inet_hashtables.c. EADDRNOTAVAIL: no port of ip_local_port_range is free between
 /// this source and that destination.
-#[fexit(function = "inet_hash_connect")]
-pub(crate) fn inet_hash_connect(ctx: FExitContext) -> i32 {
-    if result!(ctx, HOOK_CONNECT_4) as i32 == -ERRNOS[ERROR_EADDRNOTAVAIL as usize] {
-        exhausted(object!(ctx, HOOK_CONNECT_4), HOOK_CONNECT_4, 0);
-    }
-    0
+#[inline(always)]
+fn searched_4<C: Call>(call: C) {
+    searched(call, 0);
 }
 
+on_function!(exit "inet_hash_connect", HOOK_CONNECT_4: searched_4,
+    inet_hash_connect, keep_inet_hash_connect, probe_inet_hash_connect);
+
 /// `inet6_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv6/inet6_hashtables.c.
-#[fexit(function = "inet6_hash_connect")]
-pub(crate) fn inet6_hash_connect(ctx: FExitContext) -> i32 {
-    if result!(ctx, HOOK_CONNECT_6) as i32 == -ERRNOS[ERROR_EADDRNOTAVAIL as usize] {
-        exhausted(object!(ctx, HOOK_CONNECT_6), HOOK_CONNECT_6, 1);
+#[inline(always)]
+fn searched_6<C: Call>(call: C) {
+    searched(call, 1);
+}
+
+on_function!(exit "inet6_hash_connect", HOOK_CONNECT_6: searched_6,
+    inet6_hash_connect, keep_inet6_hash_connect, probe_inet6_hash_connect);
+
+#[inline(always)]
+fn searched<C: Call>(call: C, family: usize) {
+    if call.result() as i32 == -ERRNOS[ERROR_EADDRNOTAVAIL as usize] {
+        exhausted(call.object(), C::HOOK, family);
     }
-    0
 }
 
 #[inline(always)]

@@ -1,20 +1,15 @@
 //! Memory pressure: when the kernel itself says that it begins and ends.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::bpf_ktime_get_ns,
-    macros::{fentry, map},
-    maps::HashMap,
-    programs::FEntryContext,
-};
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::map, maps::HashMap};
 use c1m_ebpf::{
-    CROSSINGS_PER_SECOND, EVENT_PRESSURE, HOOK_PRESSURE_ENTER, HOOK_PRESSURE_LEAVE,
-    PRESSURE_ALLOCATOR, PRESSURE_ENTERED, PRESSURE_LEFT, PRESSURE_TCP_MEM,
+    CROSSINGS_PER_SECOND, EVENT_PRESSURE, PRESSURE_ALLOCATOR, PRESSURE_ENTERED, PRESSURE_LEFT,
+    PRESSURE_TCP_MEM,
 };
 
 use crate::{
     event::{self, Context},
-    layout::{Proto, Sock, object},
+    function::{Call, on_function},
+    layout::{Proto, Sock},
     memory,
 };
 
@@ -32,21 +27,21 @@ static PRESSURE: HashMap<u32, u64> = HashMap::with_max_entries(2, 0);
 
 /// `tcp_enter_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation above the second limit of tcp_mem and for
 /// pages or skbs that the allocator refused; the kernel counts the call that finds no pressure (TCPMemoryPressures).
-#[fentry(function = "tcp_enter_memory_pressure")]
-pub(crate) fn tcp_enter_memory_pressure(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_PRESSURE_ENTER));
+#[inline(always)]
+fn entered<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if sock.0.is_null() {
-        return 0;
+        return;
     }
     let proto = sock.proto();
     // Under pressure already: what nearly every call finds.
     if proto.pressure_since() != 0 {
-        return 0;
+        return;
     }
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
     if PRESSURE.insert(NOW, now, u64::from(BPF_NOEXIST)).is_err() {
-        return 0;
+        return;
     }
     let _ = PRESSURE.insert(EVER, now, 0);
     let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
@@ -54,22 +49,24 @@ pub(crate) fn tcp_enter_memory_pressure(ctx: FEntryContext) -> i32 {
     if let Some(counters) = event::counters() {
         counters.pressure_entries[cause as usize] += 1;
     }
-    memory::observe(sock, proto, pages, HOOK_PRESSURE_ENTER, Context::Elsewhere);
-    report(sock, proto, HOOK_PRESSURE_ENTER, PRESSURE_ENTERED, cause, now, 0);
-    0
+    memory::observe(sock, proto, pages, C::HOOK, Context::Elsewhere);
+    report(sock, proto, C::HOOK, PRESSURE_ENTERED, cause, now, 0);
 }
+
+on_function!(entry "tcp_enter_memory_pressure", HOOK_PRESSURE_ENTER: entered,
+    tcp_enter_memory_pressure, probe_tcp_enter_memory_pressure);
 
 /// `tcp_leave_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation at or below the first limit: mostly there is
 /// no pressure to leave.
-#[fentry(function = "tcp_leave_memory_pressure")]
-pub(crate) fn tcp_leave_memory_pressure(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_PRESSURE_LEAVE));
+#[inline(always)]
+fn left<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if sock.0.is_null() {
-        return 0;
+        return;
     }
     let proto = sock.proto();
     if proto.pressure_since() == 0 {
-        return 0;
+        return;
     }
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -81,17 +78,19 @@ pub(crate) fn tcp_leave_memory_pressure(ctx: FEntryContext) -> i32 {
         PRESSURE.insert(EVER, now, u64::from(BPF_NOEXIST)).is_ok()
     };
     if !is_first_to_say {
-        return 0;
+        return;
     }
     let lasted_ns = since.map_or(0, |since| now.saturating_sub(since));
     if let Some(counters) = event::counters() {
         counters.pressure_exits += 1;
         counters.pressure_ns += lasted_ns;
     }
-    memory::observe(sock, proto, proto.pages(), HOOK_PRESSURE_LEAVE, Context::Elsewhere);
-    report(sock, proto, HOOK_PRESSURE_LEAVE, PRESSURE_LEFT, 0, now, lasted_ns);
-    0
+    memory::observe(sock, proto, proto.pages(), C::HOOK, Context::Elsewhere);
+    report(sock, proto, C::HOOK, PRESSURE_LEFT, 0, now, lasted_ns);
 }
+
+on_function!(entry "tcp_leave_memory_pressure", HOOK_PRESSURE_LEAVE: left,
+    tcp_leave_memory_pressure, probe_tcp_leave_memory_pressure);
 
 /// Usage that swings around the limit must not flood: a fixed number a second, and the rest is counted.
 #[inline(always)]

@@ -9,9 +9,16 @@ pub enum Attachment {
     Entry,
     /// The return of a kernel function
     Exit,
+    /// The entry of a kernel function, by its registers
+    Probe,
+    /// The return of a kernel function, by its registers
+    ReturnProbe,
 }
 
 impl Attachment {
+    pub const ALL: [Self; 5] =
+        [Self::Tracepoint, Self::Entry, Self::Exit, Self::Probe, Self::ReturnProbe];
+
     /// As the kernel's tools name it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -19,6 +26,8 @@ impl Attachment {
             Self::Tracepoint => "tp_btf",
             Self::Entry => "fentry",
             Self::Exit => "fexit",
+            Self::Probe => "kprobe",
+            Self::ReturnProbe => "kretprobe",
         }
     }
 }
@@ -35,20 +44,11 @@ pub struct Program {
     /// tracepoint that has none of them does without, or reads the ones that never moved.
     pub object: Option<&'static str>,
     pub value: Option<&'static str>,
+    /// Of [`Attachment::ReturnProbe`]: the program on the function's entry that keeps the arguments until it returns
+    pub keeper: Option<&'static str>,
 }
 
-const fn program(
-    attachment: Attachment,
-    target: &'static str,
-    object: Option<&'static str>,
-    value: Option<&'static str>,
-) -> Program {
-    Program { attachment, target, name: target, object, value }
-}
-
-use Attachment::{Entry, Exit, Tracepoint};
-
-/// Indices of [`PROGRAMS`].
+/// Indices of [`PROGRAMS`]. Tracepoints first.
 pub const HOOK_SET_STATE: u32 = 0;
 pub const HOOK_EXCEED: u32 = 1;
 pub const HOOK_DESTROY: u32 = 2;
@@ -56,81 +56,143 @@ pub const HOOK_DROP: u32 = 3;
 pub const HOOK_RESET: u32 = 4;
 pub const HOOK_OOM: u32 = 5;
 pub const HOOK_CALL: u32 = 6;
-pub const HOOK_RAISE: u32 = 7;
-pub const HOOK_FORCED: u32 = 8;
-pub const HOOK_PRESSURE_ENTER: u32 = 9;
-pub const HOOK_PRESSURE_LEAVE: u32 = 10;
-pub const HOOK_RECEIVE: u32 = 11;
-pub const HOOK_PRUNE: u32 = 12;
-pub const HOOK_CHECK_OOM: u32 = 13;
-pub const HOOK_RESOURCES: u32 = 14;
-pub const HOOK_ORPHAN_SUM: u32 = 15;
-pub const HOOK_REQUEST: u32 = 16;
-pub const HOOK_SYN_FLOOD: u32 = 17;
-pub const HOOK_SYN_RECV_4: u32 = 18;
-pub const HOOK_SYN_RECV_6: u32 = 19;
-pub const HOOK_CONNECT_4: u32 = 20;
-pub const HOOK_CONNECT_6: u32 = 21;
-pub const HOOK_OOM_ENTER: u32 = 22;
-pub const HOOK_OOM_EXIT: u32 = 23;
-pub const HOOK_FORCED_EXIT: u32 = 24;
-pub const HOOK_COLLAPSE: u32 = 25;
-pub const HOOK_DROP_AGAIN: u32 = 26;
+pub const HOOK_DROP_AGAIN: u32 = 7;
+/// Functions, by fentry and fexit; [`probe`] gives the same by kprobe and kretprobe.
+pub const HOOK_RAISE: u32 = 8;
+pub const HOOK_FORCED: u32 = 9;
+pub const HOOK_PRESSURE_ENTER: u32 = 10;
+pub const HOOK_PRESSURE_LEAVE: u32 = 11;
+pub const HOOK_RECEIVE: u32 = 12;
+pub const HOOK_PRUNE: u32 = 13;
+pub const HOOK_CHECK_OOM: u32 = 14;
+pub const HOOK_RESOURCES: u32 = 15;
+pub const HOOK_ORPHAN_SUM: u32 = 16;
+pub const HOOK_REQUEST: u32 = 17;
+pub const HOOK_SYN_FLOOD: u32 = 18;
+pub const HOOK_SYN_RECV_4: u32 = 19;
+pub const HOOK_SYN_RECV_6: u32 = 20;
+pub const HOOK_CONNECT_4: u32 = 21;
+pub const HOOK_CONNECT_6: u32 = 22;
+pub const HOOK_OOM_ENTER: u32 = 23;
+pub const HOOK_OOM_EXIT: u32 = 24;
+pub const HOOK_FORCED_EXIT: u32 = 25;
+pub const HOOK_COLLAPSE: u32 = 26;
+
+const TRACEPOINTS: usize = HOOK_RAISE as usize;
+const FUNCTIONS: usize = HOOK_COLLAPSE as usize + 1 - TRACEPOINTS;
+
+/// The program of the same function by kprobe or kretprobe.
+#[must_use]
+pub const fn probe(function: u32) -> u32 {
+    function + FUNCTIONS as u32
+}
+
+/// What the program is for, however it is attached: of a probe, the one by fentry or fexit; of any other, itself.
+#[must_use]
+pub const fn purpose(hook: u32) -> u32 {
+    if hook > HOOK_COLLAPSE { hook - FUNCTIONS as u32 } else { hook }
+}
 
 /// Every program, in the order of `HOOK_*`.
-pub const PROGRAMS: [Program; 27] = [
-    program(Tracepoint, "inet_sock_set_state", None, None),
-    program(Tracepoint, "sock_exceed_buf_limit", None, None),
-    program(Tracepoint, "tcp_destroy_sock", None, None),
-    program(Tracepoint, "kfree_skb", Some("rx_sk"), Some("reason")),
-    program(Tracepoint, "tcp_send_reset", Some("sk"), Some("reason")),
-    program(Tracepoint, "mark_victim", Some("task"), None),
-    program(Tracepoint, "sys_exit", Some("regs"), Some("ret")),
-    program(Exit, "__sk_mem_raise_allocated", Some("sk"), Some("kind")),
-    Program {
-        name: "sk_forced_mem_schedule_entry",
-        ..program(Entry, "sk_forced_mem_schedule", Some("sk"), Some("size"))
-    },
-    program(Entry, "tcp_enter_memory_pressure", Some("sk"), None),
-    program(Entry, "tcp_leave_memory_pressure", Some("sk"), None),
-    program(Exit, "tcp_try_rmem_schedule", Some("sk"), None),
-    program(Exit, "tcp_prune_ofo_queue", Some("sk"), None),
-    program(Exit, "tcp_check_oom", Some("sk"), Some("shift")),
-    program(Exit, "tcp_out_of_resources", Some("sk"), None),
-    program(Exit, "tcp_orphan_count_sum", None, None),
-    program(Entry, "tcp_conn_request", Some("sk"), None),
-    program(Entry, "tcp_syn_flood_action", Some("sk"), None),
-    program(Entry, "tcp_v4_syn_recv_sock", Some("sk"), None),
-    program(Entry, "tcp_v6_syn_recv_sock", Some("sk"), Some("skb")),
-    program(Exit, "inet_hash_connect", Some("sk"), None),
-    program(Exit, "inet6_hash_connect", Some("sk"), None),
-    Program {
-        name: "oom_kill_process_entry",
-        ..program(Entry, "oom_kill_process", Some("oc"), None)
-    },
-    Program { name: "oom_kill_process_exit", ..program(Exit, "oom_kill_process", None, None) },
-    Program {
-        name: "sk_forced_mem_schedule_exit",
-        ..program(Exit, "sk_forced_mem_schedule", Some("sk"), None)
-    },
-    program(Entry, "tcp_collapse_one", None, None),
-    Program {
-        name: "kfree_skb_again",
-        ..program(Tracepoint, "kfree_skb", Some("rx_sk"), Some("reason"))
-    },
+pub const PROGRAMS: [Program; TRACEPOINTS + 2 * FUNCTIONS] = {
+    let mut all = [TRACEPOINT_PROGRAMS[0]; TRACEPOINTS + 2 * FUNCTIONS];
+    let mut at = 0;
+    while at < TRACEPOINTS {
+        all[at] = TRACEPOINT_PROGRAMS[at];
+        at += 1;
+    }
+    at = 0;
+    while at < FUNCTIONS {
+        [all[TRACEPOINTS + at], all[TRACEPOINTS + FUNCTIONS + at]] = FUNCTION_PROGRAMS[at];
+        at += 1;
+    }
+    all
+};
+
+const fn tracepoint(
+    target: &'static str,
+    name: &'static str,
+    object: Option<&'static str>,
+    value: Option<&'static str>,
+) -> Program {
+    Program { attachment: Attachment::Tracepoint, target, name, object, value, keeper: None }
+}
+
+const TRACEPOINT_PROGRAMS: [Program; TRACEPOINTS] = [
+    tracepoint("inet_sock_set_state", "inet_sock_set_state", None, None),
+    tracepoint("sock_exceed_buf_limit", "sock_exceed_buf_limit", None, None),
+    tracepoint("tcp_destroy_sock", "tcp_destroy_sock", None, None),
+    tracepoint("kfree_skb", "kfree_skb", Some("rx_sk"), Some("reason")),
+    tracepoint("tcp_send_reset", "tcp_send_reset", Some("sk"), Some("reason")),
+    tracepoint("mark_victim", "mark_victim", Some("task"), None),
+    tracepoint("sys_exit", "sys_exit", Some("regs"), Some("ret")),
+    tracepoint("kfree_skb", "kfree_skb_again", Some("rx_sk"), Some("reason")),
+];
+
+/// A function, by both ways: its name, that of the programs, and the parameters that they read.
+macro_rules! function {
+    (@$typed:ident $probed:ident $target:literal $name:literal $object:expr, $value:expr, $keeper:expr) => {{
+        let typed = Program {
+            attachment: Attachment::$typed,
+            target: $target,
+            name: $name,
+            object: $object,
+            value: $value,
+            keeper: None,
+        };
+        let probed = Program {
+            attachment: Attachment::$probed,
+            name: concat!("probe_", $name),
+            keeper: $keeper,
+            ..typed
+        };
+        [typed, probed]
+    }};
+    (entry $target:literal $name:literal $object:expr, $value:expr) => {
+        function!(@Entry Probe $target $name $object, $value, None)
+    };
+    // The result is all that is read.
+    (exit $target:literal $name:literal) => {
+        function!(@Exit ReturnProbe $target $name None, None, None)
+    };
+    (exit $target:literal $name:literal $object:expr, $value:expr) => {
+        function!(@Exit ReturnProbe $target $name $object, $value, Some(concat!("keep_", $name)))
+    };
+}
+
+const FUNCTION_PROGRAMS: [[Program; 2]; FUNCTIONS] = [
+    function!(exit "__sk_mem_raise_allocated" "sk_mem_raise_allocated" Some("sk"), Some("kind")),
+    function!(entry "sk_forced_mem_schedule" "sk_forced_mem_schedule_entry" Some("sk"), Some("size")),
+    function!(entry "tcp_enter_memory_pressure" "tcp_enter_memory_pressure" Some("sk"), None),
+    function!(entry "tcp_leave_memory_pressure" "tcp_leave_memory_pressure" Some("sk"), None),
+    function!(exit "tcp_try_rmem_schedule" "tcp_try_rmem_schedule" Some("sk"), None),
+    function!(exit "tcp_prune_ofo_queue" "tcp_prune_ofo_queue"),
+    function!(exit "tcp_check_oom" "tcp_check_oom" Some("sk"), Some("shift")),
+    function!(exit "tcp_out_of_resources" "tcp_out_of_resources"),
+    function!(exit "tcp_orphan_count_sum" "tcp_orphan_count_sum"),
+    function!(entry "tcp_conn_request" "tcp_conn_request" Some("sk"), None),
+    function!(entry "tcp_syn_flood_action" "tcp_syn_flood_action" Some("sk"), None),
+    function!(entry "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock" Some("sk"), None),
+    function!(entry "tcp_v6_syn_recv_sock" "tcp_v6_syn_recv_sock" Some("sk"), Some("skb")),
+    function!(exit "inet_hash_connect" "inet_hash_connect" Some("sk"), None),
+    function!(exit "inet6_hash_connect" "inet6_hash_connect" Some("sk"), None),
+    function!(entry "oom_kill_process" "oom_kill_process_entry" Some("oc"), None),
+    function!(exit "oom_kill_process" "oom_kill_process_exit"),
+    function!(exit "sk_forced_mem_schedule" "sk_forced_mem_schedule_exit" Some("sk"), None),
+    function!(entry "tcp_collapse_one" "tcp_collapse_one" None, None),
 ];
 
 /// Programs with a second one on the same hook: the kernel skips a program that is running on the CPU already, and what the first one misses
 /// for that the second one takes. An event is lost only when both were skipped.
 pub const SECONDS: [(u32, u32); 1] = [(HOOK_DROP, HOOK_DROP_AGAIN)];
 
-/// Where a program finds what it reads in its context, in the running kernel. [`crate::ABSENT`]: nowhere.
+/// Where a program finds what it reads in its context, in the running kernel: in words of its arguments, or of struct pt_regs. [`crate::ABSENT`]: nowhere.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arguments {
     pub object: u32,
     pub value: u32,
-    /// Of [`Attachment::Exit`]: behind the last argument
+    /// Of [`Attachment::Exit`] and [`Attachment::ReturnProbe`]: what the function returned
     pub result: u32,
 }
 

@@ -1,89 +1,94 @@
 //! The queues of a listener, when they are full.
 
-use aya_ebpf::{macros::fentry, programs::FEntryContext};
-use c1m_ebpf::{
-    ABSENT, EVENT_OVERFLOW, HOOK_REQUEST, HOOK_SYN_FLOOD, HOOK_SYN_RECV_4, HOOK_SYN_RECV_6,
-    QUEUE_ACCEPT_ACK, QUEUE_ACCEPT_SYN, QUEUE_SYN,
-};
+use c1m_ebpf::{ABSENT, EVENT_OVERFLOW, QUEUE_ACCEPT_ACK, QUEUE_ACCEPT_SYN, QUEUE_SYN};
 
 use crate::{
     event::{self, Context},
-    layout::{Sock, argument, copy, object, offset},
+    function::{Call, on_function},
+    layout::{Sock, copy, offset},
 };
 
 /// `tcp_conn_request(rsk_ops, af_ops, sk, skb)`, 5.4 to 6.18: net/ipv4/tcp_input.c. A SYN. One that finds the accept queue full is dropped
 /// (ListenOverflows).
-#[fentry(function = "tcp_conn_request")]
-pub(crate) fn tcp_conn_request(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_REQUEST));
+#[inline(always)]
+fn syn<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if sock.0.is_null() || !sock.is_accept_queue_full() {
-        return 0;
+        return;
     }
     // Without SYN cookies a full SYN queue comes first, and drops it without a look at the other queue.
     if sock.request_queue_len() > sock.backlog() && syncookies(sock) == 0 {
-        return 0;
+        return;
     }
     if let Some(counters) = event::counters() {
         counters.accept_queue_syn += 1;
     }
-    accept_queue_is_full(sock, QUEUE_ACCEPT_SYN, HOOK_REQUEST);
-    0
+    accept_queue_is_full(sock, QUEUE_ACCEPT_SYN, C::HOOK);
 }
+
+on_function!(entry "tcp_conn_request", HOOK_REQUEST: syn,
+    tcp_conn_request, probe_tcp_conn_request);
 
 /// `tcp_syn_flood_action(sk, …)`, 5.4 to 6.18 where it is not inlined: net/ipv4/tcp_input.c. A SYN found the SYN queue full; with SYN cookies
 /// it is answered by one (TCPReqQFullDoCookies), without them dropped (TCPReqQFullDrop).
-#[fentry(function = "tcp_syn_flood_action")]
-pub(crate) fn tcp_syn_flood_action(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_SYN_FLOOD));
+#[inline(always)]
+fn syn_flood<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if sock.0.is_null() {
-        return 0;
+        return;
     }
     let (length, limit) = (sock.request_queue_len(), sock.backlog());
     // Cookies for everybody: the kernel asks here for each SYN, however long the queue is.
     if syncookies(sock) == 2 && length < limit {
-        return 0;
+        return;
     }
     if let Some(counters) = event::counters() {
         counters.syn_queue += 1;
     }
-    overflow(sock, QUEUE_SYN, HOOK_SYN_FLOOD, length, limit);
-    0
+    overflow(sock, QUEUE_SYN, C::HOOK, length, limit);
 }
+
+on_function!(entry "tcp_syn_flood_action", HOOK_SYN_FLOOD: syn_flood,
+    tcp_syn_flood_action, probe_tcp_syn_flood_action);
 
 /// `tcp_v4_syn_recv_sock(sk, skb, req, …)`, 5.4 to 6.18: net/ipv4/tcp_ipv4.c. The end of a handshake; the first thing that it looks at is
 /// whether the accept queue is full (ListenOverflows).
-#[fentry(function = "tcp_v4_syn_recv_sock")]
-pub(crate) fn tcp_v4_syn_recv_sock(ctx: FEntryContext) -> i32 {
-    let sock = Sock(object!(ctx, HOOK_SYN_RECV_4));
+#[inline(always)]
+fn handshake_ended<C: Call>(call: C) {
+    let sock = Sock(call.object());
     if !sock.0.is_null() && sock.is_accept_queue_full() {
         if let Some(counters) = event::counters() {
             counters.accept_queue_ack[0] += 1;
         }
-        accept_queue_is_full(sock, QUEUE_ACCEPT_ACK, HOOK_SYN_RECV_4);
+        accept_queue_is_full(sock, QUEUE_ACCEPT_ACK, C::HOOK);
     }
-    0
 }
 
+on_function!(entry "tcp_v4_syn_recv_sock", HOOK_SYN_RECV_4: handshake_ended,
+    tcp_v4_syn_recv_sock, probe_tcp_v4_syn_recv_sock);
+
 /// `tcp_v6_syn_recv_sock(sk, skb, req, …)`, 5.4 to 6.18: net/ipv6/tcp_ipv6.c. It hands IPv4 to the one above before it looks.
-#[fentry(function = "tcp_v6_syn_recv_sock")]
-pub(crate) fn tcp_v6_syn_recv_sock(ctx: FEntryContext) -> i32 {
+#[inline(always)]
+fn handshake_ended_6<C: Call>(call: C) {
     /// ETH_P_IP as `skb->protocol` has it
     const IPV4: u16 = 0x0800_u16.to_be();
-    let sock = Sock(object!(ctx, HOOK_SYN_RECV_6));
+    let sock = Sock(call.object());
     if sock.0.is_null() || !sock.is_accept_queue_full() {
-        return 0;
+        return;
     }
-    let skb = argument!(ctx, HOOK_SYN_RECV_6, value) as *const u8;
+    let skb = call.value() as *const u8;
     let protocol: u16 = copy(skb.wrapping_add(offset!(skb_protocol) as usize).cast());
     if protocol == IPV4 {
-        return 0;
+        return;
     }
     if let Some(counters) = event::counters() {
         counters.accept_queue_ack[1] += 1;
     }
-    accept_queue_is_full(sock, QUEUE_ACCEPT_ACK, HOOK_SYN_RECV_6);
-    0
+    accept_queue_is_full(sock, QUEUE_ACCEPT_ACK, C::HOOK);
 }
+
+on_function!(entry "tcp_v6_syn_recv_sock", HOOK_SYN_RECV_6: handshake_ended_6,
+    tcp_v6_syn_recv_sock, probe_tcp_v6_syn_recv_sock);
 
 #[inline(always)]
 fn accept_queue_is_full(sock: Sock, queue: u32, hook: u32) {

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
+use c1m_ebpf::{PROGRAMS, Program};
 use clap::Parser;
 
 use crate::units::{parse_count, parse_duration};
@@ -39,7 +40,7 @@ pub struct Cli {
     #[arg(long, requires = "trace")]
     pub dry_run: bool,
 
-    /// Leave out this hook, such as sys_exit, which looks at every system call of the host; see --dry-run
+    /// Leave out this hook, such as sys_exit, which looks at every system call of the host, or all of a kind, such as fexit; see --dry-run
     #[arg(long, value_name = "HOOK", requires = "trace", value_parser = hook)]
     pub without_hook: Vec<String>,
 
@@ -76,11 +77,14 @@ pub struct Cli {
     pub verbose: u8,
 }
 
-/// A tracepoint or kernel function that a program is for.
+/// A tracepoint or kernel function that a program is for, or a kind of them.
 fn hook(text: &str) -> Result<String, String> {
-    match c1m_ebpf::PROGRAMS.iter().any(|program| program.target == text) {
+    let names = |program: &Program| [program.target, program.attachment.name()];
+    match PROGRAMS.iter().any(|program| names(program).contains(&text)) {
         true => Ok(text.into()),
-        false => Err("there is no such hook: docs/hooks.md has their names".into()),
+        false => {
+            Err("there is no such hook, nor kind of them: docs/hooks.md has their names".into())
+        }
     }
 }
 

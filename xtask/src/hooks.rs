@@ -40,11 +40,13 @@ Exit code 3: nothing could be attached.
 | way | what it is | where it works |
 |---|---|---|
 | `fentry/`, `fexit/` | the entry or the return of a kernel function | kernels from 5.10 on, unless the host forbids it, or the compiler has inlined the function |
+| `kprobe/`, `kretprobe/` | the same by registers | kernels built with kprobes, on x86_64 and aarch64, where the compiler has not inlined the function |
 | `tp_btf/` | a tracepoint with typed arguments | kernels from 5.10 on |
 | `TcpExt`, `/proc` | what the kernel counts itself, read once an interval; `TcpExt` is of one network namespace | everywhere |
 
-Hooks by kprobe would be the next way for functions where BTF trampolines are missing (before 5.10, and functions with more than six arguments on 5.15 and 6.1). \
-They are not built: the register that holds an argument differs between architectures, and inlined functions are missing there as well.
+Kprobes are for kernels that have no BTF trampolines (aarch64 before 6.4), and for functions with more arguments than a trampoline hands on (six on 5.15 and 6.1). \
+Which register holds an argument follows from the architecture's calling convention, and where it stands in struct pt_regs from BTF. What a return needs of the \
+arguments is kept from the function's beginning; a return whose beginning was missed is counted in `dropped`.
 
 Precision: `exact` is each one, at the instant at which it happens; `connection` is known to the connection between two readings; `interval` to the interval of \
 `--interval`.
@@ -109,7 +111,8 @@ fn programs(text: &mut String) {
     line(text, "Each is loaded and attached once, for all signals that ask for it.\n");
     line(text, "| program | attached to | arguments, by name |\n|---|---|---|");
     for program in &PROGRAMS {
-        let result = (program.attachment == Attachment::Exit).then_some("the result");
+        let is_exit = matches!(program.attachment, Attachment::Exit | Attachment::ReturnProbe);
+        let result = is_exit.then_some("the result");
         let arguments: Vec<String> = [program.object, program.value]
             .into_iter()
             .flatten()
@@ -119,7 +122,8 @@ fn programs(text: &mut String) {
         let arguments =
             if arguments.is_empty() { "by position".into() } else { arguments.join(", ") };
         let hook = format!("{}/{}", program.attachment.name(), program.target);
-        line(text, &format!("| `{}` | `{hook}` | {arguments} |", program.name));
+        let keeper = program.keeper.map(|name| format!(", `{name}`")).unwrap_or_default();
+        line(text, &format!("| `{}`{keeper} | `{hook}` | {arguments} |", program.name));
     }
 }
 
@@ -144,7 +148,7 @@ mod tests {
             assert!(text.contains(&format!("### {}\n", signal.id)), "{}", signal.id);
         }
         for program in &PROGRAMS {
-            assert!(text.contains(&format!("| `{}` |", program.name)), "{}", program.name);
+            assert!(text.contains(&format!("| `{}`", program.name)), "{}", program.name);
         }
         assert!(!text.contains("||"), "an empty cell");
     }

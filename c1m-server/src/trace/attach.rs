@@ -70,10 +70,10 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Is this program (`HOOK_*`) attached?
+    /// Is the program of this purpose (`HOOK_*`) attached, by whichever way?
     #[must_use]
     pub fn has(&self, hook: u32) -> bool {
-        self.hooks.contains(&hook)
+        self.hooks.iter().any(|attached| plan::purpose(*attached) == hook)
     }
 
     /// Does kfree_skb name the socket that the segment was for?
@@ -274,6 +274,9 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
         .override_global("LAYOUT", layout.words(), true)
         .override_global("CONFIG", config.words(), true)
         .map_max_entries("COUNTERS", config.cpus)
+        // Of calls in flight, which a CPU has few of; a map of the least recently used hands its entries to CPUs by the dozen.
+        .map_max_entries("KEPT", config.cpus.saturating_mul(256))
+        .map_max_entries("COUNTED", config.cpus.saturating_mul(256))
         .load(&bytes)
         .map_err(|error| TraceError::Load(chain(&error)))
 }

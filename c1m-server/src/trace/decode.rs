@@ -164,7 +164,7 @@ fn aborted(event: &Event, hook: String) -> Aborted {
         limit: if is_for_memory { "out_of_memory" } else { "too_many_orphans" }.into(),
         pages: event.pages,
         tcp_mem: event.tcp_mem,
-        penalty: (event.hook == HOOK_CHECK_OOM)
+        penalty: (plan::purpose(event.hook) == HOOK_CHECK_OOM)
             .then(|| 1u32.checked_shl(u32::try_from(event.value).ok()?))
             .flatten(),
         socket: socket(&event.socket),

@@ -63,7 +63,7 @@ pub fn config(
     watch_netns: u32,
     cpus: u32,
 ) -> Result<Config, TraceError> {
-    let number = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
+    let registers = registers(btf)?;
     Ok(Config {
         watch_port: watch_port.into(),
         watch_netns,
@@ -80,28 +80,78 @@ pub fn config(
             btf.size_of("sk_buff").ok_or(TraceError::NoMember("struct sk_buff"))?,
         ),
         cpus,
-        arguments: PROGRAMS.each_ref().map(|program| arguments(btf, program)),
+        stack_pointer: number(registers.stack_pointer),
+        return_bytes: registers.return_bytes,
+        arguments: PROGRAMS.each_ref().map(|program| arguments(btf, program, &registers)),
     })
 }
 
+fn number(value: Option<impl TryInto<u32>>) -> u32 {
+    value.and_then(|value| value.try_into().ok()).unwrap_or(ABSENT)
+}
+
 /// Where this program finds its arguments.
-fn arguments(btf: &Btf, program: &Program) -> Arguments {
+fn arguments(btf: &Btf, program: &Program, registers: &Registers) -> Arguments {
     let target = program.target;
-    let number = |value: Option<usize>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
     let position = |name: Option<&str>| {
-        number(name.and_then(|name| match program.attachment {
+        let name = name?;
+        match program.attachment {
             Attachment::Tracepoint => btf.tracepoint_param(target, name),
-            Attachment::Entry | Attachment::Exit => btf.func_param(target, name),
-        }))
+            _ => btf.func_param(target, name),
+        }
     };
-    Arguments {
-        object: position(program.object),
-        value: position(program.value),
-        result: match program.attachment {
-            Attachment::Exit => number(btf.func_arity(target)),
-            Attachment::Tracepoint | Attachment::Entry => ABSENT,
+    let register = |name: Option<&str>| registers.arguments.get(position(name)?).copied();
+    match program.attachment {
+        Attachment::Tracepoint | Attachment::Entry | Attachment::Exit => Arguments {
+            object: number(position(program.object)),
+            value: number(position(program.value)),
+            result: match program.attachment {
+                Attachment::Exit => number(btf.func_arity(target)),
+                _ => ABSENT,
+            },
+        },
+        Attachment::Probe | Attachment::ReturnProbe => Arguments {
+            object: number(register(program.object)),
+            value: number(register(program.value)),
+            result: match program.attachment {
+                Attachment::ReturnProbe => number(registers.result),
+                _ => ABSENT,
+            },
         },
     }
+}
+
+/// Where the architecture's calling convention has things, in words of struct pt_regs.
+#[derive(Debug, Default)]
+struct Registers {
+    /// Of the first arguments, in their order
+    arguments: Vec<u32>,
+    result: Option<u32>,
+    stack_pointer: Option<u32>,
+    return_bytes: u32,
+}
+
+/// x86_64 and aarch64 are told apart by the names that their registers have; of another architecture none is known.
+fn registers(btf: &Btf) -> Result<Registers, TraceError> {
+    /// System V ABI for x86_64, 3.2.3
+    const X86_64: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
+    /// Procedure Call Standard for aarch64, 6.8.2
+    const AARCH64: std::ops::Range<u32> = 0..8;
+    let word = |path| find(btf, "pt_regs", path).map(|offset| offset.map(|bytes| bytes / 8));
+    let stack_pointer = word("sp")?;
+    if let Some(result) = word("ax")? {
+        let arguments = X86_64.into_iter().filter_map(|name| word(name).transpose());
+        return Ok(Registers {
+            arguments: arguments.collect::<Result<_, _>>()?,
+            result: Some(result),
+            stack_pointer,
+            // `ret` takes the return address from the stack.
+            return_bytes: 8,
+        });
+    }
+    let Some(first) = word("regs")? else { return Ok(Registers::default()) };
+    let arguments = AARCH64.map(|register| first + register).collect();
+    Ok(Registers { arguments, result: Some(first), stack_pointer, return_bytes: 0 })
 }
 
 /// SOCK_MIN_SNDBUF: twice 2048 and an sk_buff, aligned to a cache line. include/net/sock.h, `TCP_SKB_MIN_TRUESIZE`, 5.10 to 6.18.
@@ -171,6 +221,20 @@ mod tests {
         assert_eq!((of(HOOK_SYN_RECV_6).value, of(HOOK_PRUNE).result), (1, 2));
     }
 
+    /// As arch/x86/include/asm/ptrace.h has it.
+    #[test]
+    fn registers_of_x86_64() {
+        let [ax, dx, si, di, sp] = [10, 12, 13, 14, 19];
+        let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
+        assert_eq!((config.stack_pointer, config.return_bytes), (sp, 8));
+        let of = |hook: u32| config.arguments[probe(hook) as usize];
+        assert_eq!((of(HOOK_REQUEST).object, of(HOOK_REQUEST).result), (dx, ABSENT));
+        assert_eq!((of(HOOK_CHECK_OOM).object, of(HOOK_CHECK_OOM).value), (di, si));
+        assert_eq!((of(HOOK_CHECK_OOM).result, of(HOOK_ORPHAN_SUM).result), (ax, ax));
+        // A seventh argument is on the stack, and the ones that are read are not behind it.
+        assert_eq!((of(HOOK_SYN_RECV_4).object, of(HOOK_SYN_RECV_6).value), (di, si));
+    }
+
     #[test]
     fn older_kernels_lack_what_they_lack() {
         let old = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
@@ -179,7 +243,7 @@ mod tests {
         let of = |hook: u32| old.arguments[hook as usize];
         assert_eq!((of(HOOK_DROP).object, of(HOOK_DROP).value), (ABSENT, 2));
         assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, ABSENT));
-        assert_eq!((of(HOOK_PRUNE).object, of(HOOK_PRUNE).result), (0, 1));
+        assert_eq!((of(HOOK_PRUNE).object, of(HOOK_PRUNE).result), (ABSENT, 1));
         assert_eq!((of(HOOK_SYN_FLOOD).object, of(HOOK_REQUEST).object), (ABSENT, 2));
         let newer = config(&kernel("debian-6.12.117.btf"), 8000, 7, 2).unwrap();
         assert_eq!(newer.arguments[HOOK_DROP as usize].object, 3);

@@ -1,7 +1,7 @@
 //! What a signal is, what a way to it is, and what a kernel lacks for one; [`super::signals`] has the table of all.
 
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
-pub use c1m_ebpf::{Attachment, PROGRAMS, Program};
+pub use c1m_ebpf::{Attachment, PROGRAMS, Program, probe, purpose};
 
 use super::btf::Btf;
 use crate::output::record::Precision;
@@ -81,7 +81,7 @@ pub fn is_of_functions(index: u32) -> bool {
 pub fn lack(btf: &Btf, arguments: &Arguments, program: &Program) -> Option<String> {
     let is_known = match program.attachment {
         Attachment::Tracepoint => btf.tracepoint_arity(program.target).is_some(),
-        Attachment::Entry | Attachment::Exit => btf.func_exists(program.target),
+        _ => btf.func_exists(program.target),
     };
     if !is_known {
         return Some(match program.attachment {
@@ -98,8 +98,15 @@ pub fn lack(btf: &Btf, arguments: &Arguments, program: &Program) -> Option<Strin
             return Some(format!("without an argument `{name}` in this kernel"));
         }
     }
-    (program.attachment == Attachment::Exit && arguments.result == ABSENT)
-        .then(|| "several functions of this name, with other arguments".into())
+    match program.attachment {
+        Attachment::Exit if arguments.result == ABSENT => {
+            Some("several functions of this name, with other arguments".into())
+        }
+        Attachment::ReturnProbe if arguments.result == ABSENT => {
+            Some("the registers of this architecture are not known".into())
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

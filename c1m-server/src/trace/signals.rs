@@ -29,6 +29,10 @@ const fn read(name: &'static str, says: &'static str) -> Way {
 
 const TRACEPOINT: &str = "5.10 to 6.18";
 const FUNCTION: &str = "5.10 to 6.18, where functions can be hooked";
+/// Seen on 6.1 and 6.12; the registers of aarch64 were read, not seen.
+const PROBE: &str = "where there are kprobes: seen on 6.1 and 6.12, x86_64";
+/// What interrupts one kprobe on a CPU is not seen by another.
+const PROBE_SAYS: &str = "each one, by registers: dearer, and one in an interrupt of another kprobe is missed (counted from 6.7 on)";
 
 /// The table.
 pub const SIGNALS: &[Signal] = &[
@@ -50,6 +54,7 @@ pub const SIGNALS: &[Signal] = &[
                 "to the allocation: usage right after each one that was granted, or taken without asking",
                 FUNCTION,
             ),
+            exact(by(&[probe(HOOK_RAISE), probe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_SET_STATE]),
                 precision: Precision::Connection,
@@ -92,14 +97,20 @@ pub const SIGNALS: &[Signal] = &[
         proves: "an allocation was granted although usage was above high",
         makes: "`refused.allowed_above_high`",
         reads: "proto: memory_allocated, sysctl_mem",
-        ways: &[exact(by(&[HOOK_RAISE]), "each one", FUNCTION)],
+        ways: &[
+            exact(by(&[HOOK_RAISE]), "each one", FUNCTION),
+            exact(by(&[probe(HOOK_RAISE)]), PROBE_SAYS, PROBE),
+        ],
     },
     Signal {
         id: "forced_above_high",
         proves: "memory was taken without asking while usage was above high: FIN, first skb of an empty queue, a sender's least",
         makes: "`refused.forced_above_high`",
         reads: "sock: sk_forward_alloc; proto: memory_allocated, sysctl_mem",
-        ways: &[exact(by(&[HOOK_FORCED]), "each one", FUNCTION)],
+        ways: &[
+            exact(by(&[HOOK_FORCED]), "each one", FUNCTION),
+            exact(by(&[probe(HOOK_FORCED)]), PROBE_SAYS, PROBE),
+        ],
     },
     Signal {
         id: "memory_pressure",
@@ -112,6 +123,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each period, with its cause and its time",
                 FUNCTION,
             ),
+            exact(by(&[probe(HOOK_PRESSURE_ENTER), probe(HOOK_PRESSURE_LEAVE)]), PROBE_SAYS, PROBE),
             read(
                 "TcpExt TCPMemoryPressures",
                 "how often, and for how long all together (TCPMemoryPressuresChrono)",
@@ -146,6 +158,14 @@ pub const SIGNALS: &[Signal] = &[
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
             },
+            exact(
+                Source::Programs {
+                    needed: &[probe(HOOK_RECEIVE)],
+                    also: &[HOOK_DROP, HOOK_DROP_AGAIN],
+                },
+                PROBE_SAYS,
+                PROBE,
+            ),
             Way {
                 source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
                 precision: Precision::Exact,
@@ -163,6 +183,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_PRUNE]), "each time", FUNCTION),
+            exact(by(&[probe(HOOK_PRUNE)]), PROBE_SAYS, PROBE),
             read("TcpExt OfoPruned", "how often"),
         ],
     },
@@ -173,6 +194,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_COLLAPSE]), "each skb that was given back", FUNCTION),
+            exact(by(&[probe(HOOK_COLLAPSE)]), PROBE_SAYS, PROBE),
             read("TcpExt TCPRcvCollapsed", "how many"),
         ],
     },
@@ -183,6 +205,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_wmem_queued; proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_CHECK_OOM]), "each one; equal to TCPAbortOnMemory", FUNCTION),
+            exact(by(&[probe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_RESET]),
                 precision: Precision::Exact,
@@ -201,7 +224,10 @@ pub const SIGNALS: &[Signal] = &[
         proves: "of these, those that a timer gave up, for which an orphan may count twice or four times",
         makes: "`refused.orphans_in_timers`",
         reads: "nothing",
-        ways: &[exact(by(&[HOOK_RESOURCES]), "each one", FUNCTION)],
+        ways: &[
+            exact(by(&[HOOK_RESOURCES]), "each one", FUNCTION),
+            exact(by(&[probe(HOOK_RESOURCES)]), PROBE_SAYS, PROBE),
+        ],
     },
     Signal {
         id: "orphan_count",
@@ -214,6 +240,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each sum: the kernel's own of each 100 ms, and those of readers of /proc/net/sockstat",
                 FUNCTION,
             ),
+            exact(by(&[probe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
             read("/proc/net/sockstat", "to the interval, not what was compared"),
         ],
     },
@@ -224,6 +251,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_ack_backlog, sk_max_ack_backlog; inet_connection_sock: icsk_accept_queue.qlen; net: sysctl_tcp_syncookies",
         ways: &[
             exact(by(&[HOOK_REQUEST]), "each SYN, with its listener", FUNCTION),
+            exact(by(&[probe(HOOK_REQUEST)]), PROBE_SAYS, PROBE),
             read("TcpExt ListenOverflows", "how many, together with the ends of handshakes"),
         ],
     },
@@ -237,6 +265,14 @@ pub const SIGNALS: &[Signal] = &[
                 Source::Programs { needed: &[HOOK_SYN_RECV_4], also: &[HOOK_SYN_RECV_6] },
                 "each one, with its listener",
                 "5.10 and 6.8 to 6.18, where functions can be hooked; 5.15 and 6.1 can't hook one with seven arguments",
+            ),
+            exact(
+                Source::Programs {
+                    needed: &[probe(HOOK_SYN_RECV_4)],
+                    also: &[probe(HOOK_SYN_RECV_6)],
+                },
+                PROBE_SAYS,
+                PROBE,
             ),
             Way {
                 source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
@@ -264,6 +300,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each SYN, with its listener",
                 "where it is not inlined, as it is in Debian's 5.10 and 6.1",
             ),
+            exact(by(&[probe(HOOK_SYN_FLOOD)]), PROBE_SAYS, PROBE),
             read(
                 "TcpExt TCPReqQFullDrop",
                 "how many; TCPReqQFullDoCookies those that were answered",
@@ -280,6 +317,14 @@ pub const SIGNALS: &[Signal] = &[
                 Source::Programs { needed: &[HOOK_CONNECT_4], also: &[HOOK_CONNECT_6] },
                 "each search that found none, with source, destination and process",
                 FUNCTION,
+            ),
+            exact(
+                Source::Programs {
+                    needed: &[probe(HOOK_CONNECT_4)],
+                    also: &[probe(HOOK_CONNECT_6)],
+                },
+                PROBE_SAYS,
+                PROBE,
             ),
             Way {
                 lack: no_call_number,
@@ -317,18 +362,26 @@ pub const SIGNALS: &[Signal] = &[
         proves: "whether it chose for the whole host or for a memory cgroup",
         makes: "`oom_kill.in_cgroup`",
         reads: "oom_control: memcg",
-        ways: &[Way {
-            lack: |layout, _| {
-                (layout.oom_memcg == ABSENT).then_some("without memory cgroups in this kernel")
+        ways: &[
+            Way {
+                lack: no_memory_cgroups,
+                ..exact(by(&[HOOK_OOM_ENTER, HOOK_OOM_EXIT]), "each one", FUNCTION)
             },
-            ..exact(by(&[HOOK_OOM_ENTER, HOOK_OOM_EXIT]), "each one", FUNCTION)
-        }],
+            Way {
+                lack: no_memory_cgroups,
+                ..exact(by(&[probe(HOOK_OOM_ENTER), probe(HOOK_OOM_EXIT)]), PROBE_SAYS, PROBE)
+            },
+        ],
     },
 ];
 
 fn no_drop_reason(config: &Config) -> Option<&'static str> {
     (config.drop_reason_proto_mem == ABSENT)
         .then_some("without drop reasons in this kernel (before 5.17)")
+}
+
+fn no_memory_cgroups(layout: &Layout, _: &Config) -> Option<&'static str> {
+    (layout.oom_memcg == ABSENT).then_some("without memory cgroups in this kernel")
 }
 
 fn no_call_number(layout: &Layout, _: &Config) -> Option<&'static str> {

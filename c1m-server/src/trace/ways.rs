@@ -8,9 +8,9 @@ use std::{
 
 use aya::{
     Ebpf,
-    programs::{Program, ProgramError},
+    programs::{self, ProgramError, kprobe::KProbeError},
 };
-use c1m_ebpf::{Attachment, Config, Layout};
+use c1m_ebpf::{Attachment, Config, Layout, Program};
 
 use super::{
     TraceError,
@@ -141,26 +141,49 @@ impl<'a> Ways<'a> {
 
     fn attach(&mut self, hook: u32) -> Result<i32, String> {
         let known = plan::program(hook).ok_or("not in the plan")?;
-        if self.options.without.iter().any(|name| name == known.target) {
+        let names = [known.target, known.attachment.name()];
+        if self.options.without.iter().any(|left_out| names.contains(&left_out.as_str())) {
             return Err("left out by --without-hook".into());
+        }
+        // Both would count each call.
+        if plan::purpose(hook) != hook
+            && matches!(self.tried.get(&plan::purpose(hook)), Some(Ok(_)))
+        {
+            return Err("the function is hooked already".into());
         }
         if let Some(lack) = plan::lack(self.btf, &self.config.arguments[hook as usize], known) {
             return Err(lack);
         }
+        // What keeps the arguments first: no return is seen whose beginning was not.
+        let keeper = known.keeper.map_or(Ok(0), |keeper| self.attach_program(keeper, known));
+        let attached = keeper.and_then(|_| self.attach_program(known.name, known));
+        if attached.is_err() {
+            self.unload(known);
+        }
+        attached
+    }
+
+    fn attach_program(&mut self, name: &str, known: &Program) -> Result<i32, String> {
         let program = self
             .ebpf
-            .program_mut(known.name)
+            .program_mut(name)
             .ok_or("the object has no such program: build it by `cargo xtask build-ebpf`")?;
-        attach_one(program, known.target, &self.kernel_types).map_err(|error| {
-            // What was loaded and can't be attached is of no use.
-            unload(program);
-            refusal(&error, known.attachment, self.options.verbosity)
-        })
+        attach_one(program, known.target, &self.kernel_types)
+            .map_err(|error| refusal(&error, known.attachment, self.options.verbosity))
+    }
+
+    /// What was loaded and can't be attached, or is half of something, is of no use.
+    fn unload(&mut self, known: &Program) {
+        for name in known.keeper.into_iter().chain([known.name]) {
+            if let Some(program) = self.ebpf.program_mut(name) {
+                unload(program);
+            }
+        }
     }
 
     fn detach(&mut self, hook: u32, reason: &str) {
-        if let Some(program) = plan::program(hook).and_then(|it| self.ebpf.program_mut(it.name)) {
-            unload(program);
+        if let Some(known) = plan::program(hook) {
+            self.unload(known);
         }
         self.tried.insert(hook, Err(reason.into()));
     }
@@ -168,24 +191,29 @@ impl<'a> Ways<'a> {
 
 /// Returns the program's descriptor.
 fn attach_one(
-    program: &mut Program,
+    program: &mut programs::Program,
     target: &str,
     kernel_types: &aya::Btf,
 ) -> Result<i32, ProgramError> {
     let fd = match program {
-        Program::BtfTracePoint(program) => {
+        programs::Program::BtfTracePoint(program) => {
             program.load(target, kernel_types)?;
             program.attach()?;
             program.fd()?
         }
-        Program::FEntry(program) => {
+        programs::Program::FEntry(program) => {
             program.load(target, kernel_types)?;
             program.attach()?;
             program.fd()?
         }
-        Program::FExit(program) => {
+        programs::Program::FExit(program) => {
             program.load(target, kernel_types)?;
             program.attach()?;
+            program.fd()?
+        }
+        programs::Program::KProbe(program) => {
+            program.load()?;
+            program.attach(target, 0)?;
             program.fd()?
         }
         _ => return Err(ProgramError::NotLoaded),
@@ -194,11 +222,12 @@ fn attach_one(
 }
 
 /// Detaches it too. One that is not loaded stays so.
-fn unload(program: &mut Program) {
+fn unload(program: &mut programs::Program) {
     let _ = match program {
-        Program::BtfTracePoint(program) => program.unload(),
-        Program::FEntry(program) => program.unload(),
-        Program::FExit(program) => program.unload(),
+        programs::Program::BtfTracePoint(program) => program.unload(),
+        programs::Program::FEntry(program) => program.unload(),
+        programs::Program::FExit(program) => program.unload(),
+        programs::Program::KProbe(program) => program.unload(),
         _ => Ok(()),
     };
 }
@@ -223,6 +252,12 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
             without_a_word(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
         }
         ProgramError::NotLoaded => "the object has another kind of program under this name".into(),
+        // Neither the perf event of kprobes nor their file of tracefs.
+        ProgramError::KProbeError(KProbeError::FileError { io_error, .. })
+            if io_error.kind() == std::io::ErrorKind::NotFound =>
+        {
+            "this kernel is built without kprobes".into()
+        }
         ProgramError::Btf(_) => "this kernel's types do not have it".into(),
         other => chain(other),
     }
@@ -230,11 +265,16 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
 
 /// What the kernel means by an error without a log.
 fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> String {
-    let is_of_function = attachment != Attachment::Tracepoint;
+    let is_of_function = matches!(attachment, Attachment::Entry | Attachment::Exit);
+    let is_probe = matches!(attachment, Attachment::Probe | Attachment::ReturnProbe);
     match code {
         Some(libc::EPERM | libc::EACCES) => {
             let mode = lockdown().map_or(String::new(), |mode| format!("; lockdown is at {mode}"));
-            let kind = if is_of_function { "hooks on functions" } else { "this kind of hook" };
+            let kind = match attachment {
+                Attachment::Tracepoint => "this kind of hook",
+                Attachment::Entry | Attachment::Exit => "hooks on functions",
+                Attachment::Probe | Attachment::ReturnProbe => "kprobes",
+            };
             format!("refused without a word (EPERM): this host forbids {kind}{mode}")
         }
         Some(ENOTSUPP) => {
@@ -245,6 +285,9 @@ fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> Stri
         }
         Some(libc::ENOENT | libc::EINVAL) if is_of_function => {
             format!("trampoline refused ({text}): not a function that can be traced in this kernel")
+        }
+        Some(libc::ENOENT | libc::EINVAL | libc::EADDRNOTAVAIL) if is_probe => {
+            format!("refused ({text}): not a function that can be probed in this kernel")
         }
         _ => format!("refused without a word ({text})"),
     }
@@ -269,5 +312,7 @@ mod tests {
         assert!(said(ENOTSUPP, Attachment::Entry).contains("more arguments"));
         assert!(said(libc::EBUSY, Attachment::Entry).contains("can't be traced"));
         assert!(said(libc::EBUSY, Attachment::Tracepoint).contains("text"));
+        assert!(said(libc::EPERM, Attachment::ReturnProbe).contains("forbids kprobes"));
+        assert!(said(libc::ENOENT, Attachment::Probe).contains("can be probed"));
     }
 }

@@ -21,9 +21,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 use offer::{
-    Offer::{DropReasons, Functions, Ipv6, Tracing},
+    Offer::{DropReasons, Functions, Ipv6, Kprobes, Tracing},
     test,
 };
+use server::by_kprobes;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -53,6 +54,19 @@ fn main() -> ExitCode {
             &[Tracing, Functions],
             hooks::functions,
         ),
+        test("crossings_and_refusals_by_kprobes", &[Tracing, DropReasons, Kprobes], || {
+            by_kprobes(memory::crossings_and_refusals)
+        }),
+        test("aborted_orphans_by_kprobes", &[Tracing, Kprobes], || {
+            by_kprobes(orphans::aborted_orphans)
+        }),
+        test("every_function_by_kprobes", &[Tracing, Kprobes], || by_kprobes(hooks::functions)),
+        test("overflows_of_an_accept_queue_by_kprobes", &[Tracing, Kprobes], || {
+            by_kprobes(queues::accept_queue)
+        }),
+        test("searches_without_a_port_by_kprobes", &[Tracing, Kprobes], || {
+            by_kprobes(calls::ports)
+        }),
         test(
             "overflows_of_an_accept_queue_are_the_kernels_own",
             &[Tracing, Functions],

@@ -176,15 +176,17 @@ fn check_crossings(seen: &Seen) {
         assert_eq!((crossing.tcp_mem, crossing.limit_pages), (*limits, limit), "{crossing:?}");
         assert_eq!(crossing.pages > limit, crossing.direction == Direction::Up, "{crossing:?}");
         assert_eq!(crossing.limit, "tcp_mem");
-        let precision = match crossing.hook.as_str() {
-            "tp_btf/sock_exceed_buf_limit"
-            | "fexit/__sk_mem_raise_allocated"
-            | "fexit/sk_forced_mem_schedule"
-            | "fentry/tcp_enter_memory_pressure"
-            | "fentry/tcp_leave_memory_pressure" => Precision::Exact,
-            "tp_btf/inet_sock_set_state" | "tp_btf/tcp_destroy_sock" => Precision::Connection,
-            "/proc/net/sockstat" => Precision::Interval,
-            other => panic!("crossing by {other}"),
+        let precision = match crossing.hook.rsplit('/').next() {
+            Some(
+                "sock_exceed_buf_limit"
+                | "__sk_mem_raise_allocated"
+                | "sk_forced_mem_schedule"
+                | "tcp_enter_memory_pressure"
+                | "tcp_leave_memory_pressure",
+            ) => Precision::Exact,
+            Some("inet_sock_set_state" | "tcp_destroy_sock") => Precision::Connection,
+            Some("sockstat") => Precision::Interval,
+            _ => panic!("crossing by {}", crossing.hook),
         };
         assert_eq!(crossing.precision, precision, "{crossing:?}");
         let is_in_a_call = crossing.socket.pid.is_some();

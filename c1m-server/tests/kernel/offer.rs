@@ -19,6 +19,8 @@ pub(crate) enum Offer {
     Tracing,
     /// Programs on kernel functions: 5.10, unless the host forbids them.
     Functions,
+    /// Programs on kernel functions by their registers: a matter of how the kernel is built.
+    Kprobes,
     /// `reason` of the tracepoint kfree_skb: 5.17, and in some older ones.
     DropReasons,
     /// IPv6 on the loopback interface.
@@ -26,9 +28,10 @@ pub(crate) enum Offer {
 }
 
 impl Offer {
-    const ALL: [(Self, &str); 4] = [
+    const ALL: [(Self, &str); 5] = [
         (Self::Tracing, "tracing"),
         (Self::Functions, "functions"),
+        (Self::Kprobes, "kprobes"),
         (Self::DropReasons, "drop_reasons"),
         (Self::Ipv6, "ipv6"),
     ];

@@ -8,6 +8,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
     sync::{
         LazyLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, channel},
     },
     thread::JoinHandle,
@@ -63,8 +64,14 @@ impl Server {
     }
 
     pub(crate) fn start_on(listen: &str, arguments: &[&str]) -> Result<Self, Skip> {
+        let without = if BY_KPROBES.load(Relaxed) {
+            &["--without-hook", "fentry", "--without-hook", "fexit"][..]
+        } else {
+            &[]
+        };
         let mut child = Command::new(binary())
             .args(["--trace", "--json", "--listen", listen])
+            .args(without)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -228,6 +235,36 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Servers that are started now hook functions by kprobe alone. Tests run one after the other.
+static BY_KPROBES: AtomicBool = AtomicBool::new(false);
+
+/// Runs a test with kprobes, where it would run with trampolines.
+pub(crate) fn by_kprobes(test: fn() -> Result<(), Skip>) -> Result<(), Skip> {
+    /// A test may end by a panic.
+    struct Until;
+    impl Drop for Until {
+        fn drop(&mut self) {
+            BY_KPROBES.store(false, Relaxed);
+        }
+    }
+    /// Why there are none: asked once, with a server of its own.
+    static REFUSAL: LazyLock<Option<String>> = LazyLock::new(|| {
+        let server = Server::start(&[]).unwrap_or_else(|Skip(reason)| panic!("{reason}"));
+        match server.needs_function("orphans_given_up") {
+            Ok(name) => {
+                assert_eq!(name, "kretprobe/tcp_check_oom");
+                None
+            }
+            Err(Skip(reason)) => Some(reason),
+        }
+    });
+    needs_ebpf()?;
+    let _until = Until;
+    BY_KPROBES.store(true, Relaxed);
+    REFUSAL.clone().map_or(Ok(()), |reason| Err(Skip(reason)))?;
+    test()
 }
 
 /// Skips the test where eBPF can't be loaded, before it waits for anything.

@@ -55,6 +55,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) list: bool,
 
+    /// The observer leaves out this hook, or this kind of them: with fentry and fexit functions are hooked by kprobe
+    #[arg(long, value_name = "HOOK")]
+    pub(crate) without_hook: Vec<String>,
+
     /// Use this c1m-server instead of building one
     #[arg(long, value_name = "FILE")]
     pub(crate) server_program: Option<PathBuf>,

@@ -74,6 +74,9 @@ fn command(args: &Args) -> Vec<String> {
             .map(String::from)
             .into();
     command.extend(["--repeat".into(), args.repeat.to_string()]);
+    for hook in &args.without_hook {
+        command.extend(["--without-hook".into(), hook.clone()]);
+    }
     if !args.only.is_empty() {
         command.extend(["--only".into(), args.only.join(",")]);
     }

@@ -90,7 +90,7 @@ fn here(args: &Args, mut tell: impl FnMut(Run) -> anyhow::Result<()>) -> anyhow:
     let kernel = kernel()?;
     for fault in chosen(args) {
         for _ in 0..args.repeat {
-            let run = once(fault, &kernel, &server)?;
+            let run = once(fault, &kernel, &server, &args.without_hook)?;
             // It would be skipped for the same reason again.
             let is_skipped = run.skipped_because.is_some();
             tell(run)?;
@@ -147,7 +147,12 @@ fn kernel() -> anyhow::Result<String> {
 }
 
 /// One run. An error is one of this program or of the host's; whatever is wrong with the fault stands in the result.
-fn once(fault: &'static Fault, kernel: &str, server: &Path) -> anyhow::Result<Run> {
+fn once(
+    fault: &'static Fault,
+    kernel: &str,
+    server: &Path,
+    without_hook: &[String],
+) -> anyhow::Result<Run> {
     let (mut guard, stale) =
         Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
     stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
@@ -159,7 +164,7 @@ fn once(fault: &'static Fault, kernel: &str, server: &Path) -> anyhow::Result<Ru
     let ended = thread::scope(|scope| {
         scope
             .spawn(|| match had {
-                Ok(()) => trip(fault, &mut guard, server),
+                Ok(()) => trip(fault, &mut guard, server, without_hook),
                 Err(stop) => Ended::stopped(stop),
             })
             .join()
@@ -190,13 +195,13 @@ impl Ended {
     }
 }
 
-fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf) -> Ended {
+fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf, without_hook: &[String]) -> Ended {
     if fault.network == Network::Own
         && let Err(error) = confine::unshare_network()
     {
         return Ended::stopped(Stop::Skip(format!("no network namespace of its own: {error}")));
     }
-    let mut stand = match Stand::new(guard, server, fault.subject) {
+    let mut stand = match Stand::new(guard, server, without_hook, fault.subject) {
         Ok(stand) => stand,
         Err(stop) => return Ended::stopped(stop),
     };

@@ -67,6 +67,7 @@ pub(crate) type Step<T = ()> = Result<T, Stop>;
 pub(crate) struct Stand<'a> {
     guard: &'a mut Guard,
     server: PathBuf,
+    without_hook: &'a [String],
     before: TcpExt,
     observer: Option<Program>,
     counted: Vec<Counted>,
@@ -75,11 +76,18 @@ pub(crate) struct Stand<'a> {
 }
 
 impl<'a> Stand<'a> {
-    /// `server`: the program c1m-server; `subject`: whose server is under test, if not that one.
-    pub(crate) fn new(guard: &'a mut Guard, server: PathBuf, subject: Option<Kind>) -> Step<Self> {
+    /// `server`: the program c1m-server; `without_hook`: what it leaves out as the observer; `subject`: whose server is under test, if not
+    /// that one.
+    pub(crate) fn new(
+        guard: &'a mut Guard,
+        server: PathBuf,
+        without_hook: &'a [String],
+        subject: Option<Kind>,
+    ) -> Step<Self> {
         Ok(Self {
             guard,
             server,
+            without_hook,
             before: tcp_ext()?,
             observer: None,
             counted: Vec::new(),
@@ -94,7 +102,9 @@ impl<'a> Stand<'a> {
 
     /// Starts the observer, which may be the server under test as well.
     pub(crate) fn observe(&mut self, arguments: &[&str], confined: Confined) -> Step<SocketAddr> {
-        let arguments = [&["--trace"], arguments].concat();
+        let without = self.without_hook.iter().flat_map(|hook| ["--without-hook", hook.as_str()]);
+        let arguments: Vec<&str> =
+            ["--trace"].into_iter().chain(without).chain(arguments.iter().copied()).collect();
         let observer = Program::start(&self.server, &arguments, confined)?;
         let address = observer.address;
         self.observer = Some(observer);

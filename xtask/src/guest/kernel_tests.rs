@@ -15,11 +15,13 @@ use crate::{exit, place, process};
 
 /// What only kernels from a version on have; the names are those of c1m-server's tests/kernel/offer.rs. A distribution's kernel may
 /// have more than its version says: then the test says so, and its series gets a line of its own here.
-const OFFERS: [(&str, Version); 4] = [
+const OFFERS: [(&str, Version); 5] = [
     ("ipv6", Version(5, 10)),
     ("tracing", Version(5, 10)),
     // Trampolines are there for each kernel that is booted by itself.
     ("functions", Version(5, 10)),
+    // Debian builds each kernel with them.
+    ("kprobes", Version(5, 10)),
     ("drop_reasons", Version(5, 17)),
 ];
 /// Tracing begins with it.
@@ -180,9 +182,9 @@ mod tests {
 
     #[test]
     fn a_kernel_must_offer_what_its_version_has() {
-        assert_eq!(offers(Version(6, 12)), "ipv6,tracing,functions,drop_reasons");
-        assert_eq!(offers(Version(6, 1)), "ipv6,tracing,functions,drop_reasons");
-        assert_eq!(offers(Version(5, 10)), "ipv6,tracing,functions");
+        assert_eq!(offers(Version(6, 12)), "ipv6,tracing,functions,kprobes,drop_reasons");
+        assert_eq!(offers(Version(6, 1)), "ipv6,tracing,functions,kprobes,drop_reasons");
+        assert_eq!(offers(Version(5, 10)), "ipv6,tracing,functions,kprobes");
     }
 
     #[test]
