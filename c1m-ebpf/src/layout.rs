@@ -190,6 +190,12 @@ impl Sock {
         self.0.load(offset!(sock_ack_backlog))
     }
 
+    /// Segments that were dropped; of a listener all that it refused.
+    #[inline(always)]
+    pub(crate) fn drops(self) -> u32 {
+        self.0.load(offset!(sock_drops))
+    }
+
     /// As the kernel asks: include/net/sock.h, `sk_acceptq_is_full`, 5.4 to 6.18.
     #[inline(always)]
     pub(crate) fn is_accept_queue_full(self) -> bool {

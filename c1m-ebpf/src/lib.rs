@@ -43,6 +43,7 @@ pub struct Layout {
     pub sock_max_ack_backlog: u32,
     /// sk_ack_backlog: the length of a listener's accept queue
     pub sock_ack_backlog: u32,
+    pub sock_drops: u32,
     pub sock_rcvbuf: u32,
     pub sock_forward_alloc: u32,
     /// sk_receive_queue.qlen, in skbs
@@ -91,6 +92,7 @@ impl Layout {
         sock_wmem_queued: ABSENT,
         sock_max_ack_backlog: ABSENT,
         sock_ack_backlog: ABSENT,
+        sock_drops: ABSENT,
         sock_rcvbuf: ABSENT,
         sock_forward_alloc: ABSENT,
         sock_receive_queue_len: ABSENT,

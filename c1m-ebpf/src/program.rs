@@ -77,9 +77,13 @@ pub const HOOK_OOM_ENTER: u32 = 23;
 pub const HOOK_OOM_EXIT: u32 = 24;
 pub const HOOK_FORCED_EXIT: u32 = 25;
 pub const HOOK_COLLAPSE: u32 = 26;
+pub const HOOK_REQUEST_EXIT: u32 = 27;
+pub const HOOK_SYN_RECV_4_EXIT: u32 = 28;
+pub const HOOK_SYN_RECV_6_EXIT: u32 = 29;
+const LAST_FUNCTION: u32 = HOOK_SYN_RECV_6_EXIT;
 
 const TRACEPOINTS: usize = HOOK_RAISE as usize;
-const FUNCTIONS: usize = HOOK_COLLAPSE as usize + 1 - TRACEPOINTS;
+const FUNCTIONS: usize = LAST_FUNCTION as usize + 1 - TRACEPOINTS;
 
 /// The program of the same function by kprobe or kretprobe.
 #[must_use]
@@ -90,7 +94,7 @@ pub const fn probe(function: u32) -> u32 {
 /// What the program is for, however it is attached: of a probe, the one by fentry or fexit; of any other, itself.
 #[must_use]
 pub const fn purpose(hook: u32) -> u32 {
-    if hook > HOOK_COLLAPSE { hook - FUNCTIONS as u32 } else { hook }
+    if hook > LAST_FUNCTION { hook - FUNCTIONS as u32 } else { hook }
 }
 
 /// Every program, in the order of `HOOK_*`.
@@ -170,16 +174,19 @@ const FUNCTION_PROGRAMS: [[Program; 2]; FUNCTIONS] = [
     function!(exit "tcp_check_oom" "tcp_check_oom" Some("sk"), Some("shift")),
     function!(exit "tcp_out_of_resources" "tcp_out_of_resources"),
     function!(exit "tcp_orphan_count_sum" "tcp_orphan_count_sum"),
-    function!(entry "tcp_conn_request" "tcp_conn_request" Some("sk"), None),
+    function!(entry "tcp_conn_request" "tcp_conn_request_entry" Some("sk"), None),
     function!(entry "tcp_syn_flood_action" "tcp_syn_flood_action" Some("sk"), None),
-    function!(entry "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock" Some("sk"), None),
-    function!(entry "tcp_v6_syn_recv_sock" "tcp_v6_syn_recv_sock" Some("sk"), Some("skb")),
+    function!(entry "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock_entry" Some("sk"), None),
+    function!(entry "tcp_v6_syn_recv_sock" "tcp_v6_syn_recv_sock_entry" Some("sk"), Some("skb")),
     function!(exit "inet_hash_connect" "inet_hash_connect" Some("sk"), None),
     function!(exit "inet6_hash_connect" "inet6_hash_connect" Some("sk"), None),
     function!(entry "oom_kill_process" "oom_kill_process_entry" Some("oc"), None),
     function!(exit "oom_kill_process" "oom_kill_process_exit"),
     function!(exit "sk_forced_mem_schedule" "sk_forced_mem_schedule_exit" Some("sk"), None),
     function!(entry "tcp_collapse_one" "tcp_collapse_one" None, None),
+    function!(exit "tcp_conn_request" "tcp_conn_request_exit"),
+    function!(exit "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock_exit"),
+    function!(exit "tcp_v6_syn_recv_sock" "tcp_v6_syn_recv_sock_exit"),
 ];
 
 /// Programs with a second one on the same hook: the kernel skips a program that is running on the CPU already, and what the first one misses

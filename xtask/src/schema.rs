@@ -83,7 +83,7 @@ mod tests {
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "faults", "kernels": ["6.18.0"], "faults": [{
                     "name": "ports", "kernel": "6.18.0", "tier": "tracepoints", "runs": 2, "right": 1, "wrong": 1,
-                    "counters_equal": null, "skipped_because": "no reason"
+                    "counters_equal": null, "dropped": 0, "skipped_because": "no reason"
                 }]
             }),
             json!({

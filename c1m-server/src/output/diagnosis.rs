@@ -84,7 +84,7 @@ mod tests {
                 confidence: Confidence::Certain,
                 text: "125 orphans were reset because there were too many".into(),
                 evidence: vec![Evidence {
-                    source: "fexit/tcp_check_oom".into(),
+                    source: "tcp_check_oom".into(),
                     what: "orphans".into(),
                     value: 75,
                     limit: Some(50),
@@ -97,7 +97,7 @@ mod tests {
             verdict_lines(&verdict),
             [
                 "verdict  1. orphans (certain, host): 125 orphans were reset because there were too many",
-                "  seen  fexit/tcp_check_oom: 75 orphans of 50",
+                "  seen  tcp_check_oom: 75 orphans of 50",
                 "  remedy  raise net.ipv4.tcp_max_orphans above 75",
             ]
         );

@@ -31,6 +31,7 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
         sock_wmem_queued: member("sock", "sk_wmem_queued")?,
         sock_max_ack_backlog: member("sock", "sk_max_ack_backlog")?,
         sock_ack_backlog: member("sock", "sk_ack_backlog")?,
+        sock_drops: member("sock", "sk_drops")?,
         sock_rcvbuf: member("sock", "sk_rcvbuf")?,
         sock_forward_alloc: member("sock", "sk_forward_alloc")?,
         sock_receive_queue_len: member("sock", "sk_receive_queue.qlen")?,
@@ -195,6 +196,7 @@ mod tests {
             (256, 280, 288)
         );
         assert_eq!((layout.sock_ack_backlog, layout.sock_rcvbuf), (600, 244));
+        assert_eq!(layout.sock_drops, 136);
         assert_eq!((layout.sock_forward_alloc, layout.sock_receive_queue_len), (356, 168 + 16));
         for offset in
             [layout.sock_cgroup, layout.net_syncookies, layout.regs_call, layout.oom_memcg]

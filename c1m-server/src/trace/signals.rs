@@ -248,10 +248,10 @@ pub const SIGNALS: &[Signal] = &[
         id: "accept_queue_syn",
         proves: "a SYN was dropped because the listener's accept queue was full",
         makes: "`overflow`, `refused.accept_queue_syn`",
-        reads: "sock: sk_ack_backlog, sk_max_ack_backlog; inet_connection_sock: icsk_accept_queue.qlen; net: sysctl_tcp_syncookies",
+        reads: "sock: sk_ack_backlog, sk_max_ack_backlog, sk_drops; inet_connection_sock: icsk_accept_queue.qlen; net: sysctl_tcp_syncookies",
         ways: &[
-            exact(by(&[HOOK_REQUEST]), "each SYN, with its listener", FUNCTION),
-            exact(by(&[probe(HOOK_REQUEST)]), PROBE_SAYS, PROBE),
+            exact(by(&[HOOK_REQUEST, HOOK_REQUEST_EXIT]), "each SYN, with its listener", FUNCTION),
+            exact(by(&[probe(HOOK_REQUEST), probe(HOOK_REQUEST_EXIT)]), PROBE_SAYS, PROBE),
             read("TcpExt ListenOverflows", "how many, together with the ends of handshakes"),
         ],
     },
@@ -262,14 +262,17 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_ack_backlog, sk_max_ack_backlog; sk_buff: protocol",
         ways: &[
             exact(
-                Source::Programs { needed: &[HOOK_SYN_RECV_4], also: &[HOOK_SYN_RECV_6] },
+                Source::Programs {
+                    needed: &[HOOK_SYN_RECV_4, HOOK_SYN_RECV_4_EXIT],
+                    also: &[HOOK_SYN_RECV_6, HOOK_SYN_RECV_6_EXIT],
+                },
                 "each one, with its listener",
                 "5.10 and 6.8 to 6.18, where functions can be hooked; 5.15 and 6.1 can't hook one with seven arguments",
             ),
             exact(
                 Source::Programs {
-                    needed: &[probe(HOOK_SYN_RECV_4)],
-                    also: &[probe(HOOK_SYN_RECV_6)],
+                    needed: &[probe(HOOK_SYN_RECV_4), probe(HOOK_SYN_RECV_4_EXIT)],
+                    also: &[probe(HOOK_SYN_RECV_6), probe(HOOK_SYN_RECV_6_EXIT)],
                 },
                 PROBE_SAYS,
                 PROBE,

@@ -1,5 +1,7 @@
 //! What `faults --json` prints: a line a run, and at last one with all of them.
 
+use std::collections::BTreeMap;
+
 use c1m_server::output::record::{LimitName, Refused, Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) counters: Vec<Counter>,
     /// What was wrong, each a sentence.
     pub(crate) wrong: Vec<String>,
+    /// Events that the observer lost, as its summary has them.
+    pub(crate) dropped_by: BTreeMap<String, u64>,
     /// Why it was not run.
     pub(crate) skipped_because: Option<String>,
     pub(crate) elapsed_s: f64,
@@ -67,5 +71,7 @@ pub(crate) struct Fault {
     pub(crate) wrong: u64,
     /// In each run; `null`: this kernel or tier has no two counters of it.
     pub(crate) counters_equal: Option<bool>,
+    /// Events lost, in all runs together
+    pub(crate) dropped: u64,
     pub(crate) skipped_because: Option<String>,
 }

@@ -243,6 +243,7 @@ fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
         right: None,
         counters,
         wrong,
+        dropped_by: told.summary.as_ref().map(|it| it.dropped_by.clone()).unwrap_or_default(),
         skipped_because,
         elapsed_s: 0.0,
         refused: refused.map(|refused| (**refused).clone()),

@@ -45,7 +45,7 @@ fn receive(case: &Case<'_>) -> Option<Finding> {
     Some(
         found
             .saw(
-                case.hook("fexit/tcp_try_rmem_schedule", "tp_btf/kfree_skb PROTO_MEM"),
+                case.hook("tcp_try_rmem_schedule", "tp_btf/kfree_skb PROTO_MEM"),
                 "segments dropped with rmem_alloc above sk_rcvbuf",
                 hooked.unwrap_or(0),
             )

@@ -26,11 +26,7 @@ pub(in crate::limits) fn ports(case: &Case<'_>) -> Vec<Finding> {
         format!("{count} connects found no free local port for their source and destination"),
     )
     .saw("connect EADDRNOTAVAIL", "calls of any process", failed)
-    .saw(
-        "fexit/inet_hash_connect",
-        "searches that found no port",
-        case.seen.ports_exhausted.unwrap_or(0),
-    )
+    .saw("inet_hash_connect", "searches that found no port", case.seen.ports_exhausted.unwrap_or(0))
     .saw(
         "net.ipv4.ip_local_port_range",
         "ports for one source, destination address and port",

@@ -234,7 +234,7 @@ fn dropped(case: &Case<'_>) -> Option<Finding> {
             format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"),
         )
         .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
-        .saw("fentry/tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
+        .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
         .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
         .settled_by("fexit of inet_reqsk_alloc and sk_prot_alloc; a missing route back drops SYNs as well"),
     )

@@ -5,7 +5,7 @@ use crate::{
     output::record::{Confidence, LimitName},
 };
 
-const CHECK: &str = "fexit/tcp_check_oom";
+const CHECK: &str = "tcp_check_oom";
 const RESET: &str = "tp_btf/tcp_send_reset ABORT_ON_MEMORY";
 
 pub(in crate::limits) fn orphans(case: &Case<'_>) -> Vec<Finding> {

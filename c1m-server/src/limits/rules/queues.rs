@@ -62,8 +62,8 @@ fn accept_queue(case: &Case<'_>) -> Option<Finding> {
             format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
         )
         .saw("TcpExt ListenOverflows", "drops in this network namespace", seen.counter("ListenOverflows"))
-        .saw("fentry/tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
-        .saw(case.hook("fexit/tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"), "ends of handshakes that found it full", seen.accept_queue_ack.unwrap_or(0))
+        .saw("tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
+        .saw(case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"), "ends of handshakes that found it full", seen.accept_queue_ack.unwrap_or(0))
         .beside("sock_diag", "connections in the fullest queue", length),
     )
 }

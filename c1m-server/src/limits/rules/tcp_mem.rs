@@ -39,12 +39,12 @@ fn high(case: &Case<'_>) -> Option<Finding> {
             .saw(HOOK, "refused to receivers, above high", seen.refused_high_receive)
             .saw("crossing of tcp_mem high", "times", crossed)
             .saw(
-                "fexit/__sk_mem_raise_allocated",
+                "__sk_mem_raise_allocated",
                 "allowed above high all the same",
                 seen.allowed_above_high.unwrap_or(0),
             )
             .saw(
-                "fentry/sk_forced_mem_schedule",
+                "sk_forced_mem_schedule",
                 "taken above high without being asked",
                 seen.forced_above_high.unwrap_or(0),
             )
@@ -115,7 +115,7 @@ fn pressure(case: &Case<'_>, high: bool) -> Option<Finding> {
             .saw(HOOK, "refused to senders, fair share", seen.refused_fair_share_send)
             .saw(HOOK, "refused to receivers, fair share", seen.refused_fair_share_receive)
             .saw(
-                "fentry/tcp_enter_memory_pressure",
+                "tcp_enter_memory_pressure",
                 "entries with usage above the limit",
                 seen.pressure_entries.unwrap_or(0),
             )

@@ -83,10 +83,18 @@ fn quiet_and_a_cause_contradict_each_other() {
 fn silence_and_loss_are_wrong() {
     assert_eq!(judge(Expect::Quiet, &told(None), &[]), ["there was no verdict"]);
     let quiet = Some(verdict(&[]));
-    for dropped in [Some(1), None] {
-        let told = Told { verdict: quiet.clone(), summary: Some(summary(dropped, None)) };
-        assert_eq!(judge(Expect::Quiet, &told, &[]).len(), 1, "{dropped:?}");
-    }
+    let lost = |dropped, by: &str| {
+        let mut summary = summary(dropped, None);
+        summary.dropped_by.extend(dropped.map(|count| (by.to_owned(), count)));
+        let told = Told { verdict: quiet.clone(), summary: Some(summary) };
+        judge(Expect::Quiet, &told, &[]).len()
+    };
+    assert_eq!(lost(None, ""), 1);
+    assert_eq!(lost(Some(1), "ring buffer"), 1);
+    assert_eq!(lost(Some(1), "not understood"), 1);
+    // The kernel's doing, and told.
+    assert_eq!(lost(Some(1), "tp_btf/kfree_skb"), 0);
+    assert_eq!(lost(Some(1), "kretprobe/tcp_check_oom"), 0);
     let told = Told { verdict: quiet, summary: None };
     assert_eq!(judge(Expect::Quiet, &told, &[]), ["the observer printed no summary"]);
 }
@@ -152,6 +160,7 @@ fn run(name: &str, right: Option<bool>, counters: &[(u64, u64)]) -> Run {
         right,
         counters: counters.iter().map(counter).collect(),
         wrong: Vec::new(),
+        dropped_by: BTreeMap::new(),
         skipped_because: right.is_none().then(|| "no such limit".into()),
         elapsed_s: 1.0,
         refused: None,
