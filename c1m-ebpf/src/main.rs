@@ -17,6 +17,7 @@ use c1m_ebpf::{Counters, Shared};
 mod accept;
 mod call;
 mod event;
+mod holders;
 mod layout;
 mod memory;
 mod oom;
