@@ -56,6 +56,26 @@ const SOCK_STREAM: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
+/// Writes which network namespace each thread is in: struct bpf_iter__task (5.8) has the task where struct bpf_iter__task_file has it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+extern "C" fn snapshot_tasks(context: *mut c_void) -> i32 {
+    let task = argument(context, TASK);
+    if task.is_null() {
+        return 0;
+    }
+    // Null for one that is ending, and then the number is 0.
+    let net = task.follow(member!(task_nsproxy)).follow(member!(nsproxy_net));
+    let record = HeldSocket {
+        tgid: task.load(offset!(task_tgid)),
+        tid: task.load(member!(task_pid)),
+        netns: net.load(offset!(net_inum)),
+        ..HeldSocket::default()
+    };
+    write(context, &record);
+    0
+}
+
 /// Counts each socket of the namespace by state and local port, minisocks and requests included, as sock_diag tells them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]

@@ -20,6 +20,9 @@ pub struct SnapshotLayout {
     pub socket_file: u32,
     /// struct task_struct
     pub task_pid: u32,
+    pub task_nsproxy: u32,
+    /// struct nsproxy
+    pub nsproxy_net: u32,
 }
 
 impl SnapshotLayout {
@@ -33,6 +36,8 @@ impl SnapshotLayout {
         socket_sk: ABSENT,
         socket_file: ABSENT,
         task_pid: ABSENT,
+        task_nsproxy: ABSENT,
+        nsproxy_net: ABSENT,
     };
 }
 
@@ -55,7 +60,7 @@ pub const HELD_FILE: u32 = 4;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeldSocket {
-    /// Address of the struct sock: tells sockets of one snapshot apart, and is of no other use
+    /// Address of the struct sock: tells sockets of one snapshot apart, and is of no other use; 0 where the record is of a thread alone
     pub socket: u64,
     /// 0: unknown
     pub cgroup: u64,
@@ -94,4 +99,5 @@ const _: () = assert!(size_of::<StateKey>() == 8);
 pub const ITER_STATES: (&str, &str) = ("tcp", "snapshot_states");
 pub const ITER_SOCKETS: (&str, &str) = ("tcp", "snapshot_sockets");
 pub const ITER_DESCRIPTORS: (&str, &str) = ("task_file", "snapshot_descriptors");
+pub const ITER_TASKS: (&str, &str) = ("task", "snapshot_tasks");
 pub const ITER_CLOSED: (&str, &str) = ("task_file", "snapshot_closed");

@@ -11,46 +11,47 @@ use crate::sys::netns::{Namespace, OWN};
 /// The inode of the first PID namespace: include/linux/proc_ns.h, PROC_PID_INIT_INO.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
-/// What was found, and what could not be opened.
-#[derive(Debug, Default)]
-pub struct Found {
-    pub namespaces: Vec<Namespace>,
-    /// Processes whose namespace is not to be seen from here.
-    pub unseen: u64,
-}
-
-/// Those of all processes, and those that `ip netns` and container runtimes keep by a mount. One that only a descriptor or a thread keeps is
-/// not among them.
+/// Those of all processes that let us look, and those that `ip netns` and container runtimes keep by a mount. One that only a descriptor or a
+/// thread keeps is not among them.
 ///
 /// # Errors
 /// There is no /proc.
-pub fn all() -> io::Result<Found> {
+pub fn all() -> io::Result<Vec<Namespace>> {
     let mut paths: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let mut found = Found::default();
     for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {
         if !entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()) {
             continue;
         }
         let path = entry.path().join("ns/net");
-        match fs::read_link(&path) {
-            Ok(link) => drop(paths.entry(link.to_string_lossy().into_owned()).or_insert(path)),
-            // It ended meanwhile.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => found.unseen += 1,
+        // It may have ended meanwhile, or be somebody else's.
+        if let Ok(link) = fs::read_link(&path) {
+            paths.entry(link.to_string_lossy().into_owned()).or_insert(path);
         }
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     for (link, path) in mounted(&mounts) {
         paths.entry(link).or_insert(path);
     }
-    for path in paths.values() {
-        match Namespace::open(path) {
-            Ok(namespace) => found.namespaces.push(namespace),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(_) => found.unseen += 1,
-        }
+    Ok(paths.values().filter_map(|path| Namespace::open(path).ok()).collect())
+}
+
+/// The one with this inode, also when only a thread is in it. `None`: it was not found.
+///
+/// # Errors
+/// There is no /proc.
+pub fn by_inode(inode: u32) -> io::Result<Option<Namespace>> {
+    if let Some(namespace) = all()?.into_iter().find(|it| it.inode == inode) {
+        return Ok(Some(namespace));
     }
-    Ok(found)
+    let name = PathBuf::from(format!("net:[{inode}]"));
+    let threads = fs::read_dir("/proc")?
+        .filter_map(Result::ok)
+        .filter_map(|process| fs::read_dir(process.path().join("task")).ok())
+        .flat_map(|threads| threads.filter_map(Result::ok));
+    let mut paths = threads.map(|thread| thread.path().join("ns/net"));
+    let path = paths.find(|path| fs::read_link(path).is_ok_and(|link| link == name));
+    let namespace = path.and_then(|path| Namespace::open(&path).ok());
+    Ok(namespace.filter(|it| it.inode == inode))
 }
 
 /// That of the calling thread.
@@ -107,7 +108,7 @@ mod tests {
     fn the_own_namespace_is_among_all() {
         let own = own().unwrap();
         let all = all().unwrap();
-        assert_eq!(all.namespaces.iter().filter(|it| it.inode == own.inode).count(), 1);
+        assert_eq!(all.iter().filter(|it| it.inode == own.inode).count(), 1);
         assert_eq!(of_process(std::process::id()).unwrap().inode, own.inode);
         assert!(of_process(u32::MAX).is_err());
     }

@@ -116,28 +116,17 @@ impl Look {
                 })?]
             }
             NetnsChoice::Inode(inode) => {
-                let mut found = namespaces::all()?.namespaces;
-                found.retain(|namespace| namespace.inode == inode);
-                if found.is_empty() {
-                    return Err(EnvironmentRefused(format!(
+                vec![namespaces::by_inode(inode)?.ok_or_else(|| {
+                    EnvironmentRefused(format!(
                         "no network namespace with inode {inode} was found: lsns -t net shows those that have a process"
                     ))
-                    .into());
-                }
-                found
+                })?]
             }
             NetnsChoice::All => {
-                let found = namespaces::all()?;
-                if found.unseen > 0 {
-                    unseen.push(format!(
-                        "the network namespaces of {} processes can't be opened",
-                        found.unseen
-                    ));
-                }
                 if !namespaces::is_initial_pid_namespace() {
                     unseen.push("processes outside of this PID namespace".into());
                 }
-                found.namespaces
+                namespaces::all()?
             }
         };
         Ok((namespaces, unseen))

@@ -18,7 +18,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 const RECORD_BYTES: usize = size_of::<HeldSocket>();
 
 /// What it iterates over, and the program's name.
-type Iterator = (&'static str, &'static str);
+pub(super) type Iterator = (&'static str, &'static str);
 
 pub(super) fn load(
     ebpf: &mut Ebpf,

@@ -19,6 +19,8 @@ pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
         socket_sk: member("socket", "sk")?,
         socket_file: member("socket", "file")?,
         task_pid: member("task_struct", "pid")?,
+        task_nsproxy: member("task_struct", "nsproxy")?,
+        nsproxy_net: member("nsproxy", "net_ns")?,
     })
 }
 
