@@ -152,6 +152,7 @@ extern "C" fn snapshot_sockets(context: *mut c_void) -> i32 {
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
     if let Some(sock) = descriptor(context)
+        && is_stream(sock)
         && sock.is_tcp()
     {
         write_descriptor(context, sock);
@@ -163,16 +164,18 @@ extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_closed(context: *mut c_void) -> i32 {
+    // The state first: of a million sockets hardly one is closed, and each further cache line costs what the walk itself does.
     if let Some(sock) = descriptor(context)
-        && sock.0.load::<u16>(offset!(sock_protocol)) == TCP
         && sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE
+        && is_stream(sock)
+        && sock.0.load::<u16>(offset!(sock_protocol)) == TCP
     {
         write_descriptor(context, sock);
     }
     0
 }
 
-/// The stream socket of the internet that this descriptor is of. Other families have numbers of their own for protocols.
+/// The socket that this descriptor is of.
 #[inline(always)]
 fn descriptor(context: *mut c_void) -> Option<Sock> {
     let file = argument(context, FILE);
@@ -186,12 +189,15 @@ fn descriptor(context: *mut c_void) -> Option<Sock> {
     }
     // SAFETY: a pointer that the verifier knows the type of.
     let sk = unsafe { BtfPtr::new(socket.cast()) }.follow(member!(socket_sk));
-    if sk.is_null() {
-        return None;
-    }
-    let family: u16 = sk.load(offset!(sock_family));
-    let is_stream = sk.load::<u16>(member!(sock_type)) == SOCK_STREAM;
-    (is_stream && (family == AF_INET || family == AF_INET6)).then_some(Sock(sk))
+    (!sk.is_null()).then_some(Sock(sk))
+}
+
+/// A stream socket of the internet: other families have numbers of their own for protocols.
+#[inline(always)]
+fn is_stream(sock: Sock) -> bool {
+    let family: u16 = sock.0.load(offset!(sock_family));
+    (family == AF_INET || family == AF_INET6)
+        && sock.0.load::<u16>(member!(sock_type)) == SOCK_STREAM
 }
 
 #[inline(always)]

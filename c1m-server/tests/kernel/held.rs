@@ -91,7 +91,7 @@ fn in_many_states() -> InManyStates {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();
-    let mut pair = || {
+    let pair = || {
         let client = connect(address);
         (client, listener.accept().unwrap().0)
     };

@@ -49,9 +49,13 @@ impl Look {
         let own = namespaces::own()?.inode;
         let iterators = Snapshots::load().map_err(|error| reason(&error));
         let look = Self { choice, own, iterators };
+        if choice == NetnsChoice::All {
+            return Ok(look);
+        }
+        // What is wrong with the choice is told before anything is looked at.
+        let namespaces = look.asked_for()?.0;
         if let Err(why) = &look.iterators
-            && choice != NetnsChoice::All
-            && look.asked_for()?.0.iter().any(|namespace| namespace.inode != own)
+            && namespaces.iter().any(|namespace| namespace.inode != own)
         {
             return Err(EnvironmentRefused(format!(
                 "another network namespace takes eBPF iterators, and there are none ({why}): use --netns self, or start it with sudo"

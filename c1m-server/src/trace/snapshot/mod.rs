@@ -16,7 +16,7 @@ mod states;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs, io,
+    fs, io, thread,
 };
 
 use aya::{Btf as KernelTypes, Ebpf};
@@ -110,25 +110,30 @@ impl Snapshots {
         let mut sockets: Vec<Held> = Vec::new();
         // By the socket's address.
         let mut known: HashMap<u64, usize> = HashMap::new();
-        iterator::read(iterator::open(&mut self.ebpf, ITER_DESCRIPTORS)?, |record| {
-            places.add_socket(record);
-            match known.entry(record.socket) {
-                Entry::Vacant(place) => {
-                    place.insert(sockets.len());
-                    sockets.push(Held::of(record));
-                }
-                Entry::Occupied(place) => sockets[*place.get()].add_holder(record.tgid),
-            }
-        })?;
-        let (found, mut unseen) = self.further(namespaces, places, follow)?;
-        for namespace in namespaces.iter().chain(&found) {
-            unseen.extend(self.walk(namespace, ITER_SOCKETS, |record| {
-                if let Entry::Vacant(place) = known.entry(record.socket) {
-                    place.insert(sockets.len());
-                    sockets.push(Held::of(record));
-                }
-            }));
-        }
+        let descriptors = iterator::open(&mut self.ebpf, ITER_DESCRIPTORS)?;
+        let mut without = Vec::new();
+        let mut unseen = beside(
+            || {
+                iterator::read(descriptors, |record| {
+                    places.add_socket(record);
+                    match known.entry(record.socket) {
+                        Entry::Vacant(place) => {
+                            place.insert(sockets.len());
+                            sockets.push(Held::of(record));
+                        }
+                        Entry::Occupied(place) => {
+                            sockets[*place.get()].add_holder(record.tgid);
+                        }
+                    }
+                })
+            },
+            || self.walk(namespaces, ITER_SOCKETS, |record| without.push(*record)),
+        )?;
+        let (found, closed_to_us) = self.further(namespaces, places, follow)?;
+        unseen.extend(closed_to_us);
+        unseen.extend(self.walk(&found, ITER_SOCKETS, |record| without.push(*record)));
+        let without = without.iter().filter(|record| !known.contains_key(&record.socket));
+        sockets.extend(without.map(Held::of));
         Ok(Snapshot { sockets, unseen })
     }
 
@@ -144,15 +149,20 @@ impl Snapshots {
     ) -> io::Result<StateCounts> {
         let mut places = Places::default();
         let mut closed: HashMap<u64, Held> = HashMap::new();
-        iterator::read(iterator::open(&mut self.ebpf, ITER_CLOSED)?, |record| {
-            places.add_socket(record);
-            closed.entry(record.socket).or_insert_with(|| Held::of(record));
-        })?;
-        let (found, mut unseen) = self.further(namespaces, places, follow)?;
+        let descriptors = iterator::open(&mut self.ebpf, ITER_CLOSED)?;
         states::forget(&mut self.ebpf)?;
-        for namespace in namespaces.iter().chain(&found) {
-            unseen.extend(self.walk(namespace, ITER_STATES, |_| ()));
-        }
+        let mut unseen = beside(
+            || {
+                iterator::read(descriptors, |record| {
+                    places.add_socket(record);
+                    closed.entry(record.socket).or_insert_with(|| Held::of(record));
+                })
+            },
+            || self.walk(namespaces, ITER_STATES, |_| ()),
+        )?;
+        let (found, closed_to_us) = self.further(namespaces, places, follow)?;
+        unseen.extend(closed_to_us);
+        unseen.extend(self.walk(&found, ITER_STATES, |_| ()));
         let (mut counts, uncounted) = states::counted(&self.ebpf)?;
         for held in closed.into_values() {
             *counts.entry((held.netns, held.state, held.local_port)).or_default() += 1;
@@ -176,19 +186,39 @@ impl Snapshots {
         Ok(places.open(told))
     }
 
-    /// Runs an iterator over the sockets of this namespace. Says why it can't.
+    /// Runs an iterator over the sockets of each namespace. Says where and why it can't.
     fn walk(
         &mut self,
-        namespace: &Namespace,
+        namespaces: &[Namespace],
         iterator: iterator::Iterator,
-        take: impl FnMut(&HeldSocket) + Send,
-    ) -> Option<String> {
-        let ebpf = &mut self.ebpf;
-        let walked = namespace
-            .within(|| iterator::read(iterator::open(ebpf, iterator)?, take))
-            .and_then(|inside| inside);
-        let inode = namespace.inode;
-        let error = walked.err()?;
-        Some(format!("sockets without a process in network namespace {inode} ({error})"))
+        mut take: impl FnMut(&HeldSocket) + Send,
+    ) -> Vec<String> {
+        let mut unseen = Vec::new();
+        for namespace in namespaces {
+            let (ebpf, take) = (&mut self.ebpf, &mut take);
+            let walked = namespace
+                .within(|| iterator::read(iterator::open(ebpf, iterator)?, take))
+                .and_then(|inside| inside);
+            if let Err(error) = walked {
+                let inode = namespace.inode;
+                unseen.push(format!(
+                    "sockets without a process in network namespace {inode} ({error})"
+                ));
+            }
+        }
+        unseen
     }
+}
+
+/// Runs `one` in a thread of its own beside `other`: the two walks take about the same time.
+fn beside<T>(
+    one: impl FnOnce() -> io::Result<()> + Send,
+    other: impl FnOnce() -> T,
+) -> io::Result<T> {
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        one.join().map_err(|_| io::Error::other("a thread that read an iterator panicked"))??;
+        Ok(other)
+    })
 }
