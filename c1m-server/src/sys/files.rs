@@ -58,7 +58,7 @@ mod tests {
             let link = std::fs::read_link("/proc/thread-self").unwrap();
             link.file_name().unwrap().to_str().unwrap().parse::<u32>().unwrap()
         };
-        let of = |thread: u32| match share_table(own, thread) {
+        let of = move |thread: u32| match share_table(own, thread) {
             Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => None,
             result => Some(result.unwrap()),
         };
