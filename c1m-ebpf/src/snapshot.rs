@@ -100,4 +100,5 @@ pub const ITER_STATES: (&str, &str) = ("tcp", "snapshot_states");
 pub const ITER_SOCKETS: (&str, &str) = ("tcp", "snapshot_sockets");
 pub const ITER_DESCRIPTORS: (&str, &str) = ("task_file", "snapshot_descriptors");
 pub const ITER_TASKS: (&str, &str) = ("task", "snapshot_tasks");
+pub const ITER_HOLDING: (&str, &str) = ("task_file", "snapshot_holding");
 pub const ITER_CLOSED: (&str, &str) = ("task_file", "snapshot_closed");

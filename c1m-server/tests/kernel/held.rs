@@ -6,9 +6,10 @@ use std::{
     io::{ErrorKind, Write as _},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd as _, OwnedFd},
         unix::{fs::PermissionsExt as _, process::CommandExt as _},
     },
+    path::Path,
     process::{Command, Stdio},
     sync::LazyLock,
     thread,
@@ -20,6 +21,7 @@ use c1m_server::{
         Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
     },
     sys::{confine, netns, process::page_bytes, socket::mem_info},
+    trace::snapshot::{Snapshots, Which},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -266,6 +268,47 @@ pub(crate) fn shared() -> Result<(), Skip> {
     })
 }
 
+/// What is loaded once tells the same as often as it is asked, and idle connections can be left out.
+pub(crate) fn again_and_again() -> Result<(), Skip> {
+    apart(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let closed: Vec<_> = (0..5).map(|_| one_reset(&listener, address)).collect();
+        let mut pairs = Vec::new();
+        for number in 0..20 {
+            let mut client = connect(address);
+            let (server, _) = listener.accept().unwrap();
+            if number % 2 == 0 {
+                client.write_all(&BODY).unwrap();
+                server.peek(&mut [0]).unwrap();
+            }
+            pairs.push((client, server));
+        }
+        let own = || [netns::Namespace::open(Path::new(netns::OWN)).unwrap()];
+        let inode = own()[0].inode;
+        let mut snapshots = Snapshots::load().unwrap();
+        let page = page_bytes().unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let mut of = |which| {
+                let snapshot = snapshots.take(which, &own(), false).unwrap();
+                let mut sockets = snapshot.sockets;
+                sockets.retain(|held| held.netns == inode);
+                (sockets.len(), sockets.iter().map(|held| held.pages(page)).sum::<u64>())
+            };
+            let (all, holding) = (of(Which::All), of(Which::Holding));
+            let states = snapshots.count_states(&own(), false).unwrap().rows;
+            let of_states = states.iter().filter(|row| row.netns == inode).map(|row| row.count);
+            seen.push((all, holding, of_states.sum::<u64>()));
+        }
+        let pages: u64 = closed.iter().chain(pairs.iter().map(|pair| &pair.1)).map(pages_of).sum();
+        // The listener, and both ends of each pair.
+        let expected = ((1 + 5 + 40, pages), (5 + 10, pages), 1 + 5 + 40);
+        assert_eq!(seen, [expected; 3]);
+        Ok(())
+    })
+}
+
 pub(crate) fn tables_of_threads() -> Result<(), Skip> {
     needs_ebpf()?;
     let mut server = Server::start(&["--workers", "3", "--interval", "20ms"])?;
@@ -296,7 +339,7 @@ pub(crate) fn other_namespaces() -> Result<(), Skip> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut waiting = connect(listener.local_addr().unwrap());
         waiting.write_all(&BODY).unwrap();
-        let own = netns::Namespace::open(std::path::Path::new(netns::OWN)).unwrap();
+        let own = netns::Namespace::open(Path::new(netns::OWN)).unwrap();
         told.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
         // Until the test has looked.
         let _ = wait.recv();

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         test("sockets_reset_and_not_closed_have_a_holder", &[Tracing], held::reset_and_not_closed),
         test("sockets_of_no_process_are_told", &[Tracing], held::of_no_process),
         test("a_shared_socket_is_counted_once", &[Tracing], held::shared),
+        test("a_snapshot_tells_the_same_again", &[Tracing], held::again_and_again),
         test("tables_of_threads_are_looked_through", &[Tracing], held::tables_of_threads),
         test("other_network_namespaces_are_looked_into", &[Tracing], held::other_namespaces),
         test("without_privilege_sock_diag_tells_what_it_can", &[], held::without_privilege),

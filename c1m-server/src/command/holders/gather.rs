@@ -13,7 +13,7 @@ use crate::{
     sys::{netns::Namespace, process::raise_nofile},
     trace::{
         TraceError,
-        snapshot::{Held, Snapshots, StateCounts},
+        snapshot::{Held, Snapshots, StateCounts, Which},
     },
 };
 
@@ -66,15 +66,18 @@ impl Look {
     }
 
     /// Every socket, as it is now.
-    pub(in crate::command) fn sockets(&mut self) -> anyhow::Result<Gathered> {
+    pub(in crate::command) fn sockets(&mut self, which: Which) -> anyhow::Result<Gathered> {
         let (namespaces, mut unseen) = self.asked_for()?;
         let all = self.choice == NetnsChoice::All;
         let sees_all = namespaces::is_initial_pid_namespace();
         let snapshots = match &mut self.iterators {
             Ok(snapshots) => snapshots,
-            Err(why) => return Ok(by_sock_diag(self.own, why)?),
+            Err(why) => {
+                let gathered = by_sock_diag(self.own, why).map_err(|error| neither(why, &error))?;
+                return Ok(gathered);
+            }
         };
-        let mut snapshot = snapshots.take(&namespaces, all)?;
+        let mut snapshot = snapshots.take(which, &namespaces, all)?;
         if !all {
             let wanted = |held: &Held| namespaces.iter().any(|it| it.inode == held.netns);
             snapshot.sockets.retain(wanted);
@@ -96,7 +99,11 @@ impl Look {
         let all = self.choice == NetnsChoice::All;
         let snapshots = match &mut self.iterators {
             Ok(snapshots) => snapshots,
-            Err(why) => return Ok((Source::SockDiag, states_by_sock_diag(self.own, why)?)),
+            Err(why) => {
+                let counts =
+                    states_by_sock_diag(self.own, why).map_err(|error| neither(why, &error))?;
+                return Ok((Source::SockDiag, counts));
+            }
         };
         let mut counts = snapshots.count_states(&namespaces, all)?;
         if !all {
@@ -146,6 +153,13 @@ fn reason(error: &TraceError) -> String {
     }
 }
 
+/// There is no way left.
+fn neither(why: &str, error: &io::Error) -> EnvironmentRefused {
+    EnvironmentRefused(format!(
+        "the sockets can't be looked at: no eBPF iterators, since {why}, and no sock_diag ({error}): start it with sudo, outside of a sandbox"
+    ))
+}
+
 /// What the fallback never sees.
 fn unseen_by_sock_diag(why: &str) -> Vec<String> {
     vec![format!(
@@ -165,6 +179,9 @@ fn by_sock_diag(netns: u32, why: &str) -> io::Result<Gathered> {
     let mut unseen = unseen_by_sock_diag(why);
     if descriptors.unseen > 0 {
         unseen.push(format!("the descriptors of {} processes of other users", descriptors.unseen));
+    }
+    if !namespaces::is_initial_pid_namespace() {
+        unseen.push("processes outside of this PID namespace".into());
     }
     let closed = descriptors.closed.len();
     if closed > 0 {

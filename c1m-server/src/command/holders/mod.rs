@@ -22,6 +22,7 @@ use crate::{
         record::{Holders, HoldersScope, Record, Source},
     },
     sys::process::page_bytes,
+    trace::snapshot::Which,
 };
 
 /// Looks once, and prints it.
@@ -31,7 +32,7 @@ use crate::{
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let mut look = Look::begin(flags.netns)?;
     let start = Instant::now();
-    let gathered = look.sockets().context("cannot look at the sockets")?;
+    let gathered = look.sockets(Which::All).context("cannot look at the sockets")?;
     // As near as can be to what the sockets said.
     let accounted = sockstat::sockstat().ok().map(|it| it.tcp_mem_pages);
     let record = holders(flags, gathered, accounted, start)?;

@@ -21,7 +21,7 @@ use std::{
 
 use aya::{Btf as KernelTypes, Ebpf};
 use c1m_ebpf::{
-    HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_SOCKETS, ITER_STATES, ITER_TASKS,
+    HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_SOCKETS, ITER_STATES, ITER_TASKS,
     SnapshotLayout,
 };
 
@@ -41,6 +41,15 @@ pub struct Snapshots {
     ebpf: Ebpf,
     /// Since Linux 6.0 a CPU may hold pages that the kernel's counter does not have.
     has_reserve: bool,
+}
+
+/// Which sockets with a descriptor a snapshot is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// Those that hold memory, and those that are closed: what a list of top holders needs. A million idle connections then cost a walk
+    /// over them, and no memory.
+    Holding,
 }
 
 /// Every socket that was found.
@@ -85,7 +94,9 @@ impl Snapshots {
         let kernel_types =
             KernelTypes::from_sys_fs().map_err(|error| TraceError::Load(attach::chain(&error)))?;
 
-        for iterator in [ITER_STATES, ITER_SOCKETS, ITER_DESCRIPTORS, ITER_CLOSED, ITER_TASKS] {
+        for iterator in
+            [ITER_STATES, ITER_SOCKETS, ITER_DESCRIPTORS, ITER_HOLDING, ITER_CLOSED, ITER_TASKS]
+        {
             iterator::load(&mut ebpf, iterator, &kernel_types)?;
         }
         // The kernel's types took megabytes.
@@ -100,17 +111,26 @@ impl Snapshots {
         self.has_reserve
     }
 
-    /// Takes one. Sockets with a descriptor are found wherever they are; those without one in `namespaces`, and with `follow` also in
-    /// those that threads are in.
+    /// Takes one. Sockets with a descriptor are found wherever they are; those of no process in `namespaces`, and with `follow` also in
+    /// those that threads are in: orphans, what is not accepted yet, and what else holds memory.
     ///
     /// # Errors
     /// An iterator can't be run at all. A namespace that can't be entered is in `unseen`.
-    pub fn take(&mut self, namespaces: &[Namespace], follow: bool) -> io::Result<Snapshot> {
+    pub fn take(
+        &mut self,
+        which: Which,
+        namespaces: &[Namespace],
+        follow: bool,
+    ) -> io::Result<Snapshot> {
         let mut places = Places::default();
         let mut sockets: Vec<Held> = Vec::new();
         // By the socket's address.
         let mut known: HashMap<u64, usize> = HashMap::new();
-        let descriptors = iterator::open(&mut self.ebpf, ITER_DESCRIPTORS)?;
+        let walk = match which {
+            Which::All => ITER_DESCRIPTORS,
+            Which::Holding => ITER_HOLDING,
+        };
+        let descriptors = iterator::open(&mut self.ebpf, walk)?;
         let mut without = Vec::new();
         let mut unseen = beside(
             || {
