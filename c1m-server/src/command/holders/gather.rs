@@ -250,3 +250,38 @@ fn states_by_sock_diag(netns: u32, why: &str) -> io::Result<StateCounts> {
         unseen: unseen_by_sock_diag(why),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_without_a_process_is_told_by_its_state() {
+        let descriptors = descriptors::Descriptors {
+            holders: HashMap::from([(7, descriptors::Holders { pid: 42, is_shared: true })]),
+            ..descriptors::Descriptors::default()
+        };
+        let of = |inode, state| {
+            let told = sock_diag::Told {
+                state,
+                local_port: 80,
+                remote_port: 9,
+                remote: [127, 0, 0, 1].into(),
+                inode,
+                receive_bytes: 1,
+                backlog_bytes: 2,
+                send_bytes: 3,
+                forward_bytes: 4,
+                is_full: true,
+            };
+            held(&told, 1, &descriptors, Holder::Unknown)
+        };
+        let named = of(7, 1);
+        assert_eq!((named.holder, named.pid, named.is_shared), (Holder::Process, 42, true));
+        assert_eq!((named.receive_bytes, named.send_bytes, named.forward_bytes), (1, 3, 4));
+        // FIN_WAIT1, FIN_WAIT2, LAST_ACK and CLOSING; ESTABLISHED and CLOSE_WAIT are not left by a close.
+        assert!([4, 5, 9, 11].iter().all(|state| of(0, *state).holder == Holder::Orphan));
+        assert!([1, 8].iter().all(|state| of(0, *state).holder == Holder::AcceptQueue));
+        assert_eq!(of(8, 4).holder, Holder::Unknown);
+    }
+}
