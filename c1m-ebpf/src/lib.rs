@@ -6,9 +6,11 @@
 
 mod failure;
 mod program;
+mod snapshot;
 
 pub use failure::*;
 pub use program::*;
+pub use snapshot::*;
 
 /// IPPROTO_TCP, include/uapi/linux/in.h
 pub const TCP: u16 = 6;
@@ -374,6 +376,9 @@ plain!(Config, u32);
 plain!(Event, u64);
 plain!(Counters, u64);
 plain!(Shared, u64);
+plain!(SnapshotLayout, u32);
+plain!(HeldSocket, u64);
+plain!(StateKey, u64);
 
 /// How many of the limits `pages` is above, as the kernel compares (`allocated > limit`).
 #[inline(always)]

@@ -18,6 +18,7 @@ mod accept;
 mod call;
 mod event;
 mod function;
+mod holders;
 mod layout;
 mod memory;
 mod oom;

@@ -1,10 +1,17 @@
-//! Every flag of c1m-server, in one place.
+//! Every flag of c1m-server: those of serving here, those of a subcommand in a file of its own.
+
+mod holders;
+mod states;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use c1m_ebpf::{PROGRAMS, Program};
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
+pub use self::{
+    holders::{GroupBy, Holders, NetnsChoice},
+    states::States,
+};
 use crate::units::{parse_count, parse_duration};
 
 /// Holds a million TCP connections, and says which kernel limit was hit.
@@ -15,9 +22,27 @@ use crate::units::{parse_count, parse_duration};
 #[command(
     version,
     max_term_width = 110,
+    args_conflicts_with_subcommands = true,
     after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal."
 )]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What c1m-server does instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    Holders(Holders),
+    States(States),
+}
+
+/// Flags of the server itself.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
     /// Where to listen, IPv4 or IPv6
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,

@@ -2,8 +2,10 @@
 
 mod counts;
 mod diagnosis;
+pub mod holders;
 mod report;
 pub mod serve;
+pub mod states;
 mod tracing;
 
 use std::io;

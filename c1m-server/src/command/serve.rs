@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{EnvironmentRefused, diagnosis::Diagnosis, report::Report, tracing::Tracing};
 use crate::{
-    cli::{Cli, Workers},
+    cli::{Serve, Workers},
     host::files,
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     sys::{
@@ -29,7 +29,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
-pub fn run(cli: &Cli) -> anyhow::Result<()> {
+pub fn run(cli: &Serve) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -42,12 +42,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
-fn dry_run(cli: &Cli) -> anyhow::Result<()> {
+fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
     Ok(Report::new(cli).every_hook(hooks)?)
 }
 
-fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
+fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
     let nofile = raise_nofile().map_err(|error| {
         EnvironmentRefused(format!("cannot raise the limit of open files: {error}"))
     })?;
@@ -67,7 +67,7 @@ fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
 
 /// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
 /// bound, capabilities are dropped, the workers start.
-async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
+async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut report = Report::new(cli);
@@ -124,7 +124,7 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
+fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         port: listen.port(),
         object: cli.ebpf_object.clone(),
@@ -135,7 +135,7 @@ fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
 
 /// Until a signal, the end of `--duration`, or a failure.
 async fn hold(
-    cli: &Cli,
+    cli: &Serve,
     running: &Running,
     signals: &mut Signals,
     report: &mut Report,

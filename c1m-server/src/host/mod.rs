@@ -2,14 +2,19 @@
 
 pub mod cgroup;
 pub mod conntrack;
+pub mod cpus;
+pub mod descriptors;
 pub mod files;
 pub mod guard;
+pub mod holder;
 pub mod listeners;
 pub mod meminfo;
+pub mod namespaces;
 pub mod netstat;
 pub mod process;
 pub mod settings;
 pub mod slabinfo;
+pub mod sock_diag;
 pub mod sockstat;
 pub mod sysctl;
 pub mod vmstat;

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{record::*, text};
+use super::{held_text, record::*, text};
 
 /// Where records go. Each one is written and flushed as a whole.
 #[derive(Debug)]
@@ -38,6 +38,20 @@ impl<W: Write> Printer<W> {
             return self.print(time, Record::Hooks(hooks));
         }
         self.out.write_all(stamped(time, &text::every_hook(&hooks)).as_bytes())?;
+        self.out.flush()
+    }
+
+    /// For people, at most `top` rows.
+    ///
+    /// # Errors
+    /// As of [`Printer::print`].
+    pub fn print_states(
+        &mut self,
+        time: SystemTime,
+        states: &States,
+        top: usize,
+    ) -> io::Result<()> {
+        self.out.write_all(stamped(time, &held_text::states_lines(states, top)).as_bytes())?;
         self.out.flush()
     }
 }

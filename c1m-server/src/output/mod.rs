@@ -2,6 +2,8 @@
 
 pub mod diagnosis;
 pub mod event;
+pub mod held;
+mod held_text;
 mod limit;
 pub mod lines;
 pub mod record;

@@ -5,6 +5,9 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use super::event::*;
+pub use super::held::{
+    Holder, HolderRow, Holders, HoldersScope, Memory, Source, StateRow, States, TcpState,
+};
 pub use super::limit::{
     Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict,
 };
@@ -50,6 +53,8 @@ pub enum Record {
     Limits(Limits),
     Verdict(Verdict),
     Summary(Summary),
+    Holders(Holders),
+    States(States),
 }
 
 /// The port is bound and the workers run.

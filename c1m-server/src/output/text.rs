@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     diagnosis::{limits_lines, verdict_lines},
+    held_text::{holders_lines, states_lines},
     record::*,
 };
 
@@ -61,6 +62,8 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
         Record::Limits(limits) => limits_lines(limits),
         Record::Verdict(verdict) => verdict_lines(verdict),
         Record::Summary(summary) => summary_lines(summary),
+        Record::Holders(holders) => holders_lines(holders),
+        Record::States(states) => states_lines(states, usize::MAX),
     }
 }
 

@@ -5,9 +5,11 @@
 pub mod confine;
 pub mod epoll;
 pub mod errno;
+pub mod files;
 pub mod interface;
 pub mod machine;
 pub mod mapping;
+pub mod netns;
 pub mod process;
 pub mod readable;
 pub mod signal;

@@ -33,7 +33,8 @@ use crate::{
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The object that `cargo xtask build-ebpf` made of the sources.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../c1m-ebpf/prebuilt/c1m.bpf.o");
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../c1m-ebpf/prebuilt/c1m.bpf.o");
 
 /// What to trace, and with which object.
 #[derive(Debug, Clone)]
@@ -248,7 +249,7 @@ impl Tracer {
 }
 
 /// Loading needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which contains both: include/uapi/linux/capability.h, since 5.8.
-fn check_privilege() -> Result<(), TraceError> {
+pub(super) fn check_privilege() -> Result<(), TraceError> {
     const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
     const CAP_SYS_ADMIN: u32 = 21;
     let effective = process::effective_capabilities()?;

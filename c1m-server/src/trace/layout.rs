@@ -160,7 +160,11 @@ fn min_sndbuf_bytes(sk_buff_bytes: u32) -> u32 {
     2 * (2048 + sk_buff_bytes.next_multiple_of(64))
 }
 
-fn find(btf: &Btf, structure: &'static str, path: &'static str) -> Result<Option<u32>, TraceError> {
+pub(super) fn find(
+    btf: &Btf,
+    structure: &'static str,
+    path: &'static str,
+) -> Result<Option<u32>, TraceError> {
     btf.member(structure, path)
         .map(|member| member.map(|m| m.offset_bytes))
         .map_err(|error| TraceError::BadBtf { path: super::attach::BTF_PATH, error })

@@ -8,6 +8,7 @@
 //! - `ways`: takes the best way to each signal, and says why a better one is refused.
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
+//! - [`snapshot`]: every socket of this moment, by iterators.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -23,6 +24,7 @@ pub mod layout;
 mod log;
 pub mod plan;
 pub mod signals;
+pub mod snapshot;
 mod ways;
 
 pub use attach::{Options, Tracer};

@@ -5,6 +5,7 @@
 
 mod calls;
 mod count;
+mod held;
 mod hooks;
 mod host;
 mod memory;
@@ -81,6 +82,14 @@ fn main() -> ExitCode {
         test("connections_are_counted_over_ipv6", &[Tracing, Ipv6], count::over_ipv6),
         test("a_client_on_the_watched_port_is_not_counted", &[Tracing], count::clients_on_the_port),
         test("two_servers_count_each_its_own", &[Tracing], count::two_servers),
+        test("states_are_those_that_ss_shows", &[Tracing], held::states),
+        test("sockets_reset_and_not_closed_have_a_holder", &[Tracing], held::reset_and_not_closed),
+        test("sockets_of_no_process_are_told", &[Tracing], held::of_no_process),
+        test("a_shared_socket_is_counted_once", &[Tracing], held::shared),
+        test("a_snapshot_tells_the_same_again", &[Tracing], held::again_and_again),
+        test("tables_of_threads_are_looked_through", &[Tracing], held::tables_of_threads),
+        test("other_network_namespaces_are_looked_into", &[Tracing], held::other_namespaces),
+        test("without_privilege_sock_diag_tells_what_it_can", &[], held::without_privilege),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }

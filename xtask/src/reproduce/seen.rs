@@ -69,7 +69,9 @@ impl Seen {
             | Record::Pressure(_)
             | Record::Overflow(_)
             | Record::Ports(_)
-            | Record::CallError(_) => return false,
+            | Record::CallError(_)
+            | Record::Holders(_)
+            | Record::States(_) => return false,
         }
         true
     }

@@ -1,0 +1,299 @@
+//! Iterators: every TCP socket of a network namespace, and every socket that a descriptor stands for.
+//!
+//! `iter/tcp` (5.9, net/ipv4/tcp_ipv4.c) walks the kernel's tables of the namespace of whoever opened it: listeners, connections, minisocks
+//! in TIME_WAIT and requests. `iter/task_file` (5.8, kernel/bpf/task_iter.c) walks the descriptors of every task that the opener's pid
+//! namespace has, of threads only those whose table is not their leader's. It sees sockets of all namespaces, and the closed ones, which are in
+//! no table of TCP's any more.
+//!
+//! What writes a record counts nothing: when the record finds the buffer full, the kernel runs the program for the same socket again.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    helpers::generated::{
+        bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
+    },
+    macros::map,
+    maps::{Array, HashMap},
+};
+use c1m_ebpf::{
+    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, SnapshotLayout, StateKey, TCP,
+    TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
+};
+
+use crate::layout::{BtfPtr, Sock, copy, offset, word};
+
+/// Set by user space before the object is loaded, and frozen; see `layout::LAYOUT`.
+#[unsafe(no_mangle)]
+static SNAPSHOT_LAYOUT: SnapshotLayout = SnapshotLayout::ABSENT;
+
+/// Like `layout::offset`.
+macro_rules! member {
+    ($member:ident) => {{
+        // SAFETY: the address of a member of a static.
+        unsafe { core::ptr::read_volatile(&raw const SNAPSHOT_LAYOUT.$member) }
+    }};
+}
+
+/// Connections by state. One iterator counts at a time, so plain additions lose nothing. Whoever takes snapshots says how large it is.
+#[map]
+static STATES: HashMap<StateKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Connections that found [`STATES`] full.
+#[map]
+static UNCOUNTED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Positions in the contexts: struct bpf_iter__tcp and struct bpf_iter__task_file, the same since there are iterators.
+const META: u32 = 0;
+const TCP_SOCKET: u32 = 1;
+const TASK: u32 = 1;
+const FILE: u32 = 3;
+
+/// `enum sock_flags`, include/net/sock.h: the bit of SOCK_DEAD
+const SOCK_DEAD: u64 = 1;
+const SOCK_STREAM: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Writes which network namespace each thread is in: struct bpf_iter__task (5.8) has the task where struct bpf_iter__task_file has it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+extern "C" fn snapshot_tasks(context: *mut c_void) -> i32 {
+    let task = argument(context, TASK);
+    if task.is_null() {
+        return 0;
+    }
+    // Null for one that is ending, and then the number is 0.
+    let net = task.follow(member!(task_nsproxy)).follow(member!(nsproxy_net));
+    let record = HeldSocket {
+        tgid: task.load(offset!(task_tgid)),
+        tid: task.load(member!(task_pid)),
+        netns: net.load(offset!(net_inum)),
+        ..HeldSocket::default()
+    };
+    write(context, &record);
+    0
+}
+
+/// Counts each socket of the namespace by state and local port, minisocks and requests included, as sock_diag tells them.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn snapshot_states(context: *mut c_void) -> i32 {
+    let common = argument(context, TCP_SOCKET);
+    // At the end the program is called once without a socket.
+    if common.is_null() {
+        return 0;
+    }
+    let key = StateKey {
+        netns: Sock(common).netns(),
+        state: state(common).into(),
+        port: Sock(common).port(),
+    };
+    if let Some(count) = STATES.get_ptr_mut(key) {
+        // SAFETY: the map gave the pointer.
+        unsafe { *count += 1 };
+    } else if STATES.insert(key, 1, 0).is_err()
+        && let Some(count) = UNCOUNTED.get_ptr_mut(0)
+    {
+        // SAFETY: as above.
+        unsafe { *count += 1 };
+    }
+    0
+}
+
+/// The state that ss shows. A minisock has the state of its connection beside its own (net/ipv4/inet_diag.c, 6.18).
+#[inline(always)]
+fn state(common: BtfPtr) -> u8 {
+    let state: u8 = common.load(member!(sock_state));
+    if state == TCP_NEW_SYN_RECV {
+        return TCP_SYN_RECV;
+    }
+    if state != TCP_TIME_WAIT {
+        return state;
+    }
+    // SAFETY: the verifier knows the pointer for a socket, and the helper answers null for one that is no minisock.
+    let timewait = unsafe { bpf_skc_to_tcp_timewait_sock(common.address(0).cast_mut().cast()) };
+    if timewait.is_null() {
+        return state;
+    }
+    // SAFETY: a pointer that the verifier knows the type of.
+    unsafe { BtfPtr::new(timewait.cast()) }.load(member!(timewait_substate))
+}
+
+/// Writes each socket of the namespace that holds memory, or that belongs to nobody.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+extern "C" fn snapshot_sockets(context: *mut c_void) -> i32 {
+    let common = argument(context, TCP_SOCKET);
+    if common.is_null() {
+        return 0;
+    }
+    // SAFETY: the verifier knows the pointer for a socket; null for minisocks and requests, which hold nothing.
+    let sock = unsafe { bpf_skc_to_tcp_sock(common.address(0).cast_mut().cast()) };
+    if sock.is_null() {
+        return 0;
+    }
+    // SAFETY: a struct tcp_sock begins with a struct sock.
+    let sock = Sock(unsafe { BtfPtr::new(sock.cast()) });
+    let flags = flags(sock);
+    if flags & HELD_FILE != 0 && !holds(sock) {
+        return 0;
+    }
+    let mut record = HeldSocket { flags, ..HeldSocket::default() };
+    fill(&mut record, sock);
+    write(context, &record);
+    0
+}
+
+/// Writes the socket of each descriptor of a TCP or MPTCP socket. (`bpf_sock_from_file`: 5.11.)
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
+    if let Some(sock) = descriptor(context)
+        && is_stream(sock)
+        && sock.is_tcp()
+    {
+        write_descriptor(context, sock);
+    }
+    0
+}
+
+/// The same for those alone that hold memory, or are closed: cheap to repeat where most are idle.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn snapshot_holding(context: *mut c_void) -> i32 {
+    if let Some(sock) = descriptor(context)
+        && is_stream(sock)
+        && sock.is_tcp()
+        && (sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE || holds(sock))
+    {
+        write_descriptor(context, sock);
+    }
+    0
+}
+
+/// The same for those alone that are in no table of TCP's: closed, or not yet connected.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn snapshot_closed(context: *mut c_void) -> i32 {
+    // The state first: of a million sockets hardly one is closed, and each further cache line costs what the walk itself does.
+    if let Some(sock) = descriptor(context)
+        && sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE
+        && is_stream(sock)
+        && sock.0.load::<u16>(offset!(sock_protocol)) == TCP
+    {
+        write_descriptor(context, sock);
+    }
+    0
+}
+
+/// The socket that this descriptor is of.
+#[inline(always)]
+fn descriptor(context: *mut c_void) -> Option<Sock> {
+    let file = argument(context, FILE);
+    if file.is_null() || argument(context, TASK).is_null() {
+        return None;
+    }
+    // SAFETY: the verifier knows the pointer for a file; null for one that is no socket.
+    let socket = unsafe { bpf_sock_from_file(file.address(0).cast_mut().cast()) };
+    if socket.is_null() {
+        return None;
+    }
+    // SAFETY: a pointer that the verifier knows the type of.
+    let sk = unsafe { BtfPtr::new(socket.cast()) }.follow(member!(socket_sk));
+    (!sk.is_null()).then_some(Sock(sk))
+}
+
+/// A stream socket of the internet: other families have numbers of their own for protocols.
+#[inline(always)]
+fn is_stream(sock: Sock) -> bool {
+    let family: u16 = sock.0.load(offset!(sock_family));
+    (family == AF_INET || family == AF_INET6)
+        && sock.0.load::<u16>(member!(sock_type)) == SOCK_STREAM
+}
+
+#[inline(always)]
+fn write_descriptor(context: *mut c_void, sock: Sock) {
+    let task = argument(context, TASK);
+    if task.is_null() {
+        return;
+    }
+    let mut record = HeldSocket {
+        tgid: task.load(offset!(task_tgid)),
+        tid: task.load(member!(task_pid)),
+        flags: flags(sock),
+        ..HeldSocket::default()
+    };
+    fill(&mut record, sock);
+    write(context, &record);
+}
+
+/// Is anything of tcp_mem charged to it?
+#[inline(always)]
+fn holds(sock: Sock) -> bool {
+    sock.receive_queue_bytes() | sock.send_queue_bytes() != 0 || sock.forward_alloc_bytes() > 0
+}
+
+#[inline(always)]
+fn flags(sock: Sock) -> u32 {
+    let mut flags = 0;
+    if sock.0.load::<u64>(member!(sock_flags)) & SOCK_DEAD != 0 {
+        flags |= HELD_DEAD;
+    }
+    let socket = sock.0.follow(member!(sock_socket));
+    if !socket.is_null() {
+        flags |= HELD_SOCKET;
+        if !socket.follow(member!(socket_file)).is_null() {
+            flags |= HELD_FILE;
+        }
+    }
+    flags
+}
+
+#[inline(always)]
+fn fill(record: &mut HeldSocket, sock: Sock) {
+    let sk = sock.0;
+    record.socket = sk.address(0) as u64;
+    record.netns = sock.netns();
+    record.receive_bytes = sock.receive_queue_bytes();
+    record.backlog_bytes = sk.load(member!(sock_backlog_len));
+    record.send_bytes = sock.send_queue_bytes();
+    record.forward_bytes = sock.forward_alloc_bytes();
+    record.family = sk.load(offset!(sock_family));
+    record.state = sk.load::<u8>(member!(sock_state)).into();
+    let port = sock.port();
+    // A closed one gave it back.
+    record.local_port = if port == 0 { sock.last_port() } else { port };
+    record.remote_port = u16::from_be(sk.load(offset!(sock_dport)));
+    if record.family == AF_INET6 {
+        record.remote = copy(sk.address(offset!(sock_v6_daddr)).cast());
+    } else {
+        let address: [u8; 4] = sk.load::<u32>(offset!(sock_daddr)).to_ne_bytes();
+        record.remote[..4].copy_from_slice(&address);
+    }
+    if offset!(sock_cgroup) != ABSENT {
+        record.cgroup =
+            sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
+    }
+}
+
+/// Hands the record up. Does it not fit, the kernel comes back for it.
+#[inline(always)]
+fn write(context: *mut c_void, record: &HeldSocket) {
+    let seq: *const u8 = argument(context, META).follow(0).address(0);
+    // SAFETY: struct bpf_iter_meta begins with the file that is being read; the helper copies the record.
+    unsafe {
+        bpf_seq_write(
+            seq.cast_mut().cast(),
+            core::ptr::from_ref(record).cast(),
+            size_of::<HeldSocket>() as u32,
+        )
+    };
+}
+
+#[inline(always)]
+fn argument(context: *mut c_void, position: u32) -> BtfPtr {
+    // SAFETY: each word of an iterator's context is a pointer that the verifier knows the type of.
+    unsafe { BtfPtr::new(word(context, position) as *const u8) }
+}

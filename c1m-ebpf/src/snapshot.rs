@@ -1,0 +1,104 @@
+//! Snapshots: what the iterators write, and what they need to know of the running kernel.
+
+use crate::ABSENT;
+
+/// Where further members stand in the running kernel, in bytes. Frozen like [`crate::Layout`], and found by whoever takes snapshots alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotLayout {
+    /// struct sock, and struct sock_common, which it begins with
+    pub sock_state: u32,
+    pub sock_flags: u32,
+    pub sock_type: u32,
+    pub sock_socket: u32,
+    /// sk_backlog.len: truesize of what waits for the owner of the lock, in bytes; not yet charged to tcp_mem
+    pub sock_backlog_len: u32,
+    /// struct tcp_timewait_sock: tw_sk.tw_substate
+    pub timewait_substate: u32,
+    /// struct socket
+    pub socket_sk: u32,
+    pub socket_file: u32,
+    /// struct task_struct
+    pub task_pid: u32,
+    pub task_nsproxy: u32,
+    /// struct nsproxy
+    pub nsproxy_net: u32,
+}
+
+impl SnapshotLayout {
+    pub const ABSENT: Self = Self {
+        sock_state: ABSENT,
+        sock_flags: ABSENT,
+        sock_type: ABSENT,
+        sock_socket: ABSENT,
+        sock_backlog_len: ABSENT,
+        timewait_substate: ABSENT,
+        socket_sk: ABSENT,
+        socket_file: ABSENT,
+        task_pid: ABSENT,
+        task_nsproxy: ABSENT,
+        nsproxy_net: ABSENT,
+    };
+}
+
+/// States of a socket: include/net/tcp_states.h. Requests whose handshake goes on have one of their own in the kernel, which it tells
+/// nobody: to ss they are SYN_RECV.
+pub const TCP_SYN_RECV: u8 = 3;
+pub const TCP_TIME_WAIT: u8 = 6;
+pub const TCP_CLOSE: u8 = 7;
+pub const TCP_LISTEN: u8 = 10;
+pub const TCP_NEW_SYN_RECV: u8 = 12;
+
+/// [`HeldSocket::flags`]: nobody will come back for it (SOCK_DEAD): an orphan.
+pub const HELD_DEAD: u32 = 1;
+/// It has a struct socket: some program, or the kernel itself, can use it.
+pub const HELD_SOCKET: u32 = 2;
+/// That has a file: there is a descriptor of it somewhere, or was when it was sent away.
+pub const HELD_FILE: u32 = 4;
+
+/// A socket, as an iterator found it. Addresses in network byte order, ports in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldSocket {
+    /// Address of the struct sock: tells sockets of one snapshot apart, and is of no other use; 0 where the record is of a thread alone
+    pub socket: u64,
+    /// 0: unknown
+    pub cgroup: u64,
+    /// The process and the thread in whose table the descriptor is; 0: found without a descriptor
+    pub tgid: u32,
+    pub tid: u32,
+    pub netns: u32,
+    /// `HELD_*`
+    pub flags: u32,
+    pub receive_bytes: u32,
+    pub backlog_bytes: u32,
+    pub send_bytes: u32,
+    pub forward_bytes: i32,
+    pub family: u16,
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub state: u16,
+    pub remote: [u8; 16],
+}
+
+const _: () = assert!(size_of::<HeldSocket>() == 72);
+
+/// What connections are counted by. Without padding: it is the key of a map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateKey {
+    pub netns: u32,
+    pub state: u16,
+    /// Local, host byte order
+    pub port: u16,
+}
+
+const _: () = assert!(size_of::<StateKey>() == 8);
+
+/// Programs of the object that are iterators: what they iterate over, and their names.
+pub const ITER_STATES: (&str, &str) = ("tcp", "snapshot_states");
+pub const ITER_SOCKETS: (&str, &str) = ("tcp", "snapshot_sockets");
+pub const ITER_DESCRIPTORS: (&str, &str) = ("task_file", "snapshot_descriptors");
+pub const ITER_TASKS: (&str, &str) = ("task", "snapshot_tasks");
+pub const ITER_HOLDING: (&str, &str) = ("task_file", "snapshot_holding");
+pub const ITER_CLOSED: (&str, &str) = ("task_file", "snapshot_closed");

@@ -1,0 +1,24 @@
+//! Flags of `states`.
+
+use clap::Args;
+
+use super::NetnsChoice;
+
+/// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
+///
+/// Counted in the kernel by an eBPF iterator; without the privilege by sock_diag, of this network namespace alone.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.")]
+pub struct States {
+    /// Rows to show to people, those with the most connections first; --json has all
+    #[arg(long, value_name = "N", default_value_t = 40)]
+    pub top: usize,
+
+    /// Whose connections: self, PID, inode:N, or all network namespaces
+    #[arg(long, value_name = "NETNS", default_value = "all")]
+    pub netns: NetnsChoice,
+
+    /// One JSON line on standard output
+    #[arg(long)]
+    pub json: bool,
+}

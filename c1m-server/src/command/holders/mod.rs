@@ -1,0 +1,96 @@
+//! Says who holds TCP memory now, and whether that is all which the kernel counts.
+
+pub(super) mod gather;
+mod group;
+
+use std::{
+    io,
+    time::{Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+
+use self::{
+    gather::{Gathered, Look},
+    group::{Names, grouped, memory_of},
+};
+use crate::{
+    cli::Holders as Flags,
+    host::{cpus, sockstat},
+    output::{
+        lines::Printer,
+        record::{Holders, HoldersScope, Record, Source},
+    },
+    sys::process::page_bytes,
+    trace::snapshot::Which,
+};
+
+/// Looks once, and prints it.
+///
+/// # Errors
+/// See [`super::exit_code`]: a namespace that can't be had, or neither way to look.
+pub fn run(flags: &Flags) -> anyhow::Result<()> {
+    let mut look = Look::begin(flags.netns)?;
+    let start = Instant::now();
+    let gathered = look.sockets(Which::All).context("cannot look at the sockets")?;
+    // As near as can be to what the sockets said.
+    let accounted = sockstat::sockstat().ok().map(|it| it.tcp_mem_pages);
+    let record = holders(flags, gathered, accounted, start)?;
+    Ok(Printer::new(io::stdout(), flags.json).print(SystemTime::now(), Record::Holders(record))?)
+}
+
+fn holders(
+    flags: &Flags,
+    gathered: Gathered,
+    accounted_pages: Option<u64>,
+    start: Instant,
+) -> io::Result<Holders> {
+    let page = page_bytes()?;
+    let knows_closed = gathered.source == Source::Iterators;
+    let total = memory_of(&gathered.sockets, page, knows_closed);
+    let mut names = Names::new(gathered.names_processes);
+    let mut rows = grouped(&gathered.sockets, flags.by, page, knows_closed, &mut names);
+    let omitted = rows.split_off(rows.len().min(flags.top));
+    let reserve_pages = match gathered.has_reserve {
+        false => Some(0),
+        true => cpus::reserve_pages(),
+    };
+    let is_host = gathered.is_whole && gathered.unseen.is_empty();
+    Ok(Holders {
+        source: gathered.source,
+        scope: if is_host { HoldersScope::Host } else { HoldersScope::Part },
+        rows,
+        rows_omitted: omitted.len() as u64,
+        pages_omitted: omitted.iter().map(|row| row.memory.pages).sum(),
+        accounted_pages,
+        found_pages: total.pages,
+        unexplained_pages: accounted_pages
+            .zip(reserve_pages)
+            .filter(|_| is_host)
+            .map(|(accounted, reserve)| unexplained(accounted, total.pages, reserve)),
+        total,
+        reserve_pages,
+        unseen: gathered.unseen,
+        took_ms: start.elapsed().as_secs_f64() * 1e3,
+    })
+}
+
+/// By how much the two differ more than the reserve lets them.
+fn unexplained(accounted: u64, found: u64, reserve: u64) -> i64 {
+    let beyond = accounted.abs_diff(found).saturating_sub(reserve);
+    let beyond = i64::try_from(beyond).unwrap_or(i64::MAX);
+    if accounted < found { -beyond } else { beyond }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_reserve_can_explain_is_explained() {
+        assert_eq!(unexplained(1000, 600, 510), 0);
+        assert_eq!(unexplained(600, 1000, 510), 0);
+        assert_eq!(unexplained(1111, 600, 510), 1);
+        assert_eq!(unexplained(600, 1111, 510), -1);
+    }
+}

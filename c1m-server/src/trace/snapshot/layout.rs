@@ -1,0 +1,30 @@
+//! What the iterators need to know of the running kernel's types, beside what the hooks need.
+
+use c1m_ebpf::SnapshotLayout;
+
+use crate::trace::{TraceError, btf::Btf, layout::find};
+
+/// The offsets of every member that only iterators read. One that is missing is an error that names it.
+pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
+    let member = |structure: &'static str, path: &'static str| {
+        find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
+    };
+    Ok(SnapshotLayout {
+        sock_state: member("sock", "__sk_common.skc_state")?,
+        sock_flags: member("sock", "__sk_common.skc_flags")?,
+        sock_type: member("sock", "sk_type")?,
+        sock_socket: member("sock", "sk_socket")?,
+        sock_backlog_len: member("sock", "sk_backlog.len")?,
+        timewait_substate: member("tcp_timewait_sock", "tw_sk.tw_substate")?,
+        socket_sk: member("socket", "sk")?,
+        socket_file: member("socket", "file")?,
+        task_pid: member("task_struct", "pid")?,
+        task_nsproxy: member("task_struct", "nsproxy")?,
+        nsproxy_net: member("nsproxy", "net_ns")?,
+    })
+}
+
+/// Do CPUs keep pages for themselves? Since 6.0: include/net/sock.h, `sk_memory_allocated_add`.
+pub(super) fn has_reserve(btf: &Btf) -> Result<bool, TraceError> {
+    Ok(find(btf, "proto", "per_cpu_fw_alloc")?.is_some())
+}

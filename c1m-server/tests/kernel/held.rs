@@ -1,0 +1,508 @@
+//! Who holds sockets, and in which states they are, held against the test's own sockets, SO_MEMINFO, sock_diag and ss.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{ErrorKind, Write as _},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    },
+    path::Path,
+    process::{Command, Stdio},
+    sync::LazyLock,
+    thread,
+};
+
+use c1m_server::{
+    host::sock_diag,
+    output::record::{
+        Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
+    },
+    sys::{confine, netns, process::page_bytes, socket::mem_info},
+    trace::snapshot::{Snapshots, Which},
+};
+use socket2::{Domain, Socket, Type};
+
+use crate::{
+    host::{bound, connect, eventually, reset},
+    schema::Schema,
+    server::{PATIENCE, Server, Skip, binary, needs_ebpf, run},
+};
+
+static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
+
+/// As many as were once lost from sight: reset, unread, and not closed.
+const RESETS: usize = 1500;
+const NOBODY: u32 = 65534;
+/// More than one page of queued memory.
+const BODY: [u8; 5000] = [b'x'; 5000];
+
+/// In a network namespace of its own nobody else opens or closes anything. What `body` starts is in it as well.
+fn apart(body: fn() -> Result<(), Skip>) -> Result<(), Skip> {
+    needs_ebpf()?;
+    let inside = thread::spawn(move || {
+        confine::unshare_network()
+            .map_err(|error| Skip(format!("no network namespace: {error}")))?;
+        body()
+    });
+    inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+pub(crate) fn states() -> Result<(), Skip> {
+    apart(|| {
+        let sockets = in_many_states();
+        let seen = count_states(&["--netns", "self"]);
+        let mut rows = BTreeMap::new();
+        for row in &seen.rows {
+            rows.insert((row.state, row.port), row.count);
+        }
+        assert_eq!(seen.source, Source::Iterators);
+        assert_eq!(seen.uncounted, 0);
+        assert_eq!(rows.remove(&(TcpState::Unconnected, 0)), Some(1), "{rows:?}");
+        assert_eq!(rows.remove(&(TcpState::ClosedButOpen, sockets.port)), Some(2), "{rows:?}");
+        assert_eq!(rows, by_sock_diag(), "sock_diag");
+        if let Some(shown) = by_ss() {
+            assert_eq!(rows, shown, "ss -tan");
+        }
+        let states: Vec<TcpState> = rows.keys().map(|(state, _)| *state).collect();
+        for state in [
+            TcpState::Established,
+            TcpState::SynSent,
+            TcpState::FinWait2,
+            TcpState::TimeWait,
+            TcpState::CloseWait,
+            TcpState::Listen,
+        ] {
+            assert!(states.contains(&state), "{state:?}: {states:?}");
+        }
+        Ok(())
+    })
+}
+
+/// Held open until the test has looked.
+struct InManyStates {
+    port: u16,
+    _streams: Vec<TcpStream>,
+    _others: Vec<Socket>,
+    _listener: TcpListener,
+}
+
+fn in_many_states() -> InManyStates {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut streams = Vec::new();
+    let pair = || {
+        let client = connect(address);
+        (client, listener.accept().unwrap().0)
+    };
+    for _ in 0..3 {
+        let (client, server) = pair();
+        streams.extend([client, server]);
+    }
+    // Half closed: by a shutdown, and by a close, which leaves a minisock.
+    let (client, server) = pair();
+    client.shutdown(Shutdown::Write).unwrap();
+    streams.extend([client, server]);
+    let (client, server) = pair();
+    drop(client);
+    streams.push(server);
+    // Closed by both ends, the client's first.
+    let (client, server) = pair();
+    client.shutdown(Shutdown::Write).unwrap();
+    drop(server);
+    drop(client);
+    // Reset, and not closed.
+    for _ in 0..2 {
+        let (client, server) = pair();
+        reset(client);
+        streams.push(server);
+    }
+    // A queue of length 1 is full with two, and the third one's SYN is dropped.
+    let full = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+    full.listen(1).unwrap();
+    let full_address = full.local_addr().unwrap();
+    let mut others = vec![full, Socket::new(Domain::IPV4, Type::STREAM, None).unwrap()];
+    for _ in 0..3 {
+        let socket = bound(SocketAddr::from(([127, 0, 0, 1], 0)));
+        socket.set_nonblocking(true).unwrap();
+        // Under way, or there at once.
+        let _ = socket.connect(&full_address);
+        others.push(socket);
+    }
+    let settled = || {
+        let rows = by_sock_diag();
+        let count = |state| rows.iter().filter(|((it, _), _)| *it == state).map(|it| it.1).sum();
+        let counts: [u64; 3] =
+            [TcpState::CloseWait, TcpState::FinWait2, TcpState::TimeWait].map(count);
+        counts == [2, 2, 1]
+    };
+    assert!(eventually(PATIENCE, settled), "{:?}", by_sock_diag());
+    InManyStates { port: address.port(), _streams: streams, _others: others, _listener: listener }
+}
+
+pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
+    apart(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let held: Vec<TcpStream> = (0..RESETS).map(|_| one_reset(&listener, address)).collect();
+        let by_port = |port| by_sock_diag().into_keys().filter(|key| key.1 == port).count();
+        // The listener alone is left in the kernel's tables.
+        assert!(eventually(PATIENCE, || by_port(address.port()) == 1), "{:?}", by_sock_diag());
+        if let Some(shown) = by_ss() {
+            let of_ours = shown.keys().filter(|(_, port)| *port == address.port());
+            assert_eq!(of_ours.copied().collect::<Vec<_>>(), [(TcpState::Listen, address.port())]);
+        }
+        let pages: u64 = held.iter().map(pages_of).sum();
+        assert!(pages >= 2 * RESETS as u64, "{pages}");
+
+        let seen = look(&[]);
+        let own = row(&seen, |row| row.pid == Some(std::process::id()));
+        assert_eq!((own.holder, own.memory.pages), (Some(Holder::Process), pages), "{own:?}");
+        assert_eq!(own.memory.closed_but_open, Some(RESETS as u64), "{own:?}");
+        assert!(own.comm.is_some(), "{own:?}");
+        // The kernel's own count has them too, but for what the CPUs hold.
+        let accounted = seen.accounted_pages.unwrap();
+        assert!(accounted + seen.reserve_pages.unwrap() >= pages, "{seen:?}");
+        assert_eq!(seen.unexplained_pages.is_some(), seen.scope == HoldersScope::Host, "{seen:?}");
+
+        // The same by every other grouping.
+        let by_port = look(&["--by", "port", "--netns", "self"]);
+        let of_port = row(&by_port, |row| row.port == Some(address.port()));
+        assert_eq!((of_port.memory.pages, by_port.found_pages), (pages, pages), "{by_port:?}");
+        let by_remote = look(&["--by", "remote", "--netns", "self"]);
+        let remotes = by_remote.rows.iter().filter(|row| row.remote.is_some());
+        assert_eq!(by_remote.pages_omitted + remotes.map(|it| it.memory.pages).sum::<u64>(), pages);
+        let by_cgroup = look(&["--by", "cgroup", "--netns", "self"]);
+        let all = by_cgroup.rows.iter().find(|row| row.cgroup == own.cgroup);
+        assert_eq!(all.map(|it| it.memory.pages), Some(pages), "{by_cgroup:?}");
+        drop(held);
+        Ok(())
+    })
+}
+
+/// The server's end of a connection that was reset with unread data in it.
+fn one_reset(listener: &TcpListener, address: SocketAddr) -> TcpStream {
+    let mut client = connect(address);
+    let (server, _) = listener.accept().unwrap();
+    client.write_all(&BODY).unwrap();
+    server.peek(&mut [0]).unwrap();
+    reset(client);
+    server
+}
+
+fn pages_of(stream: &TcpStream) -> u64 {
+    let memory = mem_info(stream.as_raw_fd()).unwrap();
+    let bytes = u64::from(memory.rmem_alloc + memory.wmem_queued + memory.fwd_alloc);
+    bytes.div_ceil(page_bytes().unwrap())
+}
+
+pub(crate) fn of_no_process() -> Result<(), Skip> {
+    apart(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Closed with more unsent than the peer takes.
+        let mut client = connect(address);
+        let (peer, _) = listener.accept().unwrap();
+        client.set_nonblocking(true).unwrap();
+        while !matches!(client.write(&BODY), Err(error) if error.kind() == ErrorKind::WouldBlock) {}
+        drop(client);
+        // Not accepted, with something to read.
+        let mut waiting = connect(address);
+        waiting.write_all(&BODY).unwrap();
+        let of = |seen: &Holders, holder| {
+            seen.rows.iter().find(|row| row.holder == Some(holder)).map(|row| row.memory.clone())
+        };
+        let is_there = |memory: &Option<Memory>| memory.as_ref().is_some_and(|it| it.pages > 0);
+        let mut seen = look(&["--netns", "self"]);
+        let arrived = eventually(PATIENCE, || {
+            seen = look(&["--netns", "self"]);
+            is_there(&of(&seen, Holder::Orphan)) && is_there(&of(&seen, Holder::AcceptQueue))
+        });
+        assert!(arrived, "{seen:?}");
+        let orphan = of(&seen, Holder::Orphan).unwrap();
+        assert_eq!((orphan.sockets, orphan.closed_but_open), (1, Some(0)), "{orphan:?}");
+        assert!(orphan.send_bytes > BODY.len() as u64 && orphan.receive_bytes == 0, "{orphan:?}");
+        let queued = of(&seen, Holder::AcceptQueue).unwrap();
+        assert_eq!(queued.states, BTreeMap::from([(TcpState::Established, 1)]));
+        assert!(queued.receive_bytes >= BODY.len() as u64, "{queued:?}");
+        reset(peer);
+        Ok(())
+    })
+}
+
+pub(crate) fn shared() -> Result<(), Skip> {
+    apart(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = connect(listener.local_addr().unwrap());
+        let (server, _) = listener.accept().unwrap();
+        client.write_all(&BODY).unwrap();
+        server.peek(&mut [0]).unwrap();
+        // Some program that has the socket too, and does nothing with it.
+        let copy: OwnedFd = server.try_clone().unwrap().into();
+        let mut other = Command::new(binary())
+            .args(["--listen", "127.0.0.1:0", "--quiet"])
+            .stdin(Stdio::from(copy))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let of_port = || {
+            let seen = look(&["--by", "port", "--netns", "self"]);
+            row(&seen, |row| row.port == Some(port)).memory.clone()
+        };
+        let mut memory = of_port();
+        let is_shared = eventually(PATIENCE, || {
+            memory = of_port();
+            memory.shared == 1
+        });
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(is_shared, "{memory:?}");
+        // The listener and the one connection.
+        assert_eq!((memory.sockets, memory.pages), (2, pages_of(&server)), "{memory:?}");
+        assert_eq!(of_port().shared, 0);
+        Ok(())
+    })
+}
+
+/// What is loaded once tells the same as often as it is asked, and idle connections can be left out.
+pub(crate) fn again_and_again() -> Result<(), Skip> {
+    apart(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let closed: Vec<_> = (0..5).map(|_| one_reset(&listener, address)).collect();
+        let mut pairs = Vec::new();
+        for number in 0..20 {
+            let mut client = connect(address);
+            let (server, _) = listener.accept().unwrap();
+            if number % 2 == 0 {
+                client.write_all(&BODY).unwrap();
+                server.peek(&mut [0]).unwrap();
+            }
+            pairs.push((client, server));
+        }
+        let own = || [netns::Namespace::open(Path::new(netns::OWN)).unwrap()];
+        let inode = own()[0].inode;
+        let mut snapshots = Snapshots::load().unwrap();
+        let page = page_bytes().unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let mut of = |which| {
+                let snapshot = snapshots.take(which, &own(), false).unwrap();
+                let mut sockets = snapshot.sockets;
+                sockets.retain(|held| held.netns == inode);
+                (sockets.len(), sockets.iter().map(|held| held.pages(page)).sum::<u64>())
+            };
+            let (all, holding) = (of(Which::All), of(Which::Holding));
+            let states = snapshots.count_states(&own(), false).unwrap().rows;
+            let of_states = states.iter().filter(|row| row.netns == inode).map(|row| row.count);
+            seen.push((all, holding, of_states.sum::<u64>()));
+        }
+        let pages: u64 = closed.iter().chain(pairs.iter().map(|pair| &pair.1)).map(pages_of).sum();
+        // The listener, and both ends of each pair.
+        let expected = ((1 + 5 + 40, pages), (5 + 10, pages), 1 + 5 + 40);
+        assert_eq!(seen, [expected; 3]);
+        Ok(())
+    })
+}
+
+pub(crate) fn tables_of_threads() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut server = Server::start(&["--workers", "3", "--interval", "20ms"])?;
+    let streams: Vec<TcpStream> = (0..300).map(|_| connect(server.address)).collect();
+    let held =
+        |record: &Record| matches!(record, Record::Online(it) if it.online == 300).then_some(());
+    assert!(server.wait_for(PATIENCE, held).is_some());
+    let seen = look(&["--top", "1000"]);
+    let of_server = row(&seen, |row| row.pid == Some(server.pid()));
+    let states = BTreeMap::from([(TcpState::Established, 300), (TcpState::Listen, 3)]);
+    assert_eq!(of_server.memory.states, states, "{of_server:?}");
+    assert_eq!(of_server.memory.shared, 0);
+    streams.into_iter().for_each(reset);
+    server.finish();
+    Ok(())
+}
+
+pub(crate) fn other_namespaces() -> Result<(), Skip> {
+    needs_ebpf()?;
+    // In the namespace of a thread that no process as a whole is in.
+    let (told, answer) = std::sync::mpsc::channel();
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let inside = thread::spawn(move || {
+        if let Err(error) = confine::unshare_network() {
+            told.send(Err(error.to_string())).unwrap();
+            return;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut waiting = connect(listener.local_addr().unwrap());
+        waiting.write_all(&BODY).unwrap();
+        let own = netns::Namespace::open(Path::new(netns::OWN)).unwrap();
+        told.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
+        // Until the test has looked.
+        let _ = wait.recv();
+    });
+    let (inode, port) = answer.recv().unwrap().map_err(Skip)?;
+    let name = format!("inode:{inode}");
+    let here = |row: &HolderRow| row.netns == Some(inode) && row.port == Some(port);
+    for choice in ["all", name.as_str()] {
+        let seen = look(&["--by", "port", "--top", "100000", "--netns", choice]);
+        let found = row(&seen, here);
+        // The listener, and what waits in its queue: of no process, and found because a thread led there.
+        assert_eq!(
+            found.memory.states.get(&TcpState::Established),
+            Some(&1),
+            "{choice}: {found:?}"
+        );
+        assert!(found.memory.pages > 0, "{found:?}");
+        let counted = count_states(&["--netns", choice]);
+        let of_port = counted.rows.iter().filter(|row| row.netns == inode && row.port == port);
+        assert_eq!(of_port.map(|row| row.count).sum::<u64>(), 2, "{choice}");
+    }
+    let own = look(&["--by", "port", "--top", "100000", "--netns", "self"]);
+    assert!(!own.rows.iter().any(here), "{own:?}");
+    done.send(()).unwrap();
+    inside.join().unwrap();
+    Ok(())
+}
+
+pub(crate) fn without_privilege() -> Result<(), Skip> {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("c1m-server");
+    fs::copy(binary(), &copy).unwrap();
+    for path in [folder.path(), &copy] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&copy);
+        command.args(arguments);
+        if c1m_server::sys::process::effective_capabilities().unwrap() != 0 {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        command
+    };
+    // A server of the same user, which can be named, with one unread answer in each of its queues.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = listener.local_addr().unwrap();
+    drop(listener);
+    let mut server = as_nobody(&["--listen", &free.to_string(), "--quiet"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stream = None;
+    let connected = eventually(PATIENCE, || {
+        stream = TcpStream::connect(free).ok();
+        stream.is_some()
+    });
+    assert!(connected, "the server does not listen");
+    let seen = holders_of(run(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
+    let counted = states_of(run(&mut as_nobody(&["states", "--json"])));
+    let own = seen.rows.iter().find(|row| row.pid == Some(server.id())).cloned();
+    reset(stream.unwrap());
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
+    let own = own.unwrap_or_else(|| panic!("{seen:?}"));
+    assert_eq!(own.comm.as_deref(), Some("c1m-server"));
+    assert!(own.memory.states.contains_key(&TcpState::Listen), "{own:?}");
+    // Not to be seen is not zero.
+    assert_eq!((own.memory.closed_but_open, seen.unexplained_pages), (None, None));
+    assert!(seen.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", seen.unseen);
+    assert_eq!(counted.source, Source::SockDiag);
+    let is_listening = |port| {
+        move |row: &c1m_server::output::record::StateRow| {
+            row.port == port && row.state == TcpState::Listen && row.count > 0
+        }
+    };
+    assert!(counted.rows.iter().any(is_listening(free.port())), "{counted:?}");
+
+    for (arguments, code, part) in [
+        (&["holders", "--netns", "nonsense"][..], 2, "inode:N"),
+        (&["states", "--netns", "inode:1"], 3, "no network namespace"),
+        (&["holders", "--netns", "4294967295"], 3, "can't be opened"),
+    ] {
+        let output = run(&mut as_nobody(arguments));
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(part) && output.stdout.is_empty(), "{arguments:?}: {text}");
+    }
+    Ok(())
+}
+
+fn row(seen: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
+    seen.rows.iter().find(|row| is_it(row)).unwrap_or_else(|| panic!("no such row: {seen:?}"))
+}
+
+fn look(arguments: &[&str]) -> Holders {
+    holders_of(run(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
+}
+
+fn count_states(arguments: &[&str]) -> States {
+    states_of(run(Command::new(binary()).args(["states", "--json"]).args(arguments)))
+}
+
+fn holders_of(output: std::process::Output) -> Holders {
+    match record(output) {
+        Record::Holders(holders) => holders,
+        other => panic!("not of holders: {other:?}"),
+    }
+}
+
+fn states_of(output: std::process::Output) -> States {
+    match record(output) {
+        Record::States(states) => states,
+        other => panic!("not of states: {other:?}"),
+    }
+}
+
+/// The one line of the output.
+fn record(output: std::process::Output) -> Record {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    SCHEMA.check(&text);
+    serde_json::from_str::<Line<Record>>(&text).unwrap().record
+}
+
+/// What the kernel says by another way: by state and local port.
+fn by_sock_diag() -> BTreeMap<(TcpState, u16), u64> {
+    let mut rows = BTreeMap::new();
+    sock_diag::sockets(|told| {
+        let state = TcpState::from_kernel(told.state.into(), true);
+        *rows.entry((state, told.local_port)).or_default() += 1;
+    })
+    .unwrap();
+    rows
+}
+
+/// The same from `ss -tan`; `None` where there is none.
+fn by_ss() -> Option<BTreeMap<(TcpState, u16), u64>> {
+    let output = Command::new("ss").args(["-tanH"]).output().ok()?;
+    assert!(output.status.success(), "{output:?}");
+    let mut rows = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let mut words = line.split_ascii_whitespace();
+        let state = match words.next().unwrap() {
+            "ESTAB" => TcpState::Established,
+            "SYN-SENT" => TcpState::SynSent,
+            "SYN-RECV" => TcpState::SynRecv,
+            "FIN-WAIT-1" => TcpState::FinWait1,
+            "FIN-WAIT-2" => TcpState::FinWait2,
+            "TIME-WAIT" => TcpState::TimeWait,
+            "CLOSE-WAIT" => TcpState::CloseWait,
+            "LAST-ACK" => TcpState::LastAck,
+            "LISTEN" => TcpState::Listen,
+            "CLOSING" => TcpState::Closing,
+            other => panic!("{other}: {line}"),
+        };
+        let local = words.nth(2).unwrap();
+        let port = local.rsplit_once(':').unwrap().1.parse().unwrap();
+        *rows.entry((state, port)).or_default() += 1;
+    }
+    Some(rows)
+}
