@@ -1,4 +1,4 @@
-//! Connections born and gone, on the watched port.
+//! Connections born and gone, on the watched ports.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use c1m_ebpf::HOOK_SET_STATE;
@@ -44,9 +44,15 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         event::add_connections(-1);
+        if let Some(counters) = event::counters() {
+            counters.closed += 1;
+        }
         return 0;
     }
     event::add_connections(1);
+    if let Some(counters) = event::counters() {
+        counters.opened += 1;
+    }
     if new == ESTABLISHED {
         let proto = sock.proto();
         memory::observe(sock, proto, proto.pages(), HOOK_SET_STATE, Context::Elsewhere);

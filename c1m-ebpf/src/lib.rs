@@ -112,13 +112,16 @@ impl Layout {
     };
 }
 
+/// Ports that can be told apart from all others.
+pub const WATCHED_PORTS: usize = 8;
+
 /// What to watch, and the numbers that differ between kernels but are not offsets. Frozen like [`Layout`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Local port whose connections are counted, host byte order
-    pub watch_port: u32,
-    /// Inode of the network namespace that the port is in
+    /// Local ports whose connections are counted, host byte order, the first ones of the array; none at all: every port
+    pub watch_ports: [u32; WATCHED_PORTS],
+    /// Inode of the network namespace that the ports are in; 0: any
     pub watch_netns: u32,
     /// SKB_DROP_REASON_PROTO_MEM; [`ABSENT`] before 5.17
     pub drop_reason_proto_mem: u32,
@@ -136,7 +139,7 @@ pub struct Config {
 
 impl Config {
     pub const NONE: Self = Self {
-        watch_port: 0,
+        watch_ports: [0; WATCHED_PORTS],
         watch_netns: 0,
         drop_reason_proto_mem: ABSENT,
         drop_reason_listen_overflow: ABSENT,
@@ -289,13 +292,16 @@ pub struct Counters {
     pub ports: [u64; 2],
     /// By `CALL_*` and `ERROR_*`
     pub call_errors: [[u64; ERRNOS.len()]; CALLS],
+    /// Connections established, and closed, on the watched ports
+    pub opened: u64,
+    pub closed: u64,
     /// Events that found the ring buffer full, by hook
     pub lost: [u64; PROGRAMS.len()],
     pub padding: [u64; COUNTER_PADDING],
 }
 
 /// What [`Counters`] names; the rest fills its last cache line.
-const COUNTER_WORDS: usize = 37 + ERRNOS.len() * CALLS + PROGRAMS.len();
+const COUNTER_WORDS: usize = 39 + ERRNOS.len() * CALLS + PROGRAMS.len();
 const COUNTER_PADDING: usize = COUNTER_WORDS.next_multiple_of(8) - COUNTER_WORDS;
 const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING) * 8);
 
@@ -304,7 +310,8 @@ const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING)
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shared {
-    /// Connections established and not yet closed on the watched port; changed by the atomic add instruction alone
+    /// Connections established and not yet closed on the watched ports; changed by the atomic add instruction alone. Those that were there
+    /// before are counted as they close, and not before: without them the number can be below zero.
     pub connections: u64,
     pub padding: [u64; 7],
     /// How many of the three limits the usage was above when last seen
@@ -326,6 +333,16 @@ pub struct Shared {
     /// `OOM_*` while the OOM killer chooses
     pub oom_scope: u64,
     pub padding_end: [u64; 3],
+    /// How many times a socket that never was connected has gone, and what the last one saw: user space makes such a socket in order to
+    /// look. The kernel's own usage and limits, which a network namespace does not show.
+    pub looks: u64,
+    pub look_pages: u64,
+    pub look_tcp_mem: [u64; 3],
+    /// The jiffies at which memory pressure was entered, 0 when there is none; and those of the look
+    pub look_pressure_since_jiffies: u64,
+    pub look_jiffies: u64,
+    /// CLOCK_MONOTONIC
+    pub look_ktime_ns: u64,
 }
 
 /// Records of plain integers, in both directions. The traits that libraries have for this can't be implemented here without a

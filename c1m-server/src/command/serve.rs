@@ -11,7 +11,7 @@ use tokio::{
 use super::{EnvironmentRefused, diagnosis::Diagnosis, report::Report, tracing::Tracing};
 use crate::{
     cli::{Cli, Workers},
-    host::files,
+    host::{files, netns},
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     sys::{
         process::{drop_capabilities, raise_nofile},
@@ -126,7 +126,8 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
 
 fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
     Options {
-        port: listen.port(),
+        ports: vec![listen.port()],
+        netns: netns::own(),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
         verbosity: cli.verbose,

@@ -6,6 +6,7 @@ pub mod files;
 pub mod guard;
 pub mod listeners;
 pub mod meminfo;
+pub mod netns;
 pub mod netstat;
 pub mod process;
 pub mod settings;

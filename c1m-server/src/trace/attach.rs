@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs, io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -38,8 +38,10 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../c1m-ebpf/prebuilt/c
 /// What to trace, and with which object.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Connections to this local port, in this process's network namespace, are counted.
-    pub port: u16,
+    /// Connections to these local ports are counted, at most [`c1m_ebpf::WATCHED_PORTS`]; none: to every port.
+    pub ports: Vec<u16>,
+    /// Inode of the network namespace in which they are counted; `None`: in each.
+    pub netns: Option<u32>,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.
@@ -133,10 +135,10 @@ impl Tracer {
                 fs::read(BTF_PATH).map_err(|error| TraceError::NoBtf { path: BTF_PATH, error })?,
             )
             .map_err(|error| TraceError::BadBtf { path: BTF_PATH, error })?;
-            let netns = u32::try_from(fs::metadata("/proc/self/ns/net")?.ino()).unwrap_or(0);
+            let netns = options.netns.unwrap_or(0);
             let cpus = u32::try_from(cpus).map_err(io::Error::other)?;
             let (layout, config) =
-                (layout::layout(&btf)?, layout::config(&btf, options.port, netns, cpus)?);
+                (layout::layout(&btf)?, layout::config(&btf, &options.ports, netns, cpus)?);
             (btf, layout, config)
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
@@ -209,10 +211,11 @@ impl Tracer {
         Ok(observations)
     }
 
-    /// Connections established and not yet closed on the watched port.
+    /// Connections established and not yet closed on the watched ports. Of those that were there before, only the end is counted: such a
+    /// number below zero is 0 here.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.maps.shared().connections
+        u64::try_from(self.maps.shared().connections.cast_signed()).unwrap_or(0)
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.

@@ -1,6 +1,8 @@
 //! What the programs need to know of the running kernel's types, from its BTF.
 
-use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program};
+use c1m_ebpf::{
+    ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program, WATCHED_PORTS,
+};
 
 use super::{TraceError, btf::Btf};
 
@@ -59,13 +61,18 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
 /// The numbers that are not offsets. What the kernel does not have stays [`ABSENT`]; the plan tells what that costs.
 pub fn config(
     btf: &Btf,
-    watch_port: u16,
+    watch_ports: &[u16],
     watch_netns: u32,
     cpus: u32,
 ) -> Result<Config, TraceError> {
     let number = |value: Option<i64>| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(ABSENT);
+    // Those that have no place are refused where they are typed.
+    let mut ports = [0; WATCHED_PORTS];
+    for (slot, port) in ports.iter_mut().zip(watch_ports) {
+        *slot = u32::from(*port);
+    }
     Ok(Config {
-        watch_port: watch_port.into(),
+        watch_ports: ports,
         watch_netns,
         drop_reason_proto_mem: number(
             btf.enum_value("skb_drop_reason", "SKB_DROP_REASON_PROTO_MEM"),
@@ -155,10 +162,11 @@ mod tests {
 
     #[test]
     fn the_numbers_of_linux_6_18() {
-        let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
+        let config = config(&kernel("x86_64-6.18.44.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!((config.drop_reason_proto_mem, config.drop_reason_listen_overflow), (20, 40));
         assert_eq!((config.reset_reason_memory, config.min_sndbuf_bytes), (13, 4608));
-        assert_eq!((config.watch_port, config.watch_netns, config.cpus), (8000, 7, 2));
+        assert_eq!((config.watch_netns, config.cpus), (7, 2));
+        assert_eq!(config.watch_ports, [8000, 443, 0, 0, 0, 0, 0, 0]);
         let of = |hook: u32| config.arguments[hook as usize];
         assert_eq!((of(HOOK_DROP).object, of(HOOK_DROP).value), (3, 2));
         assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, 2));
@@ -173,7 +181,7 @@ mod tests {
 
     #[test]
     fn older_kernels_lack_what_they_lack() {
-        let old = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
+        let old = config(&kernel("debian-6.1.192.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!((old.drop_reason_proto_mem, old.drop_reason_listen_overflow), (16, ABSENT));
         assert_eq!(old.reset_reason_memory, ABSENT);
         let of = |hook: u32| old.arguments[hook as usize];
@@ -181,7 +189,7 @@ mod tests {
         assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, ABSENT));
         assert_eq!((of(HOOK_PRUNE).object, of(HOOK_PRUNE).result), (0, 1));
         assert_eq!((of(HOOK_SYN_FLOOD).object, of(HOOK_REQUEST).object), (ABSENT, 2));
-        let newer = config(&kernel("debian-6.12.117.btf"), 8000, 7, 2).unwrap();
+        let newer = config(&kernel("debian-6.12.117.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!(newer.arguments[HOOK_DROP as usize].object, 3);
         assert_eq!(
             (newer.arguments[HOOK_SYN_FLOOD as usize].object, newer.reset_reason_memory),
