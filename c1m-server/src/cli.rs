@@ -1,8 +1,10 @@
-//! Every flag of c1m-server, in one place.
+//! Every flag of c1m-server, in one place; those of a subcommand have a file of their own.
+
+pub mod watch;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 
 use crate::units::{parse_count, parse_duration};
 
@@ -14,9 +16,25 @@ use crate::units::{parse_count, parse_duration};
 #[command(
     version,
     max_term_width = 110,
+    args_conflicts_with_subcommands = true,
     after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal."
 )]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// What it does instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    Watch(watch::Watch),
+}
+
+/// Flags of the server.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
     /// Where to listen, IPv4 or IPv6
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
     pub listen: SocketAddr,

@@ -2,12 +2,22 @@
 
 use std::{io::Write as _, process::ExitCode};
 
-use c1m_server::{cli::Cli, command};
+use c1m_server::{
+    cli::{Cli, Command},
+    command,
+};
 use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let Err(error) = command::serve::run(&cli) else { return ExitCode::SUCCESS };
+    let ended = match &cli.command {
+        None => command::serve::run(&cli.serve).map(|()| 0),
+        Some(Command::Watch(watch)) => command::watch::run(watch),
+    };
+    let error = match ended {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
     let code = command::exit_code(&error);
     if code != 0 {
         // With standard error closed there is nobody left to tell.

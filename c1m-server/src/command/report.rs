@@ -9,7 +9,7 @@ use std::{
 
 use super::tracing::{Timed, Tracing};
 use crate::{
-    cli::Cli,
+    cli::Serve,
     host::{files, process, sockstat},
     output::{
         lines::Printer,
@@ -56,7 +56,7 @@ impl Peak {
 }
 
 impl Report {
-    pub(super) fn new(cli: &Cli) -> Self {
+    pub(super) fn new(cli: &Serve) -> Self {
         let start = Instant::now();
         Self {
             printer: Printer::new(io::stdout(), cli.json),
@@ -85,7 +85,7 @@ impl Report {
 
     pub(super) fn listening(
         &mut self,
-        cli: &Cli,
+        cli: &Serve,
         plan: &Plan,
         address: SocketAddr,
     ) -> io::Result<()> {

@@ -8,9 +8,11 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{EnvironmentRefused, diagnosis::Diagnosis, report::Report, tracing::Tracing};
+use super::{
+    EnvironmentRefused, diagnosis::Diagnosis, report::Report, subject::Subject, tracing::Tracing,
+};
 use crate::{
-    cli::{Cli, Workers},
+    cli::{Serve, Workers},
     host::{files, netns},
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     sys::{
@@ -29,7 +31,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// # Errors
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
-pub fn run(cli: &Cli) -> anyhow::Result<()> {
+pub fn run(cli: &Serve) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -42,12 +44,12 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
 }
 
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
-fn dry_run(cli: &Cli) -> anyhow::Result<()> {
+fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
     Ok(Report::new(cli).every_hook(hooks)?)
 }
 
-fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
+fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
     let nofile = raise_nofile().map_err(|error| {
         EnvironmentRefused(format!("cannot raise the limit of open files: {error}"))
     })?;
@@ -67,11 +69,11 @@ fn lay_out(cli: &Cli) -> anyhow::Result<Plan> {
 
 /// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
 /// bound, capabilities are dropped, the workers start.
-async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
+async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut report = Report::new(cli);
-    let mut diagnosis = Diagnosis::begin(plan);
+    let mut diagnosis = Diagnosis::begin(Subject::Server(plan));
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
@@ -124,10 +126,11 @@ async fn serve(cli: &Cli, plan: Plan) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
+fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         ports: vec![listen.port()],
         netns: netns::own(),
+        present: Vec::new(),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
         verbosity: cli.verbose,
@@ -136,7 +139,7 @@ fn trace_options(cli: &Cli, listen: SocketAddr) -> Options {
 
 /// Until a signal, the end of `--duration`, or a failure.
 async fn hold(
-    cli: &Cli,
+    cli: &Serve,
     running: &Running,
     signals: &mut Signals,
     report: &mut Report,

@@ -13,4 +13,5 @@ pub mod settings;
 pub mod slabinfo;
 pub mod sockstat;
 pub mod sysctl;
+pub mod task;
 pub mod vmstat;

@@ -9,6 +9,10 @@ pub use super::limit::{
     Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict,
 };
 
+pub use super::watch::{
+    CommandEnd, Ended, HostUsage, NetnsUsage, NextWall, UnderPressure, Usage, Watched, Watching,
+};
+
 /// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -50,6 +54,9 @@ pub enum Record {
     Limits(Limits),
     Verdict(Verdict),
     Summary(Summary),
+    Watching(Watching),
+    Usage(Usage),
+    Ended(Ended),
 }
 
 /// The port is bound and the workers run.

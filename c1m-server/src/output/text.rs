@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     diagnosis::{limits_lines, verdict_lines},
     record::*,
+    watch_text::{ended_lines, usage_line, watching_line},
 };
 
 /// The lines of one record, without time stamps.
@@ -61,6 +62,9 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
         Record::Limits(limits) => limits_lines(limits),
         Record::Verdict(verdict) => verdict_lines(verdict),
         Record::Summary(summary) => summary_lines(summary),
+        Record::Watching(watching) => vec![watching_line(watching)],
+        Record::Usage(usage) => vec![usage_line(usage)],
+        Record::Ended(ended) => ended_lines(ended, refused_lines(&ended.refused)),
     }
 }
 

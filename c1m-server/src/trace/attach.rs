@@ -20,8 +20,10 @@ use super::{
     btf::Btf,
     calls,
     counters::CounterMaps,
-    decode::{Clocks, Observation, decode},
-    layout, plan,
+    decode::{Clocks, Observation, decode, held},
+    layout,
+    look::{self, Look, Place},
+    plan,
     ways::Ways,
 };
 use crate::{
@@ -42,6 +44,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Inode of the network namespace in which they are counted; `None`: in each.
     pub netns: Option<u32>,
+    /// Where connections that are there already are counted first; nowhere: they are not.
+    pub present: Vec<Place>,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.
@@ -60,6 +64,8 @@ pub struct Tracer {
     log: Option<super::log::KernelLog>,
     attached: Attached,
     programs: Vec<i32>,
+    /// Whether what was there before was counted.
+    present: Result<(), String>,
     undecoded: u64,
 }
 
@@ -143,9 +149,9 @@ impl Tracer {
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
         tell_calls(&mut ebpf)?;
-        let (hooks, (attached, programs)) = {
+        let (hooks, (attached, programs), present) = {
             let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options)?;
-            (ways.take_best()?, ways.attached())
+            (ways.take_best()?, ways.attached(), ways.count_present())
         };
         drop(btf);
 
@@ -166,6 +172,7 @@ impl Tracer {
             log,
             attached: Attached { hooks: attached, config },
             programs,
+            present,
             undecoded: 0,
         };
         // The kernel's types took megabytes, which the server is measured without.
@@ -211,11 +218,28 @@ impl Tracer {
         Ok(observations)
     }
 
-    /// Connections established and not yet closed on the watched ports. Of those that were there before, only the end is counted: such a
-    /// number below zero is 0 here.
+    /// Connections established and not yet closed on the watched ports. Of those that were there before and were not counted then, only
+    /// the end is: such a number below zero is 0 here.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        u64::try_from(self.maps.shared().connections.cast_signed()).unwrap_or(0)
+        held(self.maps.shared().connections)
+    }
+
+    /// Whether [`Tracer::connections`] has those that were there before too; why not, in words.
+    ///
+    /// # Errors
+    /// Nobody asked for it, or the kernel refused.
+    pub fn counted_present(&self) -> Result<(), &str> {
+        self.present.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook that tells is not there.
+    #[must_use]
+    pub fn look(&self) -> Option<Look> {
+        let before = self.maps.shared().looks;
+        look::provoke().ok()?;
+        let shared = self.maps.shared();
+        (shared.looks != before).then(|| Look::of(&shared))
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.

@@ -1,8 +1,6 @@
 //! What the programs need to know of the running kernel's types, from its BTF.
 
-use c1m_ebpf::{
-    ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program, WATCHED_PORTS,
-};
+use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program, WATCHED_PORTS};
 
 use super::{TraceError, btf::Btf};
 

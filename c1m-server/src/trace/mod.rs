@@ -8,6 +8,7 @@
 //! - `ways`: takes the best way to each signal, and says why a better one is refused.
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
+//! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -21,6 +22,7 @@ pub mod counters;
 pub mod decode;
 pub mod layout;
 mod log;
+pub mod look;
 pub mod plan;
 pub mod signals;
 mod ways;

@@ -69,7 +69,11 @@ impl Seen {
             | Record::Pressure(_)
             | Record::Overflow(_)
             | Record::Ports(_)
-            | Record::CallError(_) => return false,
+            | Record::CallError(_)
+            // Of a watch, which this is not.
+            | Record::Watching(_)
+            | Record::Usage(_)
+            | Record::Ended(_) => return false,
         }
         true
     }
