@@ -103,7 +103,8 @@ pub(super) struct Diagnosis {
 
 impl Diagnosis {
     /// Takes the counters as they are: what comes from here on is this run's.
-    pub(super) fn begin(subject: Subject) -> Self {
+    /// `connections` are there already, and `tcp_mem` is what a hook has read, if any did.
+    pub(super) fn begin(subject: Subject, connections: u64, tcp_mem: Option<[u64; 3]>) -> Self {
         let layout = Layout {
             page_bytes: page_bytes().ok(),
             cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
@@ -111,7 +112,7 @@ impl Diagnosis {
         let mut diagnosis = Self {
             start: Instant::now(),
             layout,
-            tcp_mem: None,
+            tcp_mem,
             at_start: Counted::now(&subject),
             subject,
             history: History::default(),
@@ -120,13 +121,21 @@ impl Diagnosis {
             told: None,
             before_closing: None,
         };
-        diagnosis.look(0);
+        diagnosis.look(connections);
         diagnosis
     }
 
     /// Every limit as it was at the last look.
     pub(super) fn limits(&self) -> Limits {
-        self.history.limits()
+        let mut limits = self.history.limits();
+        // The catalog names where a server reads its own.
+        if let Subject::Others(_) = self.subject
+            && let Some(nofile) =
+                limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
+        {
+            nofile.source = "/proc/PID/limits and /proc/PID/fd, of the fullest table".into();
+        }
+        limits
     }
 
     /// At a tick or a notice: the verdict, if its first cause is another one than was told last. Without tracing nothing is read
@@ -268,16 +277,19 @@ mod tests {
 
     #[test]
     fn what_a_hook_read_stands_in_for_what_is_not_shown() {
-        let mut diagnosis = Diagnosis::begin(subject());
-        diagnosis.told_tcp_mem(Some([1, 2, 3]));
-        diagnosis.look(0);
+        let mut diagnosis = Diagnosis::begin(subject(), 7, Some([1, 2, 3]));
         let shown = settings::read().tcp_mem;
         assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([1, 2, 3])));
+        assert_eq!(diagnosis.history.now().connections, 7);
+        diagnosis.told_tcp_mem(Some([4, 5, 6]));
+        diagnosis.told_tcp_mem(None);
+        diagnosis.look(0);
+        assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([4, 5, 6])));
     }
 
     #[test]
     fn a_cause_is_told_once() {
-        let mut diagnosis = Diagnosis::begin(subject());
+        let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let errors = BTreeMap::from([("epoll ENOSPC".to_owned(), 1)]);
         let snapshot = Snapshot { held: 1, errors, ..Snapshot::default() };
         let told = diagnosis.tick(&snapshot, None, Duration::ZERO).unwrap();
@@ -289,7 +301,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_again_while_nothing_happens() {
-        let mut diagnosis = Diagnosis::begin(subject());
+        let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let snapshot = Snapshot::default();
         diagnosis.tick(&snapshot, None, Duration::ZERO);
         let looked = diagnosis.looked;

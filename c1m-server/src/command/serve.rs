@@ -73,7 +73,7 @@ async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut report = Report::new(cli);
-    let mut diagnosis = Diagnosis::begin(Subject::Server(plan));
+    let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {

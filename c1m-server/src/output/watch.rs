@@ -135,10 +135,11 @@ pub struct Ended {
     pub dropped_by: BTreeMap<String, u64>,
     /// Crossings that were counted but not reported.
     pub suppressed: u64,
-    /// What this program itself took.
+    /// What this program itself took, attaching included.
     pub cpu_user_s: f64,
     pub cpu_system_s: f64,
-    pub own_cpu_percent: f64,
+    /// Of one core, since it was attached.
+    pub own_cpu_percent: Option<f64>,
     /// The root of the verdict, unless it is only possible; `null`: no limit was hit.
     pub limit: Option<LimitName>,
     pub confidence: Option<Confidence>,

@@ -51,9 +51,11 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         pressure_line(&ended.host.pressure),
     ];
     lines.extend(refused);
+    let percent =
+        ended.own_cpu_percent.map_or("unknown".into(), |percent| format!("{percent:.1} %"));
     lines.push(format!(
-        "cost  cpu user={:.2}s system={:.2}s, {:.1} % of one core",
-        ended.cpu_user_s, ended.cpu_system_s, ended.own_cpu_percent
+        "cost  cpu user={:.2}s system={:.2}s, while watching {percent} of one core",
+        ended.cpu_user_s, ended.cpu_system_s
     ));
     let mut events = format!("events  dropped={} suppressed={}", ended.dropped, ended.suppressed);
     if ended.dropped > 0 {
@@ -159,7 +161,7 @@ mod tests {
             suppressed: 0,
             cpu_user_s: 0.01,
             cpu_system_s: 0.02,
-            own_cpu_percent: 1.5,
+            own_cpu_percent: Some(1.5),
             limit: None,
             confidence: None,
             command: None,
@@ -176,7 +178,7 @@ mod tests {
                 "now  host: pages=unknown of unknown from here orphans=unknown sockets=unknown  netns 7: inuse=3 \
                  time_wait=unknown  pages_max=9",
                 "under pressure  now=unknown from here total=unknown (host)",
-                "cost  cpu user=0.01s system=0.02s, 1.5 % of one core",
+                "cost  cpu user=0.01s system=0.02s, while watching 1.5 % of one core",
                 "events  dropped=2 suppressed=0  lost by ring_buffer=2",
                 "ended  limit=none",
             ]

@@ -11,9 +11,13 @@ use crate::{
     trace::look::Look,
 };
 
+/// A shorter time has no meaningful share of a core.
+const SHARE_MIN_S: f64 = 0.005;
+
 /// What is kept from look to look.
 pub(super) struct Measure {
     start: Instant,
+    start_cpu_s: f64,
     last: Moment,
     pressure: PressureClock,
     /// Inode of the network namespace whose counters are read.
@@ -36,6 +40,7 @@ impl Measure {
         let time = Instant::now();
         Self {
             start: time,
+            start_cpu_s: cpu(),
             last: Moment { time, opened_and_closed: Some((0, 0)), cpu_s: cpu() },
             pressure: PressureClock::default(),
             netns: netns::own(),
@@ -77,7 +82,9 @@ impl Measure {
                 time_wait: sockets.map(|sockets| sockets.tw),
             },
             next: next(limits),
-            own_cpu_percent: Some((now.cpu_s - self.last.cpu_s) / seconds * 100.0),
+            // A share of next to no time says nothing.
+            own_cpu_percent: (seconds > SHARE_MIN_S)
+                .then(|| (now.cpu_s - self.last.cpu_s) / seconds * 100.0),
             dropped: tracing.lost().total(),
         };
         self.pages_max = self.pages_max.max(usage.host.tcp_mem_pages);
@@ -112,6 +119,8 @@ impl Measure {
             own_cpu_percent: None,
             dropped: 0,
         });
+        // Attaching is over by then, and comes once.
+        usage.own_cpu_percent = Some((cpu() - self.start_cpu_s) / seconds * 100.0);
         usage.watched = watched(tracing, Some((0, 0)), tracing.opened_and_closed(), seconds);
         (usage, seconds)
     }

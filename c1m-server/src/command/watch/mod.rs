@@ -41,7 +41,9 @@ async fn watch(args: &Watch, target: Target) -> anyhow::Result<u8> {
     let (tracing, hooks) = Tracing::start(&target.options(args))?;
     let signals = session::signals(args)?;
     let watching = session::watching(args, &target, &tracing);
-    let diagnosis = Diagnosis::begin(Subject::Others(target.others));
+    let tcp_mem = tracing.look().map(|look| look.tcp_mem);
+    let subject = Subject::Others(target.others);
+    let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
     let sink = Sink::new(args)?;
     let mut session = Session::begin(args, tracing, diagnosis, sink, signals)?;
     session.first(hooks, watching)?;

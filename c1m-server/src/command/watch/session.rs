@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
             suppressed: self.tracing.suppressed(),
             cpu_user_s,
             cpu_system_s,
-            own_cpu_percent: (cpu_user_s + cpu_system_s) / elapsed_s * 100.0,
+            own_cpu_percent: usage.own_cpu_percent,
             limit: root.map(|(limit, _)| limit),
             confidence: root.map(|(_, confidence)| confidence),
             command,

@@ -5,7 +5,7 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::{Color, Modifier, Style},
     text::{Line, Span},
-    widgets::{Block, Borders, Paragraph, Sparkline, Table},
+    widgets::{Block, Borders, Paragraph, Sparkline, SparklineBar, Table},
 };
 
 use super::View;
@@ -18,6 +18,8 @@ use crate::output::{
 const PANE_MIN: u16 = 4;
 const CHARTS: u16 = 7;
 const HOLDERS: u16 = 8;
+/// Columns of the limits, the least important last: limit, full, of, time to it, headroom, used, of.
+const COLUMNS: [u16; 7] = [16, 5, 8, 12, 26, 14, 20];
 /// Two panes stand beside each other from here on.
 const WIDE: u16 = 72;
 
@@ -79,10 +81,14 @@ impl Heights {
         // Frame and header.
         let wanted = u16::try_from(limits).unwrap_or(u16::MAX).saturating_add(3).max(PANE_MIN);
         let half = lines / 2;
-        let limits = take(wanted.min(half.max(PANE_MIN)), PANE_MIN);
+        let mut limits = take(wanted.min(half.max(PANE_MIN)), PANE_MIN);
         let charts = take(CHARTS, CHARTS);
         let holders = if has_holders { take(HOLDERS, HOLDERS + PANE_MIN) } else { 0 };
         let events = take(u16::MAX, PANE_MIN);
+        if limits > 0 {
+            // Too little for events is not too little for this.
+            limits += take(u16::MAX, 0);
+        }
         Self { title, charts, limits, holders, events, verdict, keys }
     }
 }
@@ -129,17 +135,31 @@ fn draw_charts(view: &View, frame: &mut Frame<'_>, area: Rect) {
     let [text, chart] =
         Layout::vertical([Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
     frame.render_widget(Paragraph::new(memory_lines(view.usage.as_ref())), text);
-    let high = view.usage.as_ref().and_then(|usage| usage.host.tcp_mem).map(|[.., high]| high);
+    let limits = view.usage.as_ref().and_then(|usage| usage.host.tcp_mem);
     let newest = newest(&view.pages, chart.width);
-    let mut sparkline = Sparkline::default().data(&newest);
+    let most = newest.iter().copied().max().unwrap_or(0);
+    let bars = newest
+        .iter()
+        .map(|pages| SparklineBar::from(*pages).style(limits.map(|limits| zone(*pages, limits))));
+    let mut sparkline = Sparkline::default().data(bars);
     // The top of the chart is high, unless usage went past it.
-    if let Some(high) = high {
-        sparkline = sparkline.max(newest.iter().copied().max().unwrap_or(0).max(high).max(1));
+    if let Some([.., high]) = limits {
+        sparkline = sparkline.max(most.max(high).max(1));
     }
     frame.render_widget(sparkline, chart);
     if let Some(right) = right {
         draw_rates(view, frame, right);
     }
+}
+
+/// The colour of usage that is past low, pressure or high.
+fn zone(pages: u64, [low, pressure, high]: [u64; 3]) -> Style {
+    Style::new().fg(match pages {
+        pages if pages > high => Color::Red,
+        pages if pages > pressure => Color::Magenta,
+        pages if pages > low => Color::Yellow,
+        _ => Color::Green,
+    })
 }
 
 fn memory_lines(usage: Option<&Usage>) -> Vec<Line<'static>> {
@@ -199,6 +219,7 @@ fn draw_limits(view: &View, frame: &mut Frame<'_>, area: Rect) {
     if !view.filter.is_empty() {
         title += &format!(", only /{}", view.filter);
     }
+    let columns = columns_within(area.width.saturating_sub(2));
     let rows = view.rows().into_iter().map(|row| {
         let style = match row.percent {
             Some(90..) => Style::new().fg(Color::Red),
@@ -208,29 +229,29 @@ fn draw_limits(view: &View, frame: &mut Frame<'_>, area: Rect) {
         let percent = row.percent.map_or("?".into(), |percent| format!("{percent}%"));
         let cells = [
             row.name.to_owned(),
-            row.scope.to_owned(),
             percent,
-            row.headroom,
+            row.scope.to_owned(),
             row.time,
+            row.headroom,
             row.used,
             row.ceiling,
         ];
-        ratatui::widgets::Row::new(cells).style(style)
+        ratatui::widgets::Row::new(cells.into_iter().take(columns)).style(style)
     });
-    let widths = [
-        Constraint::Length(16),
-        Constraint::Length(8),
-        Constraint::Length(5),
-        Constraint::Length(26),
-        Constraint::Length(12),
-        Constraint::Length(14),
-        Constraint::Fill(1),
-    ];
-    let header = ["limit", "of", "full", "headroom", "time to it", "used", "of"];
-    let table = Table::new(rows, widths)
-        .header(ratatui::widgets::Row::new(header).style(Modifier::BOLD))
+    let header = ["limit", "full", "of", "time to it", "headroom", "used", "of"];
+    let table = Table::new(rows, COLUMNS.into_iter().take(columns).map(Constraint::Length))
+        .header(ratatui::widgets::Row::new(header.into_iter().take(columns)).style(Modifier::BOLD))
         .block(Block::new().borders(Borders::ALL).title(title));
     frame.render_widget(table, area);
+}
+
+/// How many whole ones have room, with a space between two.
+fn columns_within(width: u16) -> usize {
+    let ends = COLUMNS.iter().scan(0, |end, column| {
+        *end += column + 1;
+        Some(*end - 1)
+    });
+    ends.take_while(|end| *end <= width).count().max(1)
 }
 
 fn draw_holders(view: &View, frame: &mut Frame<'_>, area: Rect) {
@@ -283,3 +304,6 @@ fn keys_line(view: &View) -> String {
     }
     "q end  s sort  / filter  up/down events".into()
 }
+
+#[cfg(test)]
+mod tests;
