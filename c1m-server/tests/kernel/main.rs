@@ -16,6 +16,7 @@ mod refused;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod server;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ use offer::{
 };
 
 fn main() -> ExitCode {
+    watch::play();
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem, and counters that see everybody.
     arguments.test_threads = Some(1);
@@ -67,6 +69,12 @@ fn main() -> ExitCode {
         test("connections_are_counted_over_ipv6", &[Tracing, Ipv6], count::over_ipv6),
         test("a_client_on_the_watched_port_is_not_counted", &[Tracing], count::clients_on_the_port),
         test("two_servers_count_each_its_own", &[Tracing], count::two_servers),
+        test("a_watch_names_limit_instant_and_socket", &[Tracing], watch::limit_instant_and_socket),
+        test("a_watch_counts_what_was_there_before", &[Tracing], watch::what_was_there),
+        test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
+        test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
+        test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
+        test("a_watched_command_gets_signals", &[Tracing], watch::signals),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -30,7 +30,7 @@ pub(crate) fn binary() -> PathBuf {
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
+pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
 
 /// What this host does not give, and why.
 #[derive(Debug)]
