@@ -306,4 +306,25 @@ fn keys_line(view: &View) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_is_given_twice_and_the_verdict_goes_last() {
+        for lines in 0..100 {
+            for (limits, has_holders) in [(0, false), (5, true), (17, false), (17, true)] {
+                let given = Heights::of(lines, limits, has_holders);
+                let Heights { title, charts, limits, holders, events, verdict, keys } = given;
+                let sum = title + charts + limits + holders + events + verdict + keys;
+                assert!(sum <= lines, "{given:?} of {lines}");
+                assert_eq!(verdict, lines.min(1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_is_whole_or_not_there() {
+        assert_eq!((columns_within(0), columns_within(16), columns_within(21)), (1, 1, 1));
+        assert_eq!((columns_within(22), columns_within(31), columns_within(500)), (2, 3, 7));
+    }
+}
