@@ -110,6 +110,10 @@ fn which(args: &Watch) -> anyhow::Result<Which> {
         }
         return Ok(Which::Family(pid));
     }
+    if args.command().is_some() {
+        // The command will be among those that this process started, and in its cgroup.
+        return Ok(Which::Family(std::process::id()));
+    }
     let Some(name) = &args.cgroup else { return Ok(Which::Nobody) };
     let folder = cgroup::find(name).ok_or_else(|| {
         UsageRefused(format!(
