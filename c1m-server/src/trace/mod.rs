@@ -33,12 +33,12 @@ pub use attach::{Options, Tracer};
 #[derive(Debug, Error)]
 pub enum TraceError {
     #[error(
-        "--trace needs {missing}, which this process does not have: start it with sudo, or give it these capabilities"
+        "tracing needs {missing}, which this process does not have: start it with sudo, or give it these capabilities"
     )]
     NotPermitted { missing: String },
     #[error(
-        "--trace needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
-         CONFIG_DEBUG_INFO_BTF; without --trace the server runs on this one"
+        "tracing needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF; a server without --trace runs on this one"
     )]
     NoBtf { path: &'static str, error: io::Error },
     #[error(
