@@ -1,11 +1,15 @@
-//! Connections born and gone, on the watched port.
+//! Connections born and gone, on the watched ports.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 use c1m_ebpf::HOOK_SET_STATE;
 
 use crate::{
     event::{self, Context},
-    layout::{BtfPtr, Sock},
+    layout::{BtfPtr, Sock, word},
     memory,
 };
 
@@ -44,12 +48,45 @@ pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
             return 0;
         }
         event::add_connections(-1);
+        if let Some(counters) = event::counters() {
+            counters.closed += 1;
+        }
         return 0;
     }
     event::add_connections(1);
+    if let Some(counters) = event::counters() {
+        counters.opened += 1;
+    }
     if new == ESTABLISHED {
         let proto = sock.proto();
         memory::observe(sock, proto, proto.pages(), HOOK_SET_STATE, Context::Elsewhere);
+    }
+    0
+}
+
+/// `iter/tcp`, 5.9 to 6.18: net/ipv4/tcp_ipv4.c, `bpf_iter_tcp`. Counts the connections that are there already, in one network namespace: the
+/// kernel walks them, and user space reads nothing.
+///
+/// Of what it shows, listeners and sockets that connect have not been accepted; requests and TIME_WAIT are no full sockets, which the
+/// helper says.
+#[unsafe(link_section = "iter/tcp")]
+#[unsafe(no_mangle)]
+pub(crate) fn count_established(ctx: *mut c_void) -> i32 {
+    /// struct bpf_iter__tcp: meta, sk_common, uid
+    const SK_COMMON: u32 = 1;
+    let common = word(ctx, SK_COMMON) as *mut c_void;
+    // The last call has none.
+    if common.is_null() {
+        return 0;
+    }
+    // SAFETY: the context's own pointer; null for what is not a full socket.
+    let sock = Sock(unsafe { BtfPtr::new(bpf_skc_to_tcp_sock(common).cast()) });
+    if !sock.0.is_null()
+        && sock.has_peer()
+        && sock.is_accepted()
+        && sock.is_watched(sock.last_port())
+    {
+        event::add_connections(1);
     }
     0
 }

@@ -61,6 +61,22 @@ pub(crate) fn add_connections(difference: i64) {
     }
 }
 
+/// Leaves usage and memory pressure of this instant for user space.
+#[inline(always)]
+pub(crate) fn look(pages: u64, tcp_mem: [u64; 3], pressure_since_jiffies: u64) {
+    let Some(shared) = shared() else { return };
+    // SAFETY: the map gave the pointer. Two at once leave a mixture of two readings of the same instant.
+    unsafe {
+        let shared = &mut *shared;
+        shared.look_pages = pages;
+        shared.look_tcp_mem = tcp_mem;
+        shared.look_pressure_since_jiffies = pressure_since_jiffies;
+        shared.look_jiffies = bpf_jiffies64();
+        shared.look_ktime_ns = bpf_ktime_get_ns();
+        shared.looks += 1;
+    }
+}
+
 /// May another event of this kind carry its socket? Counts it.
 #[inline(always)]
 pub(crate) fn is_among_first(kind: u32) -> bool {

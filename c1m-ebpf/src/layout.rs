@@ -1,7 +1,7 @@
 //! Kernel structures: offsets as frozen globals, and the one typed load through a BTF pointer.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use c1m_ebpf::{Config, Layout};
+use c1m_ebpf::{Config, Layout, WATCHED_PORTS};
 
 /// Set by user space before the object is loaded, and frozen.
 #[unsafe(no_mangle)]
@@ -166,10 +166,10 @@ impl Sock {
         protocol == c1m_ebpf::TCP || protocol == c1m_ebpf::MPTCP
     }
 
-    /// On the watched port, in the watched network namespace? `port` is [`Sock::port`] or [`Sock::last_port`].
+    /// On a watched port, in the watched network namespace? `port` is [`Sock::port`] or [`Sock::last_port`].
     #[inline(always)]
     pub(crate) fn is_watched(self, port: u16) -> bool {
-        u32::from(port) == config!(watch_port) && self.netns() == config!(watch_netns)
+        is_port_watched(port) && (config!(watch_netns) == 0 || self.netns() == config!(watch_netns))
     }
 
     /// Did a listener give birth to it? A connection is a copy of its listener (net/core/sock.c, `sk_clone_lock`), and that has a length
@@ -221,6 +221,12 @@ impl Sock {
         u16::from_be(copy(self.0.address(offset!(inet_sport)).cast()))
     }
 
+    /// Is it connected to somebody, or was it?
+    #[inline(always)]
+    pub(crate) fn has_peer(self) -> bool {
+        self.0.load::<u16>(offset!(sock_dport)) != 0
+    }
+
     /// Inode of the network namespace.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
@@ -261,6 +267,22 @@ impl Sock {
     pub(crate) fn send_queue_bytes(self) -> u32 {
         self.0.load(offset!(sock_wmem_queued))
     }
+}
+
+/// Any port is, when none is named.
+#[inline(always)]
+fn is_port_watched(port: u16) -> bool {
+    if config!(watch_ports[0]) == 0 {
+        return true;
+    }
+    let mut index = 0;
+    while index < WATCHED_PORTS {
+        if u32::from(port) == config!(watch_ports[index]) {
+            return true;
+        }
+        index += 1;
+    }
+    false
 }
 
 /// struct proto: `tcp_prot`, `tcpv6_prot` and MPTCP's all point to the same counters.

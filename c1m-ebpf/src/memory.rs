@@ -132,7 +132,8 @@ fn refused(sock: Sock, proto: Proto, pages: u64, side: u32, context: Context) {
 
 /// `tcp_destroy_sock(sk)`, 4.16 to 6.18: net/ipv4/tcp_ipv4.c, `tcp_v4_destroy_sock`, for IPv6 too.
 ///
-/// A socket goes, and with it the memory that it held: the point at which usage is looked at on its way down.
+/// A socket goes, and with it the memory that it held: the point at which usage is looked at on its way down. User space has it run at will: by
+/// a socket that it opens and closes.
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub(crate) fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: argument 0 is a struct sock.
@@ -141,7 +142,12 @@ pub(crate) fn tcp_destroy_sock(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let proto = sock.proto();
-    observe(sock, proto, proto.pages(), HOOK_DESTROY, Context::Elsewhere);
+    let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
+    compare(sock, proto, pages, &tcp_mem, HOOK_DESTROY, Context::Elsewhere);
+    // Few sockets end without ever having had a peer.
+    if !sock.has_peer() {
+        event::look(pages, tcp_mem, proto.pressure_since());
+    }
     0
 }
 

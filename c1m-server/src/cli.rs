@@ -2,6 +2,7 @@
 
 mod holders;
 mod states;
+pub mod watch;
 
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -36,6 +37,7 @@ pub struct Cli {
 /// What c1m-server does instead of serving.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
+    Watch(watch::Watch),
     Holders(Holders),
     States(States),
 }

@@ -10,12 +10,16 @@ use clap::Parser as _;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match &cli.command {
-        None => command::serve::run(&cli.serve),
-        Some(Command::Holders(flags)) => command::holders::run(flags),
-        Some(Command::States(flags)) => command::states::run(flags),
+    let ended = match &cli.command {
+        None => command::serve::run(&cli.serve).map(|()| 0),
+        Some(Command::Watch(flags)) => command::watch::run(flags),
+        Some(Command::Holders(flags)) => command::holders::run(flags).map(|()| 0),
+        Some(Command::States(flags)) => command::states::run(flags).map(|()| 0),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    let error = match ended {
+        Ok(code) => return ExitCode::from(code),
+        Err(error) => error,
+    };
     let code = command::exit_code(&error);
     if code != 0 {
         // With standard error closed there is nobody left to tell.

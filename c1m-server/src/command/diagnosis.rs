@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::tracing::Tracing;
+use super::{subject::Subject, tracing::Tracing};
 use crate::{
     host::{cgroup, conntrack, files, listeners, meminfo, netstat, settings, sockstat, vmstat},
     limits::{
@@ -18,8 +18,8 @@ use crate::{
         verdict::{followed_by, judge},
     },
     output::record::{LimitName, Limits, Verdict},
-    serve::{Plan, Snapshot},
-    sys::process::{nofile, page_bytes},
+    serve::Snapshot,
+    sys::process::page_bytes,
 };
 
 /// Counters that only their growth makes sense of.
@@ -32,11 +32,11 @@ struct Counted {
 }
 
 impl Counted {
-    fn now() -> Self {
+    fn now(subject: &Subject) -> Self {
         Self {
             tcp_ext: netstat::tcp_ext().ok(),
             conntrack: conntrack::counters(),
-            cgroup: cgroup::own(),
+            cgroup: subject.cgroup(),
             vmstat: vmstat::read(),
         }
     }
@@ -76,29 +76,20 @@ fn grown(before: Option<u64>, now: Option<u64>) -> Option<u64> {
     Some(now?.saturating_sub(before?))
 }
 
-/// What does not change while the server runs.
+/// What does not change while it runs.
 #[derive(Debug, Clone, Copy)]
 struct Layout {
-    plan: Plan,
-    nofile: Option<u64>,
     page_bytes: Option<u64>,
     cpus: Option<u64>,
-}
-
-impl Layout {
-    /// Descriptors of all workers' tables with so many connections, and how many those can hold.
-    fn descriptors(&self, connections: u64) -> Option<(u64, u64)> {
-        let most = self.nofile?.saturating_mul(self.plan.workers as u64);
-        // What is no connection's: each table's own descriptors.
-        let own = most.saturating_sub(self.plan.capacity());
-        Some((connections.saturating_add(own), most))
-    }
 }
 
 /// The readings and counters of this run.
 pub(super) struct Diagnosis {
     start: Instant,
     layout: Layout,
+    subject: Subject,
+    /// The limits of tcp_mem as a hook read them, where a network namespace does not show them.
+    tcp_mem: Option<[u64; 3]>,
     at_start: Counted,
     history: History,
     /// What was new at the last look: connections, errors.
@@ -112,30 +103,39 @@ pub(super) struct Diagnosis {
 
 impl Diagnosis {
     /// Takes the counters as they are: what comes from here on is this run's.
-    pub(super) fn begin(plan: Plan) -> Self {
+    /// `connections` are there already, and `tcp_mem` is what a hook has read, if any did.
+    pub(super) fn begin(subject: Subject, connections: u64, tcp_mem: Option<[u64; 3]>) -> Self {
         let layout = Layout {
-            plan,
-            nofile: nofile().ok().map(|(soft, _)| soft),
             page_bytes: page_bytes().ok(),
             cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
         };
         let mut diagnosis = Self {
             start: Instant::now(),
             layout,
-            at_start: Counted::now(),
+            tcp_mem,
+            at_start: Counted::now(&subject),
+            subject,
             history: History::default(),
             last: None,
             looked: None,
             told: None,
             before_closing: None,
         };
-        diagnosis.look(0);
+        diagnosis.look(connections);
         diagnosis
     }
 
     /// Every limit as it was at the last look.
     pub(super) fn limits(&self) -> Limits {
-        self.history.limits()
+        let mut limits = self.history.limits();
+        // The catalog names where a server reads its own.
+        if let Subject::Others(_) = self.subject
+            && let Some(nofile) =
+                limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
+        {
+            nofile.source = "/proc/PID/limits and /proc/PID/fd, of the fullest table".into();
+        }
+        limits
     }
 
     /// At a tick or a notice: the verdict, if its first cause is another one than was told last. Without tracing nothing is read
@@ -184,24 +184,30 @@ impl Diagnosis {
             tracing.add_crossings(&mut seen);
         }
         seen.own_errors.clone_from(errors);
-        (seen.tcp_ext, seen.host) = Counted::now().since(&self.at_start);
+        (seen.tcp_ext, seen.host) = Counted::now(&self.subject).since(&self.at_start);
         judge(&seen, &self.history)
     }
 
     fn look(&mut self, connections: u64) {
         self.looked = Some(Instant::now());
-        let readings = read(self.start.elapsed(), connections, &self.layout);
+        let mut readings = read(self.start.elapsed(), connections, &self.layout, &mut self.subject);
+        readings.tcp_mem = readings.tcp_mem.or(self.tcp_mem);
         self.history.add(&readings);
+    }
+
+    /// What a hook has read, for the looks to come.
+    pub(super) fn told_tcp_mem(&mut self, limits: Option<[u64; 3]>) {
+        self.tcp_mem = limits.or(self.tcp_mem);
     }
 }
 
-fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
+fn read(at: Duration, connections: u64, layout: &Layout, subject: &mut Subject) -> Readings {
     let settings = settings::read();
     let memory = meminfo::read().ok();
-    let cgroup = cgroup::own();
-    let descriptors = layout.descriptors(connections);
+    let cgroup = subject.cgroup();
+    let bounds = subject.bounds(connections);
     let queues = listeners::queues().ok().flatten();
-    let backlog = settings.somaxconn.unwrap_or(u64::MAX).min(layout.plan.backlog.into());
+    let backlog = bounds.backlog.map(|asked| settings.somaxconn.unwrap_or(u64::MAX).min(asked));
     Readings {
         at,
         connections,
@@ -211,22 +217,22 @@ fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
         cpus: layout.cpus,
         tcp_rmem: settings.tcp_rmem,
         tcp_wmem: settings.tcp_wmem,
-        max_orphans: settings.tcp_max_orphans,
-        nofile: layout.nofile,
-        descriptors: descriptors.map(|(used, _)| used),
-        descriptors_max: descriptors.map(|(_, most)| most),
+        max_orphans: settings.tcp_max_orphans.or(bounds.max_orphans),
+        nofile: bounds.nofile,
+        descriptors: bounds.descriptors,
+        descriptors_max: bounds.descriptors_max,
         nr_open: settings.nr_open,
         file_nr: files::file_nr().ok(),
         accept_queue: queues.map(|queues| (queues.fullest.queued, queues.fullest.most)),
         longest_backlog: queues.map(|queues| queues.longest),
-        backlog: Some(backlog),
+        backlog,
         max_syn_backlog: settings.tcp_max_syn_backlog,
         syncookies: settings.tcp_syncookies,
         ports: settings.ports,
         ipv6_addresses: settings::ipv6_addresses(),
         conntrack: settings.nf_conntrack_count,
         conntrack_max: settings.nf_conntrack_max,
-        epoll_watches: Some(connections),
+        epoll_watches: bounds.epoll_watches,
         max_user_watches: settings.epoll_max_user_watches,
         max_tw_buckets: settings.tcp_max_tw_buckets,
         memory_total_bytes: memory.map(|memory| memory.total_bytes),
@@ -239,25 +245,19 @@ fn read(at: Duration, connections: u64, layout: &Layout) -> Readings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::Plan;
 
     const PLAN: Plan = Plan { workers: 3, window: 2, table: 93, margin: 10, backlog: 128 };
 
-    fn layout() -> Layout {
-        Layout { plan: PLAN, nofile: Some(100), page_bytes: Some(4096), cpus: Some(2) }
-    }
-
-    #[test]
-    fn descriptors_are_those_of_all_tables() {
-        assert_eq!(layout().descriptors(0), Some((21, 300)));
-        assert_eq!(layout().descriptors(279), Some((300, 300)), "full");
-        assert_eq!(Layout { nofile: None, ..layout() }.descriptors(1), None);
+    fn subject() -> Subject {
+        Subject::Server(PLAN)
     }
 
     #[test]
     fn growth_is_unknown_unless_both_are_known() {
         let vmstat = |oom_kill| vmstat::Vmstat { oom_kill, allocstall: 7 };
         let before = Counted { vmstat: Some(vmstat(Some(1))), ..Counted::default() };
-        let now = Counted { vmstat: Some(vmstat(Some(3))), ..Counted::now() };
+        let now = Counted { vmstat: Some(vmstat(Some(3))), ..Counted::now(&subject()) };
         let (tcp_ext, growth) = now.since(&before);
         assert_eq!((growth.oom_kill, growth.allocstall), (Some(2), Some(0)));
         assert_eq!((growth.conntrack_drop, growth.cgroup_oom_kill), (None, None));
@@ -266,16 +266,30 @@ mod tests {
 
     #[test]
     fn this_host_is_read() {
-        let readings = read(Duration::ZERO, 5, &layout());
+        let layout = Layout { page_bytes: Some(4096), cpus: Some(2) };
+        let readings = read(Duration::ZERO, 5, &layout, &mut subject());
         assert!(readings.sockstat.is_some() && readings.file_nr.is_some());
         assert!(readings.memory_total_bytes > readings.memory_available_bytes);
-        assert_eq!((readings.descriptors, readings.epoll_watches), (Some(26), Some(5)));
+        assert!(readings.descriptors >= Some(5) && readings.descriptors < readings.descriptors_max);
+        assert_eq!(readings.epoll_watches, Some(5));
         assert!(readings.backlog.is_some_and(|backlog| backlog <= 128));
     }
 
     #[test]
+    fn what_a_hook_read_stands_in_for_what_is_not_shown() {
+        let mut diagnosis = Diagnosis::begin(subject(), 7, Some([1, 2, 3]));
+        let shown = settings::read().tcp_mem;
+        assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([1, 2, 3])));
+        assert_eq!(diagnosis.history.now().connections, 7);
+        diagnosis.told_tcp_mem(Some([4, 5, 6]));
+        diagnosis.told_tcp_mem(None);
+        diagnosis.look(0);
+        assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([4, 5, 6])));
+    }
+
+    #[test]
     fn a_cause_is_told_once() {
-        let mut diagnosis = Diagnosis::begin(PLAN);
+        let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let errors = BTreeMap::from([("epoll ENOSPC".to_owned(), 1)]);
         let snapshot = Snapshot { held: 1, errors, ..Snapshot::default() };
         let told = diagnosis.tick(&snapshot, None, Duration::ZERO).unwrap();
@@ -287,7 +301,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_again_while_nothing_happens() {
-        let mut diagnosis = Diagnosis::begin(PLAN);
+        let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let snapshot = Snapshot::default();
         diagnosis.tick(&snapshot, None, Duration::ZERO);
         let looked = diagnosis.looked;

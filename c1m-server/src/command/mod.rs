@@ -6,7 +6,9 @@ pub mod holders;
 mod report;
 pub mod serve;
 pub mod states;
+mod subject;
 mod tracing;
+pub mod watch;
 
 use std::io;
 
@@ -21,6 +23,11 @@ use crate::{
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct EnvironmentRefused(pub String);
+
+/// What was asked for can't be; the text says why, and what to do.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct UsageRefused(pub String);
 
 /// The exit code of a command that ended with this error: 0 for an output that nobody reads any more, 2 usage, 3 the
 /// environment refused, 4 internal.
@@ -38,6 +45,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 Blame::Environment => 3,
                 Blame::Internal => 4,
             };
+        }
+        if cause.is::<UsageRefused>() {
+            return 2;
         }
         if cause.is::<EnvironmentRefused>() || cause.is::<TraceError>() {
             return 3;
@@ -57,6 +67,7 @@ mod tests {
         assert_eq!(code(io::Error::from(io::ErrorKind::BrokenPipe).into()), 0);
         assert_eq!(code(ServeError::Keepalive(std::time::Duration::ZERO).into()), 2);
         assert_eq!(code(ServeError::from(PlanError::NofileTooSmall { nofile: 3 }).into()), 3);
+        assert_eq!(code(UsageRefused("no".into()).into()), 2);
         assert_eq!(code(EnvironmentRefused("no".into()).into()), 3);
         assert_eq!(code(TraceError::NoHook("no".into()).into()), 3);
         assert_eq!(code(ServeError::Internal(io::Error::other("x")).into()), 4);

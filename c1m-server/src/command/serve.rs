@@ -8,10 +8,12 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 
-use super::{EnvironmentRefused, diagnosis::Diagnosis, report::Report, tracing::Tracing};
+use super::{
+    EnvironmentRefused, diagnosis::Diagnosis, report::Report, subject::Subject, tracing::Tracing,
+};
 use crate::{
     cli::{Serve, Workers},
-    host::files,
+    host::{files, netns},
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     sys::{
         process::{drop_capabilities, raise_nofile},
@@ -71,7 +73,7 @@ async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut report = Report::new(cli);
-    let mut diagnosis = Diagnosis::begin(plan);
+    let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
@@ -126,7 +128,9 @@ async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
 
 fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
-        port: listen.port(),
+        ports: vec![listen.port()],
+        netns: netns::own(),
+        present: Vec::new(),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
         verbosity: cli.verbose,

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
+use c1m_ebpf::HOOK_SET_STATE;
+
 use super::counts::{self, Counted};
 use crate::{
     host::{netstat, sockstat, sysctl},
@@ -15,6 +17,7 @@ use crate::{
         Options, TraceError, Tracer,
         attach::Lost,
         decode::{Observation, UsageSeen, What},
+        look::Look,
     },
 };
 
@@ -97,15 +100,27 @@ impl Tracing {
     /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals if there are new ones.
     pub(super) fn poll(&mut self) -> io::Result<Vec<Timed>> {
         // First the ring buffer: a hook's reading is the more exact one, and older.
-        let mut lines = self.take()?;
+        let lines = self.take()?;
+        Ok(self.polled(lines, usage_now(), "/proc/net/sockstat"))
+    }
+
+    /// The same with the kernel's own variables instead of /proc, which does not show them everywhere.
+    pub(super) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
+        let Some(look) = look else { return self.poll() };
+        let lines = self.take()?;
+        let usage = Usage { at_ns: look.at_ns, pages: look.pages, limits: look.tcp_mem };
+        Ok(self.polled(lines, Some(usage), "tp_btf/tcp_destroy_sock"))
+    }
+
+    fn polled(&mut self, mut lines: Vec<Timed>, usage: Option<Usage>, source: &str) -> Vec<Timed> {
         let now = SystemTime::now();
-        if let Some(usage) = usage_now() {
+        if let Some(usage) = usage {
             let seen = UsageSeen {
                 pages: usage.pages,
                 tcp_mem: usage.limits,
                 connections: self.tracer.connections(),
                 socket: Socket::default(),
-                hook: "/proc/net/sockstat".into(),
+                hook: source.into(),
                 precision: Precision::Interval,
                 pressure_age_ms: None,
                 suppressed: self.tracer.suppressed(),
@@ -117,7 +132,32 @@ impl Tracing {
             self.last_refused = refused.clone();
             lines.push((now, Record::Refused(refused)));
         }
-        Ok(lines)
+        lines
+    }
+
+    /// Usage and memory pressure of this instant; `None` where no hook tells them.
+    pub(super) fn look(&self) -> Option<Look> {
+        self.tracer.look()
+    }
+
+    /// Connections on the watched ports since the start, opened and closed; `None` where no hook counts them.
+    pub(super) fn opened_and_closed(&self) -> Option<(u64, u64)> {
+        let counters = self.tracer.counters();
+        let is_counted = self.tracer.attached().has(HOOK_SET_STATE);
+        is_counted.then_some((counters.opened, counters.closed))
+    }
+
+    /// Connections on the watched ports, with those that were there before; why that is not known, in words.
+    pub(super) fn all_connections(&self) -> Result<u64, String> {
+        self.tracer.counted_present()?;
+        Ok(self.tracer.connections())
+    }
+
+    /// What the kernel's own sum of the time under memory pressure has grown by.
+    pub(super) fn pressure_ended_ms(&self) -> Option<u64> {
+        const NAME: &str = "TCPMemoryPressuresChrono";
+        let before = self.kernel_at_start.as_ref()?.get(NAME)?;
+        Some(netstat::tcp_ext().ok()?.get(NAME)?.saturating_sub(*before))
     }
 
     /// Connections on the watched port, counted in the kernel.

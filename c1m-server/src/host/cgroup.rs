@@ -1,4 +1,4 @@
-//! The memory cgroup that this process is in, version 2 or 1.
+//! The memory cgroup that a process is in, version 2 or 1.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// A limit from here on is none: version 1 says the largest multiple of a page (mm/page_counter.c, PAGE_COUNTER_MAX, 6.18).
 const UNLIMITED: u64 = 1 << 62;
 
-/// What the own cgroup says. `None`: this version, or this kernel, has no such file.
+/// What a cgroup says. `None`: this version, or this kernel, has no such file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cgroup {
     /// Of the level above this process that has the least room left, page cache that it would give up not counted; of the own level
@@ -32,6 +32,34 @@ pub struct Cgroup {
 #[must_use]
 pub fn own() -> Option<Cgroup> {
     below(Path::new(MOUNT), &fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+/// The same of another process.
+#[must_use]
+pub fn of(pid: u32) -> Option<Cgroup> {
+    below(Path::new(MOUNT), &fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+}
+
+/// The same of a cgroup that [`find`] found.
+#[must_use]
+pub fn at(folder: &Path) -> Option<Cgroup> {
+    let below_mount = |mount: &Path| Some(folder.strip_prefix(mount).ok()?.to_str()?.to_owned());
+    let (mount, legacy) = (Path::new(MOUNT), Path::new(MOUNT).join("memory"));
+    match below_mount(&legacy) {
+        Some(path) => below(mount, &format!("0:memory:/{path}")),
+        None => below(mount, &format!("0::/{}", below_mount(mount)?)),
+    }
+}
+
+/// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup. `None`: there is none.
+#[must_use]
+pub fn find(name: &Path) -> Option<PathBuf> {
+    let mount = Path::new(MOUNT);
+    let below = name.strip_prefix("/").unwrap_or(name);
+    let places = [name.to_owned(), mount.join(below), mount.join("memory").join(below)];
+    let is_cgroup =
+        |folder: &PathBuf| folder.starts_with(mount) && folder.join("cgroup.procs").is_file();
+    places.into_iter().find(is_cgroup)
 }
 
 /// The same for any mount, and the text of /proc/self/cgroup.

@@ -1,6 +1,7 @@
 //! What can stop a connection. Pure: takes readings, answers what they mean; no I/O, no clock, no unsafe.
 //!
 //! - [`crossing`]: when usage of tcp_mem went past a limit.
+//! - [`pressure`]: how long memory pressure has lasted.
 //! - [`reading`], [`catalog`]: every limit, with its usage beside its ceiling.
 //! - [`evidence`]: what was counted.
 //! - [`forecast`]: the connection and the time at which each is hit.
@@ -11,6 +12,7 @@ pub mod catalog;
 pub mod crossing;
 pub mod evidence;
 pub mod forecast;
+pub mod pressure;
 pub mod reading;
 mod rules;
 pub mod verdict;

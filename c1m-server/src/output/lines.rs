@@ -68,10 +68,16 @@ fn human(time: SystemTime, record: &Record) -> String {
     stamped(time, &text::lines(record))
 }
 
-fn stamped(time: SystemTime, lines: &[String]) -> String {
+/// The time of day as lines for people have it: `08:16:54.123`.
+#[must_use]
+pub fn clock(time: SystemTime) -> String {
     let stamp = humantime::format_rfc3339_millis(time).to_string();
     // 2026-11-22T08:16:54.123Z
-    let clock = stamp.get(11..23).unwrap_or(&stamp);
+    stamp.get(11..23).unwrap_or(&stamp).to_owned()
+}
+
+fn stamped(time: SystemTime, lines: &[String]) -> String {
+    let clock = clock(time);
     lines.iter().map(|line| format!("{clock}  {line}\n")).collect()
 }
 

@@ -8,3 +8,6 @@ mod limit;
 pub mod lines;
 pub mod record;
 mod text;
+pub mod view;
+pub mod watch;
+mod watch_text;

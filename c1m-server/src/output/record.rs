@@ -12,6 +12,10 @@ pub use super::limit::{
     Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict,
 };
 
+pub use super::watch::{
+    CommandEnd, Ended, HostUsage, NetnsUsage, NextWall, UnderPressure, Usage, Watched, Watching,
+};
+
 /// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -55,6 +59,9 @@ pub enum Record {
     Summary(Summary),
     Holders(Holders),
     States(States),
+    Watching(Watching),
+    Usage(Usage),
+    Ended(Ended),
 }
 
 /// The port is bound and the workers run.

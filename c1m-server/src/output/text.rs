@@ -6,6 +6,7 @@ use super::{
     diagnosis::{limits_lines, verdict_lines},
     held_text::{holders_lines, states_lines},
     record::*,
+    watch_text::{ended_lines, usage_line, watching_line},
 };
 
 /// The lines of one record, without time stamps.
@@ -64,6 +65,9 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
         Record::Summary(summary) => summary_lines(summary),
         Record::Holders(holders) => holders_lines(holders),
         Record::States(states) => states_lines(states, usize::MAX),
+        Record::Watching(watching) => vec![watching_line(watching)],
+        Record::Usage(usage) => vec![usage_line(usage)],
+        Record::Ended(ended) => ended_lines(ended, refused_lines(&ended.refused)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What a program under test is confined to: a network of its own, and a limit of open files.
 
 use std::{
+    fs::File,
     io,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     process::{Child, Command},
 };
 
@@ -19,6 +20,12 @@ pub fn unshare_network() -> io::Result<()> {
     // SAFETY: changes nothing but the calling thread's namespace.
     check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
     interface_up(c"lo")
+}
+
+/// Puts the calling thread into the network namespace that `file` is of, such as /proc/PID/ns/net. Needs CAP_SYS_ADMIN.
+pub fn enter_network(file: &File) -> io::Result<()> {
+    // SAFETY: an open descriptor; changes nothing but the calling thread's namespace.
+    check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
 }
 
 /// Starts a program that ends with the calling thread, and whose hard and soft limit of open files is `nofile`, if given.

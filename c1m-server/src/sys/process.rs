@@ -110,6 +110,26 @@ pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io
     unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
 }
 
+/// Starts a program that gets every signal as if it had been started by itself, whatever the calling thread blocks, and that ends with the calling
+/// *thread*, like [`spawn_dying_with_parent`], by SIGKILL.
+pub fn spawn_unblocked(command: &mut Command) -> io::Result<Child> {
+    let parent = std::process::id();
+    let unblock = move || {
+        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: sigemptyset initialises the set, which the other call reads; both are safe between fork and exec.
+        let error = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        die_with_parent(parent, libc::SIGKILL)
+    };
+    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates nothing.
+    unsafe { command.pre_exec(unblock) }.spawn()
+}
+
 /// Sends SIGTERM to a child. One that has ended is no error.
 pub fn terminate(child: &mut Child) -> io::Result<()> {
     // Not waited for until now, the process number can't belong to anybody else.

@@ -4,7 +4,7 @@ use std::{
     borrow::Cow,
     collections::BTreeMap,
     fs, io,
-    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -20,8 +20,10 @@ use super::{
     btf::Btf,
     calls,
     counters::CounterMaps,
-    decode::{Clocks, Observation, decode},
-    layout, plan,
+    decode::{Clocks, Observation, decode, held},
+    layout,
+    look::{self, Look, Place},
+    plan,
     ways::Ways,
 };
 use crate::{
@@ -39,8 +41,12 @@ pub(super) static OBJECT: &[u8] =
 /// What to trace, and with which object.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Connections to this local port, in this process's network namespace, are counted.
-    pub port: u16,
+    /// Connections to these local ports are counted, at most [`c1m_ebpf::WATCHED_PORTS`]; none: to every port.
+    pub ports: Vec<u16>,
+    /// Inode of the network namespace in which they are counted; `None`: in each.
+    pub netns: Option<u32>,
+    /// Where connections that are there already are counted first; nowhere: they are not.
+    pub present: Vec<Place>,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.
@@ -59,6 +65,8 @@ pub struct Tracer {
     log: Option<super::log::KernelLog>,
     attached: Attached,
     programs: Vec<i32>,
+    /// Whether what was there before was counted.
+    present: Result<(), String>,
     undecoded: u64,
 }
 
@@ -134,17 +142,17 @@ impl Tracer {
                 fs::read(BTF_PATH).map_err(|error| TraceError::NoBtf { path: BTF_PATH, error })?,
             )
             .map_err(|error| TraceError::BadBtf { path: BTF_PATH, error })?;
-            let netns = u32::try_from(fs::metadata("/proc/self/ns/net")?.ino()).unwrap_or(0);
+            let netns = options.netns.unwrap_or(0);
             let cpus = u32::try_from(cpus).map_err(io::Error::other)?;
             let (layout, config) =
-                (layout::layout(&btf)?, layout::config(&btf, options.port, netns, cpus)?);
+                (layout::layout(&btf)?, layout::config(&btf, &options.ports, netns, cpus)?);
             (btf, layout, config)
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
         tell_calls(&mut ebpf)?;
-        let (hooks, (attached, programs)) = {
+        let (hooks, (attached, programs), present) = {
             let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options)?;
-            (ways.take_best()?, ways.attached())
+            (ways.take_best()?, ways.attached(), ways.count_present())
         };
         drop(btf);
 
@@ -165,6 +173,7 @@ impl Tracer {
             log,
             attached: Attached { hooks: attached, config },
             programs,
+            present,
             undecoded: 0,
         };
         // The kernel's types took megabytes, which the server is measured without.
@@ -210,10 +219,28 @@ impl Tracer {
         Ok(observations)
     }
 
-    /// Connections established and not yet closed on the watched port.
+    /// Connections established and not yet closed on the watched ports. Of those that were there before and were not counted then, only
+    /// the end is: such a number below zero is 0 here.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        self.maps.shared().connections
+        held(self.maps.shared().connections)
+    }
+
+    /// Whether [`Tracer::connections`] has those that were there before too; why not, in words.
+    ///
+    /// # Errors
+    /// Nobody asked for it, or the kernel refused.
+    pub fn counted_present(&self) -> Result<(), &str> {
+        self.present.as_ref().copied().map_err(String::as_str)
+    }
+
+    /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook that tells is not there.
+    #[must_use]
+    pub fn look(&self) -> Option<Look> {
+        let before = self.maps.shared().looks;
+        look::provoke().ok()?;
+        let shared = self.maps.shared();
+        (shared.looks != before).then(|| Look::of(&shared))
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.

@@ -125,11 +125,13 @@ fn usage(event: &Event, hook: String) -> UsageSeen {
     UsageSeen {
         pages: event.pages,
         tcp_mem: event.tcp_mem,
-        connections: event.connections,
+        connections: held(event.connections),
         socket: socket(&event.socket),
         hook,
         // The others stand on the allocation that crossed.
-        precision: if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
+        precision: if event.hook == HOOK_DESTROY && is_look(&event.socket) {
+            Precision::Interval
+        } else if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
             Precision::Connection
         } else {
             Precision::Exact
@@ -150,12 +152,22 @@ fn refusal(event: &Event, hook: String) -> Refusal {
         side: if event.side == SIDE_SEND { "send" } else { "receive" }.into(),
         pages: event.pages,
         tcp_mem: event.tcp_mem,
-        connections: event.connections,
+        connections: held(event.connections),
         receive_queue_bytes: event.receive_queue_bytes.into(),
         send_queue_bytes: event.send_queue_bytes.into(),
         socket: socket(&event.socket),
         hook,
     }
+}
+
+/// A socket that never had a port nor a peer: the one by which user space looks, once an interval. The crossing is not its.
+fn is_look(record: &SocketRecord) -> bool {
+    (record.local_port, record.remote_port) == (0, 0)
+}
+
+/// Connections that were there before the programs are counted as they close: then the number can be below zero.
+pub(super) fn held(connections: u64) -> u64 {
+    u64::try_from(connections.cast_signed()).unwrap_or(0)
 }
 
 fn aborted(event: &Event, hook: String) -> Aborted {
@@ -247,7 +259,7 @@ fn pressure_age_ms(event: &Event) -> Option<f64> {
 /// CONFIG_HZ, which no interface tells: jiffies start at 2³² − 300 × HZ (include/linux/jiffies.h, INITIAL_JIFFIES) and grow with the
 /// clock, so that one pair of both gives it. `None` where two rates fit: within some seconds of an uptime of five minutes, and after
 /// a suspend, which stops one clock only.
-fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
+pub(super) fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
     const START_S: i128 = 300;
     /// More than jiffies ever lag behind the clock
     const SLACK_NS: i128 = 1_000_000_000;

@@ -1,6 +1,6 @@
 //! What the programs need to know of the running kernel's types, from its BTF.
 
-use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program};
+use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program, WATCHED_PORTS};
 
 use super::{TraceError, btf::Btf};
 
@@ -60,13 +60,18 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
 /// The numbers that are not offsets. What the kernel does not have stays [`ABSENT`]; the plan tells what that costs.
 pub fn config(
     btf: &Btf,
-    watch_port: u16,
+    watch_ports: &[u16],
     watch_netns: u32,
     cpus: u32,
 ) -> Result<Config, TraceError> {
     let registers = registers(btf)?;
+    // Those that have no place are refused where they are typed.
+    let mut ports = [0; WATCHED_PORTS];
+    for (slot, port) in ports.iter_mut().zip(watch_ports) {
+        *slot = u32::from(*port);
+    }
     Ok(Config {
-        watch_port: watch_port.into(),
+        watch_ports: ports,
         watch_netns,
         drop_reason_proto_mem: number(
             btf.enum_value("skb_drop_reason", "SKB_DROP_REASON_PROTO_MEM"),
@@ -211,10 +216,11 @@ mod tests {
 
     #[test]
     fn the_numbers_of_linux_6_18() {
-        let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
+        let config = config(&kernel("x86_64-6.18.44.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!((config.drop_reason_proto_mem, config.drop_reason_listen_overflow), (20, 40));
         assert_eq!((config.reset_reason_memory, config.min_sndbuf_bytes), (13, 4608));
-        assert_eq!((config.watch_port, config.watch_netns, config.cpus), (8000, 7, 2));
+        assert_eq!((config.watch_netns, config.cpus), (7, 2));
+        assert_eq!(config.watch_ports, [8000, 443, 0, 0, 0, 0, 0, 0]);
         let of = |hook: u32| config.arguments[hook as usize];
         assert_eq!((of(HOOK_DROP).object, of(HOOK_DROP).value), (3, 2));
         assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, 2));
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn registers_of_x86_64() {
         let [ax, dx, si, di, sp] = [10, 12, 13, 14, 19];
-        let config = config(&kernel("x86_64-6.18.44.btf"), 8000, 7, 2).unwrap();
+        let config = config(&kernel("x86_64-6.18.44.btf"), &[8000], 7, 2).unwrap();
         assert_eq!((config.stack_pointer, config.return_bytes), (sp, 8));
         let of = |hook: u32| config.arguments[probe(hook) as usize];
         assert_eq!((of(HOOK_REQUEST).object, of(HOOK_REQUEST).result), (dx, ABSENT));
@@ -243,7 +249,7 @@ mod tests {
 
     #[test]
     fn older_kernels_lack_what_they_lack() {
-        let old = config(&kernel("debian-6.1.192.btf"), 8000, 7, 2).unwrap();
+        let old = config(&kernel("debian-6.1.192.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!((old.drop_reason_proto_mem, old.drop_reason_listen_overflow), (16, ABSENT));
         assert_eq!(old.reset_reason_memory, ABSENT);
         let of = |hook: u32| old.arguments[hook as usize];
@@ -251,7 +257,7 @@ mod tests {
         assert_eq!((of(HOOK_RESET).object, of(HOOK_RESET).value), (0, ABSENT));
         assert_eq!((of(HOOK_PRUNE).object, of(HOOK_PRUNE).result), (ABSENT, 1));
         assert_eq!((of(HOOK_SYN_FLOOD).object, of(HOOK_REQUEST).object), (ABSENT, 2));
-        let newer = config(&kernel("debian-6.12.117.btf"), 8000, 7, 2).unwrap();
+        let newer = config(&kernel("debian-6.12.117.btf"), &[8000, 443], 7, 2).unwrap();
         assert_eq!(newer.arguments[HOOK_DROP as usize].object, 3);
         assert_eq!(
             (newer.arguments[HOOK_SYN_FLOOD as usize].object, newer.reset_reason_memory),

@@ -9,6 +9,7 @@
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`snapshot`]: every socket of this moment, by iterators.
+//! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -22,6 +23,7 @@ pub mod counters;
 pub mod decode;
 pub mod layout;
 mod log;
+pub mod look;
 pub mod plan;
 pub mod signals;
 pub mod snapshot;
@@ -33,12 +35,12 @@ pub use attach::{Options, Tracer};
 #[derive(Debug, Error)]
 pub enum TraceError {
     #[error(
-        "--trace needs {missing}, which this process does not have: start it with sudo, or give it these capabilities"
+        "tracing needs {missing}, which this process does not have: start it with sudo, or give it these capabilities"
     )]
     NotPermitted { missing: String },
     #[error(
-        "--trace needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
-         CONFIG_DEBUG_INFO_BTF; without --trace the server runs on this one"
+        "tracing needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
+         CONFIG_DEBUG_INFO_BTF; a server without --trace runs on this one"
     )]
     NoBtf { path: &'static str, error: io::Error },
     #[error(

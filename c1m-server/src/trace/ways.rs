@@ -10,12 +10,13 @@ use aya::{
     Ebpf,
     programs::{self, ProgramError, kprobe::KProbeError},
 };
-use c1m_ebpf::{Attachment, Config, Layout, Program};
+use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, Program};
 
 use super::{
     TraceError,
     attach::{Options, chain},
     btf::Btf,
+    look,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
 };
@@ -61,6 +62,17 @@ impl<'a> Ways<'a> {
     /// Which programs are attached, and their descriptors.
     pub(super) fn attached(&self) -> (Vec<u32>, Vec<i32>) {
         self.tried.iter().filter_map(|(hook, tried)| Some((hook, tried.as_ref().ok()?))).unzip()
+    }
+
+    /// Counts what is there already, once the programs count what comes.
+    pub(super) fn count_present(&mut self) -> Result<(), String> {
+        if self.options.present.is_empty() {
+            return Err("not asked for".into());
+        }
+        if !matches!(self.tried.get(&HOOK_SET_STATE), Some(Ok(_))) {
+            return Err("connections are not counted on this host".into());
+        }
+        look::count_present(self.ebpf, &self.kernel_types, &self.options.present)
     }
 
     fn take(&mut self, signal: &Signal) -> Hook {

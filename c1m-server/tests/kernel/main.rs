@@ -17,6 +17,7 @@ mod refused;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod server;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ use offer::{
 use server::by_kprobes;
 
 fn main() -> ExitCode {
+    watch::play();
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem, and counters that see everybody.
     arguments.test_threads = Some(1);
@@ -90,6 +92,12 @@ fn main() -> ExitCode {
         test("tables_of_threads_are_looked_through", &[Tracing], held::tables_of_threads),
         test("other_network_namespaces_are_looked_into", &[Tracing], held::other_namespaces),
         test("without_privilege_sock_diag_tells_what_it_can", &[], held::without_privilege),
+        test("a_watch_names_limit_instant_and_socket", &[Tracing], watch::limit_instant_and_socket),
+        test("a_watch_counts_what_was_there_before", &[Tracing], watch::what_was_there),
+        test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
+        test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
+        test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
+        test("a_watched_command_gets_signals", &[Tracing], watch::signals),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }

@@ -31,7 +31,7 @@ pub(crate) fn binary() -> PathBuf {
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
+pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
 
 /// What this host does not give, and why.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Skip(pub(crate) String);
 impl Skip {
     /// The refusal in `output` when it is one of the host's. A server that fails by itself is not a reason to skip.
     fn of(code: Option<i32>, stderr: &str) -> Option<Self> {
-        let host = ["--trace needs ", "EPERM", "Operation not permitted"];
+        let host = ["tracing needs ", "EPERM", "Operation not permitted"];
         (code == Some(3) && host.iter().any(|part| stderr.contains(part)))
             .then(|| Self(stderr.trim().into()))
     }

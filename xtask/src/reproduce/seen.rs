@@ -70,8 +70,12 @@ impl Seen {
             | Record::Overflow(_)
             | Record::Ports(_)
             | Record::CallError(_)
+            // Of other commands, which this is not.
             | Record::Holders(_)
-            | Record::States(_) => return false,
+            | Record::States(_)
+            | Record::Watching(_)
+            | Record::Usage(_)
+            | Record::Ended(_) => return false,
         }
         true
     }

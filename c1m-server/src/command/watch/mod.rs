@@ -1,0 +1,55 @@
+//! Watches servers that are not ours: the probes of `--trace`, and nothing is served or changed.
+
+mod child;
+mod measure;
+mod screen;
+mod session;
+mod sink;
+mod target;
+
+use anyhow::Context as _;
+
+use super::{UsageRefused, diagnosis::Diagnosis, subject::Subject, tracing::Tracing};
+use crate::cli::watch::Watch;
+use child::Running;
+use session::Session;
+use sink::Sink;
+use target::Target;
+
+/// With `--cmd`: a limit was hit.
+const EXIT_LIMIT: u8 = 1;
+/// With `--cmd`: no limit was hit, and the command itself failed.
+const EXIT_COMMAND: u8 = 5;
+
+/// Watches until it is told to end, and returns the exit code.
+///
+/// # Errors
+/// Whatever keeps it from starting or from going on, see [`super::exit_code`].
+pub fn run(args: &Watch) -> anyhow::Result<u8> {
+    args.check().map_err(UsageRefused)?;
+    // Before there are threads: it may move into another network namespace.
+    let target = Target::find(args)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(watch(args, target))
+}
+
+async fn watch(args: &Watch, target: Target) -> anyhow::Result<u8> {
+    // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
+    let (tracing, hooks) = Tracing::start(&target.options(args))?;
+    let signals = session::signals(args)?;
+    let watching = session::watching(args, &target, &tracing);
+    let tcp_mem = tracing.look().map(|look| look.tcp_mem);
+    let subject = Subject::Others(target.others);
+    let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
+    let sink = Sink::new(args)?;
+    let mut session = Session::begin(args, tracing, diagnosis, sink, signals)?;
+    session.first(hooks, watching)?;
+    let command = match args.command() {
+        None => None,
+        Some(command) => Some(Running::start(command)?),
+    };
+    session.run(command).await
+}

@@ -1,0 +1,309 @@
+//! A watch from its first record to its last: interval, events, keys, signals and the command, on one thread.
+
+use std::{
+    future::pending,
+    io,
+    os::fd::AsFd as _,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::Context as _;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::{
+    EXIT_COMMAND, EXIT_LIMIT, child::Running, measure::Measure, screen::Screen, sink::Sink,
+    target::Target,
+};
+use crate::{
+    cli::watch::Watch,
+    command::{diagnosis::Diagnosis, subject::Which, tracing::Tracing},
+    host::{sysctl, task},
+    output::{
+        record::{
+            CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
+        },
+        view::Action,
+    },
+    serve::Snapshot,
+    sys::{process::cpu_seconds, readable::Readable, signal::Signals},
+};
+
+/// A shorter interval would be a busy loop.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Events may come in floods; more pictures a second nobody sees.
+const PICTURES: Duration = Duration::from_millis(100);
+/// What ends a watch, or is handed on to the command.
+const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+/// What is handed on besides.
+const HANDED_ON: [i32; 3] = [libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT];
+
+/// Has to be there before any thread is started, the reader of keys included.
+pub(super) fn signals(args: &Watch) -> anyhow::Result<Signals> {
+    let mut numbers = ENDS.to_vec();
+    if args.command().is_some() {
+        numbers.extend(HANDED_ON);
+        numbers.push(libc::SIGCHLD);
+    }
+    Signals::new(&numbers).context("cannot listen for signals")
+}
+
+/// tcp_mem as the host shows it; `None` inside another network namespace than the first.
+pub(super) fn tcp_mem() -> Option<[u64; 3]> {
+    let name = sysctl::Name::new("net.ipv4.tcp_mem").ok()?;
+    sysctl::Tree::at(sysctl::Tree::KERNEL).numbers(&name).ok()
+}
+
+/// What is watched, as a record.
+pub(super) fn watching(args: &Watch, target: &Target, tracing: &Tracing) -> Watching {
+    let cgroup = match &target.which {
+        Which::Cgroup(folder) => Some(folder.display().to_string()),
+        Which::Nobody | Which::Family(_) => None,
+    };
+    Watching {
+        ports: target.ports.clone(),
+        netns: target.netns,
+        pid: target.pid,
+        comm: target.pid.and_then(task::comm),
+        cgroup,
+        command: args.command().map(<[String]>::to_vec),
+        interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
+        connections: tracing.all_connections().ok(),
+    }
+}
+
+pub(super) struct Session<'a> {
+    args: &'a Watch,
+    tracing: Tracing,
+    diagnosis: Diagnosis,
+    measure: Measure,
+    sink: Sink,
+    signals: Signals,
+    signalled: Readable,
+    drawn: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn begin(
+        args: &'a Watch,
+        tracing: Tracing,
+        diagnosis: Diagnosis,
+        sink: Sink,
+        signals: Signals,
+    ) -> anyhow::Result<Self> {
+        let signalled = Readable::new(signals.as_fd()).context("cannot wait for signals")?;
+        let measure = Measure::begin();
+        Ok(Self { args, tracing, diagnosis, measure, sink, signals, signalled, drawn: None })
+    }
+
+    /// What stands at the beginning, and a first look.
+    pub(super) fn first(&mut self, hooks: Hooks, watching: Watching) -> anyhow::Result<()> {
+        self.sink.record(Record::Hooks(hooks))?;
+        self.sink.record(Record::Watching(watching))?;
+        if let Err(reason) = self.tracing.all_connections() {
+            let text = format!("connections that were there before are not counted: {reason}");
+            self.sink.record(Record::Warning(Warning { name: "present".into(), text }))?;
+        }
+        self.look()?;
+        self.sink.record(Record::Limits(self.diagnosis.limits()))?;
+        Ok(self.draw()?)
+    }
+
+    /// Until a key, a signal, the end of `--duration` or that of the command. The exit code.
+    pub(super) async fn run(mut self, mut command: Option<Running>) -> anyhow::Result<u8> {
+        let held = self.hold(&mut command).await;
+        if let Some(command) = &mut command {
+            command.end().await.context("cannot end the command")?;
+        }
+        // The terminal first: what follows is to be read afterwards, an error as well.
+        self.sink.close_view();
+        held?;
+        let how = command.as_ref().map(Running::how);
+        let verdict = self.end(how.clone())?;
+        Ok(exit_code(&verdict, how.as_ref()))
+    }
+
+    async fn hold(&mut self, command: &mut Option<Running>) -> anyhow::Result<()> {
+        let end = self.args.duration.and_then(|duration| Instant::now().checked_add(duration));
+        let mut ticks = ticks(self.args.interval);
+        loop {
+            tokio::select! {
+                () = at(end) => return Ok(()),
+                _ = ticks.tick() => self.look()?,
+                ready = self.tracing.readable() => {
+                    ready?;
+                    let events = self.tracing.take()?;
+                    self.sink.events(events)?;
+                    // What comes within a moment is drawn together, at the next look at the latest.
+                    if self.drawn.is_some_and(|drawn| drawn.elapsed() < PICTURES) {
+                        continue;
+                    }
+                }
+                action = action(&mut self.sink.screen) => {
+                    if action == Action::End {
+                        return Ok(());
+                    }
+                }
+                ready = self.signalled.wait() => {
+                    ready?;
+                    if self.is_ended_by_signals(command)? {
+                        return Ok(());
+                    }
+                }
+            }
+            self.draw()?;
+        }
+    }
+
+    /// Takes the signals that have come: the command gets them, and without one they end the watch.
+    fn is_ended_by_signals(&mut self, command: &mut Option<Running>) -> anyhow::Result<bool> {
+        while let Some(signal) = self.signals.take()? {
+            match command {
+                None => return Ok(true),
+                Some(command) if signal.number == libc::SIGCHLD => {
+                    if command.has_ended()? {
+                        return Ok(true);
+                    }
+                }
+                // A terminal's signal goes to every process in the foreground, the command too.
+                Some(_) if signal.by_kernel => {}
+                Some(command) => command.signal(signal.number)?,
+            }
+        }
+        Ok(false)
+    }
+
+    fn look(&mut self) -> anyhow::Result<()> {
+        let look = self.tracing.look();
+        let events = self.tracing.poll_with(look)?;
+        self.sink.events(events)?;
+        self.diagnosis.told_tcp_mem(look.map(|look| look.tcp_mem));
+        let verdict =
+            self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
+        if let Some(verdict) = verdict {
+            self.sink.record(Record::Verdict(verdict))?;
+        }
+        let limits = self.diagnosis.limits();
+        let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
+        self.sink.look(Record::Usage(usage), has_changed, || limits)?;
+        Ok(())
+    }
+
+    /// As a server of our own would say it.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { held: self.tracing.connections(), ..Snapshot::default() }
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let Some(screen) = &mut self.sink.screen else { return Ok(()) };
+        self.drawn = Some(Instant::now());
+        screen.draw()
+    }
+
+    /// The last look, limits, verdict and summary.
+    fn end(&mut self, command: Option<CommandEnd>) -> anyhow::Result<Verdict> {
+        self.look()?;
+        self.diagnosis.closing(&self.snapshot(), Some(&self.tracing));
+        let verdict = self.diagnosis.end(&self.snapshot().errors, Some(&self.tracing));
+        self.sink.record(Record::Limits(self.diagnosis.limits()))?;
+        self.sink.record(Record::Verdict(verdict.clone()))?;
+        let (usage, elapsed_s) = self.measure.total(&self.tracing);
+        let (cpu_user_s, cpu_system_s) = cpu_seconds().unwrap_or_default();
+        let lost = self.tracing.lost();
+        let root = root(&verdict);
+        let ended = Ended {
+            elapsed_s,
+            watched: usage.watched,
+            host: usage.host,
+            netns: usage.netns,
+            tcp_mem_pages_max: self.measure.pages_max(),
+            refused: Box::new(self.tracing.refused()),
+            dropped: lost.total(),
+            dropped_by: lost.by(),
+            suppressed: self.tracing.suppressed(),
+            cpu_user_s,
+            cpu_system_s,
+            own_cpu_percent: usage.own_cpu_percent,
+            limit: root.map(|(limit, _)| limit),
+            confidence: root.map(|(_, confidence)| confidence),
+            command,
+        };
+        self.sink.events(vec![(SystemTime::now(), Record::Ended(ended))])?;
+        Ok(verdict)
+    }
+}
+
+/// The limit that was hit: the first cause, unless others fit as well.
+fn root(verdict: &Verdict) -> Option<(LimitName, Confidence)> {
+    let first = verdict.causes.first()?;
+    (first.confidence > Confidence::Possible).then_some((first.limit, first.confidence))
+}
+
+fn exit_code(verdict: &Verdict, command: Option<&CommandEnd>) -> u8 {
+    match command {
+        None => 0,
+        Some(_) if root(verdict).is_some() => EXIT_LIMIT,
+        Some(command) if command.code == Some(0) => 0,
+        Some(_) => EXIT_COMMAND,
+    }
+}
+
+fn ticks(interval: Duration) -> Interval {
+    let interval = interval.max(MIN_INTERVAL);
+    let mut ticks = interval_at(Instant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn at(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => pending().await,
+    }
+}
+
+async fn action(screen: &mut Option<Screen>) -> Action {
+    match screen {
+        Some(screen) => screen.action().await,
+        None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::record::{Cause, Scope, Tier};
+
+    fn verdict(confidences: &[Confidence]) -> Verdict {
+        let cause = |confidence: &Confidence| Cause {
+            limit: LimitName::Nofile,
+            scope: Scope::Process,
+            confidence: *confidence,
+            text: String::new(),
+            evidence: Vec::new(),
+            settle: None,
+            advice: None,
+        };
+        Verdict {
+            quiet: confidences.is_empty(),
+            tier: Tier::Tracepoints,
+            causes: confidences.iter().map(cause).collect(),
+        }
+    }
+
+    #[test]
+    fn the_exit_code_tells_a_limit_from_a_command_that_failed() {
+        let ended = |code, signal| Some(CommandEnd { pid: 1, code, signal });
+        let code = |confidences: &[Confidence], command: Option<CommandEnd>| {
+            exit_code(&verdict(confidences), command.as_ref())
+        };
+        assert_eq!(code(&[], ended(Some(0), None)), 0);
+        assert_eq!(code(&[], ended(Some(1), None)), EXIT_COMMAND);
+        assert_eq!(code(&[], ended(None, Some(9))), EXIT_COMMAND);
+        assert_eq!(code(&[Confidence::Certain], ended(Some(0), None)), EXIT_LIMIT);
+        assert_eq!(code(&[Confidence::Likely], ended(Some(7), None)), EXIT_LIMIT);
+        // Others fit as well: that is no answer.
+        assert_eq!(code(&[Confidence::Possible], ended(Some(0), None)), 0);
+        // A watch without a command has done what it is for.
+        assert_eq!(code(&[Confidence::Certain], None), 0);
+    }
+}

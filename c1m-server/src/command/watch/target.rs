@@ -1,0 +1,170 @@
+//! What is watched: from flags to ports, a network namespace and processes.
+
+use std::{collections::BTreeSet, fs, fs::File, path::PathBuf};
+
+use c1m_ebpf::WATCHED_PORTS;
+
+use crate::{
+    cli::watch::{Netns, Watch},
+    command::{
+        EnvironmentRefused, UsageRefused,
+        subject::{Others, Which},
+    },
+    host::{cgroup, netns, task},
+    sys::confine::enter_network,
+    trace::{Options, look::Place},
+};
+
+/// Network namespaces in which connections that are there already are counted, at most.
+const NAMESPACES_MAX: usize = 256;
+
+/// The target, and this process is where it can be seen from.
+pub(super) struct Target {
+    pub(super) which: Which,
+    /// In order; empty: every port.
+    pub(super) ports: Vec<u16>,
+    /// Inode; `None`: every network namespace.
+    pub(super) netns: Option<u32>,
+    /// The process that was named.
+    pub(super) pid: Option<u32>,
+    pub(super) others: Others,
+    present: Vec<Place>,
+}
+
+impl Target {
+    /// Finds it, and enters its network namespace if that is another one: to be called before there are other threads.
+    ///
+    /// # Errors
+    /// There is no such process, cgroup or namespace, or it may not be looked at; each with what to do.
+    pub(super) fn find(args: &Watch) -> anyhow::Result<Self> {
+        let which = which(args)?;
+        // Before another network namespace is entered.
+        let mut others = Others::new(which.clone());
+        let named = Self::named_netns(args, &mut others)?;
+        let ports = ports(args, &mut others)?;
+        let own = netns::own();
+        if let Some(Named { inode, file }) = &named
+            && Some(*inode) != own
+        {
+            enter_network(file).map_err(|error| {
+                EnvironmentRefused(format!(
+                    "cannot enter the network namespace {inode} ({error}): start c1m-server watch with sudo, or inside of it"
+                ))
+            })?;
+        }
+        let present = match named {
+            Some(_) => vec![Place::Own],
+            None => every_namespace(own),
+        };
+        let netns = named.map(|named| named.inode);
+        Ok(Self { which, ports, netns, pid: args.pid, others, present })
+    }
+
+    /// The network namespace to count in: as named, else that of the process that was named.
+    fn named_netns(args: &Watch, others: &mut Others) -> anyhow::Result<Option<Named>> {
+        let pid = match args.netns {
+            Some(Netns::Own) => std::process::id(),
+            Some(Netns::OfProcess(pid)) => pid,
+            Some(Netns::Inode(inode)) => netns::member(inode).ok_or_else(|| {
+                UsageRefused(format!(
+                    "no process that can be seen from here is in the network namespace {inode}: see the inode of /proc/PID/ns/net"
+                ))
+            })?,
+            None => match others.pids().first() {
+                Some(pid) => *pid,
+                None => return Ok(None),
+            },
+        };
+        let path = format!("/proc/{pid}/ns/net");
+        let refuse = |error| {
+            EnvironmentRefused(format!(
+                "cannot look at process {pid} ({error}): check its number, or start c1m-server watch with sudo"
+            ))
+        };
+        let file = File::open(path).map_err(refuse)?;
+        Ok(Some(Named { inode: netns::of(pid).map_err(refuse)?, file }))
+    }
+
+    /// For the probes.
+    pub(super) fn options(&self, args: &Watch) -> Options {
+        Options {
+            ports: self.ports.clone(),
+            netns: self.netns,
+            present: self.present.clone(),
+            object: args.ebpf_object.clone(),
+            without: args.without_hook.clone(),
+            verbosity: args.verbose,
+        }
+    }
+}
+
+struct Named {
+    inode: u32,
+    file: File,
+}
+
+fn which(args: &Watch) -> anyhow::Result<Which> {
+    if let Some(pid) = args.pid {
+        if task::comm(pid).is_none() {
+            return Err(UsageRefused(format!("there is no process {pid}")).into());
+        }
+        return Ok(Which::Family(pid));
+    }
+    if args.command().is_some() {
+        // The command will be among those that this process started, and in its cgroup.
+        return Ok(Which::Family(std::process::id()));
+    }
+    let Some(name) = &args.cgroup else { return Ok(Which::Nobody) };
+    let folder = cgroup::find(name).ok_or_else(|| {
+        UsageRefused(format!(
+            "there is no cgroup {}: name its folder, or its path as in /proc/PID/cgroup",
+            name.display()
+        ))
+    })?;
+    Ok(Which::Cgroup(folder))
+}
+
+/// Those that were named, else those on which the processes listen; every one where there are no processes.
+fn ports(args: &Watch, others: &mut Others) -> anyhow::Result<Vec<u16>> {
+    let named: BTreeSet<u16> = args.port.iter().copied().collect();
+    if !named.is_empty() || (args.pid.is_none() && args.cgroup.is_none()) {
+        return Ok(named.into_iter().collect());
+    }
+    let found = task::listening_ports(others.pids()).map_err(|error| {
+        EnvironmentRefused(format!(
+            "cannot see on which ports it listens ({error}): give them by --port, or start c1m-server watch with sudo"
+        ))
+    })?;
+    if found.is_empty() {
+        return Err(UsageRefused(
+            "it listens on no TCP port: give the ports by --port, or start it first".into(),
+        )
+        .into());
+    }
+    if found.len() > WATCHED_PORTS {
+        return Err(UsageRefused(format!(
+            "it listens on {} ports, more than the {WATCHED_PORTS} that can be told apart: choose by --port",
+            found.len()
+        ))
+        .into());
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// One place for each network namespace that a process of this host is in.
+fn every_namespace(own: Option<u32>) -> Vec<Place> {
+    let mut seen: BTreeSet<u32> = own.into_iter().collect();
+    let mut places = vec![Place::Own];
+    for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        if let Ok(inode) = netns::of(pid)
+            && seen.insert(inode)
+            && places.len() < NAMESPACES_MAX
+        {
+            places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
+        }
+    }
+    places
+}

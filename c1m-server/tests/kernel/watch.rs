@@ -1,0 +1,402 @@
+//! `c1m-server watch` on servers that are not ours: this test is one of them.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use c1m_server::{
+    output::record::{
+        Confidence, Crossing, Direction, Ended, Level, LimitName, Limits, Line, Precision, Record,
+        Usage, Watching,
+    },
+    sys::{confine, process::terminate},
+};
+
+use crate::{
+    host::{Settings, connect, cpus, eventually, reset, sockets},
+    server::{PATIENCE, SCHEMA, Skip, binary, needs_ebpf},
+};
+
+/// What this program does instead of testing, when a watch has started it: see [`play`].
+const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
+const INTERVAL: &str = "50ms";
+/// Two pages in a receive queue.
+const UNREAD: [u8; 5000] = [b'x'; 5000];
+/// tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Plays a part in a test and ends, if it was asked to by its environment.
+pub(crate) fn play() {
+    match env::var(ROLE).as_deref() {
+        // As many descriptors as there can be, and one more.
+        Ok("exhaust") => {
+            c1m_server::sys::machine::set_nofile(32).unwrap();
+            let mut held = Vec::new();
+            while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
+                held.push(socket);
+            }
+        }
+        Ok("wait") => thread::sleep(2 * PATIENCE),
+        _ => return,
+    }
+    std::process::exit(0);
+}
+
+/// A running watch. Killed when dropped.
+struct Watch {
+    child: Child,
+    lines: Receiver<String>,
+    /// All that was taken so far.
+    records: Vec<Line<Record>>,
+}
+
+impl Watch {
+    fn start(arguments: &[&str]) -> Self {
+        Self::start_by(Command::new(binary()).args(["watch", "--json"]).args(arguments))
+    }
+
+    fn start_by(command: &mut Command) -> Self {
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a watch");
+        let (sender, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
+        });
+        Self { child, lines, records: Vec::new() }
+    }
+
+    fn take(&mut self, line: &str) -> Record {
+        SCHEMA.check(line);
+        let line: Line<Record> = serde_json::from_str(line).unwrap();
+        self.records.push(line.clone());
+        line.record
+    }
+
+    /// The first record from now on for which `choose` has an answer.
+    fn wait_for<T>(&mut self, what: &str, mut choose: impl FnMut(&Record) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            if let Some(chosen) = choose(&self.take(&line)) {
+                return chosen;
+            }
+        }
+        panic!("no {what}: {:#?}", self.records);
+    }
+
+    fn watching(&mut self) -> Watching {
+        let watching = self.wait_for("watching", |record| match record {
+            Record::Watching(watching) => Some(watching.clone()),
+            _ => None,
+        });
+        self.usage("first look", |_| true);
+        watching
+    }
+
+    fn usage(&mut self, what: &str, is_it: impl Fn(&Usage) -> bool) -> Usage {
+        self.wait_for(what, |record| match record {
+            Record::Usage(usage) if is_it(usage) => Some(usage.clone()),
+            _ => None,
+        })
+    }
+
+    /// Waits for its end by itself.
+    fn ended(&mut self) -> (Ended, ExitStatus) {
+        let ended = self.wait_for("end", |record| match record {
+            Record::Ended(ended) => Some(ended.clone()),
+            _ => None,
+        });
+        (ended, self.child.wait().unwrap())
+    }
+
+    fn finish(&mut self) -> Ended {
+        terminate(&mut self.child).unwrap();
+        let (ended, status) = self.ended();
+        assert_eq!(status.code(), Some(0));
+        ended
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // Of a test that failed nothing stays behind. One that has ended is not an error.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection of which both ends are ours.
+fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let client = connect(listener.local_addr().unwrap());
+    (client, listener.accept().unwrap().0)
+}
+
+pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut settings = Settings::take()?;
+    let reserve = 255 * cpus();
+    let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
+    assert!(is_quiet, "another program queues data: {:?}", sockets());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let port = address.port().to_string();
+    let own = std::process::id().to_string();
+    let mut watch = Watch::start(&["--pid", &own, "--port", &port, "--interval", INTERVAL]);
+    let watching = watch.watching();
+    assert_eq!(
+        (watching.ports.as_slice(), watching.pid),
+        ([address.port()].as_slice(), Some(std::process::id()))
+    );
+    let scale = 512 * cpus().max(2);
+    let limits = [scale, scale * 3 / 2, scale * 2];
+    settings.set(&[("net.ipv4.tcp_mem", format!("{} {} {}", limits[0], limits[1], limits[2]))])?;
+    watch.usage("look at the new limits", |usage| usage.host.tcp_mem == Some(limits));
+    let (mut pairs, before) = (Vec::new(), SystemTime::now());
+    // Two pages each, and some more than that takes.
+    for _ in 0..(limits[2] + reserve) / 2 + 200 {
+        let (client, mut server) = pair(&listener);
+        // Nobody reads it. Above high the kernel may take less than all of it.
+        let _ = server.write(&UNREAD).unwrap();
+        pairs.push((client, server));
+    }
+    let after = SystemTime::now();
+    let lasting = watch.usage("memory pressure that lasts", |usage| {
+        usage.host.pressure.now == Some(true) && usage.host.pressure.total_ms > Some(100.0)
+    });
+    let opened = pairs.len() as u64;
+    let up = watch.usage("all connections", |usage| usage.watched.opened == Some(opened));
+    assert_eq!(up.watched.connections, Some(opened), "{up:?}");
+    assert!(up.host.pressure.lasting_ms > lasting.host.pressure.lasting_ms, "{lasting:?} {up:?}");
+    pairs.into_iter().for_each(|(client, server)| {
+        reset(client);
+        reset(server);
+    });
+    let over = watch.usage("the end of memory pressure", |usage| {
+        usage.host.pressure.now == Some(false) && usage.watched.connections == Some(0)
+    });
+    assert!(over.host.pressure.total_ms > up.host.pressure.total_ms, "{up:?} {over:?}");
+    settings.put_back();
+    let ended = watch.finish();
+    check_crossing(&watch.records, limits, address, before, after);
+    check_end(&watch.records, &ended, opened);
+    Ok(())
+}
+
+/// High, at the instant at which it was crossed, and by which socket.
+fn check_crossing(
+    records: &[Line<Record>],
+    limits: [u64; 3],
+    address: SocketAddr,
+    before: SystemTime,
+    after: SystemTime,
+) {
+    let is_high =
+        |crossing: &Crossing| crossing.level == Level::High && crossing.direction == Direction::Up;
+    let (ts, crossing) = records
+        .iter()
+        .find_map(|line| match &line.record {
+            Record::Crossing(crossing) if is_high(crossing) => Some((&line.ts, crossing)),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("no crossing of high: {records:#?}"));
+    let instant = |time: SystemTime| humantime::format_rfc3339_micros(time).to_string();
+    assert!(*ts >= instant(before) && *ts <= instant(after), "{ts}");
+    assert_eq!((crossing.tcp_mem, crossing.limit_pages), (limits, limits[2]), "{crossing:?}");
+    assert!(crossing.pages > limits[2] && crossing.connections > 0, "{crossing:?}");
+    if crossing.precision != Precision::Interval {
+        let (local, remote) = (&crossing.socket.local, &crossing.socket.remote);
+        assert!([local, remote].contains(&&Some(address.to_string())), "{crossing:?}");
+    }
+}
+
+fn check_end(records: &[Line<Record>], ended: &Ended, opened: u64) {
+    assert_eq!((ended.watched.opened, ended.watched.closed), (Some(opened), Some(opened)));
+    let verdict = records.iter().rev().find_map(|line| match &line.record {
+        Record::Verdict(verdict) => Some(verdict),
+        _ => None,
+    });
+    let causes = &verdict.unwrap().causes;
+    let high = causes.iter().find(|cause| cause.limit == LimitName::TcpMemHigh);
+    assert_eq!(high.unwrap().confidence, Confidence::Certain, "{causes:?}");
+    assert!(ended.limit.is_some(), "{ended:?}");
+    // What lasted is what the kernel itself says when it is over: some ticks apart.
+    let kernel = ended.refused.kernel["TCPMemoryPressuresChrono"];
+    let total = Duration::from_secs_f64(ended.host.pressure.total_ms.unwrap() / 1000.0);
+    let kernel = Duration::from_millis(kernel);
+    assert!(total >= kernel && total - kernel < Duration::from_millis(500), "{total:?} {kernel:?}");
+}
+
+pub(crate) fn what_was_there() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let [one, two, other] = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = [&one, &two].map(|it| it.local_addr().unwrap().port());
+    let mut to_one: Vec<_> = (0..60).map(|_| pair(&one)).collect();
+    let to_other: Vec<_> = (0..5).map(|_| pair(&other)).collect();
+    let flag = format!("{},{}", ports[0], ports[1]);
+    let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
+    assert_eq!(watch.watching().connections, Some(60));
+    let to_two: Vec<_> = (0..40).map(|_| pair(&two)).collect();
+    let up = watch.usage("both", |usage| usage.watched.connections == Some(100));
+    assert_eq!((up.watched.opened, up.watched.closed), (Some(40), Some(0)), "{up:?}");
+    for (client, _) in to_one.drain(..50) {
+        reset(client);
+    }
+    drop(to_other);
+    let down = watch.usage("50 gone", |usage| usage.watched.connections == Some(50));
+    assert_eq!((down.watched.opened, down.watched.closed), (Some(40), Some(50)), "{down:?}");
+    drop(to_two);
+    watch.finish();
+    Ok(())
+}
+
+/// Of a process that is named, by the ports on which it listens.
+pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut watch = Watch::start(&["--pid", &std::process::id().to_string()]);
+    let watching = watch.watching();
+    assert!(watching.ports.contains(&port), "{watching:?}");
+    assert_eq!(watching.netns, c1m_server::host::netns::own());
+    let limits = watch.wait_for("limits", limits);
+    let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
+    let (soft, _) = c1m_server::sys::process::nofile().unwrap();
+    assert_eq!(nofile.ceiling, Some(soft), "{nofile:?}");
+    watch.finish();
+    Ok(())
+}
+
+fn limits(record: &Record) -> Option<Limits> {
+    match record {
+        Record::Limits(limits) => Some(limits.clone()),
+        _ => None,
+    }
+}
+
+/// A network namespace shows neither tcp_mem nor its limits: the kernel's own variables do.
+pub(crate) fn in_a_namespace() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let shown = c1m_server::host::settings::read().tcp_mem;
+    let inside = thread::spawn(move || {
+        if let Err(error) = confine::unshare_network() {
+            return Err(Skip(format!("no network namespace: {error}")));
+        }
+        let mut watch = Watch::start(&["--netns", "self"]);
+        let watching = watch.watching();
+        assert_ne!(watching.netns, c1m_server::host::netns::own());
+        let limits = watch.wait_for("limits", limits);
+        let ended = watch.finish();
+        assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");
+        let high = limits.limits.iter().find(|line| line.limit == LimitName::TcpMemHigh).unwrap();
+        assert_eq!(high.ceiling, shown.map(|[.., high]| high), "{high:?}");
+        let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
+        assert_eq!((nofile.used, nofile.ceiling), (None, None), "nobody was named: {nofile:?}");
+        Ok(())
+    });
+    inside.join().unwrap()
+}
+
+/// Runs a command to its end under a watch, whose facts go to a file: exit code and last record.
+fn run(role: &str, command: &[&str]) -> (Option<i32>, Ended) {
+    let folder = env::temp_dir();
+    let file = folder.join(format!("c1m-kernel-watch-{}.jsonl", std::process::id()));
+    let output = Command::new(binary())
+        .args(["watch", "--output", file.to_str().unwrap(), "--cmd"])
+        .args(command)
+        .env(ROLE, role)
+        .output()
+        .unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    text.lines().for_each(|line| SCHEMA.check(line));
+    let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+    match last.record {
+        Record::Ended(ended) => (output.status.code(), ended),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) fn commands() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let own = env::current_exe().unwrap();
+    let (own, server) = (own.to_str().unwrap(), binary());
+    let server = server.to_str().unwrap();
+    let (code, ended) = run("exhaust", &[own]);
+    assert_eq!((code, ended.limit), (Some(1), Some(LimitName::Nofile)), "{ended:?}");
+    assert_eq!(ended.command.unwrap().code, Some(0));
+    // What others do on the host in the same instant is told as well.
+    let quiet = |command: &[&str], expected| {
+        let mut seen = Vec::new();
+        for _ in 0..ATTEMPTS {
+            let (code, ended) = run("", command);
+            if ended.limit.is_none() {
+                assert_eq!(code, Some(expected), "{ended:?}");
+                return ended;
+            }
+            seen.push(ended);
+        }
+        panic!("not once without a limit: {seen:#?}");
+    };
+    assert_eq!(quiet(&[server, "--version"], 0).command.unwrap().code, Some(0));
+    assert_eq!(quiet(&["--", server, "--no-such-flag"], 5).command.unwrap().code, Some(2));
+    let absent =
+        Command::new(binary()).args(["watch", "--cmd", "/no/such/program"]).output().unwrap();
+    assert_eq!(absent.status.code(), Some(2), "{absent:?}");
+    Ok(())
+}
+
+/// A signal is the command's, and the command never outlives the watch.
+pub(crate) fn signals() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let own = env::current_exe().unwrap();
+    let started = || {
+        let mut command = Command::new(binary());
+        command.args(["watch", "--json", "--cmd"]).arg(&own).env(ROLE, "wait");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // It is told before the command is started.
+        let is_limits = |line: &String| line.contains("\"kind\":\"limits\"");
+        assert!(lines.by_ref().map_while(Result::ok).any(|line| is_limits(&line)));
+        let pid = child.id();
+        let mut command = None;
+        eventually(PATIENCE, || {
+            command = c1m_server::host::task::family(pid).get(1).copied();
+            command
+                .is_some_and(|pid| c1m_server::host::task::comm(pid) != Some("c1m-server".into()))
+        });
+        (child, lines, command.expect("the command"))
+    };
+    let (mut child, lines, _) = started();
+    confine::signal(&mut child, libc::SIGTERM).unwrap();
+    let last = lines.map_while(Result::ok).last().unwrap();
+    let ended: Line<Record> = serde_json::from_str(&last).unwrap();
+    match ended.record {
+        Record::Ended(Ended { command: Some(command), .. }) => {
+            assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(child.wait().unwrap().code(), Some(1 | 5)));
+
+    let (mut child, _lines, command) = started();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let folder = format!("/proc/{command}/exe");
+    // One that nobody has waited for yet has no program any more.
+    let is_gone = eventually(PATIENCE, || !Path::new(&folder).exists());
+    assert!(is_gone, "{command} outlived its watch");
+    Ok(())
+}
