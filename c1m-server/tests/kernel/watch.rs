@@ -13,8 +13,8 @@ use std::{
 
 use c1m_server::{
     output::record::{
-        Confidence, Crossing, Direction, Ended, Level, LimitName, Limits, Line, Precision, Record,
-        Usage, Watching,
+        Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line,
+        Precision, Record, Usage, Watching,
     },
     sys::{confine, process::terminate},
 };
@@ -108,6 +108,20 @@ impl Watch {
         })
     }
 
+    /// The first row of holders, once it is this process and has more than so many pages: told with a crossing of pressure or of high.
+    fn held_by(&mut self, pid: u32, pages: u64) -> HolderRow {
+        let is_it = |record: &Record| match record {
+            Record::Holders(holders) => holders
+                .rows
+                .first()
+                .filter(|row| row.pid == Some(pid) && row.memory.pages > pages)
+                .cloned(),
+            _ => None,
+        };
+        let told = self.records.iter().find_map(|line| is_it(&line.record));
+        told.unwrap_or_else(|| self.wait_for("holders", is_it))
+    }
+
     /// Waits for its end by itself.
     fn ended(&mut self) -> (Ended, ExitStatus) {
         let ended = self.wait_for("end", |record| match record {
@@ -175,6 +189,9 @@ pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
     let up = watch.usage("all connections", |usage| usage.watched.opened == Some(opened));
     assert_eq!(up.watched.connections, Some(opened), "{up:?}");
     assert!(up.host.pressure.lasting_ms > lasting.host.pressure.lasting_ms, "{lasting:?} {up:?}");
+    // Both ends of each connection are this process's, and so is what they have queued.
+    let held = watch.held_by(std::process::id(), limits[1]);
+    assert!(held.memory.sockets <= 2 * opened + 1, "{held:?}");
     pairs.into_iter().for_each(|(client, server)| {
         reset(client);
         reset(server);

@@ -66,7 +66,7 @@ struct Terminal {
 impl Terminal {
     fn start(before: &str) -> Self {
         let shell = format!(
-            "stty rows 30 cols 100; echo settings $(stty -g); {before} {} watch --interval 100ms; echo code $?; echo settings $(stty -g)",
+            "stty rows 50 cols 100; echo settings $(stty -g); {before} {} watch --interval 100ms; echo code $?; echo settings $(stty -g)",
             server()
         );
         let mut child = Command::new("script")
@@ -148,7 +148,7 @@ fn by_key() {
     let mut terminal = Terminal::start("");
     terminal.wait_for(ENTER);
     // Words: only what differs from what stands there is written, and a space does not.
-    for text in ["tcp_mem", "limits", "usage,", "verdict:"] {
+    for text in ["tcp_mem", "limits", "usage,", "verdict:", "accounted"] {
         terminal.wait_for(text);
     }
     terminal.press("s");

@@ -15,7 +15,7 @@ use self::{
     group::{Names, grouped, memory_of},
 };
 use crate::{
-    cli::Holders as Flags,
+    cli::{GroupBy, Holders as Flags},
     host::{cpus, sockstat},
     output::{
         lines::Printer,
@@ -30,17 +30,26 @@ use crate::{
 /// # Errors
 /// See [`super::exit_code`]: a namespace that can't be had, or neither way to look.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
-    let mut look = Look::begin(flags.netns)?;
-    let start = Instant::now();
-    let gathered = look.sockets(Which::All).context("cannot look at the sockets")?;
-    // As near as can be to what the sockets said.
-    let accounted = sockstat::sockstat().ok().map(|it| it.tcp_mem_pages);
-    let record = holders(flags, gathered, accounted, start)?;
+    let record = look(&mut Look::begin(flags.netns)?, Which::All, flags.by, flags.top)?;
     Ok(Printer::new(io::stdout(), flags.json).print(SystemTime::now(), Record::Holders(record))?)
 }
 
+/// Looks at the sockets, and makes a record of those that hold the most.
+pub(super) fn look(
+    look: &mut Look,
+    which: Which,
+    by: GroupBy,
+    top: usize,
+) -> anyhow::Result<Holders> {
+    let start = Instant::now();
+    let gathered = look.sockets(which).context("cannot look at the sockets")?;
+    // As near as can be to what the sockets said.
+    let accounted = sockstat::sockstat().ok().map(|it| it.tcp_mem_pages);
+    Ok(holders((by, top), gathered, accounted, start)?)
+}
+
 fn holders(
-    flags: &Flags,
+    (by, top): (GroupBy, usize),
     gathered: Gathered,
     accounted_pages: Option<u64>,
     start: Instant,
@@ -49,8 +58,8 @@ fn holders(
     let knows_closed = gathered.source == Source::Iterators;
     let total = memory_of(&gathered.sockets, page, knows_closed);
     let mut names = Names::new(gathered.names_processes);
-    let mut rows = grouped(&gathered.sockets, flags.by, page, knows_closed, &mut names);
-    let omitted = rows.split_off(rows.len().min(flags.top));
+    let mut rows = grouped(&gathered.sockets, by, page, knows_closed, &mut names);
+    let omitted = rows.split_off(rows.len().min(top));
     let reserve_pages = match gathered.has_reserve {
         false => Some(0),
         true => cpus::reserve_pages(),

@@ -1,6 +1,7 @@
 //! Watches servers that are not ours: the probes of `--trace`, and nothing is served or changed.
 
 mod child;
+mod holding;
 mod measure;
 mod screen;
 mod session;

@@ -11,12 +11,21 @@ use anyhow::Context as _;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
-    EXIT_COMMAND, EXIT_LIMIT, child::Running, measure::Measure, screen::Screen, sink::Sink,
+    EXIT_COMMAND, EXIT_LIMIT,
+    child::Running,
+    holding::{Found, Holding, shown},
+    measure::Measure,
+    screen::Screen,
+    sink::Sink,
     target::Target,
 };
 use crate::{
     cli::watch::Watch,
-    command::{diagnosis::Diagnosis, subject::Which, tracing::Tracing},
+    command::{
+        diagnosis::Diagnosis,
+        subject::Which,
+        tracing::{Timed, Tracing},
+    },
     host::{sysctl, task},
     output::{
         record::{
@@ -76,6 +85,7 @@ pub(super) struct Session<'a> {
     tracing: Tracing,
     diagnosis: Diagnosis,
     measure: Measure,
+    holding: Holding,
     sink: Sink,
     signals: Signals,
     signalled: Readable,
@@ -92,7 +102,11 @@ impl<'a> Session<'a> {
     ) -> anyhow::Result<Self> {
         let signalled = Readable::new(signals.as_fd()).context("cannot wait for signals")?;
         let measure = Measure::begin();
-        Ok(Self { args, tracing, diagnosis, measure, sink, signals, signalled, drawn: None })
+        // Lines have the holders when a limit was crossed, the view always.
+        let every = sink.screen.is_some().then_some(args.interval.max(MIN_INTERVAL));
+        let holding = Holding::begin(every);
+        let drawn = None;
+        Ok(Self { args, tracing, diagnosis, measure, holding, sink, signals, signalled, drawn })
     }
 
     /// What stands at the beginning, and a first look.
@@ -132,12 +146,13 @@ impl<'a> Session<'a> {
                 ready = self.tracing.readable() => {
                     ready?;
                     let events = self.tracing.take()?;
-                    self.sink.events(events)?;
+                    self.events(events)?;
                     // What comes within a moment is drawn together, at the next look at the latest.
                     if self.drawn.is_some_and(|drawn| drawn.elapsed() < PICTURES) {
                         continue;
                     }
                 }
+                found = self.holding.found() => self.found(found)?,
                 action = action(&mut self.sink.screen) => {
                     if action == Action::End {
                         return Ok(());
@@ -175,7 +190,7 @@ impl<'a> Session<'a> {
     fn look(&mut self) -> anyhow::Result<()> {
         let look = self.tracing.look();
         let events = self.tracing.poll_with(look)?;
-        self.sink.events(events)?;
+        self.events(events)?;
         self.diagnosis.told_tcp_mem(look.map(|look| look.tcp_mem));
         let verdict =
             self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
@@ -186,6 +201,26 @@ impl<'a> Session<'a> {
         let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
         self.sink.look(Record::Usage(usage), has_changed, || limits)?;
         Ok(())
+    }
+
+    fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
+        events.iter().for_each(|(_, record)| self.holding.ask_after(record));
+        self.sink.events(events)
+    }
+
+    /// Tells who holds the memory, if that was asked for; the view shows it in any case.
+    fn found(&mut self, Found { was_asked, holders }: Found) -> io::Result<()> {
+        let holders = match holders {
+            Ok(holders) => holders,
+            Err(text) => {
+                let name = "holders".into();
+                return self.sink.record(Record::Warning(Warning { name, text }));
+            }
+        };
+        if let Some(screen) = &mut self.sink.screen {
+            screen.view.holders = Some(shown(&holders));
+        }
+        if was_asked { self.sink.record(Record::Holders(holders)) } else { Ok(()) }
     }
 
     /// As a server of our own would say it.

@@ -103,8 +103,8 @@ impl View {
                 self.verdict = Some(verdict.clone());
                 self.event(clock, record);
             }
-            // Totals of what is shown one by one.
-            Record::Refused(_) | Record::Ended(_) => {}
+            // Totals of what is shown one by one; the holders have a pane.
+            Record::Refused(_) | Record::Ended(_) | Record::Holders(_) => {}
             _ => self.event(clock, record),
         }
     }
