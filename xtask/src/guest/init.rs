@@ -2,9 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, BufReader, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
     process::{Command, ExitCode, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -32,16 +32,17 @@ const INTERNAL: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// File systems, in this order: kind, folder, options.
-const MOUNTS: [(&str, &str, &str); 8] = [
+const MOUNTS: [(&str, &str, &str); 7] = [
     ("devtmpfs", "/dev", ""),
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
-    ("tmpfs", "/tmp", "mode=1777"),
     ("tmpfs", "/run", "mode=755"),
     ("cgroup2", "/sys/fs/cgroup", ""),
     ("tracefs", "/sys/kernel/tracing", ""),
     ("bpf", "/sys/fs/bpf", ""),
 ];
+
+const TEMPORARY: &str = "/tmp";
 
 /// What the guest has to do.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -85,6 +86,10 @@ fn mount_all() -> Result<()> {
         machine::mount(kind, Path::new(folder), options)
             .with_context(|| format!("cannot mount {kind} on {folder}"))?;
     }
+    // In memory as it is, and nothing may hide what was brought along there.
+    fs::create_dir_all(TEMPORARY)
+        .and_then(|()| fs::set_permissions(TEMPORARY, Permissions::from_mode(0o1777)))
+        .with_context(|| format!("cannot make {TEMPORARY}"))?;
     Ok(())
 }
 
@@ -110,9 +115,9 @@ fn run(channel: &Channel) -> Result<i32> {
         .args(arguments)
         .env_clear()
         .env("PATH", "/bin:/sbin:/usr/bin:/usr/sbin")
-        .env("HOME", "/tmp")
+        .env("HOME", TEMPORARY)
         .envs(&orders.env)
-        .current_dir("/tmp")
+        .current_dir(TEMPORARY)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
