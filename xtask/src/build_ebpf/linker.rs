@@ -61,6 +61,9 @@ pub(crate) fn install(llvm: &Llvm) -> Result<Linker> {
         process::cargo()
             .env("LLVM_PREFIX", &llvm.prefix)
             .env_remove("RUSTFLAGS")
+            // It links one small object: LLVM does the work, and that is compiled already.
+            .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
             .arg("install")
             .arg(format!("bpf-linker@{VERSION}"))
             .args(["--no-default-features", "--features", &format!("llvm-{}", llvm.major)])
