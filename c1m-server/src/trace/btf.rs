@@ -5,10 +5,13 @@
 //! that the BTF itself makes no sense. Nothing in it is trusted: every access is checked, and every walk is bounded.
 
 pub mod blob;
+mod names;
+mod outline;
 
 use std::{collections::BTreeSet, iter};
 
 use blob::{Blob, Kind, Type};
+use names::Names;
 
 pub use blob::BtfError;
 
@@ -19,13 +22,11 @@ const MAX_DEPTH: u32 = 32;
 /// Looked at in one look-up of a member. The largest structs of kernels have about a thousand, nested ones included.
 const MAX_MEMBERS: u32 = 100_000;
 
-/// The BTF of a kernel, to be asked and then dropped. Costs its bytes, and four to twelve bytes a type.
+/// The BTF of a kernel, to be asked and then dropped. Costs its bytes, and twelve to sixteen bytes a type.
 #[derive(Debug, Clone)]
 pub struct Btf {
     blob: Blob,
-    /// The types that are looked up by name: a hash of it, and the id; sorted. A kernel has 150,000 types, and an attachment asks about
-    /// a hundred names.
-    names: Vec<(u32, u32)>,
+    names: Names,
 }
 
 /// A type's number in its BTF.
@@ -61,12 +62,7 @@ impl Btf {
     /// not understood.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let blob = Blob::parse(bytes)?;
-        let of_name = |id| {
-            let ty = blob.get(id).ok().filter(|ty| ty.kind.is_definition())?;
-            Some((blob.hash_of(ty.name), id))
-        };
-        let mut names: Vec<_> = blob.ids().filter_map(of_name).collect();
-        names.sort_unstable();
+        let names = Names::of(&blob);
         Ok(Self { blob, names })
     }
 
@@ -157,11 +153,7 @@ impl Btf {
 
     /// All types of that kind and name, in the order of their ids.
     fn definitions(&self, kind: Kind, name: &str) -> impl Iterator<Item = (u32, Type)> {
-        let hash = blob::hash(name.as_bytes());
-        let first = self.names.partition_point(|(other, _)| *other < hash);
-        let alike = self.names[first..].iter().take_while(move |(other, _)| *other == hash);
-        let all = alike.filter_map(|(_, id)| Some((*id, self.blob.get(*id).ok()?)));
-        all.filter(move |(_, ty)| ty.kind == kind && self.blob.is_named(ty.name, name))
+        self.names.find(&self.blob, kind, name)
     }
 
     fn member_of(

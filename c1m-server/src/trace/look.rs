@@ -10,6 +10,8 @@ use super::{attach::chain, decode::tick_rate};
 use crate::sys::confine::enter_network;
 
 const PROGRAM: &str = "count_established";
+/// The function of the kernel that stands for the iterator.
+pub(super) const TYPE_NAME: &str = "bpf_iter_tcp";
 
 /// What the kernel's own variables held when we looked.
 #[derive(Debug, Clone, Copy, PartialEq)]

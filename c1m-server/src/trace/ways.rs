@@ -10,7 +10,7 @@ use aya::{
     Ebpf,
     programs::{self, ProgramError, kprobe::KProbeError},
 };
-use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, Program};
+use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, PROGRAMS, Program};
 
 use super::{
     TraceError,
@@ -44,8 +44,8 @@ impl<'a> Ways<'a> {
         (layout, config): (&'a Layout, &'a Config),
         options: &'a Options,
     ) -> Result<Self, TraceError> {
-        let kernel_types =
-            aya::Btf::from_sys_fs().map_err(|error| TraceError::Load(chain(&error)))?;
+        let names = PROGRAMS.iter().map(type_name).chain([look::TYPE_NAME.into()]);
+        let kernel_types = btf.outline(names).map_err(|error| TraceError::Load(chain(&error)))?;
         Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried: BTreeMap::new() })
     }
 
@@ -198,6 +198,14 @@ impl<'a> Ways<'a> {
             self.unload(known);
         }
         self.tried.insert(hook, Err(reason.into()));
+    }
+}
+
+/// What the kernel's types call that which a program is attached to.
+fn type_name(program: &Program) -> String {
+    match program.attachment {
+        Attachment::Tracepoint => format!("btf_trace_{}", program.target),
+        _ => program.target.into(),
     }
 }
 

@@ -83,6 +83,11 @@ impl Kind {
         usize::try_from(number).ok().and_then(|at| KINDS.get(at).copied()).unwrap_or(Unknown)
     }
 
+    /// As a record has it; meaningless for [`Kind::Unknown`].
+    pub(super) fn number(self) -> u32 {
+        self as u32
+    }
+
     /// Bytes behind the common part of the record: once, and for each of its vlen entries.
     pub fn extra_bytes(self) -> (usize, usize) {
         match self {
@@ -215,11 +220,11 @@ impl Blob {
         str::from_utf8(&tail[..end]).ok()
     }
 
-    /// [`hash`] of the string at `at`, as far as names go; a place outside of the section has that of an empty one.
-    pub(super) fn hash_of(&self, at: u32) -> u32 {
+    /// The bytes of the string at `at`, no more than names may have; none for a place outside of the section.
+    pub(super) fn name_bytes(&self, at: u32) -> &[u8] {
         let tail = self.bytes[self.strings.clone()].get(at as usize..).unwrap_or_default();
         let tail = &tail[..tail.len().min(MAX_NAME_BYTES)];
-        hash(tail.split(|byte| *byte == 0).next().unwrap_or_default())
+        tail.split(|byte| *byte == 0).next().unwrap_or_default()
     }
 
     /// Whether the string at `at` is `name`. Nothing is named by the empty string.
@@ -228,12 +233,6 @@ impl Blob {
         let rest = tail.strip_prefix(name.as_bytes());
         rest.and_then(<[u8]>::first) == Some(&0) && !name.is_empty() && !name.contains('\0')
     }
-}
-
-/// FNV-1a of a name, to find it by. What lies behind the length that names may have does not count.
-pub(super) fn hash(name: &[u8]) -> u32 {
-    let bytes = &name[..name.len().min(MAX_NAME_BYTES)];
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
