@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader},
     process::{Command, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -19,7 +20,7 @@ use crate::{
     place, process,
 };
 
-/// Run everything: formats, lints, release build, unit and integration tests, kernel tests in guests, and the check of the
+/// Run everything: formats, lints, unit and integration tests, kernel tests in guests, and the check of the
 /// eBPF object
 ///
 /// Installs what is missing: components of rustup, bpf-linker and kernels for guests into the target folder, and on Debian, as
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// Everything. What was tested where, in words.
 fn steps(args: &Args) -> Result<Vec<String>> {
     if args.only_guests {
-        let (kernels, built) = prepare(!args.no_install)?;
+        let (kernels, built) = (kernels(!args.no_install)?, build()?);
         return step("tests in guests", || kernel_tests::run(&kernels, &built));
     }
     step("tools", || components(!args.no_install))?;
@@ -66,43 +67,43 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let manifest = ["--manifest-path", "c1m-ebpf/Cargo.toml"];
         process::run("fmt of c1m-ebpf", cargo(&["fmt", "--check"]).args(manifest))
     })?;
-    step("clippy", || {
-        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
-        process::run("clippy", &mut cargo(&arguments))
+    let (kernels, built) = thread::scope(|scope| {
+        // Downloads, and compilers that keep one core busy at a time: beside what compiles all the while.
+        let beside = scope.spawn(|| beside(args));
+        step("clippy", || {
+            let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+            process::run("clippy", &mut cargo(&arguments))
+        })?;
+        let built = build()?;
+        let kernels =
+            beside.join().map_err(|_| exit::failed("a thread of the test panicked"))??;
+        Ok::<_, anyhow::Error>((kernels, built))
     })?;
-    // What is shipped. `reproduce`, which the tests run scaled down, builds just the same: with the features of the whole workspace
-    // it would all be built a second time.
-    step("release build", || {
-        let arguments = ["build", "--release", "-p", "c1m-server", "-p", "c1m-client"];
-        process::run("release build", &mut cargo(&arguments))
-    })?;
-    let summary = if args.no_guests {
-        let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
-        vec![format!("here: {here}"), "guests: none, as told".into()]
+    // Some of them boot a guest.
+    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
+    let mut summary = vec![format!("here: {here}")];
+    if args.no_guests {
+        summary.push("guests: none, as told".into());
     } else {
-        everywhere(!args.no_install)?
+        summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
+    }
+    Ok(summary)
+}
+
+/// The kernels for guests, and the check of the eBPF object.
+fn beside(args: &Args) -> Result<Vec<Kernel>> {
+    let kernels = match args.no_guests {
+        true => Vec::new(),
+        false => kernels(!args.no_install)?,
     };
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
-    Ok(summary)
+    Ok(kernels)
 }
 
-/// Tests on the running kernel and in guests. What was tested where, in words.
-fn everywhere(install: bool) -> Result<Vec<String>> {
-    // Before the tests: some of them boot a guest.
-    let (kernels, built) = prepare(install)?;
-    let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
-    let mut summary = vec![format!("here: {here}")];
-    summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
-    Ok(summary)
-}
-
-/// The kernels, and the tests: static, so that the same programs run here and in guests.
-fn prepare(install: bool) -> Result<(Vec<Kernel>, programs::Built)> {
-    let kernels = step("kernels for guests", || kernels(install))?;
-    let built =
-        step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))?;
-    Ok((kernels, built))
+/// The tests: the same programs run here and in guests.
+fn build() -> Result<programs::Built> {
+    step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
@@ -128,8 +129,8 @@ fn tests(command: &mut Command) -> Result<Counts> {
 
 /// All that is booted later, and what it is booted by.
 fn kernels(install: bool) -> Result<Vec<Kernel>> {
-    let kernels = machine::provide(install).and_then(|()| kernel_tests::kernels(install));
-    kernels.map_err(|error| match exit::code_of(&error) {
+    let provide = || machine::provide(install).and_then(|()| kernel_tests::kernels(install));
+    step("kernels for guests", provide).map_err(|error| match exit::code_of(&error) {
         3 => exit::refused(format!("{error:#}; or test without guests: --no-guests")),
         _ => error,
     })

@@ -8,6 +8,7 @@ mod schema;
 use std::{
     fs,
     os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Output, Stdio},
     thread,
     time::{Duration, Instant},
@@ -50,10 +51,20 @@ fn command() -> Command {
     let mut command = Command::new(XTASK);
     command
         .args(["reproduce", "--connections", "16000", "--yes", "--json"])
+        // What was built with this test; a release build takes minutes.
+        .args(["--server-program".as_ref(), program(SERVER).as_os_str()])
+        .args(["--client-program".as_ref(), program(CLIENT).as_os_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
+}
+
+/// A program of the workspace, which stands beside xtask.
+fn program(name: &str) -> PathBuf {
+    let program = Path::new(XTASK).with_file_name(name);
+    assert!(program.exists(), "{} is not built: test the whole workspace", program.display());
+    program
 }
 
 /// The environment's refusal, if this is one.

@@ -1,4 +1,4 @@
-//! The first file system of a guest: the programs, what they read, and the orders.
+//! The first file system of a guest: the programs with their libraries, what they read, and the orders.
 
 use std::{
     fs::{self, File},
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use super::{
     cpio::Archive,
     init::{ORDERS, Orders},
+    libraries,
     modules::Module,
 };
 
@@ -80,6 +81,11 @@ pub(super) fn write(
     for it in brought {
         bring(&mut archive, &it.host, &it.guest)
             .with_context(|| format!("cannot take {} into the guest", it.host.display()))?;
+    }
+    let files = brought.iter().map(|it| &*it.host).filter(|host| host.is_file());
+    for library in libraries::of(files)? {
+        bring(&mut archive, &library, &library.to_string_lossy())
+            .with_context(|| format!("cannot take {} into the guest", library.display()))?;
     }
     let mut file = archive.finish().with_context(|| format!("cannot write {}", to.display()))?;
     file.flush().with_context(|| format!("cannot write {}", to.display()))

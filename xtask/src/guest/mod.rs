@@ -1,7 +1,7 @@
 //! `guest`: runs a command on another kernel, in a machine under qemu, and hands its output and its exit code back.
 //!
 //! - [`kernel`], [`modules`]: what is booted, from Debian's packages.
-//! - [`programs`]: the static programs that a guest has.
+//! - [`programs`], [`libraries`]: the programs that a guest has, and what those need.
 //! - [`cpio`], [`initramfs`]: its first file system.
 //! - [`init`]: its first process, which is this program.
 //! - [`channel`], [`machine`]: qemu, and what comes up from the guest.
@@ -13,6 +13,7 @@ pub(crate) mod init;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
 pub(crate) mod kernel_tests;
+mod libraries;
 pub(crate) mod machine;
 mod modules;
 pub(crate) mod programs;
@@ -37,7 +38,7 @@ use crate::{exit, process};
 /// Run a command on another kernel, in a virtual machine without hardware help
 ///
 /// The kernel comes from Debian's packages, unpacked and never installed. The guest has /bin/c1m-server, /bin/c1m-client and
-/// /bin/xtask, all static, the file systems of a kernel, and the loopback interface. The command's output and exit code
+/// /bin/xtask, the libraries that they need, the file systems of a kernel, and the loopback interface. The command's output and exit code
 /// become those of this command; a guest that hangs or panics is a failure, with the last lines of its console.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
@@ -84,7 +85,7 @@ pub(crate) struct Args {
     #[arg(long)]
     list: bool,
 
-    /// Take the static programs from this folder instead of building them
+    /// Take the programs from this folder instead of building them
     #[arg(long, hide = true, value_name = "FOLDER")]
     programs: Option<PathBuf>,
 

@@ -214,6 +214,25 @@ fn nothing_is_left_undone() {
     assert_eq!(rule("README.md", &mark).len(), 1);
 }
 
+/// Else cargo resolves other features for `cargo xtask` than for the tests, and builds nearly everything twice.
+#[test]
+fn xtask_depends_on_what_tests_depend_on() {
+    let files = tree();
+    let manifest = |name: &str| {
+        let file = files.iter().find(|(file, _)| *file == format!("{name}/Cargo.toml"));
+        file.map(|(_, text)| text.as_str()).unwrap()
+    };
+    let xtask = manifest("xtask");
+    assert_eq!(rules::of_tests_alone(xtask), [""; 0]);
+    for member in ["c1m-server", "c1m-client"] {
+        let names = rules::of_tests_alone(manifest(member));
+        assert!(!names.is_empty(), "{member}");
+        for name in names {
+            assert!(xtask.contains(&format!("\n{name}.workspace = true\n")), "{name} of {member}");
+        }
+    }
+}
+
 #[test]
 fn no_machine_path_in_the_tree() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_str().unwrap();

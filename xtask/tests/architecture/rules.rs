@@ -293,3 +293,10 @@ pub(crate) fn no_machine_path(file: &str, text: &str, checkout: &str) -> Vec<Str
         .map(|folder| format!("{file} names a path below {folder}"))
         .collect()
 }
+
+/// The workspace's dependencies of tests alone, which a manifest names.
+pub(crate) fn of_tests_alone(manifest: &str) -> Vec<&str> {
+    let section = manifest.split_once("\n[dev-dependencies]\n").map_or("", |(_, rest)| rest);
+    let lines = section.lines().take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| line.split_once(".workspace").map(|(name, _)| name)).collect()
+}
