@@ -10,7 +10,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     helpers::generated::{
         bpf_seq_write, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock, bpf_sock_from_file,
     },
@@ -18,8 +18,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use c1m_ebpf::{
-    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, SnapshotLayout, StateKey, TCP,
-    TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
+    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, IdleKey, IdleRow, OfPort, STATES,
+    SnapshotLayout, TCP, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
 };
 
 use crate::layout::{BtfPtr, Sock, copy, offset, word};
@@ -36,13 +36,22 @@ macro_rules! member {
     }};
 }
 
-/// Connections by state. One iterator counts at a time, so plain additions lose nothing. Whoever takes snapshots says how large it is.
+/// Sockets by local port and state, of one network namespace. One iterator counts at a time, so plain additions lose nothing. Whoever takes
+/// snapshots says how large it is.
 #[map]
-static STATES: HashMap<StateKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+static PORT_STATES: Array<OfPort> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Connections that found [`STATES`] full.
+/// Idle sockets with one descriptor. Made as large as the above.
 #[map]
-static UNCOUNTED: Array<u64> = Array::with_max_entries(1, 0);
+static IDLE: HashMap<IdleKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// Those of the latest key, which are not in [`IDLE`] yet: descriptors come process by process.
+#[map]
+static IDLE_LATEST: Array<IdleRow> = Array::with_max_entries(1, 0);
+
+/// Sockets, by address, whose descriptors are looked for.
+#[map]
+static WANTED: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// Positions in the contexts: struct bpf_iter__tcp and struct bpf_iter__task_file, the same since there are iterators.
 const META: u32 = 0;
@@ -85,19 +94,9 @@ extern "C" fn snapshot_states(context: *mut c_void) -> i32 {
     if common.is_null() {
         return 0;
     }
-    let key = StateKey {
-        netns: Sock(common).netns(),
-        state: state(common).into(),
-        port: Sock(common).port(),
-    };
-    if let Some(count) = STATES.get_ptr_mut(key) {
+    if let Some(counts) = PORT_STATES.get_ptr_mut(Sock(common).port().into()) {
         // SAFETY: the map gave the pointer.
-        unsafe { *count += 1 };
-    } else if STATES.insert(key, 1, 0).is_err()
-        && let Some(count) = UNCOUNTED.get_ptr_mut(0)
-    {
-        // SAFETY: as above.
-        unsafe { *count += 1 };
+        unsafe { (*counts).0[usize::from(state(common)) % STATES] += 1 };
     }
     0
 }
@@ -157,6 +156,87 @@ extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
         write_descriptor(context, sock);
     }
     0
+}
+
+/// The same, but those that hold nothing and can't be come upon again are counted by process: a million idle connections make one row.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
+    if let Some(sock) = descriptor(context)
+        && is_stream(sock)
+        && sock.is_tcp()
+        && (!is_idle(sock) || !is_alone(context) || !count_idle(context, sock))
+    {
+        write_descriptor(context, sock);
+    }
+    0
+}
+
+/// The same for those alone that user space asks for.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+extern "C" fn snapshot_wanted(context: *mut c_void) -> i32 {
+    if let Some(sock) = descriptor(context)
+        && WANTED.get_ptr(sock.0.address(0) as u64).is_some()
+    {
+        write_descriptor(context, sock);
+    }
+    0
+}
+
+/// Nothing of it is told but that it is there.
+#[inline(always)]
+fn is_idle(sock: Sock) -> bool {
+    sock.0.load::<u8>(member!(sock_state)) != TCP_CLOSE
+        && sock.receive_queue_bytes() | sock.send_queue_bytes() == 0
+        && sock.forward_alloc_bytes() == 0
+        && sock.0.load::<u32>(member!(sock_backlog_len)) == 0
+}
+
+/// No other descriptor, of this or another table, leads to the file, and the walk comes to this table once: by its one task, or by the leader
+/// of a process of which at least as many threads could share it as do.
+#[inline(always)]
+fn is_alone(context: *mut c_void) -> bool {
+    let (task, file) = (argument(context, TASK), argument(context, FILE));
+    if task.is_null()
+        || file.is_null()
+        || file.load::<u64>(member!(file_count)) != u64::from(member!(file_count_alone))
+    {
+        return false;
+    }
+    let sharing: u32 = task.follow(member!(task_files)).load(member!(files_count));
+    let threads: u32 = task.follow(member!(task_signal)).load(member!(signal_threads));
+    let is_leader = task.load::<u32>(offset!(task_tgid)) == task.load::<u32>(member!(task_pid));
+    sharing == 1 || (is_leader && sharing <= threads)
+}
+
+/// `false`: there is no room for another key, and the socket is to be written.
+#[inline(always)]
+fn count_idle(context: *mut c_void, sock: Sock) -> bool {
+    let key = IdleKey {
+        cgroup: cgroup(sock),
+        tgid: argument(context, TASK).load(offset!(task_tgid)),
+        netns: sock.netns(),
+        state: sock.0.load::<u8>(member!(sock_state)).into(),
+        flags: flags(sock),
+    };
+    let Some(latest) = IDLE_LATEST.get_ptr_mut(0) else { return false };
+    // SAFETY: the map gave the pointer, and one iterator runs at a time.
+    let latest = unsafe { &mut *latest };
+    if latest.key == key {
+        latest.sockets += 1;
+        return true;
+    }
+    if latest.sockets > 0 {
+        if let Some(sockets) = IDLE.get_ptr_mut(latest.key) {
+            // SAFETY: as above.
+            unsafe { *sockets += latest.sockets };
+        } else if IDLE.insert(latest.key, latest.sockets, 0).is_err() {
+            return false;
+        }
+    }
+    *latest = IdleRow { key, sockets: 1 };
+    true
 }
 
 /// The same for those alone that hold memory, or are closed: cheap to repeat where most are idle.
@@ -272,10 +352,16 @@ fn fill(record: &mut HeldSocket, sock: Sock) {
         let address: [u8; 4] = sk.load::<u32>(offset!(sock_daddr)).to_ne_bytes();
         record.remote[..4].copy_from_slice(&address);
     }
-    if offset!(sock_cgroup) != ABSENT {
-        record.cgroup =
-            sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
+    record.cgroup = cgroup(sock);
+}
+
+/// 0: unknown
+#[inline(always)]
+fn cgroup(sock: Sock) -> u64 {
+    if offset!(sock_cgroup) == ABSENT {
+        return 0;
     }
+    sock.0.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id))
 }
 
 /// Hands the record up. Does it not fit, the kernel comes back for it.

@@ -297,7 +297,8 @@ plain!(Counters, u64);
 plain!(Shared, u64);
 plain!(SnapshotLayout, u32);
 plain!(HeldSocket, u64);
-plain!(StateKey, u64);
+plain!(IdleKey, u64);
+plain!(IdleRow, u64);
 
 /// How many of the limits `pages` is above, as the kernel compares (`allocated > limit`).
 #[inline(always)]

@@ -23,6 +23,14 @@ pub struct SnapshotLayout {
     pub task_nsproxy: u32,
     /// struct nsproxy
     pub nsproxy_net: u32,
+    /// struct file: its count of references, 64 bits, and what it is while the one descriptor and the iterator have it
+    pub file_count: u32,
+    pub file_count_alone: u32,
+    /// struct task_struct, struct files_struct, struct signal_struct
+    pub task_files: u32,
+    pub task_signal: u32,
+    pub files_count: u32,
+    pub signal_threads: u32,
 }
 
 impl SnapshotLayout {
@@ -38,6 +46,12 @@ impl SnapshotLayout {
         task_pid: ABSENT,
         task_nsproxy: ABSENT,
         nsproxy_net: ABSENT,
+        file_count: ABSENT,
+        file_count_alone: ABSENT,
+        task_files: ABSENT,
+        task_signal: ABSENT,
+        files_count: ABSENT,
+        signal_threads: ABSENT,
     };
 }
 
@@ -83,22 +97,44 @@ pub struct HeldSocket {
 
 const _: () = assert!(size_of::<HeldSocket>() == 72);
 
-/// What connections are counted by. Without padding: it is the key of a map.
+/// States that a socket can be in: those of include/net/tcp_states.h end at 13 (6.18).
+pub const STATES: usize = 16;
+/// Local ports, which sockets are counted by.
+pub const PORTS: u32 = 1 << 16;
+
+/// Sockets of one local port, by state.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OfPort(pub [u32; STATES]);
+
+/// What is the same of many idle sockets, each with one descriptor. Without padding: it is the key of a map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StateKey {
+pub struct IdleKey {
+    /// As of [`HeldSocket`]
+    pub cgroup: u64,
+    pub tgid: u32,
     pub netns: u32,
-    pub state: u16,
-    /// Local, host byte order
-    pub port: u16,
+    pub state: u32,
+    pub flags: u32,
 }
 
-const _: () = assert!(size_of::<StateKey>() == 8);
+const _: () = assert!(size_of::<IdleKey>() == 24);
+
+/// How many in a row had the same key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IdleRow {
+    pub key: IdleKey,
+    pub sockets: u64,
+}
 
 /// Programs of the object that are iterators: what they iterate over, and their names.
 pub const ITER_STATES: (&str, &str) = ("tcp", "snapshot_states");
 pub const ITER_SOCKETS: (&str, &str) = ("tcp", "snapshot_sockets");
 pub const ITER_DESCRIPTORS: (&str, &str) = ("task_file", "snapshot_descriptors");
+pub const ITER_PROCESSES: (&str, &str) = ("task_file", "snapshot_processes");
+pub const ITER_WANTED: (&str, &str) = ("task_file", "snapshot_wanted");
 pub const ITER_TASKS: (&str, &str) = ("task", "snapshot_tasks");
 pub const ITER_HOLDING: (&str, &str) = ("task_file", "snapshot_holding");
 pub const ITER_CLOSED: (&str, &str) = ("task_file", "snapshot_closed");

@@ -29,7 +29,6 @@ pub fn run(flags: &cli::States) -> anyhow::Result<()> {
     let record = States {
         source,
         rows: counts.rows,
-        uncounted: counts.uncounted,
         unseen: counts.unseen,
         took_ms: start.elapsed().as_secs_f64() * 1e3,
     };

@@ -221,8 +221,6 @@ pub struct States {
     pub source: Source,
     /// The most connections first.
     pub rows: Vec<StateRow>,
-    /// Connections in a state and on a port for which there was no room.
-    pub uncounted: u64,
     pub unseen: Vec<String>,
     pub took_ms: f64,
 }

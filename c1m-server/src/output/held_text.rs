@@ -141,12 +141,6 @@ pub(super) fn states_lines(states: &States, top: usize) -> Vec<String> {
             omitted.len()
         ));
     }
-    if states.uncounted > 0 {
-        lines.push(format!(
-            "uncounted  {} sockets, on more ports than there is room for",
-            states.uncounted
-        ));
-    }
     lines.extend(unseen_lines(&states.unseen));
     lines
 }
@@ -255,7 +249,6 @@ mod tests {
         let states = States {
             source: Source::SockDiag,
             rows: vec![row(80, 5), row(81, 2), row(82, 1)],
-            uncounted: 0,
             unseen: Vec::new(),
             took_ms: 0.5,
         };

@@ -1,4 +1,4 @@
-//! A read-only view of memory that the kernel writes to: an eBPF array with BPF_F_MMAPABLE (Linux 5.5).
+//! A view of memory that the kernel writes to: an eBPF array with BPF_F_MMAPABLE (Linux 5.5).
 
 use std::{
     io,
@@ -14,7 +14,7 @@ pub struct Mapping {
     words: usize,
 }
 
-// SAFETY: shared memory that is only read, word by word, with atomic loads.
+// SAFETY: shared memory that is used word by word, atomically.
 unsafe impl Send for Mapping {}
 
 impl Mapping {
@@ -25,7 +25,7 @@ impl Mapping {
             libc::mmap(
                 std::ptr::null_mut(),
                 words * 8,
-                libc::PROT_READ,
+                libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 fd.as_raw_fd(),
                 0,
@@ -45,8 +45,16 @@ impl Mapping {
         if index >= self.words {
             return 0;
         }
-        // SAFETY: within the mapping, aligned to 8 bytes, and never written by this process.
+        // SAFETY: within the mapping, and aligned to 8 bytes.
         unsafe { self.address.add(index).as_ref() }.load(Ordering::Relaxed)
+    }
+
+    /// Makes one word 0.
+    pub fn clear(&mut self, index: usize) {
+        if index < self.words {
+            // SAFETY: as above.
+            unsafe { self.address.add(index).as_ref() }.store(0, Ordering::Relaxed);
+        }
     }
 }
 

@@ -222,6 +222,7 @@ fn held(
         (None, _, _) => nobody,
     };
     Held {
+        sockets: 1,
         holder,
         pid: holders.map_or(0, |it| it.pid),
         is_shared: holders.is_some_and(|it| it.is_shared),
@@ -246,7 +247,6 @@ fn states_by_sock_diag(netns: u32, why: &str) -> io::Result<StateCounts> {
     let row = |((state, port), count)| StateRow { state, port, netns, count };
     Ok(StateCounts {
         rows: counts.into_iter().map(row).collect(),
-        uncounted: 0,
         unseen: unseen_by_sock_diag(why),
     })
 }

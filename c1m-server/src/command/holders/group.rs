@@ -119,17 +119,17 @@ fn empty(knows_closed: bool) -> Memory {
 }
 
 fn add(memory: &mut Memory, held: &Held, page_bytes: u64) {
-    memory.sockets += 1;
+    memory.sockets += held.sockets;
     if let Some(closed) = &mut memory.closed_but_open {
-        *closed += u64::from(held.state == TcpState::ClosedButOpen);
+        *closed += held.sockets * u64::from(held.state == TcpState::ClosedButOpen);
     }
-    memory.shared += u64::from(held.is_shared);
+    memory.shared += held.sockets * u64::from(held.is_shared);
     memory.pages += held.pages(page_bytes);
     memory.receive_bytes += u64::from(held.receive_bytes);
     memory.backlog_bytes += u64::from(held.backlog_bytes);
     memory.send_bytes += u64::from(held.send_bytes);
     memory.forward_bytes += i64::from(held.forward_bytes);
-    *memory.states.entry(held.state).or_default() += 1;
+    *memory.states.entry(held.state).or_default() += held.sockets;
 }
 
 #[cfg(test)]
@@ -138,6 +138,7 @@ mod tests {
 
     fn held(pid: u32, port: u16, receive_bytes: u32) -> Held {
         Held {
+            sockets: 1,
             holder: if pid == 0 { Holder::Orphan } else { Holder::Process },
             pid,
             is_shared: false,

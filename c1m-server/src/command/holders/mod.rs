@@ -30,7 +30,11 @@ use crate::{
 /// # Errors
 /// See [`super::exit_code`]: a namespace that can't be had, or neither way to look.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
-    let record = look(&mut Look::begin(flags.netns)?, Which::All, flags.by, flags.top)?;
+    let which = match flags.by {
+        GroupBy::Process | GroupBy::Cgroup => Which::ByProcess,
+        GroupBy::Port | GroupBy::Remote => Which::All,
+    };
+    let record = look(&mut Look::begin(flags.netns)?, which, flags.by, flags.top)?;
     Ok(Printer::new(io::stdout(), flags.json).print(SystemTime::now(), Record::Holders(record))?)
 }
 

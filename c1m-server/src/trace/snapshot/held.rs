@@ -8,9 +8,12 @@ use crate::output::record::{Holder, TcpState};
 
 const AF_INET6: u16 = 10;
 
-/// What one socket holds, and who holds it. The numbers are of one instant each, not of the same one: nobody stops the traffic.
+/// What one socket holds, and who holds it; or many that are alike, and hold nothing. The numbers are of one instant each, not of the same
+/// one: nobody stops the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
+    /// How many it stands for. Of more than one, ports and addresses are not told.
+    pub sockets: u64,
     pub holder: Holder,
     /// The process with the first descriptor that was found; 0 without one.
     pub pid: u32,
@@ -47,6 +50,7 @@ impl Held {
             Holder::Kernel
         };
         Self {
+            sockets: 1,
             holder,
             pid: record.tgid,
             is_shared: false,
@@ -65,6 +69,11 @@ impl Held {
     /// One more descriptor of it was found. A process may have several, and then shares it with nobody.
     pub(super) fn add_holder(&mut self, tgid: u32) {
         self.is_shared |= tgid != self.pid;
+    }
+
+    /// Could that one be among these?
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        (self.pid, self.netns, self.cgroup) == (other.pid, other.netns, other.cgroup)
     }
 
     /// Pages of tcp_mem: what the kernel charges is queued bytes and what it holds in advance, in whole pages (net/core/sock.c,

@@ -9,6 +9,11 @@ pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
     let member = |structure: &'static str, path: &'static str| {
         find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
     };
+    // A counter of references until 6.12; after it one that has 0 for a single one (include/linux/file_ref.h, 6.13).
+    let (file_count, file_count_alone) = match find(btf, "file", "f_ref")? {
+        Some(file_ref) => (file_ref, 1),
+        None => (member("file", "f_count")?, 2),
+    };
     Ok(SnapshotLayout {
         sock_state: member("sock", "__sk_common.skc_state")?,
         sock_flags: member("sock", "__sk_common.skc_flags")?,
@@ -21,6 +26,12 @@ pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
         task_pid: member("task_struct", "pid")?,
         task_nsproxy: member("task_struct", "nsproxy")?,
         nsproxy_net: member("nsproxy", "net_ns")?,
+        file_count,
+        file_count_alone,
+        task_files: member("task_struct", "files")?,
+        task_signal: member("task_struct", "signal")?,
+        files_count: member("files_struct", "count")?,
+        signal_threads: member("signal_struct", "nr_threads")?,
     })
 }
 

@@ -6,35 +6,39 @@
 //! - `iterator`: runs an iterator, and reads what it writes.
 //! - `layout`: offsets that only snapshots need.
 //! - `places`: network namespaces that the iterators come upon.
-//! - `states`: what the kernel counts by state.
+//! - `counted`: what the kernel counts instead of writing a record for each.
 
+mod counted;
 pub mod held;
 mod iterator;
 mod layout;
 mod places;
-mod states;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    fs, io, thread,
+    fs, io, slice, thread,
 };
 
-use aya::{Btf as KernelTypes, Ebpf};
+use aya::Ebpf;
 use c1m_ebpf::{
-    HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_SOCKETS, ITER_STATES, ITER_TASKS,
-    SnapshotLayout,
+    HELD_FILE, HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_PROCESSES,
+    ITER_SOCKETS, ITER_STATES, ITER_TASKS, ITER_WANTED, PORTS, SnapshotLayout,
 };
 
 pub use self::held::Held;
-use self::places::Places;
+use self::{
+    counted::{Counts, PortStates},
+    places::Places,
+};
 use super::{TraceError, attach, btf::Btf};
 use crate::{
     output::record::StateRow,
     sys::{netns::Namespace, process},
 };
 
-/// Rows of states and ports, of all namespaces together: all 64,512 ports of four clients that do nothing else.
-const STATE_ROWS: u32 = 1 << 18;
+/// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a second time. What finds no room is looked at
+/// one by one.
+const ROWS: u32 = 1 << 16;
 
 /// The loaded iterators.
 pub struct Snapshots {
@@ -47,6 +51,9 @@ pub struct Snapshots {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     All,
+    /// The same, but those that hold nothing are not told one by one: a million idle connections of a process are one entry. Without their
+    /// ports and addresses.
+    ByProcess,
     /// Those that hold memory, and those that are closed: what a list of top holders needs. A million idle connections then cost a walk
     /// over them, and no memory.
     Holding,
@@ -64,7 +71,6 @@ pub struct Snapshot {
 #[derive(Debug, Default)]
 pub struct StateCounts {
     pub rows: Vec<StateRow>,
-    pub uncounted: u64,
     pub unseen: Vec<String>,
 }
 
@@ -83,20 +89,30 @@ impl Snapshots {
         let layout = super::layout::layout(&btf)?;
         let own: SnapshotLayout = layout::layout(&btf)?;
         let has_reserve = layout::has_reserve(&btf)?;
+        let iterators = [
+            ITER_STATES,
+            ITER_SOCKETS,
+            ITER_DESCRIPTORS,
+            ITER_PROCESSES,
+            ITER_WANTED,
+            ITER_HOLDING,
+            ITER_CLOSED,
+            ITER_TASKS,
+        ];
+        let kernel_types = btf
+            .outline(iterators.iter().map(|(target, _)| format!("bpf_iter_{target}")))
+            .map_err(|error| TraceError::Load(attach::chain(&error)))?;
         drop(btf);
         let mut ebpf = aya::EbpfLoader::new()
             .btf(None)
             .override_global("LAYOUT", layout.words(), true)
             .override_global("SNAPSHOT_LAYOUT", own.words(), true)
-            .map_max_entries("STATES", STATE_ROWS)
+            .map_max_entries("PORT_STATES", PORTS)
+            .map_max_entries("IDLE", ROWS)
+            .map_max_entries("WANTED", ROWS)
             .load(attach::OBJECT)
             .map_err(|error| TraceError::Load(attach::chain(&error)))?;
-        let kernel_types =
-            KernelTypes::from_sys_fs().map_err(|error| TraceError::Load(attach::chain(&error)))?;
-
-        for iterator in
-            [ITER_STATES, ITER_SOCKETS, ITER_DESCRIPTORS, ITER_HOLDING, ITER_CLOSED, ITER_TASKS]
-        {
+        for iterator in iterators {
             iterator::load(&mut ebpf, iterator, &kernel_types)?;
         }
         // The kernel's types took megabytes.
@@ -128,14 +144,16 @@ impl Snapshots {
         let mut known: HashMap<u64, usize> = HashMap::new();
         let walk = match which {
             Which::All => ITER_DESCRIPTORS,
+            Which::ByProcess => ITER_PROCESSES,
             Which::Holding => ITER_HOLDING,
         };
+        counted::forget_idle(&mut self.ebpf)?;
         let descriptors = iterator::open(&mut self.ebpf, walk)?;
         let mut without = Vec::new();
         let mut unseen = beside(
             || {
                 iterator::read(descriptors, |record| {
-                    places.add_socket(record);
+                    places.add_socket(record.netns);
                     match known.entry(record.socket) {
                         Entry::Vacant(place) => {
                             place.insert(sockets.len());
@@ -149,12 +167,54 @@ impl Snapshots {
             },
             || self.walk(namespaces, ITER_SOCKETS, |record| without.push(*record)),
         )?;
+        let mut idle = counted::idle(&mut self.ebpf)?;
+        idle.iter().for_each(|held| places.add_socket(held.netns));
         let (found, closed_to_us) = self.further(namespaces, places, follow)?;
         unseen.extend(closed_to_us);
         unseen.extend(self.walk(&found, ITER_SOCKETS, |record| without.push(*record)));
-        let without = without.iter().filter(|record| !known.contains_key(&record.socket));
-        sockets.extend(without.map(Held::of));
+        without.retain(|record| !known.contains_key(&record.socket));
+        if which == Which::ByProcess && !self.give_back(&mut without, &mut idle, &mut sockets)? {
+            return self.take(Which::All, namespaces, follow);
+        }
+        sockets.append(&mut idle);
+        sockets.extend(without.iter().map(Held::of));
         Ok(Snapshot { sockets, unseen })
+    }
+
+    /// Sockets that were idle when their descriptor was come upon, and were not a moment later: they belong to their process, and are among
+    /// its idle ones no more. `false`: they are too many.
+    fn give_back(
+        &mut self,
+        without: &mut Vec<HeldSocket>,
+        idle: &mut [Held],
+        sockets: &mut Vec<Held>,
+    ) -> io::Result<bool> {
+        let has_file = |record: &&HeldSocket| record.flags & HELD_FILE != 0;
+        let wanted: HashMap<u64, HeldSocket> =
+            without.iter().filter(has_file).map(|record| (record.socket, *record)).collect();
+        if wanted.is_empty() {
+            return Ok(true);
+        }
+        if !counted::want(&mut self.ebpf, wanted.keys().copied())? {
+            return Ok(false);
+        }
+        let mut known: HashMap<u64, Held> = HashMap::new();
+        iterator::read(iterator::open(&mut self.ebpf, ITER_WANTED)?, |record| {
+            let Some(first) = wanted.get(&record.socket) else { return };
+            let held = known.entry(record.socket).or_insert_with(|| {
+                Held::of(&HeldSocket { tgid: record.tgid, tid: record.tid, ..*first })
+            });
+            held.add_holder(record.tgid);
+        })?;
+        without.retain(|record| !known.contains_key(&record.socket));
+        for held in known.into_values() {
+            // Of a connection that was made meanwhile there is none.
+            if let Some(among) = idle.iter_mut().find(|it| it.sockets > 0 && it.is_of(&held)) {
+                among.sockets -= 1;
+            }
+            sockets.push(held);
+        }
+        Ok(true)
     }
 
     /// Counts connections by state, local port and namespace, in the kernel; and sockets that are closed, or not yet connected, by their
@@ -170,25 +230,40 @@ impl Snapshots {
         let mut places = Places::default();
         let mut closed: HashMap<u64, Held> = HashMap::new();
         let descriptors = iterator::open(&mut self.ebpf, ITER_CLOSED)?;
-        states::forget(&mut self.ebpf)?;
+        let mut states = PortStates::of(&self.ebpf)?;
+        let mut counts = Counts::new();
         let mut unseen = beside(
             || {
                 iterator::read(descriptors, |record| {
-                    places.add_socket(record);
+                    places.add_socket(record.netns);
                     closed.entry(record.socket).or_insert_with(|| Held::of(record));
                 })
             },
-            || self.walk(namespaces, ITER_STATES, |_| ()),
+            || self.count_in(namespaces, &mut states, &mut counts),
         )?;
         let (found, closed_to_us) = self.further(namespaces, places, follow)?;
         unseen.extend(closed_to_us);
-        unseen.extend(self.walk(&found, ITER_STATES, |_| ()));
-        let (mut counts, uncounted) = states::counted(&self.ebpf)?;
+        unseen.extend(self.count_in(&found, &mut states, &mut counts));
         for held in closed.into_values() {
             *counts.entry((held.netns, held.state, held.local_port)).or_default() += 1;
         }
         let row = |((netns, state, port), count)| StateRow { state, port, netns, count };
-        Ok(StateCounts { rows: counts.into_iter().map(row).collect(), uncounted, unseen })
+        Ok(StateCounts { rows: counts.into_iter().map(row).collect(), unseen })
+    }
+
+    /// Counts the sockets of each namespace in the kernel. Says where and why it can't.
+    fn count_in(
+        &mut self,
+        namespaces: &[Namespace],
+        states: &mut PortStates,
+        counts: &mut Counts,
+    ) -> Vec<String> {
+        let mut unseen = Vec::new();
+        for namespace in namespaces {
+            unseen.extend(self.walk(slice::from_ref(namespace), ITER_STATES, |_| ()));
+            states.take(namespace.inode, counts);
+        }
+        unseen
     }
 
     /// Namespaces that are not told, and what keeps us out of them.

@@ -27,8 +27,8 @@ impl Places {
         }
     }
 
-    pub(super) fn add_socket(&mut self, record: &HeldSocket) {
-        self.sockets.insert(record.netns);
+    pub(super) fn add_socket(&mut self, netns: u32) {
+        self.sockets.insert(netns);
     }
 
     /// Those that are not among `told`; and in words those that can't be opened.
@@ -71,7 +71,7 @@ mod tests {
             let mut places = Places::default();
             places.add_thread(&at(own().inode));
             places.add_thread(&at(0));
-            places.add_socket(&at(own().inode));
+            places.add_socket(own().inode);
             places
         };
         let (found, unseen) = places().open(&[]);
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!((found.len(), unseen.len()), (0, 0));
         // A namespace that nobody can lead us into is told.
         let mut lost = places();
-        lost.add_socket(&at(7));
+        lost.add_socket(7);
         let (_, unseen) = lost.open(&[own()]);
         assert!(unseen.len() == 1 && unseen[0].contains("namespace 7"), "{unseen:?}");
     }
