@@ -45,8 +45,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Inode of the network namespace in which they are counted; `None`: in each.
     pub netns: Option<u32>,
-    /// Where connections that are there already are counted first; nowhere: they are not.
-    pub present: Vec<Place>,
+    /// Where connections that are there already are counted first; `Err`: they are not, and why.
+    pub present: Result<Vec<Place>, String>,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.

@@ -9,6 +9,7 @@ mod held;
 mod hooks;
 mod host;
 mod memory;
+mod nginx;
 mod offer;
 mod orphans;
 mod privilege;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         test("other_network_namespaces_are_looked_into", &[Tracing], held::other_namespaces),
         test("without_privilege_sock_diag_tells_what_it_can", &[], held::without_privilege),
         test("a_watch_names_limit_instant_and_socket", &[Tracing], watch::limit_instant_and_socket),
+        test("nginx_with_slow_readers_is_named", &[Tracing], nginx::slow_readers),
         test("a_watch_counts_what_was_there_before", &[Tracing], watch::what_was_there),
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
