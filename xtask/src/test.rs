@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    exit,
+    exit, faults,
     guest::{
         kernel::Kernel,
         kernel_tests::{self, Counts},
@@ -19,10 +19,13 @@ use crate::{
     place, process,
 };
 
+/// Where c1m-server's tests/kernel/nginx.rs finds it.
+const NGINX: &str = "C1M_NGINX";
+
 /// Run everything: formats, lints, release build, unit and integration tests, kernel tests in guests, and the check of the
 /// eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -77,7 +80,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         process::run("release build", &mut cargo(&arguments))
     })?;
     let summary = if args.no_guests {
-        let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
+        let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), !args.no_install))?;
         vec![format!("here: {here}"), "guests: none, as told".into()]
     } else {
         everywhere(!args.no_install)?
@@ -91,7 +94,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
 fn everywhere(install: bool) -> Result<Vec<String>> {
     // Before the tests: some of them boot a guest.
     let (kernels, built) = prepare(install)?;
-    let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?))?;
+    let here = step("tests", || tests(&mut programs::cargo(&["test", "--workspace"])?, install))?;
     let mut summary = vec![format!("here: {here}")];
     summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
     Ok(summary)
@@ -106,7 +109,10 @@ fn prepare(install: bool) -> Result<(Vec<Kernel>, programs::Built)> {
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
-fn tests(command: &mut Command) -> Result<Counts> {
+fn tests(command: &mut Command, install: bool) -> Result<Counts> {
+    if let Some(nginx) = faults::nginx(install) {
+        command.env(NGINX, nginx);
+    }
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut counts = Counts::default();

@@ -284,7 +284,11 @@ pub(super) fn check_privilege() -> Result<(), TraceError> {
     let missing: Vec<_> =
         CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
     if missing.is_empty() || has(CAP_SYS_ADMIN) {
-        return Ok(());
+        // The kernel asks for them in the first user namespace (kernel/bpf/syscall.c, bpf_map_create, 5.10 to 6.18).
+        return match process::is_in_own_user_namespace() {
+            true => Err(TraceError::UserNamespace),
+            false => Ok(()),
+        };
     }
     Err(TraceError::NotPermitted { missing: missing.join(" and ") })
 }

@@ -85,11 +85,9 @@ pub(crate) fn states() -> Result<(), Skip> {
 /// What `ss -s` says of the namespace, and what it reads: /proc/net/sockstat and snmp.
 fn check_totals(rows: &BTreeMap<(TcpState, u16), u64>) {
     let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-    let sockstat = sockstat::parse(
-        &read("sockstat").unwrap(),
-        &read("sockstat6").unwrap_or_default(),
-    )
-    .unwrap();
+    let sockstat =
+        sockstat::parse(&read("sockstat").unwrap(), &read("sockstat6").unwrap_or_default())
+            .unwrap();
     let count = |states: &[TcpState]| -> u64 {
         rows.iter().filter(|((state, _), _)| states.contains(state)).map(|row| row.1).sum()
     };
@@ -203,7 +201,8 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         assert!(accounted + seen.reserve_pages.unwrap() >= pages, "{seen:?}");
         assert_eq!(seen.unexplained_pages.is_some(), seen.scope == HoldersScope::Host, "{seen:?}");
         // And its count of sockets, which has the closed ones too.
-        let (sockets, is_host) = (seen.accounted_sockets.unwrap(), seen.scope == HoldersScope::Host);
+        let (sockets, is_host) =
+            (seen.accounted_sockets.unwrap(), seen.scope == HoldersScope::Host);
         assert!(sockets > RESETS as u64, "{seen:?}");
         let unlisted = sockets.cast_signed() - seen.total.sockets.cast_signed();
         assert_eq!(seen.unlisted_sockets, is_host.then_some(unlisted), "{seen:?}");

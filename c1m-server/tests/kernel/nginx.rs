@@ -44,7 +44,7 @@ const SMALL_BUFFER: usize = 4096;
 /// More of them than it takes, and so many once usage is above high.
 const READERS_MAX: usize = 2000;
 const READERS_ABOVE: usize = 20;
-const INTERVAL: &str = "50ms";
+const INTERVAL: &str = "200ms";
 /// Of what ss sums, two in a hundred may differ.
 const TOLERANCE: u64 = 50;
 
@@ -111,10 +111,9 @@ fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip
         check_watch(watch, &nginx, (inode, limits), [before, after]);
         // Whose limits are read is known where somebody was named.
         let has_nofile = watch.records.iter().any(|line| match &line.record {
-            Record::Limits(limits) => limits
-                .limits
-                .iter()
-                .any(|it| it.limit == LimitName::Nofile && it.ceiling.is_some()),
+            Record::Limits(limits) => {
+                limits.limits.iter().any(|it| it.limit == LimitName::Nofile && it.ceiling.is_some())
+            }
             _ => false,
         });
         assert_eq!(has_nofile, !way.is_empty(), "{way:?}");
@@ -171,10 +170,7 @@ fn check_watch(
         assert!([local, remote].contains(&&address), "{crossing:?}");
     }
     let pid = crossing.socket.pid;
-    assert!(
-        pid.is_none_or(|pid| pid == nginx.worker || pid == std::process::id()),
-        "{crossing:?}"
-    );
+    assert!(pid.is_none_or(|pid| pid == nginx.worker || pid == std::process::id()), "{crossing:?}");
     let verdict = watch.records.iter().rev().find_map(|line| match &line.record {
         Record::Verdict(verdict) => Some(verdict),
         _ => None,

@@ -18,7 +18,8 @@ use crate::{
 };
 
 /// What is missing inside a PID namespace.
-const OTHER_PROCESSES: &str = "processes outside of this PID namespace, and the closed sockets that they hold";
+const OTHER_PROCESSES: &str =
+    "processes outside of this PID namespace, and the closed sockets that they hold";
 
 /// What was found.
 pub(in crate::command) struct Gathered {
@@ -150,6 +151,9 @@ impl Look {
 fn reason(error: &TraceError) -> String {
     match error {
         TraceError::NotPermitted { missing } => format!("this process lacks {missing}"),
+        TraceError::UserNamespace => {
+            "the capabilities of this process are those of its own user namespace alone".into()
+        }
         TraceError::Load(cause) => cause.clone(),
         other => other.to_string(),
     }
