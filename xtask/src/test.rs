@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::Instant,
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    exit,
+    exit, faults,
     guest::{
         kernel::Kernel,
         kernel_tests::{self, Counts},
@@ -20,10 +21,13 @@ use crate::{
     place, process,
 };
 
+/// Where c1m-server's tests/kernel/nginx.rs finds it.
+const NGINX: &str = "C1M_NGINX";
+
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, and the check of the
 /// eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -67,7 +71,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let manifest = ["--manifest-path", "c1m-ebpf/Cargo.toml"];
         process::run("fmt of c1m-ebpf", cargo(&["fmt", "--check"]).args(manifest))
     })?;
-    let (kernels, built) = thread::scope(|scope| {
+    let ((kernels, nginx), built) = thread::scope(|scope| {
         // Downloads, and compilers that keep one core busy at a time: beside what compiles all the while.
         let beside = scope.spawn(|| beside(args));
         step("clippy", || {
@@ -75,12 +79,12 @@ fn steps(args: &Args) -> Result<Vec<String>> {
             process::run("clippy", &mut cargo(&arguments))
         })?;
         let built = build()?;
-        let kernels =
+        let provided =
             beside.join().map_err(|_| exit::failed("a thread of the test panicked"))??;
-        Ok::<_, anyhow::Error>((kernels, built))
+        Ok::<_, anyhow::Error>((provided, built))
     })?;
     // Some of them boot a guest.
-    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"])))?;
+    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), nginx.as_deref()))?;
     let mut summary = vec![format!("here: {here}")];
     if args.no_guests {
         summary.push("guests: none, as told".into());
@@ -90,15 +94,16 @@ fn steps(args: &Args) -> Result<Vec<String>> {
     Ok(summary)
 }
 
-/// The kernels for guests, and the check of the eBPF object.
-fn beside(args: &Args) -> Result<Vec<Kernel>> {
+/// The kernels for guests and where nginx is, and the check of the eBPF object.
+fn beside(args: &Args) -> Result<(Vec<Kernel>, Option<PathBuf>)> {
     let kernels = match args.no_guests {
         true => Vec::new(),
         false => kernels(!args.no_install)?,
     };
+    let nginx = faults::nginx(!args.no_install);
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
-    Ok(kernels)
+    Ok((kernels, nginx))
 }
 
 /// The tests: the same programs run here and in guests.
@@ -107,7 +112,10 @@ fn build() -> Result<programs::Built> {
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
-fn tests(command: &mut Command) -> Result<Counts> {
+fn tests(command: &mut Command, nginx: Option<&Path>) -> Result<Counts> {
+    if let Some(nginx) = nginx {
+        command.env(NGINX, nginx);
+    }
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;
     let mut counts = Counts::default();

@@ -130,7 +130,7 @@ fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         ports: vec![listen.port()],
         netns: netns::own(),
-        present: Vec::new(),
+        present: Err("not asked for".into()),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
         verbosity: cli.verbose,

@@ -83,7 +83,8 @@ pub enum Holder {
     AcceptQueue,
     /// The kernel itself, such as an NFS mount.
     Kernel,
-    /// A descriptor that no visible process has: sent and not yet received, of io_uring alone, or of another PID namespace.
+    /// A descriptor that no visible process has: sent and not yet received, of io_uring alone, of another PID namespace, or of a process that the kernel
+    /// hides.
     Elsewhere,
     /// Another user's process, whose descriptors are not to be seen from here.
     Unknown,
@@ -189,6 +190,11 @@ pub struct Holders {
     pub reserve_pages: Option<u64>,
     /// `accounted_pages` less `found_pages`, as far as it is more than the reserve; `null`: unknown from here.
     pub unexplained_pages: Option<i64>,
+    /// TCP sockets that the kernel counts for the whole host: `alloc` of /proc/net/sockstat. Minisocks and requests are not among them.
+    pub accounted_sockets: Option<u64>,
+    /// `accounted_sockets` less those that were found. They hold nothing, and no process that can be seen has a descriptor of them. Less than 0:
+    /// opened or closed meanwhile. `null`: unknown from here, and in a watch, which does not look at idle sockets.
+    pub unlisted_sockets: Option<i64>,
     /// What could not be seen, and why.
     pub unseen: Vec<String>,
     pub took_ms: f64,

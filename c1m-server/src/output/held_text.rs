@@ -36,8 +36,17 @@ pub(super) fn holders_lines(holders: &Holders) -> Vec<String> {
         );
     }
     lines.extend(unseen_lines(&holders.unseen));
+    lines.extend(sockets_line(holders));
     lines.extend(account_lines(holders));
     lines
+}
+
+/// Sockets that are in no row, where it is known that there are any.
+fn sockets_line(holders: &Holders) -> Option<String> {
+    let unlisted = holders.unlisted_sockets.filter(|unlisted| *unlisted > 0)?;
+    Some(format!(
+        "unlisted  {unlisted} sockets that the kernel counts hold nothing, and no process that can be seen has a descriptor of them"
+    ))
 }
 
 fn row_line(row: &HolderRow) -> String {
@@ -208,6 +217,8 @@ mod tests {
             found_pages: 54,
             reserve_pages: Some(510),
             unexplained_pages,
+            accounted_sockets: Some(11),
+            unlisted_sockets: Some(2),
             unseen: vec!["what is not there".into()],
             took_ms: 1.25,
         }
@@ -222,10 +233,17 @@ mod tests {
              closed_but_open=1  states=established:1,closed_but_open:1"
         );
         assert!(lines[2].starts_with("holder  orphans"), "{}", lines[2]);
-        for part in
-            ["further rows  3 with 4 pages", "shared  1 sockets", "not seen  what is not there"]
-        {
+        for part in [
+            "further rows  3 with 4 pages",
+            "shared  1 sockets",
+            "not seen  what is not there",
+            "unlisted  2 sockets",
+        ] {
             assert!(lines.iter().any(|line| line.starts_with(part)), "{part}: {lines:?}");
+        }
+        for none in [Some(0), Some(-1), None] {
+            let all = Holders { unlisted_sockets: none, ..holders(Some(0)) };
+            assert!(!holders_lines(&all).iter().any(|line| line.starts_with("unlisted")));
         }
     }
 

@@ -173,6 +173,14 @@ pub fn effective_capabilities() -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("/proc/self/status has no CapEff line"))
 }
 
+/// Is this another user namespace than the first one? Capabilities then count for what belongs to it, and for nothing of the host's.
+pub fn is_in_own_user_namespace() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    /// include/linux/proc_ns.h, PROC_USER_INIT_INO
+    const INITIAL: u64 = 0xEFFF_FFFD;
+    std::fs::metadata("/proc/self/ns/user").is_ok_and(|it| it.ino() != INITIAL)
+}
+
 /// Gives up every capability of the calling thread, and of those that it starts from now on, for good.
 pub fn drop_capabilities() -> io::Result<()> {
     #[repr(C)]

@@ -45,8 +45,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// Inode of the network namespace in which they are counted; `None`: in each.
     pub netns: Option<u32>,
-    /// Where connections that are there already are counted first; nowhere: they are not.
-    pub present: Vec<Place>,
+    /// Where connections that are there already are counted first; `Err`: they are not, and why.
+    pub present: Result<Vec<Place>, String>,
     /// Instead of the object built in.
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.
@@ -284,7 +284,11 @@ pub(super) fn check_privilege() -> Result<(), TraceError> {
     let missing: Vec<_> =
         CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
     if missing.is_empty() || has(CAP_SYS_ADMIN) {
-        return Ok(());
+        // The kernel asks for them in the first user namespace (kernel/bpf/syscall.c, bpf_map_create, 5.10 to 6.18).
+        return match process::is_in_own_user_namespace() {
+            true => Err(TraceError::UserNamespace),
+            false => Ok(()),
+        };
     }
     Err(TraceError::NotPermitted { missing: missing.join(" and ") })
 }

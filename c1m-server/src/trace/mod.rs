@@ -39,6 +39,11 @@ pub enum TraceError {
     )]
     NotPermitted { missing: String },
     #[error(
+        "tracing needs CAP_BPF and CAP_PERFMON of the host, and this process has those of its own user namespace (a rootless container) alone: start \
+         it on the host with sudo"
+    )]
+    UserNamespace,
+    #[error(
         "tracing needs the kernel's type information, and {path} can't be read ({error}): use a kernel built with \
          CONFIG_DEBUG_INFO_BTF; a server without --trace runs on this one"
     )]

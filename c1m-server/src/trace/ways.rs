@@ -66,13 +66,11 @@ impl<'a> Ways<'a> {
 
     /// Counts what is there already, once the programs count what comes.
     pub(super) fn count_present(&mut self) -> Result<(), String> {
-        if self.options.present.is_empty() {
-            return Err("not asked for".into());
-        }
+        let places = self.options.present.as_ref().map_err(Clone::clone)?;
         if !matches!(self.tried.get(&HOOK_SET_STATE), Some(Ok(_))) {
             return Err("connections are not counted on this host".into());
         }
-        look::count_present(self.ebpf, &self.kernel_types, &self.options.present)
+        look::count_present(self.ebpf, &self.kernel_types, places)
     }
 
     fn take(&mut self, signal: &Signal) -> Hook {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use c1m_server::{
-    host::sock_diag,
+    host::{sock_diag, sockstat},
     output::record::{
         Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
     },
@@ -65,6 +65,7 @@ pub(crate) fn states() -> Result<(), Skip> {
         if let Some(shown) = by_ss() {
             assert_eq!(rows, shown, "ss -tan");
         }
+        check_totals(&rows);
         let states: Vec<TcpState> = rows.keys().map(|(state, _)| *state).collect();
         for state in [
             TcpState::Established,
@@ -78,6 +79,39 @@ pub(crate) fn states() -> Result<(), Skip> {
         }
         Ok(())
     })
+}
+
+/// What `ss -s` says of the namespace, and what it reads: /proc/net/sockstat and snmp.
+fn check_totals(rows: &BTreeMap<(TcpState, u16), u64>) {
+    let read = |file: &str| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+    let sockstat =
+        sockstat::parse(&read("sockstat").unwrap(), &read("sockstat6").unwrap_or_default())
+            .unwrap();
+    let count = |states: &[TcpState]| -> u64 {
+        rows.iter().filter(|((state, _), _)| states.contains(state)).map(|row| row.1).sum()
+    };
+    // `tw` are all minisocks, that which waits in FIN_WAIT2 included, and `inuse` are all others but requests.
+    let all: u64 = rows.values().sum();
+    let requests = count(&[TcpState::SynRecv]);
+    let minisocks = count(&[TcpState::TimeWait]) + 1;
+    assert_eq!(sockstat.tw, minisocks, "{rows:?}");
+    assert_eq!(sockstat.inuse + sockstat.inuse6, all - requests - minisocks, "{rows:?}");
+    if let Ok(output) = Command::new("ss").arg("-s").output() {
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find(|line| line.starts_with("TCP:")).unwrap();
+        let number = |name: &str| -> u64 {
+            let rest = line.split_once(name).unwrap_or_else(|| panic!("{line}")).1;
+            rest.trim_start().split([',', ')']).next().unwrap().parse().unwrap()
+        };
+        assert_eq!(number("timewait"), minisocks, "{line}");
+        // CurrEstab of /proc/net/snmp.
+        let established = count(&[TcpState::Established]);
+        let half_closed = count(&[TcpState::CloseWait]);
+        assert!(
+            [established, established + half_closed].contains(&number("estab")),
+            "{line}: {rows:?}"
+        );
+    }
 }
 
 /// Held open until the test has looked.
@@ -165,6 +199,12 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         let accounted = seen.accounted_pages.unwrap();
         assert!(accounted + seen.reserve_pages.unwrap() >= pages, "{seen:?}");
         assert_eq!(seen.unexplained_pages.is_some(), seen.scope == HoldersScope::Host, "{seen:?}");
+        // And its count of sockets, which has the closed ones too.
+        let (sockets, is_host) =
+            (seen.accounted_sockets.unwrap(), seen.scope == HoldersScope::Host);
+        assert!(sockets > RESETS as u64, "{seen:?}");
+        let unlisted = sockets.cast_signed() - seen.total.sockets.cast_signed();
+        assert_eq!(seen.unlisted_sockets, is_host.then_some(unlisted), "{seen:?}");
 
         // The same by every other grouping.
         let by_port = look(&["--by", "port", "--netns", "self"]);
@@ -460,11 +500,11 @@ fn row(seen: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
     seen.rows.iter().find(|row| is_it(row)).unwrap_or_else(|| panic!("no such row: {seen:?}"))
 }
 
-fn look(arguments: &[&str]) -> Holders {
+pub(crate) fn look(arguments: &[&str]) -> Holders {
     holders_of(run(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
 }
 
-fn count_states(arguments: &[&str]) -> States {
+pub(crate) fn count_states(arguments: &[&str]) -> States {
     states_of(run(Command::new(binary()).args(["states", "--json"]).args(arguments)))
 }
 
@@ -504,7 +544,7 @@ fn by_sock_diag() -> BTreeMap<(TcpState, u16), u64> {
 }
 
 /// The same from `ss -tan`; `None` where there is none.
-fn by_ss() -> Option<BTreeMap<(TcpState, u16), u64>> {
+pub(crate) fn by_ss() -> Option<BTreeMap<(TcpState, u16), u64>> {
     let output = Command::new("ss").args(["-tanH"]).output().ok()?;
     assert!(output.status.success(), "{output:?}");
     let mut rows = BTreeMap::new();

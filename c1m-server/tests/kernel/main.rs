@@ -4,11 +4,13 @@
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
 
 mod calls;
+mod container;
 mod count;
 mod held;
 mod hooks;
 mod host;
 mod memory;
+mod nginx;
 mod offer;
 mod orphans;
 mod privilege;
@@ -92,7 +94,15 @@ fn main() -> ExitCode {
         test("tables_of_threads_are_looked_through", &[Tracing], held::tables_of_threads),
         test("other_network_namespaces_are_looked_into", &[Tracing], held::other_namespaces),
         test("without_privilege_sock_diag_tells_what_it_can", &[], held::without_privilege),
+        test(
+            "unknown_inside_a_privileged_container_is_not_zero",
+            &[Tracing],
+            container::privileged,
+        ),
+        test("a_rootless_container_is_told_what_it_lacks", &[], container::rootless),
+        test("a_namespace_that_is_closed_is_told", &[Tracing], container::confined),
         test("a_watch_names_limit_instant_and_socket", &[Tracing], watch::limit_instant_and_socket),
+        test("nginx_with_slow_readers_is_named", &[Tracing], nginx::slow_readers),
         test("a_watch_counts_what_was_there_before", &[Tracing], watch::what_was_there),
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),

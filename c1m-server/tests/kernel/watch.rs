@@ -50,15 +50,15 @@ pub(crate) fn play() {
 }
 
 /// A running watch. Killed when dropped.
-struct Watch {
+pub(crate) struct Watch {
     child: Child,
     lines: Receiver<String>,
     /// All that was taken so far.
-    records: Vec<Line<Record>>,
+    pub(crate) records: Vec<Line<Record>>,
 }
 
 impl Watch {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         Self::start_by(Command::new(binary()).args(["watch", "--json"]).args(arguments))
     }
 
@@ -92,7 +92,7 @@ impl Watch {
         panic!("no {what}: {:#?}", self.records);
     }
 
-    fn watching(&mut self) -> Watching {
+    pub(crate) fn watching(&mut self) -> Watching {
         let watching = self.wait_for("watching", |record| match record {
             Record::Watching(watching) => Some(watching.clone()),
             _ => None,
@@ -109,7 +109,7 @@ impl Watch {
     }
 
     /// The first row of holders, once it is this process and has more than so many pages: told with a crossing of pressure or of high.
-    fn held_by(&mut self, pid: u32, pages: u64) -> HolderRow {
+    pub(crate) fn held_by(&mut self, pid: u32, pages: u64) -> HolderRow {
         let is_it = |record: &Record| match record {
             Record::Holders(holders) => holders
                 .rows
@@ -131,7 +131,7 @@ impl Watch {
         (ended, self.child.wait().unwrap())
     }
 
-    fn finish(&mut self) -> Ended {
+    pub(crate) fn finish(&mut self) -> Ended {
         terminate(&mut self.child).unwrap();
         let (ended, status) = self.ended();
         assert_eq!(status.code(), Some(0));

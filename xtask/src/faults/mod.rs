@@ -22,5 +22,6 @@ mod run;
 mod stand;
 
 pub(crate) use cli::Args;
+pub(crate) use other::nginx;
 pub(crate) use record::FaultsRecord;
 pub(crate) use run::main;

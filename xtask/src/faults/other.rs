@@ -170,21 +170,42 @@ impl Drop for Other {
     }
 }
 
+fn unpacked(kind: Kind) -> PathBuf {
+    place::target().join("faults").join(kind.name())
+}
+
+/// The program, where it is there already: installed, or unpacked.
+pub(crate) fn found(kind: Kind) -> Option<PathBuf> {
+    let folders = [PathBuf::from("/usr/sbin"), unpacked(kind).join("usr/sbin")];
+    folders.iter().map(|folder| folder.join(kind.name())).find(|file| file.is_file())
+}
+
 /// The program: an installed one, or that of Debian's package, unpacked into the target folder and not installed.
 pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     let name = kind.name();
-    let unpacked = place::target().join("faults").join(name);
-    let candidates = [PathBuf::from("/usr/sbin"), unpacked.join("usr/sbin")];
-    let found = || candidates.iter().map(|folder| folder.join(name)).find(|file| file.is_file());
-    if let Some(program) = found() {
+    if let Some(program) = found(kind) {
         return Ok(program);
     }
     if !debian::can_install() {
         return Err(Stop::skip(format!("{name} is not there, and no Debian to take it from")));
     }
-    unpack(kind.packages(), &unpacked)
+    unpack(kind.packages(), &unpacked(kind))
         .map_err(|error| Stop::skip(format!("{name} cannot be had: {error:#}")))?;
-    found().ok_or_else(|| Stop::skip(format!("{name} is not in {:?}", kind.packages())))
+    found(kind).ok_or_else(|| Stop::skip(format!("{name} is not in {:?}", kind.packages())))
+}
+
+/// nginx for tests of the server. Where it can't be had they are ignored, and why is told here.
+pub(crate) fn nginx(install: bool) -> Option<PathBuf> {
+    if !install {
+        return found(Kind::Nginx);
+    }
+    match provide(Kind::Nginx) {
+        Ok(program) => Some(program),
+        Err(Stop::Skip(reason) | Stop::Wrong(reason)) => {
+            eprintln!("warning: tests without nginx: {reason}");
+            None
+        }
+    }
 }
 
 /// The folder is there as a whole or not at all.

@@ -17,6 +17,10 @@ use crate::{
     },
 };
 
+/// What is missing inside a PID namespace.
+const OTHER_PROCESSES: &str =
+    "processes outside of this PID namespace, and the closed sockets that they hold";
+
 /// What was found.
 pub(in crate::command) struct Gathered {
     pub(in crate::command) source: Source,
@@ -116,6 +120,10 @@ impl Look {
     /// The namespaces, and what keeps us from finding more.
     fn asked_for(&self) -> anyhow::Result<(Vec<Namespace>, Vec<String>)> {
         let mut unseen = Vec::new();
+        // Theirs are also in the network namespaces that can be entered from here.
+        if !namespaces::is_initial_pid_namespace() {
+            unseen.push(OTHER_PROCESSES.into());
+        }
         let namespaces = match self.choice {
             NetnsChoice::Own => vec![namespaces::own()?],
             NetnsChoice::Process(pid) => {
@@ -133,12 +141,7 @@ impl Look {
                     ))
                 })?]
             }
-            NetnsChoice::All => {
-                if !namespaces::is_initial_pid_namespace() {
-                    unseen.push("processes outside of this PID namespace".into());
-                }
-                namespaces::all()?
-            }
+            NetnsChoice::All => namespaces::all()?,
         };
         Ok((namespaces, unseen))
     }
@@ -148,6 +151,9 @@ impl Look {
 fn reason(error: &TraceError) -> String {
     match error {
         TraceError::NotPermitted { missing } => format!("this process lacks {missing}"),
+        TraceError::UserNamespace => {
+            "the capabilities of this process are those of its own user namespace alone".into()
+        }
         TraceError::Load(cause) => cause.clone(),
         other => other.to_string(),
     }
@@ -181,7 +187,7 @@ fn by_sock_diag(netns: u32, why: &str) -> io::Result<Gathered> {
         unseen.push(format!("the descriptors of {} processes of other users", descriptors.unseen));
     }
     if !namespaces::is_initial_pid_namespace() {
-        unseen.push("processes outside of this PID namespace".into());
+        unseen.push(OTHER_PROCESSES.into());
     }
     let closed = descriptors.closed.len();
     if closed > 0 {

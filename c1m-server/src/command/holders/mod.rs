@@ -19,7 +19,7 @@ use crate::{
     host::{cpus, sockstat},
     output::{
         lines::Printer,
-        record::{Holders, HoldersScope, Record, Source},
+        record::{Holders, HoldersScope, Record, Sockstat, Source},
     },
     sys::process::page_bytes,
     trace::snapshot::Which,
@@ -48,14 +48,19 @@ pub(super) fn look(
     let start = Instant::now();
     let gathered = look.sockets(which).context("cannot look at the sockets")?;
     // As near as can be to what the sockets said.
-    let accounted = sockstat::sockstat().ok().map(|it| it.tcp_mem_pages);
-    Ok(holders((by, top), gathered, accounted, start)?)
+    let accounted = sockstat::sockstat().ok();
+    let mut holders = holders((by, top), gathered, accounted, start)?;
+    if which == Which::Holding {
+        // Idle ones were left out, whoever has them.
+        holders.unlisted_sockets = None;
+    }
+    Ok(holders)
 }
 
 fn holders(
     (by, top): (GroupBy, usize),
     gathered: Gathered,
-    accounted_pages: Option<u64>,
+    accounted: Option<Sockstat>,
     start: Instant,
 ) -> io::Result<Holders> {
     let page = page_bytes()?;
@@ -69,6 +74,8 @@ fn holders(
         true => cpus::reserve_pages(),
     };
     let is_host = gathered.is_whole && gathered.unseen.is_empty();
+    let accounted_pages = accounted.map(|it| it.tcp_mem_pages);
+    let accounted_sockets = accounted.map(|it| it.alloc);
     Ok(Holders {
         source: gathered.source,
         scope: if is_host { HoldersScope::Host } else { HoldersScope::Part },
@@ -81,6 +88,10 @@ fn holders(
             .zip(reserve_pages)
             .filter(|_| is_host)
             .map(|(accounted, reserve)| unexplained(accounted, total.pages, reserve)),
+        accounted_sockets,
+        unlisted_sockets: accounted_sockets
+            .filter(|_| is_host)
+            .map(|accounted| accounted.cast_signed() - total.sockets.cast_signed()),
         total,
         reserve_pages,
         unseen: gathered.unseen,

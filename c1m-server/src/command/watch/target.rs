@@ -10,7 +10,7 @@ use crate::{
         EnvironmentRefused, UsageRefused,
         subject::{Others, Which},
     },
-    host::{cgroup, netns, task},
+    host::{cgroup, namespaces, netns, task},
     sys::confine::enter_network,
     trace::{Options, look::Place},
 };
@@ -28,7 +28,7 @@ pub(super) struct Target {
     /// The process that was named.
     pub(super) pid: Option<u32>,
     pub(super) others: Others,
-    present: Vec<Place>,
+    present: Result<Vec<Place>, String>,
 }
 
 impl Target {
@@ -53,7 +53,7 @@ impl Target {
             })?;
         }
         let present = match named {
-            Some(_) => vec![Place::Own],
+            Some(_) => Ok(vec![Place::Own]),
             None => every_namespace(own),
         };
         let netns = named.map(|named| named.inode);
@@ -151,8 +151,12 @@ fn ports(args: &Watch, others: &mut Others) -> anyhow::Result<Vec<u16>> {
     Ok(found.into_iter().collect())
 }
 
-/// One place for each network namespace that a process of this host is in.
-fn every_namespace(own: Option<u32>) -> Vec<Place> {
+/// One place for each network namespace that a process of this host is in. `Err`: they are not all to be had, and a count over some of them would
+/// pass for one over all.
+fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
+    if !namespaces::is_initial_pid_namespace() {
+        return Err("network namespaces of processes outside of this PID namespace can't be seen from here; --netns self counts in this one".into());
+    }
     let mut seen: BTreeSet<u32> = own.into_iter().collect();
     let mut places = vec![Place::Own];
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
@@ -161,10 +165,15 @@ fn every_namespace(own: Option<u32>) -> Vec<Place> {
         };
         if let Ok(inode) = netns::of(pid)
             && seen.insert(inode)
-            && places.len() < NAMESPACES_MAX
         {
             places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
         }
     }
-    places
+    if places.len() > NAMESPACES_MAX {
+        return Err(format!(
+            "there are {} network namespaces, more than the {NAMESPACES_MAX} that are looked into; --netns PID counts in one",
+            places.len()
+        ));
+    }
+    Ok(places)
 }

@@ -80,7 +80,11 @@ mod tests {
             let id = |btf: &aya::Btf, name, kind| btf.id_by_type_name_kind(name, kind).ok();
             for kind in [BtfKind::Func, BtfKind::Typedef] {
                 for name in names {
-                    assert_eq!(id(&outline, name, kind), id(&whole, name, kind), "{kernel}: {name}");
+                    assert_eq!(
+                        id(&outline, name, kind),
+                        id(&whole, name, kind),
+                        "{kernel}: {name}"
+                    );
                 }
             }
             assert!(id(&outline, names[0], BtfKind::Func).is_some(), "{kernel}");

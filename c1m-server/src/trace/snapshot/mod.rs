@@ -169,7 +169,8 @@ impl Snapshots {
         )?;
         let mut idle = counted::idle(&mut self.ebpf)?;
         idle.iter().for_each(|held| places.add_socket(held.netns));
-        let (found, closed_to_us) = self.further(namespaces, places, follow)?;
+        let (found, closed_to_us) =
+            self.further(namespaces, places, follow, sought(ITER_SOCKETS))?;
         unseen.extend(closed_to_us);
         unseen.extend(self.walk(&found, ITER_SOCKETS, |record| without.push(*record)));
         without.retain(|record| !known.contains_key(&record.socket));
@@ -241,7 +242,8 @@ impl Snapshots {
             },
             || self.count_in(namespaces, &mut states, &mut counts),
         )?;
-        let (found, closed_to_us) = self.further(namespaces, places, follow)?;
+        let (found, closed_to_us) =
+            self.further(namespaces, places, follow, sought(ITER_STATES))?;
         unseen.extend(closed_to_us);
         unseen.extend(self.count_in(&found, &mut states, &mut counts));
         for held in closed.into_values() {
@@ -272,13 +274,14 @@ impl Snapshots {
         told: &[Namespace],
         mut places: Places,
         follow: bool,
+        sought: &str,
     ) -> io::Result<(Vec<Namespace>, Vec<String>)> {
         if !follow {
             return Ok((Vec::new(), Vec::new()));
         }
         let threads = iterator::open(&mut self.ebpf, ITER_TASKS)?;
         iterator::read(threads, |record| places.add_thread(record))?;
-        Ok(places.open(told))
+        Ok(places.open(told, sought))
     }
 
     /// Runs an iterator over the sockets of each namespace. Says where and why it can't.
@@ -296,13 +299,17 @@ impl Snapshots {
                 .and_then(|inside| inside);
             if let Err(error) = walked {
                 let inode = namespace.inode;
-                unseen.push(format!(
-                    "sockets without a process in network namespace {inode} ({error})"
-                ));
+                unseen.push(format!("{} in network namespace {inode} ({error})", sought(iterator)));
             }
         }
         unseen
     }
+}
+
+/// What is not found where a namespace can't be entered: sockets that a process has are found by their descriptors, but states are counted in
+/// the namespace alone.
+fn sought(iterator: iterator::Iterator) -> &'static str {
+    if iterator == ITER_STATES { "connections" } else { "sockets without a process" }
 }
 
 /// Runs `one` in a thread of its own beside `other`: the two walks take about the same time.

@@ -31,8 +31,8 @@ impl Places {
         self.sockets.insert(netns);
     }
 
-    /// Those that are not among `told`; and in words those that can't be opened.
-    pub(super) fn open(self, told: &[Namespace]) -> (Vec<Namespace>, Vec<String>) {
+    /// Those that are not among `told`; and in words those that can't be opened, where `sought` is not found then.
+    pub(super) fn open(self, told: &[Namespace], sought: &str) -> (Vec<Namespace>, Vec<String>) {
         let is_new = |inode: &u32| told.iter().all(|namespace| namespace.inode != *inode);
         let (mut found, mut unseen) = (Vec::new(), Vec::new());
         for (inode, (tgid, tid)) in self.threads.iter().filter(|(inode, _)| is_new(inode)) {
@@ -43,13 +43,15 @@ impl Places {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => unseen.push(format!(
-                    "sockets without a process in network namespace {inode}, which process {tgid} is in ({error})"
+                    "{sought} in network namespace {inode}, which process {tgid} is in ({error})"
                 )),
             }
         }
         let orphaned = self.sockets.iter().filter(|inode| is_new(inode));
         unseen.extend(orphaned.filter(|inode| !self.threads.contains_key(inode)).map(|inode| {
-            format!("sockets without a process in network namespace {inode}: no thread is in it, and it is not mounted")
+            format!(
+                "{sought} in network namespace {inode}: no thread is in it, and it is not mounted"
+            )
         }));
         (found, unseen)
     }
@@ -74,14 +76,17 @@ mod tests {
             places.add_socket(own().inode);
             places
         };
-        let (found, unseen) = places().open(&[]);
+        let (found, unseen) = places().open(&[], "connections");
         assert_eq!((found.len(), found[0].inode, unseen.len()), (1, own().inode, 0));
-        let (found, unseen) = places().open(&[own()]);
+        let (found, unseen) = places().open(&[own()], "connections");
         assert_eq!((found.len(), unseen.len()), (0, 0));
         // A namespace that nobody can lead us into is told.
         let mut lost = places();
         lost.add_socket(7);
-        let (_, unseen) = lost.open(&[own()]);
-        assert!(unseen.len() == 1 && unseen[0].contains("namespace 7"), "{unseen:?}");
+        let (_, unseen) = lost.open(&[own()], "connections");
+        assert!(
+            unseen.len() == 1 && unseen[0].starts_with("connections in network namespace 7"),
+            "{unseen:?}"
+        );
     }
 }

@@ -1,0 +1,183 @@
+//! Inside a container: what can't be seen from there is unknown, and never 0.
+
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+    sync::mpsc::channel,
+    thread,
+};
+
+use c1m_server::{
+    output::record::{
+        Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
+    },
+    sys::{
+        confine,
+        netns::{Namespace, OWN},
+        process::spawn_dying_with_parent,
+    },
+};
+
+use crate::server::{SCHEMA, Skip, binary, needs_ebpf, run};
+
+/// A container with root's privileges on the host, as `docker run --privileged` makes one.
+const PRIVILEGED: [&str; 6] = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc"];
+/// One without any, whose root is somebody's own.
+const ROOTLESS: [&str; 4] = ["unshare", "--user", "--map-root-user", "--net"];
+/// On the host, but without what other network namespaces take.
+const CONFINED: [&str; 3] = ["setpriv", "--bounding-set", "-sys_admin"];
+
+/// Runs the binary by what is to confine it.
+fn within(by: &[&str], arguments: &[&str]) -> Output {
+    run(Command::new(by[0]).args(&by[1..]).arg(binary()).args(arguments))
+}
+
+fn can(by: &[&str]) -> Result<(), Skip> {
+    match Command::new(by[0]).args(&by[1..]).arg("true").output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(Skip(format!("{by:?}: {}", String::from_utf8_lossy(&output.stderr)))),
+        Err(error) => Err(Skip(format!("no {}: {error}", by[0]))),
+    }
+}
+
+fn records(output: Output) -> Vec<Record> {
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let record = |line: &str| {
+        SCHEMA.check(line);
+        serde_json::from_str::<Line<Record>>(line).unwrap().record
+    };
+    text.lines().map(record).collect()
+}
+
+fn holders(by: &[&str], more: &[&str]) -> Holders {
+    match records(within(by, &[&["holders", "--json"], more].concat())).remove(0) {
+        Record::Holders(holders) => holders,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn states(by: &[&str], more: &[&str]) -> States {
+    match records(within(by, &[&["states", "--json"], more].concat())).remove(0) {
+        Record::States(states) => states,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn tells(unseen: &[String], what: &str) -> bool {
+    unseen.iter().any(|it| it.contains(what))
+}
+
+pub(crate) fn privileged() -> Result<(), Skip> {
+    needs_ebpf()?;
+    can(&PRIVILEGED)?;
+    for more in [&[][..], &["--netns", "self"]] {
+        let seen = holders(&PRIVILEGED, more);
+        assert_eq!((seen.source, seen.scope), (Source::Iterators, HoldersScope::Part));
+        assert_eq!((seen.unexplained_pages, seen.unlisted_sockets), (None, None), "{seen:?}");
+        // The host's, and to be seen from everywhere.
+        assert!(seen.accounted_pages.is_some() && seen.accounted_sockets.is_some(), "{seen:?}");
+        assert!(tells(&seen.unseen, "outside of this PID namespace"), "{more:?}: {seen:?}");
+        let seen = states(&PRIVILEGED, more);
+        assert!(tells(&seen.unseen, "outside of this PID namespace"), "{more:?}: {seen:?}");
+    }
+    let watch = ["watch", "--json", "--duration", "100ms"];
+    // The probes are everywhere; where connections were before can't be seen.
+    let seen = records(within(&PRIVILEGED, &watch));
+    check_connections(&seen, None);
+    let is_told = |record: &Record| matches!(record, Record::Warning(it) if it.name == "present");
+    assert!(seen.iter().any(is_told), "{seen:?}");
+    check_scopes(&seen);
+    let seen = records(within(&PRIVILEGED, &[&watch[..], &["--netns", "self"]].concat()));
+    check_connections(&seen, Some(0));
+    check_scopes(&seen);
+    Ok(())
+}
+
+/// Of the watch, of each look, and of the end: the same in all.
+fn check_connections(records: &[Record], expected: Option<u64>) {
+    let told = records.iter().filter_map(|record| match record {
+        Record::Watching(watching) => Some(watching.connections),
+        Record::Usage(usage) => Some(usage.watched.connections),
+        Record::Ended(ended) => Some(ended.watched.connections),
+        _ => None,
+    });
+    let told: Vec<Option<u64>> = told.collect();
+    assert!(told.len() >= 3 && told.iter().all(|it| *it == expected), "{records:?}");
+}
+
+/// What is the host's is known; of what belongs to somebody, nobody was named.
+fn check_scopes(records: &[Record]) {
+    let limits = records.iter().find_map(|record| match record {
+        Record::Limits(limits) => Some(&limits.limits),
+        _ => None,
+    });
+    let limits = limits.unwrap_or_else(|| panic!("{records:?}"));
+    let of = |name| -> &LimitReading { limits.iter().find(|line| line.limit == name).unwrap() };
+    for name in [LimitName::TcpMemPressure, LimitName::TcpMemHigh, LimitName::Memory] {
+        assert!(of(name).used.is_some() && of(name).ceiling.is_some(), "{:?}", of(name));
+    }
+    for name in [LimitName::Nofile, LimitName::MemoryCgroup, LimitName::AcceptQueue] {
+        assert_eq!((of(name).used, of(name).headroom), (None, None), "{:?}", of(name));
+    }
+}
+
+pub(crate) fn rootless() -> Result<(), Skip> {
+    can(&ROOTLESS)?;
+    let seen = holders(&ROOTLESS, &[]);
+    assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
+    assert_eq!((seen.total.closed_but_open, seen.unexplained_pages), (None, None), "{seen:?}");
+    assert!(tells(&seen.unseen, "its own user namespace"), "{seen:?}");
+    let seen = states(&ROOTLESS, &[]);
+    assert_eq!(seen.source, Source::SockDiag);
+    assert!(tells(&seen.unseen, "its own user namespace"), "{seen:?}");
+    let output = within(&ROOTLESS, &["watch", "--duration", "100ms"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("user namespace") && said.contains("sudo"), "{said}");
+    assert_eq!((said.lines().count(), output.stdout.len()), (1, 0), "{said}");
+    Ok(())
+}
+
+/// A network namespace that can be seen and not entered.
+pub(crate) fn confined() -> Result<(), Skip> {
+    needs_ebpf()?;
+    can(&CONFINED)?;
+    let (told, answer) = channel();
+    let (done, wait) = channel::<()>();
+    let inside = thread::spawn(move || {
+        confine::unshare_network().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inode = Namespace::open(Path::new(OWN)).unwrap().inode;
+        // A process as a whole, which ends with this thread.
+        let mut other = Command::new("sleep");
+        let mut other = spawn_dying_with_parent(other.arg("600"), libc::SIGKILL).unwrap();
+        told.send((inode, listener.local_addr().unwrap().port())).unwrap();
+        // Until the test has looked.
+        let _ = wait.recv();
+        other.kill().unwrap();
+        other.wait().unwrap();
+    });
+    let (inode, port) = answer.recv().unwrap();
+    let seen = states(&CONFINED, &[]);
+    let own = |count: u64| (TcpState::Listen, port, inode, count);
+    let rows = seen.rows.iter().map(|row| (row.state, row.port, row.netns, row.count));
+    // Its listener has a descriptor, and is in no table that can be walked.
+    assert!(!rows.clone().any(|row| row == own(1)), "{seen:?}");
+    assert!(tells(&seen.unseen, &format!("connections in network namespace {inode}")), "{seen:?}");
+    let seen = holders(&CONFINED, &["--by", "port", "--top", "100000"]);
+    let is_there = |row: &c1m_server::output::record::HolderRow| {
+        (row.port, row.netns) == (Some(port), Some(inode)) && row.memory.sockets == 1
+    };
+    assert!(seen.rows.iter().any(is_there), "{seen:?}");
+    assert_eq!((seen.scope, seen.unlisted_sockets), (HoldersScope::Part, None), "{seen:?}");
+    let what = format!("sockets without a process in network namespace {inode}");
+    assert!(tells(&seen.unseen, &what), "{seen:?}");
+    let seen = records(within(&CONFINED, &["watch", "--json", "--duration", "100ms"]));
+    check_connections(&seen, None);
+    done.send(()).unwrap();
+    inside.join().unwrap();
+    Ok(())
+}

@@ -1,0 +1,356 @@
+//! nginx as Debian ships it, in a network namespace and a cgroup of its own, with clients that do not read: what `watch`, `holders` and
+//! `states` say of it on the host, held against ss in its namespace.
+
+use std::{
+    env, fs,
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread,
+    time::SystemTime,
+};
+
+use c1m_server::{
+    host::task,
+    output::record::{
+        Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record,
+        TcpState,
+    },
+    sys::{
+        confine,
+        netns::{Namespace, OWN},
+        process::{page_bytes, spawn_dying_with_parent, terminate},
+    },
+};
+use tempfile::TempDir;
+
+use crate::{
+    held::{by_ss, count_states, look},
+    host::{Settings, bound, connected, cpus, eventually, reset, sockets},
+    server::{PATIENCE, Skip, needs_ebpf},
+    watch::Watch,
+};
+
+/// Names the program, where it is not installed.
+const PROGRAM: &str = "C1M_NGINX";
+const INSTALLED: &str = "/usr/sbin/nginx";
+/// Cgroups of this test, with the number of its process behind.
+const CGROUP: &str = "c1m-kernel-nginx-";
+/// What a client asks for and does not read: some twenty pages of a send queue.
+const BODY_BYTES: usize = 64 << 10;
+const REQUEST: &[u8] = b"GET /body HTTP/1.1\r\nHost: x\r\n\r\n";
+const SMALL_BUFFER: usize = 4096;
+/// More of them than it takes, and so many once usage is above high.
+const READERS_MAX: usize = 2000;
+const READERS_ABOVE: usize = 20;
+const INTERVAL: &str = "200ms";
+/// Of what ss sums, two in a hundred may differ.
+const TOLERANCE: u64 = 50;
+
+pub(crate) fn slow_readers() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let program = program()?;
+    if Command::new("ss").arg("-V").output().is_err() {
+        return Err(Skip("no ss (iproute2) to compare with".into()));
+    }
+    let mut settings = Settings::take()?;
+    let reserve = 255 * cpus();
+    let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
+    assert!(is_quiet, "another program queues data: {:?}", sockets());
+    let scale = 512 * cpus().max(2);
+    let limits = [scale, scale * 3 / 2, scale * 2];
+    settings.set(&[("net.ipv4.tcp_mem", format!("{} {} {}", limits[0], limits[1], limits[2]))])?;
+    let host = Namespace::open(Path::new(OWN)).unwrap();
+    // The namespace ends with this thread and with nginx, which the kernel ends with the thread.
+    let inside = thread::scope(|scope| {
+        let body = || {
+            confine::unshare_network()
+                .map_err(|error| Skip(format!("no network namespace: {error}")))?;
+            beside(&host, &program, limits)
+        };
+        scope.spawn(body).join()
+    });
+    settings.put_back();
+    inside.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn program() -> Result<PathBuf, Skip> {
+    let named = env::var_os(PROGRAM).map(PathBuf::from);
+    let installed = || Some(PathBuf::from(INSTALLED)).filter(|file| file.is_file());
+    named
+        .or_else(installed)
+        .ok_or_else(|| Skip(format!("no {INSTALLED}, and no other one named by {PROGRAM}")))
+}
+
+/// All but the settings, in the namespace that nginx is to be in.
+fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip> {
+    let nginx = Nginx::start(program)?;
+    let inode = Namespace::open(Path::new(OWN)).unwrap().inode;
+    // By its process, by its cgroup, and with nothing but the host to start from.
+    let master = nginx.master.id().to_string();
+    let ways: [&[&str]; 3] = [&["--pid", &master], &["--cgroup", &nginx.cgroup.path], &[]];
+    let started = |way: &&[&str]| Watch::start(&[*way, &["--interval", INTERVAL]].concat());
+    let mut watches = host.within(|| ways.each_ref().map(started)).unwrap();
+    for (watch, way) in watches.iter_mut().zip(ways) {
+        let watching = watch.watching();
+        let is_named = !way.is_empty();
+        let port = nginx.address.port();
+        assert_eq!(watching.ports, if is_named { vec![port] } else { vec![] }, "{way:?}");
+        assert_eq!(watching.netns, is_named.then_some(inode), "{way:?}");
+    }
+    let before = SystemTime::now();
+    let readers = slow_clients(nginx.address, limits[2]);
+    let after = SystemTime::now();
+
+    for (watch, way) in watches.iter_mut().zip(ways) {
+        let held = watch.held_by(nginx.worker, limits[0] / 2);
+        check_names(&held, &nginx);
+        let ended = watch.finish();
+        assert_eq!(ended.limit, Some(LimitName::TcpMemHigh), "{way:?}: {ended:?}");
+        check_watch(watch, &nginx, (inode, limits), [before, after]);
+        // Whose limits are read is known where somebody was named.
+        let has_nofile = watch.records.iter().any(|line| match &line.record {
+            Record::Limits(limits) => {
+                limits.limits.iter().any(|it| it.limit == LimitName::Nofile && it.ceiling.is_some())
+            }
+            _ => false,
+        });
+        assert_eq!(has_nofile, !way.is_empty(), "{way:?}");
+    }
+    check_holders(host, &nginx, inode);
+    check_states(host, inode, nginx.address.port(), readers.len() as u64);
+    readers.into_iter().for_each(reset);
+    Ok(())
+}
+
+/// Clients that ask for much and take little, until usage is above high and some more: it stays in nginx's send queues.
+fn slow_clients(address: SocketAddr, high: u64) -> Vec<TcpStream> {
+    let (mut readers, mut above) = (Vec::new(), 0);
+    while above < READERS_ABOVE {
+        assert!(readers.len() < READERS_MAX, "usage does not reach {high}: {:?}", sockets());
+        let socket = bound(SocketAddr::from(([127, 0, 0, 2], 0)));
+        socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
+        let mut stream = connected(socket, address);
+        stream.write_all(REQUEST).unwrap();
+        // The first bytes have come, and stay where they are.
+        stream.peek(&mut [0]).unwrap();
+        readers.push(stream);
+        above += usize::from(sockets().tcp_mem_pages > high);
+    }
+    readers
+}
+
+fn check_names(row: &HolderRow, nginx: &Nginx) {
+    assert_eq!(row.pid, Some(nginx.worker), "{row:?}");
+    assert_eq!(row.comm.as_deref(), Some("nginx"), "{row:?}");
+    assert_eq!(row.cgroup.as_deref(), Some(nginx.cgroup.path.as_str()), "{row:?}");
+}
+
+/// The instant, the limit, and where.
+fn check_watch(
+    watch: &Watch,
+    nginx: &Nginx,
+    (inode, limits): (u32, [u64; 3]),
+    [before, after]: [SystemTime; 2],
+) {
+    let is_high = |it: &Crossing| it.level == Level::High && it.direction == Direction::Up;
+    let crossed = watch.records.iter().find_map(|line: &Line<Record>| match &line.record {
+        Record::Crossing(crossing) if is_high(crossing) => Some((&line.ts, crossing)),
+        _ => None,
+    });
+    let (ts, crossing) = crossed.unwrap_or_else(|| panic!("no crossing: {:#?}", watch.records));
+    let instant = |time| humantime::format_rfc3339_micros(time).to_string();
+    assert!(*ts >= instant(before) && *ts <= instant(after), "{ts} {crossing:?}");
+    assert_eq!((crossing.tcp_mem, crossing.limit_pages), (limits, limits[2]), "{crossing:?}");
+    if crossing.precision != Precision::Interval {
+        assert_eq!(crossing.socket.netns, Some(inode), "{crossing:?}");
+        let (local, remote) = (&crossing.socket.local, &crossing.socket.remote);
+        let address = Some(nginx.address.to_string());
+        assert!([local, remote].contains(&&address), "{crossing:?}");
+    }
+    let pid = crossing.socket.pid;
+    assert!(pid.is_none_or(|pid| pid == nginx.worker || pid == std::process::id()), "{crossing:?}");
+    let verdict = watch.records.iter().rev().find_map(|line| match &line.record {
+        Record::Verdict(verdict) => Some(verdict),
+        _ => None,
+    });
+    let first = &verdict.unwrap().causes[0];
+    assert_eq!(
+        (first.limit, first.confidence),
+        (LimitName::TcpMemHigh, Confidence::Certain),
+        "{verdict:?}"
+    );
+}
+
+/// What one end's sockets hold, as `ss -tm` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Skmem {
+    receive: u64,
+    send: u64,
+    forward: i64,
+    backlog: u64,
+    pages: u64,
+}
+
+/// `skmem:(r<receive>,rb<…>,t<…>,tb<…>,f<forward>,w<send>,o<…>,bl<backlog>,d<…>)` of every connection on this local port: see docs/holders.md.
+fn by_ss_memory(port: u16) -> Skmem {
+    let filter = format!("sport = :{port}");
+    let output = Command::new("ss").args(["-tmnHO", &filter]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let mut sum = Skmem::default();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let (_, memory) = line.split_once("skmem:(").unwrap_or_else(|| panic!("{line}"));
+        let words = memory.trim_end().trim_end_matches(')').split(',');
+        let of = |name: &str| -> i64 {
+            let number = |word: &str| word.strip_prefix(name)?.parse::<u32>().ok();
+            // The kernel's word has no sign there.
+            words.clone().find_map(number).unwrap_or_else(|| panic!("{name}: {line}")).into()
+        };
+        let [receive, send, backlog] = ["r", "w", "bl"].map(|name| of(name).cast_unsigned());
+        let forward = i64::from(u32::try_from(of("f")).unwrap().cast_signed());
+        let charged = (receive + send).saturating_add_signed(forward);
+        sum.receive += receive;
+        sum.send += send;
+        sum.forward += forward;
+        sum.backlog += backlog;
+        sum.pages += charged.div_ceil(page_bytes().unwrap());
+    }
+    sum
+}
+
+/// nginx first, with what ss sums.
+fn check_holders(host: &Namespace, nginx: &Nginx, inode: u32) {
+    let port = nginx.address.port();
+    let netns = format!("inode:{inode}");
+    for arguments in [&["--netns", netns.as_str()][..], &[]] {
+        let (mut told, mut row) = (Skmem::default(), None);
+        // Nothing moves but probes of full windows; a segment that was dropped may be sent once more.
+        let is_still = eventually(PATIENCE, || {
+            told = by_ss_memory(port);
+            let seen = host.within(|| look(arguments)).unwrap();
+            row = seen.rows.first().cloned();
+            told == by_ss_memory(port)
+        });
+        let row = row.unwrap();
+        assert!(is_still, "{told:?} {row:?}");
+        check_names(&row, nginx);
+        let memory = &row.memory;
+        let is_near = |found: u64, told: u64| found.abs_diff(told) * TOLERANCE <= told;
+        assert!(told.send > 0 && is_near(memory.send_bytes, told.send), "{told:?} {row:?}");
+        assert!(is_near(memory.pages, told.pages), "{told:?} {row:?}");
+        assert!(is_near(memory.receive_bytes, told.receive), "{told:?} {row:?}");
+        assert!(is_near(memory.backlog_bytes, told.backlog), "{told:?} {row:?}");
+        let forward = memory.forward_bytes.abs_diff(told.forward);
+        assert!(forward * TOLERANCE <= told.forward.unsigned_abs(), "{told:?} {row:?}");
+    }
+}
+
+/// Row for row what `ss -tan` shows.
+fn check_states(host: &Namespace, inode: u32, port: u16, readers: u64) {
+    let netns = format!("inode:{inode}");
+    let (mut rows, mut shown) = (Vec::new(), Vec::new());
+    let is_still = eventually(PATIENCE, || {
+        shown = by_ss().unwrap().into_iter().collect();
+        let seen = host.within(|| count_states(&["--netns", &netns])).unwrap();
+        assert!(seen.rows.iter().all(|row| row.netns == inode), "{seen:?}");
+        rows = seen.rows.iter().map(|row| ((row.state, row.port), row.count)).collect();
+        rows.sort_unstable();
+        by_ss().unwrap().into_iter().eq(shown.iter().copied())
+    });
+    assert!(is_still, "{shown:?}");
+    assert_eq!(rows, shown);
+    let count = |state| rows.iter().find(|(key, _)| *key == (state, port)).map(|(_, count)| *count);
+    assert_eq!(count(TcpState::Established), Some(readers), "{rows:?}");
+    assert_eq!(count(TcpState::Listen), Some(1), "{rows:?}");
+}
+
+/// A cgroup of the memory controller, version 1 or 2, which goes with this value, and after a crash with the next one.
+struct Cgroup {
+    folder: PathBuf,
+    /// As in /proc/PID/cgroup.
+    path: String,
+}
+
+impl Cgroup {
+    fn new() -> Result<Self, Skip> {
+        let mounts = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
+        let root = mounts.into_iter().find(|root| root.join("cgroup.procs").exists());
+        let root = root.ok_or_else(|| Skip("no cgroups below /sys/fs/cgroup".into()))?;
+        for left in fs::read_dir(root).unwrap().filter_map(Result::ok) {
+            if left.file_name().to_string_lossy().starts_with(CGROUP) {
+                // One that somebody is in stays.
+                let _ = fs::remove_dir(left.path());
+            }
+        }
+        let name = format!("{CGROUP}{}", std::process::id());
+        let folder = root.join(&name);
+        fs::create_dir(&folder)
+            .map_err(|error| Skip(format!("cannot make {}: {error}", folder.display())))?;
+        Ok(Self { folder, path: format!("/{name}") })
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // Who was in it may still be on the way out.
+        eventually(PATIENCE, || fs::remove_dir(&self.folder).is_ok());
+    }
+}
+
+/// A master and one worker, as Debian's settings have it.
+struct Nginx {
+    master: Child,
+    worker: u32,
+    address: SocketAddr,
+    _folder: TempDir,
+    cgroup: Cgroup,
+}
+
+impl Nginx {
+    fn start(program: &Path) -> Result<Self, Skip> {
+        let cgroup = Cgroup::new()?;
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().display();
+        fs::write(folder.path().join("body"), vec![b'x'; BODY_BYTES]).unwrap();
+        // Nobody else is in this namespace.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let settings = folder.path().join("settings");
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|name| format!("{name}_temp_path {at}/{name};"));
+        let text = format!(
+            "daemon off;\nuser root;\nworker_processes 1;\npid {at}/pid;\nevents {{ worker_connections 4096; }}\n\
+             http {{ access_log off; sendfile on; {} server {{ listen {address}; root {at}; }} }}\n",
+            temporary.join(" ")
+        );
+        fs::write(&settings, text).unwrap();
+        // In the cgroup before it has a socket.
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0\" && exec \"$@\""])
+            .arg(cgroup.folder.join("cgroup.procs"))
+            .arg(program)
+            .args(["-e", "stderr", "-c"])
+            .arg(&settings);
+        // The master ends its worker, which a SIGKILL would not.
+        let master = spawn_dying_with_parent(&mut command, libc::SIGTERM).unwrap();
+        let mut nginx = Self { master, worker: 0, address, _folder: folder, cgroup };
+        let is_there = eventually(PATIENCE, || {
+            assert!(nginx.master.try_wait().unwrap().is_none(), "nginx does not start");
+            nginx.worker = task::family(nginx.master.id()).get(1).copied().unwrap_or(0);
+            nginx.worker != 0 && TcpStream::connect(address).map(reset).is_ok()
+        });
+        assert!(is_there, "nginx does not listen");
+        Ok(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // One that has ended is not an error.
+        let _ = terminate(&mut self.master);
+        if !eventually(PATIENCE, || matches!(self.master.try_wait(), Ok(Some(_)) | Err(_))) {
+            let _ = self.master.kill();
+        }
+    }
+}
