@@ -162,10 +162,14 @@ extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
+    let (task, file) = (argument(context, TASK), argument(context, FILE));
+    if task.is_null() || file.is_null() {
+        return 0;
+    }
     if let Some(sock) = descriptor(context)
         && is_stream(sock)
         && sock.is_tcp()
-        && (!is_idle(sock) || !is_alone(context) || !count_idle(context, sock))
+        && (!is_idle(sock) || !is_alone(task, file) || !count_idle(task, sock))
     {
         write_descriptor(context, sock);
     }
@@ -196,12 +200,8 @@ fn is_idle(sock: Sock) -> bool {
 /// No other descriptor, of this or another table, leads to the file, and the walk comes to this table once: by its one task, or by the leader
 /// of a process of which at least as many threads could share it as do.
 #[inline(always)]
-fn is_alone(context: *mut c_void) -> bool {
-    let (task, file) = (argument(context, TASK), argument(context, FILE));
-    if task.is_null()
-        || file.is_null()
-        || file.load::<u64>(member!(file_count)) != u64::from(member!(file_count_alone))
-    {
+fn is_alone(task: BtfPtr, file: BtfPtr) -> bool {
+    if file.load::<u64>(member!(file_count)) != u64::from(member!(file_count_alone)) {
         return false;
     }
     let sharing: u32 = task.follow(member!(task_files)).load(member!(files_count));
@@ -212,10 +212,10 @@ fn is_alone(context: *mut c_void) -> bool {
 
 /// `false`: there is no room for another key, and the socket is to be written.
 #[inline(always)]
-fn count_idle(context: *mut c_void, sock: Sock) -> bool {
+fn count_idle(task: BtfPtr, sock: Sock) -> bool {
     let key = IdleKey {
         cgroup: cgroup(sock),
-        tgid: argument(context, TASK).load(offset!(task_tgid)),
+        tgid: task.load(offset!(task_tgid)),
         netns: sock.netns(),
         state: sock.0.load::<u8>(member!(sock_state)).into(),
         flags: flags(sock),
