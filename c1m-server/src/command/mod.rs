@@ -3,7 +3,7 @@
 mod counts;
 mod diagnosis;
 pub mod holders;
-mod page;
+pub mod page;
 pub mod report;
 pub mod serve;
 pub mod states;

@@ -8,11 +8,14 @@ use std::{
 };
 
 use super::EnvironmentRefused;
-use crate::output::{record::Record, report::Report};
+use crate::output::{
+    record::Record,
+    report::{BadInput, Report},
+};
 
 /// The page of `--report`.
 #[derive(Debug)]
-pub(super) struct Page {
+pub struct Page {
     path: PathBuf,
     file: File,
     report: Report,
@@ -24,18 +27,29 @@ impl Page {
     ///
     /// # Errors
     /// It can't be written.
-    pub(super) fn open(path: &Path) -> Result<Self, EnvironmentRefused> {
+    pub fn open(path: &Path) -> Result<Self, EnvironmentRefused> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| refused(path, &error))?;
         Ok(Self { path: path.into(), file, report: Report::new() })
     }
 
-    pub(super) fn take(&mut self, time: SystemTime, record: &Record) {
+    pub fn take(&mut self, time: SystemTime, record: &Record) {
         self.report.take(time, record);
     }
 
+    /// Takes a JSON line of these programs.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn take_line(&mut self, line: &[u8]) -> Result<(), BadInput> {
+        self.report.take_line(line)
+    }
+
     /// Writes what was taken so far, in place of whatever the file had. Nothing of a run that said nothing.
-    pub(super) fn write(&mut self) -> Result<(), EnvironmentRefused> {
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&mut self) -> Result<(), EnvironmentRefused> {
         if self.report.is_empty() {
             return Ok(());
         }

@@ -11,8 +11,6 @@ mod plot;
 mod run;
 mod say;
 mod series;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
@@ -41,8 +39,8 @@ struct Kept<R> {
 pub struct Report {
     lines: u64,
     runs: Vec<Run>,
-    /// Runs for which there was no room.
-    runs_left_out: u64,
+    /// Records of runs for which there was no room.
+    left_out: u64,
     reproduction: Option<Kept<Reproduction>>,
     /// Kinds of records that this version does not know.
     unknown: BTreeMap<String, u64>,
@@ -97,13 +95,14 @@ impl Report {
         *self.unknown.entry(name.into()).or_default() += 1;
     }
 
-    /// The run that goes on, or a new one. `None`: there is no room for a further one.
+    /// The run that goes on, or a new one. `None`: there is no room for a further one, and what follows is not of the last that had some.
     fn run_for(&mut self, is_over: impl Fn(&Run) -> bool) -> Option<&mut Run> {
-        if self.runs.last().is_none_or(is_over) {
-            if self.runs.len() == RUNS {
-                self.runs_left_out += 1;
-                return None;
-            }
+        let is_new = self.left_out == 0 && self.runs.last().is_none_or(is_over);
+        if self.left_out > 0 || (is_new && self.runs.len() == RUNS) {
+            self.left_out += 1;
+            return None;
+        }
+        if is_new {
             self.runs.push(Run::default());
         }
         self.runs.last_mut()

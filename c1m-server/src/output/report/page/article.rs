@@ -19,7 +19,7 @@ pub(super) fn section(report: &Report) -> Markup {
             (targets(&whole.record))
             h2 { "Beside the article" }
             (table("This run beside the article", html! {
-                thead { tr { th scope="col" { "" } th.number scope="col" { "article" } th.number scope="col" { "this run" } } }
+                thead { tr { th scope="col" { "" } th scope="col" { "article" } th scope="col" { "this run" } } }
                 tbody { @for act in acts { (rows(act, whole.record.connections)) } }
             }))
             p.note { "The article's figures are those of 1,024,000 connections and of the server's end alone; with fewer connections tcp_mem is scaled by the same factor. The whole run took "
@@ -89,7 +89,7 @@ fn rows(kept: &Kept<Act>, connections: u64) -> Markup {
 }
 
 fn row(what: &str, article: &str, this: Markup) -> Markup {
-    html! { tr { th scope="row" { (what) } td.number { (article) } td.number { (this) } } }
+    html! { tr { th.wide scope="row" { (what) } td { (article) } td { (this) } } }
 }
 
 fn crossed(kept: &Kept<Act>, article: &str) -> Markup {

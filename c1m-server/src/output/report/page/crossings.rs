@@ -58,8 +58,8 @@ fn seen(run: &Run) -> Markup {
             thead { tr {
                 th scope="col" { "level" } th scope="col" { "first, UTC" } th.number scope="col" { "connection" }
                 @if run.act.is_some() { th.number scope="col" { "expected" } }
-                th.number scope="col" { "pages" } th.number scope="col" { "limit" }
-                th scope="col" { "precision" } th scope="col" { "by" } th scope="col" { "hook" } th.number scope="col" { "times" }
+                th.number scope="col" { "pages" }
+                th scope="col" { "precision, hook" } th scope="col" { "by" } th.number scope="col" { "times" }
             } }
             tbody { @for kept in first {
                 @let crossing = &kept.record;
@@ -69,11 +69,9 @@ fn seen(run: &Run) -> Markup {
                     td { (clock(kept.at)) }
                     td.number { (figure(kept.line, "/connections", crossing.connections)) }
                     @if run.act.is_some() { td.number { @if is_up { (expected(run, crossing)) } } }
-                    td.number { (figure(kept.line, "/pages", crossing.pages)) }
-                    td.number { (figure(kept.line, "/limit_pages", crossing.limit_pages)) }
-                    td { (precise(crossing.precision)) }
+                    td.number { (figure(kept.line, "/pages", crossing.pages)) br; span.quiet { "of " (figure(kept.line, "/limit_pages", crossing.limit_pages)) } }
+                    td { (precise(crossing.precision)) br; code.quiet { (foreign(&crossing.hook)) } }
                     td { (by(crossing)) }
-                    td { code { (foreign(&crossing.hook)) } }
                     td.number { (grouped(run.crossings.counts.get(&(crossing.level, is_up)).copied().unwrap_or_default())) }
                 }
             } }
@@ -94,7 +92,7 @@ fn expected(run: &Run, crossing: &Crossing) -> Markup {
     html! {
         (perhaps(act.line, &place("expected"), expected.expected))
         @if let Some(error) = expected.error_percent {
-            " (" (tagged(act.line, &place("error_percent"), error, format!("{error:.3} %"))) " off)"
+            br; span.quiet { (tagged(act.line, &place("error_percent"), error, format!("{error:.3} %"))) " off" }
         }
     }
 }

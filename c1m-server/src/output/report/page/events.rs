@@ -18,7 +18,7 @@ pub(super) fn section(run: &Run) -> Markup {
             p { "None." }
         } @else {
             details.events {
-                summary { (grouped(run.events.seen)) " events" @if left_out > 0 { ", of which " (grouped(2 * EVENTS as u64)) " are here" } }
+                summary { (grouped(run.events.seen)) (if run.events.seen == 1 { " event" } else { " events" }) @if left_out > 0 { ", of which " (grouped(2 * EVENTS as u64)) " are here" } }
                 ol {
                     @for event in &run.events.first { (one(event)) }
                     @if left_out > 0 {
@@ -70,7 +70,7 @@ pub(super) fn about(report: &Report) -> Markup {
             "This file has no script and asks no network for anything. Times are UTC."
         }
         @if report.is_cut_off { p.alarm { "The last line was cut off, as when a program is killed, and is left out." } }
-        @if report.runs_left_out > 0 { p.alarm { "There are more runs in these lines than the " (RUNS) " that are shown; records left out: " (grouped(report.runs_left_out)) "." } }
+        @if report.left_out > 0 { p.alarm { "There are more runs in these lines than the " (RUNS) " that are shown; records left out: " (grouped(report.left_out)) "." } }
         @if !report.unknown.is_empty() {
             p { "Records of kinds that this version does not show: " @for (index, (kind, count)) in report.unknown.iter().enumerate() { @if index > 0 { ", " } (foreign(kind)) " " (grouped(*count)) } "." }
         }

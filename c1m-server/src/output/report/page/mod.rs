@@ -77,10 +77,10 @@ fn section(run: &Run, index: usize, is_one_of_many: bool) -> Markup {
                 (summary::verdict_line(run))
                 (summary::tiles(run))
             }
-            (verdict::section(run))
             (figure(&id("connections"), plot::over_connections(run), "No reading has connections and pages of tcp_mem together, so nothing is drawn over connections."))
             (figure(&id("time"), plot::over_time(run), "There are no readings over time in these records, so nothing is drawn over time."))
             (crossings::section(run))
+            (verdict::section(run))
             (limits::section(run))
             (memory::section(run, &id("memory")))
             (holders::section(run))

@@ -7,7 +7,7 @@ use maud::{Markup, html};
 use super::{
     super::{
         run::Run,
-        say::{clock, figure, foreign, perhaps},
+        say::{clock, figure, foreign, grouped, perhaps},
     },
     table,
 };
@@ -125,7 +125,9 @@ fn more(line: u64, place: &str, words: &str, counts: Option<&BTreeMap<String, u6
             (table(words, html! { tbody { @for (name, count) in moved.iter().take(ROWS) {
                 // RFC 6901
                 @let key = name.replace('~', "~0").replace('/', "~1");
-                tr { th scope="row" { code { (foreign(name)) } } td.number { (figure(line, &format!("{place}/{key}"), **count)) } }
+                // A name that can't be shown as it is can't be pointed at either.
+                @let is_plain = foreign(name) == **name;
+                tr { th scope="row" { code { (foreign(name)) } } td.number { @if is_plain { (figure(line, &format!("{place}/{key}"), **count)) } @else { (grouped(**count)) } } }
             } } }))
             @if moved.len() > ROWS { p.note { "Further names: " (moved.len() - ROWS) "." } }
         }

@@ -176,17 +176,13 @@ fn connections(run: &Run) -> Markup {
     if let Some(summary) = &run.summary {
         let accepted = figure(summary.line, "/accepted", summary.record.accepted);
         return tile(
-            "connections, most at once",
+            "most connections",
             figure(summary.line, "/peak", summary.record.peak),
-            html! { (accepted) " accepted in all" },
+            html! { (accepted) " accepted" },
         );
     }
     let most = run.series.points().iter().filter_map(|point| point.connections).max();
-    tile(
-        "connections, most that were read",
-        html! { (most.map_or(UNKNOWN.into(), grouped)) },
-        html! {},
-    )
+    tile("most connections read", html! { (most.map_or(UNKNOWN.into(), grouped)) }, html! {})
 }
 
 fn most_pages(run: &Run) -> Markup {
@@ -201,7 +197,7 @@ fn most_pages(run: &Run) -> Markup {
         None => html! { (most.map_or(UNKNOWN.into(), grouped)) },
     };
     tile(
-        "pages of tcp_mem, the most",
+        "most tcp_mem pages",
         value,
         html! { @if let Some(share) = share { (share) " of high" } @else { "of the whole host" } },
     )
@@ -217,7 +213,7 @@ fn first_crossing(run: &Run) -> Markup {
         .max_by_key(|kept| kept.record.level);
     match highest.or(first) {
         Some(kept) => tile(
-            "highest level crossed",
+            "highest crossed",
             html! { (kept.record.level.name()) },
             html! { "at connection " (figure(kept.line, "/connections", kept.record.connections)) },
         ),
@@ -241,9 +237,9 @@ fn cost(run: &Run) -> Markup {
         .map(|summary| (summary.line, summary.record.user_bytes_per_connection))
     {
         Some((line, Some(value))) => tile(
-            "user memory a connection",
+            "user memory each",
             tagged(line, "/user_bytes_per_connection", value, bytes(value)),
-            html! { "the server's own, at the peak" },
+            html! { "the server's PSS by connections, at the peak" },
         ),
         _ => html! {},
     }

@@ -42,7 +42,8 @@ fn one(line: u64, index: usize, cause: &Cause) -> Markup {
     html! {
         li {
             h4 { (limit(cause.limit)) " " span.tag { (sure(cause.confidence)) } span.tag { "of the " (cause.scope.name()) } }
-            p { (foreign(&cause.text)) }
+            // That of the root stands at the head of the run.
+            @if index > 0 { p { (foreign(&cause.text)) } }
             @if !cause.evidence.is_empty() {
                 (table(&format!("Evidence for {}", limit(cause.limit)), html! {
                     thead { tr { th scope="col" { "source" } th scope="col" { "what it counts" } th.number scope="col" { "value" } th.number scope="col" { "limit" } } }

@@ -103,6 +103,13 @@ impl Frame {
         html! { @for line in lines { (line) } }
     }
 
+    /// Labels keep clear of this curve.
+    pub(super) fn avoid(&mut self, points: &[(f64, f64)]) {
+        let line: Vec<_> =
+            points.iter().map(|(x, y)| (self.x.place(*x), self.y.place(*y))).collect();
+        self.labels.avoid(&line);
+    }
+
     /// A line through all of `points`, and dots where they are few: what is between them was not read.
     pub(super) fn curve(&self, class: &str, points: &[(f64, f64)]) -> Markup {
         const DOTS: usize = 80;

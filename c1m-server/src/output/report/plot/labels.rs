@@ -53,6 +53,21 @@ impl Labels {
         self.taken.push(area);
     }
 
+    /// Nothing is written over this line either.
+    pub(super) fn avoid(&mut self, line: &[(f64, f64)]) {
+        const STEP: f64 = 6.0;
+        for ends in line.windows(2) {
+            let ((from_x, from_y), (to_x, to_y)) = (ends[0], ends[1]);
+            let (right, down) = (to_x - from_x, to_y - from_y);
+            let steps = (right.hypot(down) / STEP).ceil().clamp(1.0, 1000.0);
+            for step in 0..super::axis::rounded(steps) {
+                let part = super::as_f64(step) / steps;
+                let (left, top) = (from_x + part * right - 1.0, from_y + part * down - 1.0);
+                self.take(Area { left, top, width: 2.0, height: 2.0 });
+            }
+        }
+    }
+
     /// Where a text beside `x`, `y` begins and has its base line, at one of `places` (offsets of its left top corner); `None`: there is
     /// no room for it.
     pub(super) fn put(
@@ -76,18 +91,14 @@ impl Labels {
 
 /// Beside a mark: to its left and right, above and below, then further away.
 pub(super) fn beside(text: &str) -> Vec<(f64, f64)> {
-    let left = -width(text) - 9.0;
-    [
-        (left, -LINE - 3.0),
-        (9.0, 4.0),
-        (9.0, -LINE - 3.0),
-        (left, 4.0),
-        (left, -2.0 * LINE - 3.0),
-        (9.0, LINE + 4.0),
-        (9.0, -2.0 * LINE - 3.0),
-        (left, LINE + 4.0),
-    ]
-    .into()
+    let (left, right) = (-width(text) - 9.0, 9.0);
+    [0.0, LINE, 2.0 * LINE]
+        .into_iter()
+        .flat_map(|away| {
+            let (above, below) = (-LINE - 3.0 - away, 4.0 + away);
+            [(left, above), (right, below), (right, above), (left, below)]
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -102,7 +113,7 @@ mod tests {
             labels.put("connection 990,013", 150.0, 100.0, &beside("connection 990,013"))
         };
         let placed: Vec<_> = std::iter::from_fn(|| put(&mut labels)).collect();
-        assert!((4..=8).contains(&placed.len()), "{placed:?}");
+        assert!((4..=12).contains(&placed.len()), "{placed:?}");
         for (index, area) in labels.taken.iter().enumerate() {
             assert!(area.is_inside(&frame));
             assert!(!labels.taken[..index].iter().any(|other| other.touches(area)));

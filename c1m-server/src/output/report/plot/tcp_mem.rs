@@ -109,6 +109,7 @@ pub(in super::super) fn over_connections(run: &Run) -> Option<Plot> {
         let y = axis::counts(to, 6.0);
         let grid = frame.grid("tcp_mem, pages", &x, &y, true);
         let levels = frame.levels(drawn_levels(run, to), size);
+        frame.avoid(&pairs);
         let marked = marked(&mut frame, &marks, size, |mark| Some(as_f64(mark.connections)));
         let drawn = html! {
             (grid) (levels)
@@ -163,6 +164,8 @@ pub(in super::super) fn over_time(run: &Run) -> Option<Plot> {
         let grid = frame.grid("tcp_mem, pages", &x, &axis::counts(pages_to, 5.0), false);
         let under_pressure = under_pressure(run, &mut frame, seconds, to);
         let levels = steps(run, &mut frame, size, &seconds, pages_to);
+        frame.avoid(&pages);
+        held.avoid(&connections);
         let marked = marked(&mut frame, &marks, size, |mark| mark.at.map(seconds));
         let drawn = html! {
             (under_pressure) (grid) (levels)
@@ -261,8 +264,15 @@ fn marked(
     for (_, x, y) in &places {
         frame.labels.take(Area { left: x - 6.0, top: y - 6.0, width: 12.0, height: 12.0 });
     }
+    // Going up is what it is about: its labels choose first, and its marks lie on top.
+    let (ups, downs): (Vec<_>, Vec<_>) = places.into_iter().partition(|(mark, ..)| mark.is_up);
+    let drawn: Vec<Markup> =
+        ups.into_iter().chain(downs).map(|place| one_mark(frame, size, place)).collect();
+    html! { @for mark in drawn.iter().rev() { (mark) } }
+}
+
+fn one_mark(frame: &mut Frame, size: Size, (mark, x, y): (&Mark, f64, f64)) -> Markup {
     html! {
-        @for (mark, x, y) in places {
             @let text = number(mark, size);
             g class={ "mark " (mark.level.name()) @if !mark.is_up { " down" } } {
                 title { (in_words(mark)) }
@@ -275,7 +285,6 @@ fn marked(
             @if let Some((left, base)) = frame.labels.put(&text, x, y, &beside(&text)) {
                 text class="label" x=(n(left)) y=(n(base)) { (text) }
             }
-        }
     }
 }
 
