@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// The programs that will do, the smallest first.
 const PROGRAMS: [&str; 4] =
     ["chromium-headless-shell", "chromium", "chromium-browser", "google-chrome"];
-/// What has the first one of them: about 65 MB to download, and its libraries.
+/// What has the first one of them: about 100 MB to download with what it needs.
 const PACKAGE: &str = "chromium-headless-shell";
 /// Longer than a page takes on any machine.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -16,7 +16,7 @@ use super::{
 use crate::output::record::LimitReading;
 
 /// fs.file-max and others have the largest number there is where nobody wants a limit.
-const NO_LIMIT: u64 = i64::MAX as u64;
+const NO_LIMIT: u64 = i64::MAX.unsigned_abs();
 
 pub(super) fn section(run: &Run) -> Markup {
     let Some(limits) = &run.limits else {

@@ -4,7 +4,7 @@ use maud::html;
 
 use super::{
     Picture, Plot, Size,
-    axis::{Axis, counts, rounded},
+    axis::{Axis, counts},
     n,
 };
 use crate::output::report::say::{bytes, foreign};
@@ -67,7 +67,7 @@ pub(in super::super) fn bars(bars: &[Bar]) -> Option<Plot> {
                 }
             }
         };
-        Picture { height: rounded(bottom + 44.0) as f64, drawn }
+        Picture { height: bottom + 44.0, drawn }
     };
     Some(Plot::new("Memory a connection, by component".into(), description, draw))
 }
