@@ -258,7 +258,6 @@ fn a_million_lines_make_a_page_that_opens() {
     for part in [
         "500,022 events, of which 500 are here",
         "499,522 events between these are not on the page",
-        "readings 1,0",
     ] {
         assert!(page.contains(part), "{part}");
     }

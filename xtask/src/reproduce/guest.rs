@@ -13,7 +13,7 @@ use super::{
     cli::{Args, Connections},
     expect, fail,
     log::Log,
-    outcome::{ReproduceRecord, Reproduction},
+    outcome::ReproduceRecord,
     progress::bytes,
     run, scale,
 };

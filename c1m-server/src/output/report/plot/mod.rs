@@ -86,7 +86,7 @@ fn n(value: f64) -> String {
 
 /// All plots of a report as one file.
 pub(super) fn file(report: &Report) -> String {
-    const HEADING: f64 = 40.0;
+    const HEADING: f64 = 62.0;
     const MARGIN: f64 = 20.0;
     let mut height = MARGIN;
     let mut drawn = Vec::new();
@@ -95,7 +95,8 @@ pub(super) fn file(report: &Report) -> String {
         for (kind, plot) in plots(run).into_iter().enumerate() {
             let svg = plot.svg(&format!("run{index}-{kind}"), WIDE, &plot.wide);
             drawn.push(html! {
-                text class="heading" x=(n(MARGIN)) y=(n(height + 22.0)) { (heading) ": " (plot.title) }
+                text class="heading" x=(n(MARGIN)) y=(n(height + 18.0)) { (heading) }
+                text x=(n(MARGIN)) y=(n(height + 38.0)) { (plot.title) }
                 svg x=(n(MARGIN)) y=(n(height + HEADING)) width=(n(WIDE.width)) height=(n(plot.wide.height)) { (svg) }
             });
             height += HEADING + plot.wide.height + MARGIN;
