@@ -108,7 +108,7 @@ fn consequences(kept: &Kept<Act>) -> Markup {
     let Some(refused) = &kept.record.refused else { return html! { "unknown" } };
     let place = |name: &str| format!("{}/refused/{name}", kept.record.place);
     html! {
-        "nobody was killed: " (figure(kept.line, &place("high_send"), refused.high_send)) " sends and "
+        (figure(kept.line, &place("high_send"), refused.high_send)) " sends and "
         (figure(kept.line, &place("high_receive"), refused.high_receive)) " receives refused, "
         (figure(kept.line, &place("forced_first_skb"), refused.forced_first_skb)) " first skbs forced"
     }
