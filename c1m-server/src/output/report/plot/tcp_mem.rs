@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::{
     Picture, Plot, Size, axis,
     frame::{Frame, Place, left_of},
-    labels::{Area, beside},
+    labels::{self, Area, beside},
     n,
 };
 use crate::output::{
@@ -192,11 +192,7 @@ fn held_most(frame: &mut Frame, points: &[(f64, f64)]) -> Markup {
         &text,
         x,
         y,
-        &[
-            (9.0, 4.0),
-            (-9.0 - super::labels::width(&text), 4.0),
-            (-9.0 - super::labels::width(&text), -6.0),
-        ],
+        &[(9.0, 4.0), (-9.0 - labels::width(&text), 4.0), (-9.0 - labels::width(&text), -6.0)],
     ) {
         Some((left, base)) => html! { text class="label" x=(n(left)) y=(n(base)) { (text) } },
         None => html! {},
@@ -231,21 +227,28 @@ fn steps(
 
 fn under_pressure(run: &Run, frame: &mut Frame, seconds: impl Fn(u64) -> f64, to: f64) -> Markup {
     const WORDS: &str = "memory pressure";
-    let (top, height) = (frame.y.end, frame.y.begin - frame.y.end);
-    let mut is_named = false;
+    let (top, bottom) = (frame.y.end, frame.y.begin);
+    let spans = run.pressure.spans.iter().map(|(begin, end)| {
+        let left = frame.x.place(seconds(*begin));
+        let right = frame.x.place(end.map_or(to, &seconds));
+        (left, (right - left).max(1.0), *begin, *end)
+    });
+    let spans: Vec<_> = spans.collect();
+    // The first one that has room for it is named.
+    let named = spans.iter().find(|(_, width, ..)| *width > labels::width(WORDS) + 12.0);
+    let name = named.map(|(left, ..)| (left + 6.0, bottom - 8.0));
+    if let Some((left, base)) = name {
+        let width = labels::width(WORDS);
+        frame.labels.take(Area { left, top: base - 12.0, width, height: labels::LINE });
+    }
     html! {
-        @for (begin, end) in &run.pressure.spans {
-            @let left = frame.x.place(seconds(*begin));
-            @let right = frame.x.place(end.map_or(to, &seconds));
-            rect class="under-pressure" x=(n(left)) y=(n(top)) width=(n((right - left).max(1.0))) height=(n(height)) {
-                title { "memory pressure from " (clock(*begin)) " to " (end.map_or("the end".into(), clock)) }
+        @for (left, width, begin, end) in spans {
+            rect class="under-pressure" x=(n(left)) y=(n(top)) width=(n(width)) height=(n(bottom - top)) {
+                title { "memory pressure from " (clock(begin)) " to " (end.map_or("the end".into(), clock)) }
             }
-            @if !is_named && right - left > super::labels::width(WORDS) + 12.0 {
-                @let _ = is_named = true;
-                @let base = frame.y.begin - 8.0;
-                @let _ = frame.labels.take(Area { left: left + 6.0, top: base - 12.0, width: super::labels::width(WORDS), height: 15.0 });
-                text class="label quiet" x=(n(left + 6.0)) y=(n(base)) { (WORDS) }
-            }
+        }
+        @if let Some((left, base)) = name {
+            text class="label quiet" x=(n(left)) y=(n(base)) { (WORDS) }
         }
     }
 }
