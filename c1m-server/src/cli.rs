@@ -1,6 +1,7 @@
 //! Every flag of c1m-server: those of serving here, those of a subcommand in a file of its own.
 
 mod holders;
+mod report;
 mod states;
 pub mod watch;
 
@@ -11,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     holders::{GroupBy, Holders, NetnsChoice},
+    report::Report,
     states::States,
 };
 use crate::units::{parse_count, parse_duration};
@@ -40,6 +42,7 @@ pub enum Command {
     Watch(watch::Watch),
     Holders(Holders),
     States(States),
+    Report(Report),
 }
 
 /// Flags of the server itself.
@@ -74,6 +77,10 @@ pub struct Serve {
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+
+    /// At the end, write a page about the run to this HTML file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 
     /// Time between two `online user` lines
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]

@@ -1,4 +1,4 @@
-//! Numbers as people type them on the command line.
+//! Numbers as people type them on the command line, and as they read them.
 //!
 //! Counts are decimal (`1m` is 1,000,000), bytes are binary (`7.53K` is 7.53 × 1024): that is how the
 //! field speaks of connections and of memory. The two never share a parser.
@@ -84,6 +84,31 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
     humantime::parse_duration(text).map_err(|_| UnitError::Duration(text.into()))
 }
 
+/// 1024000 as 1,024,000.
+#[must_use]
+pub fn grouped(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes as people read them, in binary units.
+#[must_use]
+pub fn bytes(count: f64) -> String {
+    match count.abs() {
+        size if size >= 1_073_741_824.0 => format!("{:.2} GiB", count / 1_073_741_824.0),
+        size if size >= 1_048_576.0 => format!("{:.1} MiB", count / 1_048_576.0),
+        size if size >= 1_024.0 => format!("{:.2} KiB", count / 1_024.0),
+        _ => format!("{count:.1} B"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -104,6 +129,23 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert_eq!(parse_bytes("7.53K"), Ok(7711));
         assert_eq!(parse_bytes("1M"), Ok(1 << 20));
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        for (count, text) in
+            [(0, "0"), (999, "999"), (1_000, "1,000"), (64_000, "64,000"), (1_024_000, "1,024,000")]
+        {
+            assert_eq!(grouped(count), text);
+        }
+    }
+
+    #[test]
+    fn bytes_have_a_unit() {
+        assert_eq!(bytes(17.26), "17.3 B");
+        assert_eq!(bytes(8_601.6), "8.40 KiB");
+        assert_eq!(bytes(-2_097_152.0), "-2.0 MiB");
+        assert_eq!(bytes(17_179_869_184.0), "16.00 GiB");
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod exit;
 mod faults;
 mod guest;
 mod hooks;
+mod look;
 mod place;
 mod process;
 mod reproduce;
@@ -34,6 +35,7 @@ enum Cli {
     Faults(faults::Args),
     Guest(guest::Args),
     Hooks(hooks::Args),
+    Look(look::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Cli::Faults(args) => faults::main(&args),
         Cli::Guest(args) => exit::code(guest::run(&args)),
         Cli::Hooks(args) => exit::code(hooks::run(&args)),
+        Cli::Look(args) => exit::code(look::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),

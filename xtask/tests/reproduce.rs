@@ -2,10 +2,13 @@
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason.
 
+#[path = "../../c1m-server/tests/figures/mod.rs"]
+mod figures;
 #[path = "../../c1m-server/tests/schema/mod.rs"]
 mod schema;
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -78,7 +81,10 @@ fn reproduction() -> Result<Completion, Failed> {
     let before = tcp_mem()?;
     let schema = Schema::read("reproduce");
     for attempt in 1..=ATTEMPTS {
-        let output = command().output()?;
+        let folder = tempfile::tempdir()?;
+        let (lines, page) = (folder.path().join("run.jsonl"), folder.path().join("run.html"));
+        let files = [OsStr::new("--output"), lines.as_ref(), OsStr::new("--report"), page.as_ref()];
+        let output = command().args(files).output()?;
         if let Some(ignored) = refusal(&output) {
             return Ok(ignored);
         }
@@ -89,6 +95,10 @@ fn reproduction() -> Result<Completion, Failed> {
         let last = stdout.lines().last().ok_or_else(|| Failed::from(said.as_str()))?;
         let run: Value = serde_json::from_str(last)?;
         check(&run, &said);
+        let told = figures::check(&fs::read_to_string(page)?, &fs::read_to_string(lines)?);
+        for kind in ["act", "crossing", "limits", "reproduction", "summary", "verdict"] {
+            assert!(told.contains(kind), "{kind} is not on the page: {told:?}");
+        }
         let missed = run["missed"].as_array().map_or(usize::MAX, Vec::len);
         assert_eq!(output.status.code(), Some(i32::from(missed != 0)), "{said}");
         if missed == 0 {

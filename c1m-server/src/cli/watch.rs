@@ -48,6 +48,10 @@ pub struct Watch {
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
+    /// At the end, write a page about what was seen to this HTML file
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
     /// Lines, on a terminal as well
     #[arg(long)]
     pub no_tui: bool,

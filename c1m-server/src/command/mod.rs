@@ -3,10 +3,12 @@
 mod counts;
 mod diagnosis;
 pub mod holders;
-mod report;
+pub mod page;
+pub mod report;
 pub mod serve;
 pub mod states;
 mod subject;
+mod told;
 mod tracing;
 pub mod watch;
 

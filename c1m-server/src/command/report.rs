@@ -1,217 +1,61 @@
-//! What a running server tells: when it listens, once an interval, when something is wrong, and at the end.
+//! Makes a page out of JSON lines. Asks nothing of the kernel.
 
 use std::{
-    collections::BTreeMap,
-    io::{self, Stdout},
-    net::SocketAddr,
-    time::{Duration, Instant, SystemTime},
+    fs::{self, File},
+    io::{self, BufReader, Write as _},
+    path::Path,
 };
 
-use super::tracing::{Timed, Tracing};
+use anyhow::Context as _;
+
+use super::{EnvironmentRefused, UsageRefused};
 use crate::{
-    cli::Serve,
-    host::{files, process, sockstat},
-    output::{
-        lines::Printer,
-        record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
-    },
-    serve::{Notice, Plan, Snapshot},
-    sys::process::cpu_seconds,
-    trace::attach::Lost,
+    cli,
+    output::report::{BadInput, Report},
 };
 
-pub(super) struct Report {
-    printer: Printer<Stdout>,
-    interval: Duration,
-    quiet: bool,
-    start: Instant,
-    last: Last,
-    /// PSS beside the highest number held for which it was read.
-    at_peak: Option<Peak>,
-    /// When each warning was last printed.
-    warned: BTreeMap<String, Instant>,
+/// What stands for a standard stream.
+const STREAM: &str = "-";
+
+/// Reads the lines and writes the page, or its plots.
+///
+/// # Errors
+/// A file can't be read or written, or a line is none of ours: see [`super::exit_code`].
+pub fn run(args: &cli::Report) -> anyhow::Result<()> {
+    let mut report = Report::new();
+    let name = args.input.display();
+    let read = if args.input == Path::new(STREAM) {
+        report.read(io::stdin().lock())
+    } else {
+        let file = File::open(&args.input).map_err(|error| {
+            EnvironmentRefused(format!(
+                "cannot open {name} ({error}): give a file of JSON lines, or - for standard input"
+            ))
+        })?;
+        report.read(BufReader::new(file))
+    };
+    read.map_err(|error| match error {
+        BadInput::Io(error) => EnvironmentRefused(format!("{name} cannot be read: {error}")).into(),
+        error @ BadInput::Line { .. } => {
+            anyhow::Error::from(UsageRefused(format!("{name}, {error}")))
+        }
+    })?;
+    write(&args.output, &if args.svg { report.svg() } else { report.html() })
 }
 
-/// The last `online` line.
-struct Last {
-    time: Instant,
-    online: u64,
-    accepted: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Peak {
-    held: u64,
-    pss_bytes: u64,
-}
-
-impl Peak {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a quotient for people, of numbers far below 2^52"
-    )]
-    fn bytes_per_connection(self) -> Option<f64> {
-        (self.held > 0).then(|| self.pss_bytes as f64 / self.held as f64)
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    if path == Path::new(STREAM) {
+        let mut output = io::stdout().lock();
+        return output
+            .write_all(text.as_bytes())
+            .and_then(|()| output.flush())
+            .context("cannot write to standard output");
     }
-}
-
-impl Report {
-    pub(super) fn new(cli: &Serve) -> Self {
-        let start = Instant::now();
-        Self {
-            printer: Printer::new(io::stdout(), cli.json),
-            interval: cli.interval,
-            quiet: cli.quiet,
-            start,
-            last: Last { time: start, online: 0, accepted: 0 },
-            at_peak: None,
-            warned: BTreeMap::new(),
-        }
-    }
-
-    pub(super) fn hooks(&mut self, hooks: Hooks) -> io::Result<()> {
-        self.print(Record::Hooks(hooks))
-    }
-
-    /// The same with a line for each signal.
-    pub(super) fn every_hook(&mut self, hooks: Hooks) -> io::Result<()> {
-        self.printer.print_every_hook(SystemTime::now(), hooks)
-    }
-
-    /// What tracing has to tell, each with the time at which it happened.
-    pub(super) fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
-        events.into_iter().try_for_each(|(time, record)| self.printer.print(time, record))
-    }
-
-    pub(super) fn listening(
-        &mut self,
-        cli: &Serve,
-        plan: &Plan,
-        address: SocketAddr,
-    ) -> io::Result<()> {
-        self.print(Record::Listening(Listening {
-            address: address.to_string(),
-            workers: plan.workers,
-            capacity: plan.capacity(),
-            max_connections: cli.max_connections,
-            backlog: plan.backlog,
-            pid: std::process::id(),
-        }))?;
-        match files::somaxconn() {
-            Some(somaxconn) if cli.backlog > somaxconn => self.warn(
-                "somaxconn",
-                &format!(
-                    "the kernel cuts --backlog {} to {somaxconn}: raise net.core.somaxconn",
-                    cli.backlog
-                ),
-            ),
-            _ => Ok(()),
-        }
-    }
-
-    /// The interval is over: says how many are online, when that has changed.
-    pub(super) fn online(&mut self, now: &Snapshot, tracing: Option<&Tracing>) -> io::Result<()> {
-        if now.held == self.last.online {
-            return Ok(());
-        }
-        let time = Instant::now();
-        let accepted = now.accepted - self.last.accepted;
-        let pss_bytes = self.look_at_memory(now.held).and_then(|memory| memory.pss_bytes);
-        let record = Online {
-            online: now.held,
-            accepted: now.accepted,
-            closed: now.closed,
-            accepted_per_s: rate(accepted, time - self.last.time),
-            pss_bytes,
-            tcp_mem_pages: sockstat::sockstat().ok().map(|sockets| sockets.tcp_mem_pages),
-            connections: tracing.map(Tracing::connections),
-            dropped: tracing.map(|tracing| tracing.lost().total()),
-        };
-        self.last = Last { time, online: now.held, accepted: now.accepted };
-        if self.quiet {
-            return Ok(());
-        }
-        self.print(Record::Online(record))
-    }
-
-    /// Each name once an interval at most; the summary has the counts.
-    pub(super) fn notices(&mut self, notices: Vec<Notice>) -> io::Result<()> {
-        notices.iter().try_for_each(|notice| self.warn(notice.name, &notice.text))
-    }
-
-    pub(super) fn limits(&mut self, limits: Limits) -> io::Result<()> {
-        self.print(Record::Limits(limits))
-    }
-
-    pub(super) fn verdict(&mut self, verdict: Verdict) -> io::Result<()> {
-        self.print(Record::Verdict(verdict))
-    }
-
-    /// What is true now, and is printed at the end.
-    pub(super) fn summary(&mut self, now: &Snapshot) -> Summary {
-        let memory = self.look_at_memory(now.held);
-        let (cpu_user_s, cpu_system_s) = cpu_seconds().unwrap_or_default();
-        Summary {
-            held: now.held,
-            peak: now.peak,
-            accepted: now.accepted,
-            closed: now.closed,
-            errors: now.errors.clone(),
-            rss_bytes: memory.map(|memory| memory.rss_bytes),
-            pss_bytes: self.at_peak.map(|peak| peak.pss_bytes),
-            user_bytes_per_connection: self.at_peak.and_then(Peak::bytes_per_connection),
-            cpu_user_s,
-            cpu_system_s,
-            elapsed_s: self.start.elapsed().as_secs_f64(),
-            sockstat: sockstat::sockstat().ok(),
-            file_nr: files::file_nr().ok(),
-            refused: None,
-            dropped: None,
-            dropped_by: BTreeMap::new(),
-            suppressed: None,
-        }
-    }
-
-    /// Tracing is asked as late as can be: closing has told it more.
-    pub(super) fn print_summary(
-        &mut self,
-        mut summary: Summary,
-        tracing: Option<&Tracing>,
-    ) -> io::Result<()> {
-        summary.refused = tracing.map(|tracing| Box::new(tracing.refused()));
-        let lost = tracing.map(Tracing::lost);
-        summary.dropped = lost.as_ref().map(Lost::total);
-        summary.dropped_by = lost.map(|lost| lost.by()).unwrap_or_default();
-        summary.suppressed = tracing.map(Tracing::suppressed);
-        self.print(Record::Summary(summary))
-    }
-
-    fn warn(&mut self, name: &str, text: &str) -> io::Result<()> {
-        let now = Instant::now();
-        let recent = self.warned.get(name).is_some_and(|last| now - *last < self.interval);
-        if recent {
-            return Ok(());
-        }
-        self.warned.insert(name.into(), now);
-        self.print(Record::Warning(Warning { name: name.into(), text: text.into() }))
-    }
-
-    fn look_at_memory(&mut self, held: u64) -> Option<process::Memory> {
-        let memory = process::memory().ok()?;
-        if let Some(pss_bytes) = memory.pss_bytes
-            && self.at_peak.is_none_or(|peak| held >= peak.held)
-        {
-            self.at_peak = Some(Peak { held, pss_bytes });
-        }
-        Some(memory)
-    }
-
-    fn print(&mut self, record: Record) -> io::Result<()> {
-        self.printer.print(SystemTime::now(), record)
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a rate for people, of numbers far below 2^52")]
-fn rate(count: u64, time: Duration) -> f64 {
-    count as f64 / time.as_secs_f64().max(f64::MIN_POSITIVE)
+    fs::write(path, text).map_err(|error| {
+        EnvironmentRefused(format!(
+            "cannot write {} ({error}): choose another --output",
+            path.display()
+        ))
+        .into()
+    })
 }

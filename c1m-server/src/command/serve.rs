@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    EnvironmentRefused, diagnosis::Diagnosis, report::Report, subject::Subject, tracing::Tracing,
+    EnvironmentRefused, diagnosis::Diagnosis, subject::Subject, told::Told, tracing::Tracing,
 };
 use crate::{
     cli::{Serve, Workers},
@@ -46,7 +46,7 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
 fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
-    Ok(Report::new(cli).every_hook(hooks)?)
+    Ok(Told::new(cli)?.every_hook(hooks)?)
 }
 
 fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
@@ -72,13 +72,26 @@ fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
 async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let mut report = Report::new(cli);
+    let mut told = Told::new(cli)?;
+    let served = serve_and_tell(cli, plan, &mut signals, &mut told).await;
+    // Also of a run that failed: the page shows how far it came.
+    let written = told.write_page();
+    served?;
+    Ok(written?)
+}
+
+async fn serve_and_tell(
+    cli: &Serve,
+    plan: Plan,
+    signals: &mut Signals,
+    told: &mut Told,
+) -> anyhow::Result<()> {
     let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
         let (tracing, hooks) = Tracing::start(&trace_options(cli, listen))?;
-        report.hooks(hooks)?;
+        told.hooks(hooks)?;
         Some(tracing)
     } else {
         None
@@ -94,13 +107,11 @@ async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     }
     let running = server.start()?;
 
-    let told = report
+    let begun = told
         .listening(cli, &plan, running.address())
-        .and_then(|()| report.limits(diagnosis.limits()));
-    let served = match told {
-        Ok(()) => {
-            hold(cli, &running, &mut signals, &mut report, &mut diagnosis, &mut tracing).await
-        }
+        .and_then(|()| told.limits(diagnosis.limits()));
+    let served = match begun {
+        Ok(()) => hold(cli, &running, signals, told, &mut diagnosis, &mut tracing).await,
         Err(error) => Err(error.into()),
     };
 
@@ -108,21 +119,21 @@ async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
     // What was true before the server closed anything itself.
     let events = tracing.as_mut().map(Tracing::poll);
     let snapshot = running.snapshot();
-    let summary = report.summary(&snapshot);
+    let summary = told.summary(&snapshot);
     diagnosis.closing(&snapshot, tracing.as_ref());
-    let closed = close(running, summary.held, &mut signals).await;
+    let closed = close(running, summary.held, signals).await;
     served?;
     closed?;
     if let Some(events) = events {
-        report.events(events?)?;
+        told.events(events?)?;
     }
     // Closing moves memory too, and the last crossings are part of the story.
     if let Some(tracing) = &mut tracing {
-        report.events(tracing.poll()?)?;
+        told.events(tracing.poll()?)?;
     }
-    report.limits(diagnosis.limits())?;
-    report.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
-    report.print_summary(summary, tracing.as_ref())?;
+    told.limits(diagnosis.limits())?;
+    told.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
+    told.print_summary(summary, tracing.as_ref())?;
     Ok(())
 }
 
@@ -142,7 +153,7 @@ async fn hold(
     cli: &Serve,
     running: &Running,
     signals: &mut Signals,
-    report: &mut Report,
+    told: &mut Told,
     diagnosis: &mut Diagnosis,
     tracing: &mut Option<Tracing>,
 ) -> anyhow::Result<()> {
@@ -156,26 +167,26 @@ async fn hold(
             () = at(end) => return Ok(()),
             () = tick(&mut ticks) => {
                 if let Some(tracing) = tracing {
-                    report.events(tracing.poll()?)?;
+                    told.events(tracing.poll()?)?;
                 }
                 let now = running.snapshot();
-                report.online(&now, tracing.as_ref())?;
+                told.online(&now, tracing.as_ref())?;
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
-                    report.verdict(verdict)?;
+                    told.verdict(verdict)?;
                 }
             }
             ready = reported(tracing) => {
                 ready?;
                 if let Some(tracing) = tracing {
-                    report.events(tracing.take()?)?;
+                    told.events(tracing.take()?)?;
                 }
             }
             ready = notices.wait() => {
                 ready?;
-                report.notices(running.notices())?;
+                told.notices(running.notices())?;
                 let now = running.snapshot();
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
-                    report.verdict(verdict)?;
+                    told.verdict(verdict)?;
                 }
                 if running.is_broken() {
                     return Ok(());

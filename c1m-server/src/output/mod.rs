@@ -7,6 +7,7 @@ mod held_text;
 mod limit;
 pub mod lines;
 pub mod record;
+pub mod report;
 mod text;
 pub mod view;
 pub mod watch;

@@ -106,6 +106,21 @@ pub enum Level {
     High,
 }
 
+impl Level {
+    /// From the lowest up.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Pressure, Self::High];
+
+    /// As in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Pressure => "pressure",
+            Self::High => "high",
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]

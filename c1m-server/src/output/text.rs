@@ -140,11 +140,7 @@ fn listening_line(listening: &Listening) -> String {
 }
 
 fn crossing_line(crossing: &Crossing) -> String {
-    let level = match crossing.level {
-        Level::Low => "low",
-        Level::Pressure => "pressure",
-        Level::High => "high",
-    };
+    let level = crossing.level.name();
     let direction = match crossing.direction {
         Direction::Up => "above",
         Direction::Down => "back below",

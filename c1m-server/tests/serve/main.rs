@@ -2,6 +2,8 @@
 //! signals and output do.
 
 mod capacity;
+#[path = "../figures/mod.rs"]
+mod figures;
 mod http;
 mod lifecycle;
 mod output;

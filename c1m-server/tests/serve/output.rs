@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use crate::support::*;
+use crate::{figures, support::*};
 
 #[test]
 fn people_get_online_user_lines() {
@@ -48,4 +48,29 @@ fn people_get_online_user_lines() {
     {
         assert!(rest.contains(expected), "{expected} is missing in {rest}");
     }
+}
+
+#[test]
+fn a_page_is_written_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.html");
+    let arguments = ["--workers", "1", "--json", "--duration", "200ms", "--report"];
+    let output = command(None, &[&arguments[..], &[path.to_str().unwrap()]].concat()).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let page = std::fs::read_to_string(path).unwrap();
+    let told = figures::check(&page, &String::from_utf8(output.stdout).unwrap());
+    for kind in ["limits", "summary"] {
+        assert!(told.contains(kind), "{kind} is not in {told:?}");
+    }
+    assert!(page.contains("No limit was hit."), "{page}");
+}
+
+#[test]
+fn a_page_that_cant_be_written_is_told_before_anything_is_served() {
+    let output = command(None, &["--report", "/nonexistent/run.html"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("choose another --report"), "{said}");
 }

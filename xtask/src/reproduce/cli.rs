@@ -28,12 +28,20 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Also write the table and the JSON line to this Markdown file
+    /// Also write a page to this file: HTML to look at where its name ends in .html, else Markdown with the table and the JSON line
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
+    /// Write JSON lines to this file: all that the servers of the acts say, and those of --json; c1m-server report makes a page of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Print what the servers say as well: for who runs this in a guest
+    #[arg(long, hide = true, requires = "json")]
+    pub(crate) all_lines: bool,
+
     /// Only put back what a run that was killed has left behind
-    #[arg(long, conflicts_with_all = ["connections", "report"])]
+    #[arg(long, conflicts_with_all = ["connections", "report", "output"])]
     pub(crate) restore: bool,
 
     /// Play it in a virtual machine without hardware help: no setting of this host is touched, and no root is needed

@@ -12,7 +12,8 @@ use super::{
     End,
     cli::{Args, Connections},
     expect, fail,
-    outcome::{ReproduceRecord, Reproduction},
+    log::Log,
+    outcome::ReproduceRecord,
     progress::bytes,
     run, scale,
 };
@@ -48,15 +49,28 @@ fn play(args: &Args) -> Result<ExitCode, End> {
     };
     let memory_bytes = memory(connections);
     check(memory_bytes)?;
-    let guest = prepare(args, connections, memory_bytes).map_err(ended)?;
+    let mut log = Log::open(args)?;
+    let guest = prepare(args, connections, memory_bytes, log.is_wanted()).map_err(ended)?;
     let mut last = None;
-    let ended = machine::run(&guest, |stream, line| match last_line(stream, line) {
-        Some(run) => last = Some((run, String::from_utf8_lossy(line).into_owned())),
-        // The acts, one by one.
-        None if args.json || stream == Stream::Stderr => guest::pass_on(stream, line),
-        None => {}
+    let mut logged = Ok(());
+    let ended = machine::run(&guest, |stream, line| {
+        if stream == Stream::Stderr {
+            return guest::pass_on(stream, line);
+        }
+        if logged.is_ok() {
+            logged = log.take(&String::from_utf8_lossy(line));
+        }
+        match reproduced(line) {
+            Some(ReproduceRecord::Reproduction(run)) => {
+                last = Some((run, String::from_utf8_lossy(line).into_owned()));
+            }
+            // One by one; what servers say is for the log alone.
+            Some(ReproduceRecord::Act(_)) if args.json => guest::pass_on(stream, line),
+            _ => {}
+        }
     })
     .map_err(ended)?;
+    logged.and_then(|()| log.write_page())?;
     match (last, u8::try_from(ended.code)) {
         (Some((run, line)), Ok(code)) => {
             run::tell(args, &run, &line)?;
@@ -74,13 +88,18 @@ fn ended(error: anyhow::Error) -> End {
     if exit::code_of(&error) == 3 { End::Refused(text) } else { End::Failed(text) }
 }
 
-fn prepare(args: &Args, connections: u64, memory_bytes: u64) -> anyhow::Result<machine::Guest> {
+fn prepare(
+    args: &Args,
+    connections: u64,
+    memory_bytes: u64,
+    all_lines: bool,
+) -> anyhow::Result<machine::Guest> {
     machine::provide(true)?;
     let kernel = kernel::find(&args.kernel)?;
     let built = programs::workspace()?;
     let each = u32::try_from(connections).unwrap_or(u32::MAX);
     let stall = args.stall.saturating_add(STALL_EACH.saturating_mul(each));
-    let command = [
+    let mut command: Vec<String> = [
         "/bin/xtask",
         "reproduce",
         "--yes",
@@ -94,12 +113,16 @@ fn prepare(args: &Args, connections: u64, memory_bytes: u64) -> anyhow::Result<m
         "--client-program",
         "/bin/c1m-client",
     ]
-    .map(str::to_owned);
+    .map(str::to_owned)
+    .into();
+    if all_lines {
+        command.push("--all-lines".into());
+    }
     Ok(machine::Guest {
         memory_bytes,
         timeout: TIMEOUT.saturating_add(TIMEOUT_EACH.saturating_mul(each)),
         files: guest::basics(&built)?,
-        ..machine::Guest::new(kernel, command.into())
+        ..machine::Guest::new(kernel, command)
     })
 }
 
@@ -125,15 +148,9 @@ fn check(memory_bytes: u64) -> Result<(), End> {
     )))
 }
 
-/// The last line of a run, if it is that.
-fn last_line(stream: Stream, line: &[u8]) -> Option<Reproduction> {
-    if stream == Stream::Stderr {
-        return None;
-    }
-    match serde_json::from_slice::<Line<ReproduceRecord>>(line).ok()?.record {
-        ReproduceRecord::Reproduction(run) => Some(run),
-        ReproduceRecord::Act(_) => None,
-    }
+/// A line of the run itself; `None`: of a server.
+fn reproduced(line: &[u8]) -> Option<ReproduceRecord> {
+    Some(serde_json::from_slice::<Line<ReproduceRecord>>(line).ok()?.record)
 }
 
 #[cfg(test)]
@@ -151,8 +168,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_line_is_taken_for_it() {
-        assert!(last_line(Stream::Stdout, b"{\"kind\":\"act\"}").is_none());
-        assert!(last_line(Stream::Stdout, b"no JSON").is_none());
+    fn lines_of_servers_are_not_those_of_the_run() {
+        assert_eq!(reproduced(b"{\"v\":1,\"ts\":\"x\",\"kind\":\"online\"}"), None);
+        assert_eq!(reproduced(b"no JSON"), None);
     }
 }

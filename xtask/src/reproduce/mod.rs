@@ -8,7 +8,7 @@
 //! - [`stage`], [`seen`]: the one place where everything arrives, and what it adds up to.
 //! - [`act`], [`measure`], [`expect`]: one act, what is read during it, and what had to come out.
 //! - [`guest`]: the same in a virtual machine.
-//! - [`outcome`], [`report`], [`progress`]: what was found, and how it is told.
+//! - [`outcome`], [`report`], [`progress`], [`log`]: what was found, and how it is told.
 
 mod act;
 mod build;
@@ -16,6 +16,7 @@ mod cli;
 mod expect;
 mod guest;
 mod helper;
+mod log;
 mod measure;
 mod outcome;
 mod preflight;
@@ -38,6 +39,7 @@ use std::{
 use c1m_server::host::{guard, sysctl::Tree};
 
 pub(crate) use cli::Args;
+use log::Log;
 pub(crate) use outcome::ReproduceRecord;
 use stage::Stage;
 
@@ -96,11 +98,15 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     if args.guest {
         return guest::main(args);
     }
-    let mut stage = match Stage::new(args.places.clone(), args.stall) {
+    let stage = Log::open(args).and_then(|log| Stage::new(args.places.clone(), args.stall, log));
+    let mut stage = match stage {
         Ok(stage) => stage,
         Err(end) => return fail(&end),
     };
-    match run::perform(args, &mut stage) {
+    let ended = run::perform(args, &mut stage);
+    // Also of a run that failed: the page shows how far it came.
+    let written = stage.log.write_page();
+    match ended.and_then(|code| written.map(|()| code)) {
         Ok(code) => {
             stage.end();
             code

@@ -21,6 +21,7 @@ use super::{
     build::{self, Programs},
     cli::{Args, Connections},
     expect,
+    log::is_page,
     measure::{Host, Snapshot},
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
@@ -190,8 +191,10 @@ fn acts(args: &Args, stage: &mut Stage, play: &Play<'_>) -> Result<Vec<Act>, End
             grouped(act.sampled),
             act.ramp_s
         ));
+        let line = json(ReproduceRecord::Act(Box::new(act.clone())))?;
+        stage.log.take(&line)?;
         if args.json {
-            print(&json(ReproduceRecord::Act(Box::new(act.clone())))?)?;
+            print(&line)?;
         }
         acts.push(act);
     }
@@ -226,13 +229,14 @@ fn publish(args: &Args, stage: &mut Stage, run: Reproduction) -> Result<ExitCode
             stage.progress.say(&format!("missed: {missed}"));
         }
     }
+    stage.log.take(&line)?;
     tell(args, &run, &line)?;
     Ok(code)
 }
 
-/// Writes the report, and prints the table, or `line`, which is the same as JSON.
+/// Writes a report in Markdown, and prints the table, or `line`, which is the same as JSON.
 pub(super) fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
-    if let Some(path) = &args.report {
+    if let Some(path) = args.report.as_ref().filter(|path| !is_page(path)) {
         fs::write(path, report::markdown(run, line))
             .map_err(|error| End::Failed(format!("cannot write {}: {error}", path.display())))?;
     }

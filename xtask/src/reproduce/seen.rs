@@ -118,7 +118,7 @@ impl Seen {
             {
                 Some(format!(
                     "{title}: tcp_mem {} crossed at connection {}: {} pages, limit {} ({})",
-                    level(crossing.level),
+                    crossing.level.name(),
                     grouped(crossing.connections),
                     grouped(crossing.pages),
                     grouped(crossing.limit_pages),
@@ -172,13 +172,4 @@ impl Seen {
 fn died(who: &str, ended: Ended, last_words: &str) -> String {
     let last_words = if last_words.is_empty() { "it said nothing" } else { last_words };
     format!("the {who} ended before its time ({ended}): {last_words}")
-}
-
-/// A level as people write it.
-pub(super) fn level(level: Level) -> &'static str {
-    match level {
-        Level::Low => "low",
-        Level::Pressure => "pressure",
-        Level::High => "high",
-    }
 }

@@ -19,6 +19,7 @@ use super::{
     End, Places,
     build::Programs,
     helper::Helper,
+    log::Log,
     privileged::forward,
     progress::Progress,
     protocol::{ClientRecord, Ended, Reply, Request},
@@ -50,6 +51,8 @@ pub(super) enum Event {
 /// Everything that runs for a reproduction. [`Stage::end`] ends all of it, and so does dropping it.
 pub(super) struct Stage {
     pub(crate) progress: Progress,
+    /// Everything that was said.
+    pub(crate) log: Log,
     /// What server and client of the present act have said.
     pub(crate) seen: Seen,
     places: Places,
@@ -67,7 +70,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Handles signals from here on: the first one is an error where it arrives, the second one ends this process.
-    pub(super) fn new(places: Places, stall: Duration) -> Result<Self, End> {
+    pub(super) fn new(places: Places, stall: Duration, log: Log) -> Result<Self, End> {
         let (sender, events) = mpsc::channel();
         let signals = sender.clone();
         let mut is_second = false;
@@ -81,6 +84,7 @@ impl Stage {
         .map_err(|error| End::Failed(format!("cannot handle signals: {error}")))?;
         Ok(Self {
             progress: Progress::new(),
+            log,
             seen: Seen::default(),
             places,
             helper: None,
@@ -313,6 +317,7 @@ impl Stage {
         })?;
         match reply {
             Reply::ServerLine { line } => {
+                self.log.server(&line)?;
                 let line: Line<Record> = serde_json::from_str(&line).map_err(|error| {
                     End::Failed(format!("the server printed `{line}`, which is no record: {error}"))
                 })?;

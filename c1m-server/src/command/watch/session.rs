@@ -123,7 +123,15 @@ impl<'a> Session<'a> {
     }
 
     /// Until a key, a signal, the end of `--duration` or that of the command. The exit code.
-    pub(super) async fn run(mut self, mut command: Option<Running>) -> anyhow::Result<u8> {
+    pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
+        let code = self.run_to_its_end(command).await;
+        // Also of a watch that failed: the page shows what was seen until then.
+        let written = self.sink.write_page();
+        let code = code?;
+        Ok(written.map(|()| code)?)
+    }
+
+    async fn run_to_its_end(&mut self, mut command: Option<Running>) -> anyhow::Result<u8> {
         let held = self.hold(&mut command).await;
         if let Some(command) = &mut command {
             command.end().await.context("cannot end the command")?;

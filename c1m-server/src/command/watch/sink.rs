@@ -9,7 +9,7 @@ use std::{
 use super::screen::Screen;
 use crate::{
     cli::watch::Watch,
-    command::{EnvironmentRefused, tracing::Timed},
+    command::{EnvironmentRefused, page::Page, tracing::Timed},
     output::{
         lines::{Printer, clock},
         record::{Limits, Record},
@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Sink {
     lines: Option<Printer<Box<dyn Write>>>,
     file: Option<Printer<File>>,
+    /// That of `--report`.
+    page: Option<Page>,
     pub(super) screen: Option<Screen>,
     /// What is printed once the view is gone: for who reads the terminal afterwards.
     json: bool,
@@ -26,7 +28,7 @@ pub(super) struct Sink {
 
 impl Sink {
     /// # Errors
-    /// The file of `--output` can't be written, or the terminal not be taken.
+    /// The file of `--output` or `--report` can't be written, or the terminal not be taken.
     pub(super) fn new(args: &Watch) -> anyhow::Result<Self> {
         let file = match &args.output {
             None => None,
@@ -40,8 +42,9 @@ impl Sink {
                 true,
             )),
         };
+        let page = args.report.as_deref().map(Page::open).transpose()?;
         let printer = |out: Box<dyn Write>| Some(Printer::new(out, args.json));
-        let mut sink = Self { lines: None, file, screen: None, json: args.json };
+        let mut sink = Self { lines: None, file, page, screen: None, json: args.json };
         // The command has the standard streams for itself.
         if args.command().is_some() {
             if sink.file.is_none() {
@@ -67,6 +70,9 @@ impl Sink {
         if let Some(screen) = &mut self.screen {
             screen.view.take(&clock(time), &record);
         }
+        if let Some(page) = &mut self.page {
+            page.take(time, &record);
+        }
         if let Some(file) = &mut self.file {
             file.print(time, record.clone())?;
         }
@@ -74,6 +80,11 @@ impl Sink {
             Some(lines) => lines.print(time, record),
             None => Ok(()),
         }
+    }
+
+    /// Writes the page of all that was told.
+    pub(super) fn write_page(&mut self) -> Result<(), EnvironmentRefused> {
+        self.page.as_mut().map_or(Ok(()), Page::write)
     }
 
     /// A look: lines have it when a number has changed, the view always.

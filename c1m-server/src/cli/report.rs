@@ -1,0 +1,27 @@
+//! Flags of `report`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// Make a page out of a run: plots, limits, verdict and evidence in one HTML file, to look at and to hand on
+///
+/// Reads the JSON lines that --json and --output write: of c1m-server, of its watch, and of cargo xtask reproduce. Asks nothing of the kernel,
+/// so it works anywhere and at any time later.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit: 0 done, 2 usage or a line that is not c1m's, 3 the environment refused, 4 internal."
+)]
+pub struct Report {
+    /// The JSON lines; - for standard input
+    #[arg(value_name = "FILE")]
+    pub input: PathBuf,
+
+    /// Where the page goes; - for standard output
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    pub output: PathBuf,
+
+    /// The plots alone, as one SVG file
+    #[arg(long)]
+    pub svg: bool,
+}

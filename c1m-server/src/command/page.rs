@@ -1,0 +1,98 @@
+//! A report that grows with a run, and its file.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::EnvironmentRefused;
+use crate::output::{
+    record::Record,
+    report::{BadInput, Report},
+};
+
+/// The page of `--report`.
+#[derive(Debug)]
+pub struct Page {
+    path: PathBuf,
+    file: File,
+    report: Report,
+}
+
+impl Page {
+    /// Opens the file before the run, so that what can't be written is told before hours have passed. What an older one has in it stays until
+    /// the new page is whole.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn open(path: &Path) -> Result<Self, EnvironmentRefused> {
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
+        let file = file.map_err(|error| refused(path, &error))?;
+        Ok(Self { path: path.into(), file, report: Report::new() })
+    }
+
+    pub fn take(&mut self, time: SystemTime, record: &Record) {
+        self.report.take(time, record);
+    }
+
+    /// Takes a JSON line of these programs.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn take_line(&mut self, line: &[u8]) -> Result<(), BadInput> {
+        self.report.take_line(line)
+    }
+
+    /// Writes what was taken so far, in place of whatever the file had. Nothing of a run that said nothing.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write(&mut self) -> Result<(), EnvironmentRefused> {
+        if self.report.is_empty() {
+            return Ok(());
+        }
+        self.replace().map_err(|error| refused(&self.path, &error))
+    }
+
+    fn replace(&mut self) -> io::Result<()> {
+        let page = self.report.html();
+        // A pipe or a terminal has neither a beginning nor a length.
+        if self.file.metadata()?.is_file() {
+            self.file.seek(SeekFrom::Start(0))?;
+            self.file.set_len(0)?;
+        }
+        self.file.write_all(page.as_bytes())
+    }
+}
+
+fn refused(path: &Path, error: &io::Error) -> EnvironmentRefused {
+    EnvironmentRefused(format!(
+        "cannot write {} ({error}): choose another --report",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::record::Warning;
+
+    #[test]
+    fn an_older_page_stays_until_the_new_one_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.html");
+        std::fs::write(&path, "x".repeat(1 << 20)).unwrap();
+        let mut page = Page::open(&path).unwrap();
+        page.write().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), 1 << 20);
+        let warning = Warning { name: "EMFILE".into(), text: "the table is full".into() };
+        page.take(SystemTime::now(), &Record::Warning(warning));
+        page.write().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with("<!DOCTYPE html>") && text.ends_with("</html>"), "{text}");
+        let error = Page::open(&folder.path().join("no/run.html")).unwrap_err().to_string();
+        assert!(error.contains("choose another --report"), "{error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! What a connection costs, by component, beside the article's.
+
+use maud::{Markup, html};
+
+use super::{
+    super::{
+        plot::memory::{Bar, bars},
+        run::Run,
+        say::{UNKNOWN, as_f64, bytes, foreign, tagged},
+    },
+    figure, table,
+};
+
+/// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
+const ARTICLE_USER_BYTES: f64 = 76.0;
+const ARTICLE_BYTES: f64 = 7530.0 * 1_048_576.0 / 1_024_000.0;
+/// Pages of tcp_mem are the machine's; x86-64 has these.
+const PAGE_BYTES: f64 = 4096.0;
+
+/// Components of the article's connection and of one of this run; `None` where slab was not measured.
+pub(in super::super) fn costs(run: &Run) -> Option<Vec<Bar>> {
+    let act = &run.act.as_ref()?.record;
+    let mut parts = Vec::new();
+    if let Some(user) = act.server_user_bytes_per_connection {
+        parts.push(("user memory of the server".to_owned(), user));
+    }
+    parts.extend(
+        act.slab
+            .as_ref()?
+            .iter()
+            .map(|share| (format!("slab {}", share.cache), share.bytes_per_connection)),
+    );
+    let known: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
+    let rest = act.memory_bytes_per_connection - known;
+    if rest > 0.0 {
+        parts.push(("everything else: the client, data in pages, page tables".into(), rest));
+    }
+    let article = vec![
+        ("user memory of the server".to_owned(), ARTICLE_USER_BYTES),
+        ("kernel, not told apart".into(), ARTICLE_BYTES - ARTICLE_USER_BYTES),
+    ];
+    Some(vec![
+        Bar { name: "article, the server's end".into(), parts: article },
+        Bar { name: "this run, both ends".into(), parts },
+    ])
+}
+
+pub(super) fn section(run: &Run, id: &str) -> Markup {
+    let costs = costs(run);
+    html! {
+        h3 { "Memory a connection" }
+        @match &costs {
+            Some(costs) => {
+                (figure(id, bars(costs), "Memory did not grow with the connections."))
+                (components(costs))
+            },
+            None => (without_slab(run)),
+        }
+        (charged(run))
+    }
+}
+
+fn components(bars: &[Bar]) -> Markup {
+    html! {
+        (table("Components of a connection's memory", html! {
+            thead { tr { th scope="col" { "whose" } th.number scope="col" { "part" } th scope="col" { "component" } th.number scope="col" { "bytes a connection" } } }
+            tbody { @for bar in bars { @for (index, (name, size)) in bar.parts.iter().enumerate() { tr {
+                th scope="row" { (bar.name) }
+                td.number { span class={ "swatch part" (index % 6) } {} (index + 1) }
+                td { (foreign(name)) }
+                td.number { (bytes(*size)) }
+            } } } }
+        }))
+        p.note { "The article has the server's end alone; here both ends of each connection are sockets of one host, so slab counts twice." }
+    }
+}
+
+fn without_slab(run: &Run) -> Markup {
+    let user = run
+        .summary
+        .as_ref()
+        .and_then(|summary| Some((summary.line, summary.record.user_bytes_per_connection?)));
+    html! {
+        (table("User memory", html! {
+            thead { tr { th scope="col" { "component" } th.number scope="col" { "article" } th.number scope="col" { "this run" } } }
+            tbody {
+                tr {
+                    th scope="row" { "user memory of the server" }
+                    td.number { (bytes(ARTICLE_USER_BYTES)) }
+                    td.number { @match user {
+                        Some((line, value)) => (tagged(line, "/user_bytes_per_connection", value, bytes(value))),
+                        None => span.unknown { (UNKNOWN) },
+                    } }
+                }
+                tr {
+                    th scope="row" { "kernel and user together" }
+                    td.number { (bytes(ARTICLE_BYTES)) }
+                    td.number { span.unknown { "not measured" } }
+                }
+            }
+        }))
+        p.note { "Slab (sockets, inodes, files) by component is measured by " code { "cargo xtask reproduce" } ", which compares before and after on a quiet host." }
+    }
+}
+
+/// What tcp_mem counts of it: queued data, which an idle connection has none of.
+fn charged(run: &Run) -> Markup {
+    let most = match (run.most_pages(), &run.act) {
+        (Some(point), _) => point.connections.zip(point.pages),
+        (None, Some(act)) => Some((act.record.held, act.record.held_pages)),
+        (None, None) => None,
+    };
+    let Some((connections @ 1.., pages)) = most else { return html! {} };
+    html! {
+        p {
+            "At the highest reading " strong { (bytes(as_f64(pages) * PAGE_BYTES / as_f64(connections))) }
+            " a connection were charged to tcp_mem, at 4 KiB a page. That is queued data, of the whole host; sockets, inodes and files are slab, which tcp_mem does not count: an idle connection uses none of it."
+        }
+    }
+}
