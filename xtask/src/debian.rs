@@ -65,7 +65,8 @@ pub(crate) fn program(name: &str, packages: &[&str]) -> Result<PathBuf> {
     let folders = ["usr/sbin", "usr/bin"];
     let found = || {
         let roots = [Path::new("/"), unpacked.as_path()];
-        let files = roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
+        let files =
+            roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
         files.into_iter().find(|file| file.is_file())
     };
     if let Some(program) = found() {

@@ -116,8 +116,14 @@ mod tests {
     #[test]
     fn reads_caches() {
         let caches = parse(&text(&[("TCP", 12, 3), ("kmalloc 96", 7, 1), ("TCP", 1, 1)])).unwrap();
-        assert_eq!(caches["TCP"], Cache { active_objects: 13, object_bytes: 312, bytes: 4 * 2 * 4096 });
-        assert_eq!(caches["kmalloc 96"], Cache { active_objects: 7, object_bytes: 312, bytes: 2 * 4096 });
+        assert_eq!(
+            caches["TCP"],
+            Cache { active_objects: 13, object_bytes: 312, bytes: 4 * 2 * 4096 }
+        );
+        assert_eq!(
+            caches["kmalloc 96"],
+            Cache { active_objects: 7, object_bytes: 312, bytes: 2 * 4096 }
+        );
     }
 
     #[test]

@@ -147,14 +147,7 @@ pub(crate) const GOALS: &[Goal] = &[
         Some("lsof -nP -iTCP of the sockets of one descriptor table"),
         Reach::TimesAsFast(5.0),
     ),
-    goal(
-        Part::Holders,
-        "holders_growth",
-        "times",
-        "as states_growth",
-        None,
-        Reach::AtMost(1.10),
-    ),
+    goal(Part::Holders, "holders_growth", "times", "as states_growth", None, Reach::AtMost(1.10)),
     goal(
         Part::Watch,
         "watch",

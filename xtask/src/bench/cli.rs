@@ -56,6 +56,10 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) quick: bool,
 
+    /// How cost grows instead: the same with 64,000, 128,000, … up to 2,048,000 connections (or --scale), as data and as a picture
+    #[arg(long, conflicts_with_all = ["quick", "only", "runs", "json", "output"])]
+    pub(crate) curve: bool,
+
     /// JSON lines on standard output; the last one has kind "bench"
     #[arg(long)]
     pub(crate) json: bool,
@@ -64,7 +68,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Put the table into docs/benchmarks.md
+    /// Put the table into docs/benchmarks.md, or the curve beside it
     #[arg(long, conflicts_with = "quick")]
     pub(crate) write_docs: bool,
 }

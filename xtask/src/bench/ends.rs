@@ -18,6 +18,8 @@ use super::{
 
 /// How often it is looked whether the last socket is gone.
 const LOOK: Duration = Duration::from_millis(2);
+/// Connections that the server takes besides: load on some while the others are held.
+const ROOM: u64 = 1_000;
 /// Longer than the bench.
 const HOLD: &str = "1h";
 
@@ -80,6 +82,8 @@ pub(crate) struct Held {
     pub(crate) server: Child,
     pub(crate) client: Child,
     pub(crate) ramp_s: f64,
+    /// Where the server listens.
+    pub(crate) address: String,
     /// With the server's listeners, without a connection.
     before: Sockstat,
     is_floor: bool,
@@ -105,13 +109,13 @@ impl Held {
         server_flags: &[&str],
         client_flags: &[&str],
     ) -> Result<Self> {
-        let (server, address) = programs.listen(connections, server_flags)?;
+        let (server, address) = programs.listen(connections + ROOM, server_flags)?;
         let before = host::sockets()?;
         let mut client = programs.open(&address, connections, client_flags)?;
         let Ramped { ramp_s, answered, .. } = ramped(&mut client, connections)?;
         let wanted = if client_flags.contains(&"--idle") { 0 } else { connections };
         ensure!(answered == wanted, "{answered} of {wanted} connections were answered");
-        Ok(Self { connections, server, client, ramp_s, before, is_floor: false })
+        Ok(Self { connections, server, client, ramp_s, address, before, is_floor: false })
     }
 
     pub(crate) fn floor(programs: &Programs, connections: u64) -> Result<Self> {
@@ -154,7 +158,8 @@ impl Held {
             ensure!(Instant::now() < limit, "the floor accepted {accepted} of {connections}");
             thread::sleep(LOOK);
         }
-        Ok(Self { connections, server, client, ramp_s, before, is_floor: true })
+        let address = address.to_string();
+        Ok(Self { connections, server, client, ramp_s, address, before, is_floor: true })
     }
 
     /// The answer to `--sample`.
@@ -180,8 +185,8 @@ impl Held {
         self.until_gone(start)?;
         let seconds = start.elapsed().as_secs_f64();
         let now = host::sockets()?;
-        let left = now.orphan.saturating_sub(self.before.orphan)
-            + now.tw.saturating_sub(self.before.tw);
+        let left =
+            now.orphan.saturating_sub(self.before.orphan) + now.tw.saturating_sub(self.before.tw);
         if self.is_floor {
             check(self.server.rest()?, "the floor's server")?;
             return Ok(Gone { seconds, left, lines: Vec::new(), summary: None });

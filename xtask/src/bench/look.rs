@@ -39,7 +39,8 @@ fn timed(command: &mut Command) -> Result<f64> {
     Ok(seconds)
 }
 
-fn ours(programs: &Programs, what: &str) -> Result<f64> {
+/// Seconds of one of our own commands.
+pub(crate) fn ours(programs: &Programs, what: &str) -> Result<f64> {
     timed(programs.server().args([what, "--json"]))
 }
 

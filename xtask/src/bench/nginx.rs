@@ -35,8 +35,7 @@ impl Nginx {
     pub(crate) fn start(workers: usize) -> Result<Self> {
         let program = Self::provide()?;
         let folder = env::temp_dir().join(format!("c1m-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let settings = folder.join("settings");
         fs::write(&settings, self::settings(&folder.display().to_string(), workers, address))?;
@@ -58,6 +57,10 @@ impl Nginx {
             pause(Duration::from_millis(20))?;
         }
         Ok(())
+    }
+
+    pub(crate) fn child(&self) -> &Child {
+        &self.child
     }
 
     /// Of its first process.

@@ -92,7 +92,8 @@ fn head(bench: &Bench) -> String {
     )
 }
 
-fn grouped_count(count: u64) -> String {
+/// 1024000 as 1,024,000.
+pub(crate) fn grouped_count(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^52")]
     let value = count as f64;
     grouped(value)
@@ -106,10 +107,19 @@ pub(crate) fn text(bench: &Bench) -> Vec<String> {
         lines.push(format!("{:<16} {}", figure.name, measured(figure)));
         lines.push(format!("{:<16}   {}", "", figure.about));
         if figure.against.is_some() {
-            lines.push(format!("{:<16}   against {}, ratio {}", "", against(figure), ratio(figure)));
+            lines.push(format!(
+                "{:<16}   against {}, ratio {}",
+                "",
+                against(figure),
+                ratio(figure)
+            ));
         }
         if figure.to_reach.is_some() {
-            lines.push(format!("{:<16}   to reach {to_reach}: {}", "", met(figure).trim_matches('*')));
+            lines.push(format!(
+                "{:<16}   to reach {to_reach}: {}",
+                "",
+                met(figure).trim_matches('*')
+            ));
         }
         lines.extend(remarks(figure).iter().map(|remark| format!("{:<16}   {remark}", "")));
     }
@@ -146,7 +156,8 @@ pub(crate) fn markdown(bench: &Bench) -> String {
 
 /// Puts the table into the page, between its two marks.
 pub(crate) fn write_docs(page: &Path, bench: &Bench) -> Result<()> {
-    let text = fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
+    let text =
+        fs::read_to_string(page).with_context(|| format!("cannot read {}", page.display()))?;
     let new = replaced(&text, &markdown(bench))
         .with_context(|| format!("{} has no place for the table", page.display()))?;
     fs::write(page, new).with_context(|| format!("cannot write {}", page.display()))

@@ -33,6 +33,11 @@ impl Quiet {
         host::settle()?;
         Ok(Self { used_bytes: host::used_bytes()?, slab: host::slab()? })
     }
+
+    /// By how much used memory has grown since.
+    pub(crate) fn growth(&self) -> Result<u64> {
+        Ok(host::used_bytes()?.saturating_sub(self.used_bytes))
+    }
 }
 
 /// One round: the floor, then ours with everything on, then ours idle.
@@ -170,7 +175,7 @@ fn memory(held: &Held, board: &mut Board, quiet: &Quiet) -> Result<()> {
     board.value("memory_user", per(server, n));
     let grown = slabinfo::growth(&quiet.slab, &host::slab()?, n / 2);
     let objects: u64 = grown.iter().map(|it| it.objects * it.object_bytes).sum();
-    board.value("memory_kernel", per(host::used_bytes()?.saturating_sub(quiet.used_bytes), n));
+    board.value("memory_kernel", per(quiet.growth()?, n));
     board.against("memory_kernel", per(objects + server + client, n));
     for it in grown {
         board.note(
@@ -188,7 +193,8 @@ fn memory(held: &Held, board: &mut Board, quiet: &Quiet) -> Result<()> {
 fn nginx_memory(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     let connections = NGINX_CONNECTIONS.min(args.scale());
     let nginx = Nginx::start(1)?;
-    let mut client = programs.open(&nginx.address.to_string(), connections, &["--request", "/64"])?;
+    let mut client =
+        programs.open(&nginx.address.to_string(), connections, &["--request", "/64"])?;
     super::ends::ramped(&mut client, connections)?;
     board.against("memory_user", per(host::pss_bytes(nginx.pid())?, connections));
     board.note("memory_user", format!("nginx with {connections} connections in one process"));

@@ -12,15 +12,18 @@ use anyhow::{Context as _, Result};
 use c1m_server::{output::record::Line, sys::process::raise_nofile};
 
 use super::{
-    Args, board::Board,
+    Args,
+    board::Board,
     child::INTERRUPTED,
     cli::Part,
+    curve,
     ends::{Held, Programs},
     host::{self, Settings},
     look,
     record::{Bench, BenchRecord},
-    report,
+    report, requests,
     rounds::{self, Quiet},
+    trace,
 };
 use crate::{debian, exit, place, process, reproduce::signals};
 
@@ -41,8 +44,11 @@ fn run(args: &Args) -> Result<u8> {
     raise_nofile().context("cannot raise the limit of open files")?;
     let scale = args.scale();
     let most = if args.has(Part::RampDouble) { 2 * scale } else { scale };
-    host::check_memory(scale)?;
     let programs = programs(args)?;
+    if args.curve {
+        return curve::run(args, &programs).map(|()| 0);
+    }
+    host::check_memory(scale)?;
     let start = Instant::now();
     let settings = Settings::raise(most)?;
     let mut board = Board::default();
@@ -148,6 +154,21 @@ fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     }
     if args.has(Part::Holders) {
         part(board, &[Part::Holders], "lsof", |board| look::lsof(args, programs, board))?;
+    }
+    if args.has(Part::TraceCost) {
+        part(board, &[Part::TraceCost], "cost of tracing", |board| {
+            trace::cost(args, programs, board)
+        })?;
+    }
+    if args.has(Part::EventDelay) {
+        part(board, &[Part::EventDelay], "delay of events", |board| {
+            trace::delay(args, programs, board)
+        })?;
+    }
+    if args.has(Part::Requests) {
+        part(board, &[Part::Requests], "requests", |board| {
+            requests::measure(args, programs, board)
+        })?;
     }
     if args.has(Part::RampDouble) {
         part(board, &[Part::RampDouble], "twice the connections", |board| {
