@@ -68,6 +68,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Take c1m-server, c1m-client and xtask from this folder instead of building them
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    pub(crate) programs: Option<PathBuf>,
+
     /// Put the table into docs/benchmarks.md, or the curve beside it
     #[arg(long, conflicts_with = "quick")]
     pub(crate) write_docs: bool,

@@ -14,7 +14,6 @@ use c1m_server::{
         slabinfo::{self, Slabinfo},
         sockstat::sockstat,
         sysctl::{Name, Tree},
-        task,
     },
     output::record::Sockstat,
 };
@@ -130,12 +129,8 @@ pub(crate) fn settle() -> Result<()> {
     }
 }
 
-/// PSS of a process and of those that it started, in bytes.
+/// PSS of a process, in bytes.
 pub(crate) fn pss_bytes(pid: u32) -> Result<u64> {
-    task::family(pid).into_iter().map(pss_of_one).sum()
-}
-
-fn pss_of_one(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
@@ -143,7 +138,7 @@ fn pss_of_one(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no PSS"))? * 1024)
 }
 
-/// What a process and those that it started have used so far.
+/// What a process has used so far.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Usage {
     pub(crate) cpu_s: f64,
@@ -154,24 +149,21 @@ pub(crate) struct Usage {
 /// CPU time to the nanosecond (/proc/PID/task/TID/schedstat), and context switches.
 pub(crate) fn usage(pid: u32) -> Result<Usage> {
     let mut usage = Usage { cpu_s: 0.0, switches: 0 };
-    for pid in task::family(pid) {
-        let folder = format!("/proc/{pid}/task");
-        let tasks = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
-        for task in tasks {
-            let task = task?.path();
-            let read = |name: &str| {
-                let path = task.join(name);
-                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-            };
-            let ran_ns = first_number(&read("schedstat")?).context("schedstat is empty")?;
-            usage.cpu_s += std::time::Duration::from_nanos(ran_ns).as_secs_f64();
-            let status = read("status")?;
-            let switches = status
-                .lines()
-                .filter_map(|line| line.split_once("voluntary_ctxt_switches:"))
-                .filter_map(|(_, count)| first_number(count));
-            usage.switches += switches.sum::<u64>();
-        }
+    let folder = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let task = task?.path();
+        let read = |name: &str| {
+            let path = task.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let ran_ns = first_number(&read("schedstat")?).context("schedstat is empty")?;
+        usage.cpu_s += Duration::from_nanos(ran_ns).as_secs_f64();
+        let status = read("status")?;
+        let switches = status
+            .lines()
+            .filter_map(|line| line.split_once("voluntary_ctxt_switches:"))
+            .filter_map(|(_, count)| first_number(count));
+        usage.switches += switches.sum::<u64>();
     }
     Ok(usage)
 }

@@ -16,7 +16,9 @@ use crate::debian;
 
 /// How long wrk asks.
 const SECONDS: u32 = 5;
-const SECONDS_QUICK: u32 = 1;
+const SECONDS_QUICK: u32 = 2;
+/// Busy connections of a smoke test, at most.
+const BUSY_QUICK: u64 = 500;
 /// Busy connections, and the figure that is about them.
 const BUSY: [(u64, &str); 2] = [(64, "requests_64"), (10_000, "requests_10k")];
 /// As long as what nginx is asked for.
@@ -38,20 +40,29 @@ pub(crate) struct Load {
     pub(crate) by_s: f64,
 }
 
-/// Asks the server at `address` over so many connections for a while.
-pub(crate) fn load(args: &Args, server: &Child, url: &str, busy: u64) -> Result<Load> {
-    let seconds = if args.quick { SECONDS_QUICK } else { SECONDS };
+/// CPU seconds of all processes of a server.
+fn usage(server: &[u32]) -> Result<f64> {
+    server.iter().map(|pid| Ok(host::usage(*pid)?.cpu_s)).sum()
+}
+
+/// Asks a server, which is these processes, over so many connections for a while.
+pub(crate) fn load(args: &Args, server: &[u32], url: &str, busy: u64) -> Result<Load> {
+    let (seconds, busy) = match args.quick {
+        true => (SECONDS_QUICK, busy.min(BUSY_QUICK)),
+        false => (SECONDS, busy),
+    };
     let mut command = debian::command(&wrk()?);
     command.args(["-t", "1", "-c", &busy.to_string(), "-d", &seconds.to_string()]);
-    let before = host::usage(server.pid())?;
+    let before = usage(server)?;
     let mut wrk = Child::start("wrk", command.args(["--timeout", "30s", url]))?;
     let (lines, status, said) = wrk.rest()?;
-    let after = host::usage(server.pid())?;
+    let after = usage(server)?;
     ensure!(status.success(), "wrk ended with {status}: {said}");
     let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let (requests, took_s) =
         parse(&text).with_context(|| format!("wrk said: {}", text.join(" ")))?;
-    Ok(Load { by_cpu_s: requests / (after.cpu_s - before.cpu_s), by_s: requests / took_s })
+    ensure!(requests > 0.0, "wrk got no answer");
+    Ok(Load { by_cpu_s: requests / (after - before), by_s: requests / took_s })
 }
 
 /// Requests and seconds, if all were answered well: `  12345 requests in 5.01s, 2.34MB read`.
@@ -91,7 +102,7 @@ pub(crate) fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Re
         let mut client = programs.open(&address, idle, &["--idle"])?;
         ramped(&mut client, idle)?;
         for (busy, name) in BUSY {
-            let load = load(args, &ours, &format!("http://{address}{PATH}"), busy)?;
+            let load = load(args, &[ours.pid()], &format!("http://{address}{PATH}"), busy)?;
             board.value(name, load.by_cpu_s);
             board.note(name, format!("run {}: ours {:.0} requests/s in all", run + 1, load.by_s));
         }
@@ -118,7 +129,7 @@ fn against_nginx(
     ramped(&mut client, idle)?;
     for (busy, name) in BUSY {
         let url = format!("http://{}{}", nginx.address, nginx::PATH);
-        let load = load(args, nginx.child(), &url, busy)?;
+        let load = load(args, &nginx.pids(), &url, busy)?;
         board.against(name, load.by_cpu_s);
         board.note(name, format!("run {}: nginx {:.0} requests/s in all", run + 1, load.by_s));
         board.note(

@@ -196,7 +196,8 @@ fn nginx_memory(args: &Args, programs: &Programs, board: &mut Board) -> Result<(
     let mut client =
         programs.open(&nginx.address.to_string(), connections, &["--request", "/64"])?;
     super::ends::ramped(&mut client, connections)?;
-    board.against("memory_user", per(host::pss_bytes(nginx.pid())?, connections));
+    let pss: Result<Vec<u64>> = nginx.pids().into_iter().map(host::pss_bytes).collect();
+    board.against("memory_user", per(pss?.iter().sum(), connections));
     board.note("memory_user", format!("nginx with {connections} connections in one process"));
     Ok(())
 }

@@ -82,6 +82,21 @@ fn watch_signals() -> Result<()> {
 
 /// Release builds of all three. A smoke test takes this very program for the floor: it has no thresholds.
 fn programs(args: &Args) -> Result<Programs> {
+    let folder = match &args.programs {
+        Some(folder) => {
+            folder.canonicalize().with_context(|| format!("no {}", folder.display()))?
+        }
+        None => built(args)?,
+    };
+    let floor = match args.quick {
+        true => env::current_exe()?,
+        false => folder.join("xtask"),
+    };
+    Ok(Programs { server: folder.join("c1m-server"), client: folder.join("c1m-client"), floor })
+}
+
+/// Where they are, once they are built.
+fn built(args: &Args) -> Result<PathBuf> {
     let build = |packages: &[&str]| {
         let mut build = process::cargo();
         build.current_dir(place::root()).args(["build", "--release"]);
@@ -92,12 +107,7 @@ fn programs(args: &Args) -> Result<Programs> {
         // By itself: it wants features of the others that what is measured does not have.
         build(&["-p", "xtask"])?;
     }
-    let release = place::target().join("release");
-    let floor = match args.quick {
-        true => env::current_exe()?,
-        false => release.join("xtask"),
-    };
-    Ok(Programs { server: release.join("c1m-server"), client: release.join("c1m-client"), floor })
+    Ok(place::target().join("release"))
 }
 
 /// One part; what fails in it is the reason why its figures are missing, unless it is a signal.

@@ -32,7 +32,9 @@ use super::{
 
 const BUSY: u64 = 64;
 const PATH: &str = "/bytes/64";
-/// Pairs, for a difference of a few percent.
+/// New connections a second in a smoke test, so that its ramp is long enough for some events.
+const RATE_QUICK: &str = "2000";
+/// More pairs than runs, for a difference of a few percent.
 const PAIRS_MORE: u32 = 2;
 /// Queued at once by the pairs that make tcp_mem cross: pages.
 const SWING_PAGES: u64 = 4_096;
@@ -49,7 +51,7 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
             let flags: &[&str] = if traced { &["--trace"] } else { &[] };
             let held = Held::ours(programs, connections, flags, &[])?;
             let url = format!("http://{}{PATH}", held.address);
-            let load = requests::load(args, &held.server, &url, BUSY)?;
+            let load = requests::load(args, &[held.server.pid()], &url, BUSY)?;
             for (name, value) in [("trace_ramp", held.ramp_s), ("trace_requests", load.by_cpu_s)] {
                 match traced {
                     true => board.value(name, value),
@@ -69,11 +71,12 @@ pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Resu
     let [_, pressure, high] = Tree::at(Tree::KERNEL).numbers::<3>(&name)?;
     let low = host::sockets()?.tcp_mem_pages + SWING_PAGES / 2;
     ensure!(low < pressure, "tcp_mem pressure is {pressure} pages, too low to stay below it");
+    let pace: &[&str] = if args.quick { &["--rate", RATE_QUICK] } else { &[] };
     for _ in 0..args.runs() {
         let value = format!("{low} {pressure} {high}");
         let settings = Settings::set(&[Change { name: name.clone(), value }])?;
         let swing = Swing::start()?;
-        let held = Held::ours(programs, args.scale(), &["--trace"], &[]);
+        let held = Held::ours(programs, args.scale(), &["--trace"], pace);
         drop(swing);
         drop(settings);
         let mut held = held?;
