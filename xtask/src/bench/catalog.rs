@@ -60,6 +60,22 @@ pub(crate) const GOALS: &[Goal] = &[
         Reach::RatioAtMost(1.10),
     ),
     goal(
+        Part::Ramp,
+        "ramp_cpu",
+        "s",
+        "CPU time of both ends in `ramp`, which what else works on the machine changes less",
+        FLOOR,
+        Reach::Nothing,
+    ),
+    goal(
+        Part::Ramp,
+        "ramp_idle_cpu",
+        "s",
+        "CPU time of both ends in `ramp_idle`",
+        FLOOR,
+        Reach::Nothing,
+    ),
+    goal(
         Part::RampDouble,
         "ramp_double",
         "s",
@@ -163,6 +179,14 @@ pub(crate) const GOALS: &[Goal] = &[
         "ramp of a quarter of the connections with --trace, an HTTP exchange on each",
         Some("the same without --trace"),
         Reach::RatioAtMost(1.02),
+    ),
+    goal(
+        Part::TraceCost,
+        "trace_ramp_cpu",
+        "s",
+        "CPU time of both ends in `trace_ramp`",
+        Some("the same without --trace"),
+        Reach::Nothing,
     ),
     goal(
         Part::TraceCost,

@@ -82,6 +82,8 @@ pub(crate) struct Held {
     pub(crate) server: Child,
     pub(crate) client: Child,
     pub(crate) ramp_s: f64,
+    /// CPU time of both ends until the end of the ramp.
+    pub(crate) ramp_cpu_s: f64,
     /// Where the server listens.
     pub(crate) address: String,
     /// With the server's listeners, without a connection.
@@ -115,7 +117,9 @@ impl Held {
         let Ramped { ramp_s, answered, .. } = ramped(&mut client, connections)?;
         let wanted = if client_flags.contains(&"--idle") { 0 } else { connections };
         ensure!(answered == wanted, "{answered} of {wanted} connections were answered");
-        Ok(Self { connections, server, client, ramp_s, address, before, is_floor: false })
+        let ramp_cpu_s = cpu_s(&server, &client)?;
+        let is_floor = false;
+        Ok(Self { connections, server, client, ramp_s, ramp_cpu_s, address, before, is_floor })
     }
 
     pub(crate) fn floor(programs: &Programs, connections: u64) -> Result<Self> {
@@ -159,7 +163,9 @@ impl Held {
             thread::sleep(LOOK);
         }
         let address = address.to_string();
-        Ok(Self { connections, server, client, ramp_s, address, before, is_floor: true })
+        let ramp_cpu_s = cpu_s(&server, &client)?;
+        let is_floor = true;
+        Ok(Self { connections, server, client, ramp_s, ramp_cpu_s, address, before, is_floor })
     }
 
     /// The answer to `--sample`.
@@ -218,6 +224,11 @@ impl Held {
             thread::sleep(LOOK);
         }
     }
+}
+
+/// What both have used so far. Each of their threads lives until the end of the connections.
+fn cpu_s(server: &Child, client: &Child) -> Result<f64> {
+    Ok(host::usage(server.pid())?.cpu_s + host::usage(client.pid())?.cpu_s)
 }
 
 /// The lines of a program that ended well.

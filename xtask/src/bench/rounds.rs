@@ -52,6 +52,8 @@ pub(crate) fn round(
         let held = Held::floor(programs, scale)?;
         board.against("ramp", held.ramp_s);
         board.against("ramp_idle", held.ramp_s);
+        board.against("ramp_cpu", held.ramp_cpu_s);
+        board.against("ramp_idle_cpu", held.ramp_cpu_s);
         let gone = held.end()?;
         board.against("teardown", gone.seconds);
         host::settle()?;
@@ -87,6 +89,7 @@ fn traced(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     let asks = if args.has(Part::Heartbeat) { vec!["--sample", &sample] } else { Vec::new() };
     let mut held = Held::ours(programs, scale, &["--trace"], &asks)?;
     board.value("ramp", held.ramp_s);
+    board.value("ramp_cpu", held.ramp_cpu_s);
     if args.has(Part::Heartbeat) {
         heartbeat(&mut held, board)?;
     }
@@ -132,6 +135,7 @@ fn judge_end(gone: &Gone, board: &mut Board) {
 fn idle(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     let held = Held::ours(programs, args.scale(), &["--quiet"], &["--idle"])?;
     board.value("ramp_idle", held.ramp_s);
+    board.value("ramp_idle_cpu", held.ramp_cpu_s);
     if args.has(Part::Idle) {
         pause(CALM)?;
         let (cpu, wakeups) = idleness(args, &held.server)?;

@@ -52,7 +52,11 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
             let held = Held::ours(programs, connections, flags, &[])?;
             let url = format!("http://{}{PATH}", held.address);
             let load = requests::load(args, &[held.server.pid()], &url, BUSY)?;
-            for (name, value) in [("trace_ramp", held.ramp_s), ("trace_requests", load.by_cpu_s)] {
+            for (name, value) in [
+                ("trace_ramp", held.ramp_s),
+                ("trace_ramp_cpu", held.ramp_cpu_s),
+                ("trace_requests", load.by_cpu_s),
+            ] {
                 match traced {
                     true => board.value(name, value),
                     false => board.against(name, value),
