@@ -82,7 +82,7 @@ mod tests {
                 }
             }),
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0",
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,
                 "connections": 1_000, "quick": false, "elapsed_s": 9.0, "figures": [{
                     "name": "ramp", "unit": "s", "about": "a", "median": 2.0, "min": 1.0, "max": 3.0, "runs": 3,
                     "values": [1.0, 2.0, 3.0], "against": "floor", "against_median": null, "against_values": [],

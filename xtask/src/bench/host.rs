@@ -47,6 +47,13 @@ pub(crate) fn kernel() -> Result<String> {
     Ok(Tree::at(Tree::KERNEL).read(&Name::new("kernel.osrelease")?)?)
 }
 
+/// Threads that could run, or waited for a disk, on average over the last minute.
+pub(crate) fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let first = text.split_ascii_whitespace().next().and_then(|it| it.parse().ok());
+    first.context("/proc/loadavg is not understood")
+}
+
 /// Refuses what does not fit into the memory.
 pub(crate) fn check_memory(connections: u64) -> Result<()> {
     let available =
@@ -193,5 +200,6 @@ mod tests {
     #[test]
     fn the_machine_has_a_name() {
         assert!(machine().unwrap().contains("CPUs"));
+        assert!(load_average().unwrap() >= 0.0);
     }
 }

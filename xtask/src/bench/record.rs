@@ -17,6 +17,8 @@ pub(crate) struct Bench {
     pub(crate) machine: String,
     /// `uname -r`
     pub(crate) kernel: String,
+    /// Of one minute, before the start: what else works on the machine makes every time longer
+    pub(crate) load_average: f64,
     pub(crate) connections: u64,
     /// A smoke test, without thresholds
     pub(crate) quick: bool,

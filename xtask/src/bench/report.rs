@@ -84,9 +84,10 @@ fn remarks(figure: &Figure) -> Vec<String> {
 /// Where and how it was measured.
 fn head(bench: &Bench) -> String {
     format!(
-        "{}; Linux {}; {} connections; the whole bench took {:.0} s",
+        "{}; Linux {}; load average before the start {:.2}; {} connections; the bench took {:.0} s",
         bench.machine,
         bench.kernel,
+        bench.load_average,
         grouped_count(bench.connections),
         bench.elapsed_s
     )
@@ -185,6 +186,7 @@ mod tests {
         Bench {
             machine: "a machine".into(),
             kernel: "6.18.0".into(),
+            load_average: 0.1,
             connections: 1_024_000,
             quick: false,
             figures: board.figures(|part| [Part::Ramp, Part::Watch].contains(&part), true),

@@ -49,6 +49,7 @@ fn run(args: &Args) -> Result<u8> {
         return curve::run(args, &programs).map(|()| 0);
     }
     host::check_memory(scale)?;
+    let load_average = host::load_average()?;
     let start = Instant::now();
     let settings = Settings::raise(most)?;
     let mut board = Board::default();
@@ -57,6 +58,7 @@ fn run(args: &Args) -> Result<u8> {
     let bench = Bench {
         machine: host::machine()?,
         kernel: host::kernel()?,
+        load_average,
         connections: scale,
         quick: args.quick,
         figures: board.figures(|part| args.has(part), !args.quick),
