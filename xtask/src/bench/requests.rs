@@ -19,6 +19,9 @@ const SECONDS: u32 = 5;
 const SECONDS_QUICK: u32 = 2;
 /// Busy connections of a smoke test, at most.
 const BUSY_QUICK: u64 = 500;
+/// Of the idle client: where every port is bound from some address, the kernel finds none for wrk (net/ipv4/inet_hashtables.c,
+/// __inet_hash_connect, 6.18). The default range has 28,232.
+pub(crate) const LEAVE_PORTS: [&str; 2] = ["--per-source", "15000"];
 /// Busy connections, and the figure that is about them.
 const BUSY: [(u64, &str); 2] = [(64, "requests_64"), (10_000, "requests_10k")];
 /// As long as what nginx is asked for.
@@ -93,13 +96,17 @@ fn whole_units(text: &str) -> Option<String> {
     Some(format!("{:.0}us", value * unit_s * 1e6))
 }
 
+fn idle_flags() -> Vec<&'static str> {
+    ["--idle"].into_iter().chain(LEAVE_PORTS).collect()
+}
+
 /// Both servers in turn, over few and over many busy connections.
 pub(crate) fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     let idle = args.scale() / 2;
     for run in 0..args.runs() {
         let busiest = BUSY.iter().map(|(busy, _)| busy).max().copied().unwrap_or(0);
         let (ours, address) = programs.listen(idle + busiest + NGINX_SPARE, &["--quiet"])?;
-        let mut client = programs.open(&address, idle, &["--idle"])?;
+        let mut client = programs.open(&address, idle, &idle_flags())?;
         ramped(&mut client, idle)?;
         for (busy, name) in BUSY {
             let load = load(args, &[ours.pid()], &format!("http://{address}{PATH}"), busy)?;
@@ -125,7 +132,7 @@ fn against_nginx(
     let nginx = Nginx::start(NGINX_WORKERS)?;
     let room = NGINX_WORKERS as u64 * (WORKER_CONNECTIONS - NGINX_SPARE) - busiest;
     let idle = idle.min(room);
-    let mut client = programs.open(&nginx.address.to_string(), idle, &["--idle"])?;
+    let mut client = programs.open(&nginx.address.to_string(), idle, &idle_flags())?;
     ramped(&mut client, idle)?;
     for (busy, name) in BUSY {
         let url = format!("http://{}{}", nginx.address, nginx::PATH);

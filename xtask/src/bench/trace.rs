@@ -49,7 +49,7 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
         let order = if pair % 2 == 0 { [false, true] } else { [true, false] };
         for traced in order {
             let flags: &[&str] = if traced { &["--trace"] } else { &[] };
-            let held = Held::ours(programs, connections, flags, &[])?;
+            let held = Held::ours(programs, connections, flags, &requests::LEAVE_PORTS)?;
             let url = format!("http://{}{PATH}", held.address);
             let load = requests::load(args, &[held.server.pid()], &url, BUSY)?;
             for (name, value) in [
