@@ -101,12 +101,16 @@ pub struct Accounted {
 }
 
 /// A sample of the held connections was asked for a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     pub asked: u64,
     /// With status 200 and the body's full length, in time.
     pub answered: u64,
+    /// From the order to ask until the last one was through.
+    pub took_s: f64,
+    /// From each request until its answer was complete; of those that were answered so.
+    pub latency_us: Latency,
 }
 
 /// The last line.

@@ -24,9 +24,9 @@ use crate::{
     cli::Cli,
     pin::host_pages,
     prepare::{Failure, plan_record, prepare},
-    record::{Accounted, ClientRecord, Progress, Ramped, Sample, Summary},
+    record::{Accounted, ClientRecord, Progress, Ramped, Summary},
     show::Show,
-    summary::Beats,
+    summary::{Beats, Sampled},
     verdict,
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
@@ -77,7 +77,7 @@ struct Run<'a> {
     through: usize,
     /// Workers that were told to end.
     ending: usize,
-    sample: Sample,
+    sample: Sampled,
     /// tcp_mem of the host before the first connection; `None` without `--pin`.
     pages_before: Option<u64>,
     hold_until: Option<Instant>,
@@ -104,7 +104,7 @@ impl<'a> Run<'a> {
             reporter,
             through: 0,
             ending: 0,
-            sample: Sample { asked: 0, answered: 0 },
+            sample: Sampled::default(),
             pages_before,
             hold_until: None,
             held_at_end: 0,
@@ -173,12 +173,11 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            Report::Sampled { asked, answered } => {
-                self.sample.asked += asked;
-                self.sample.answered += answered;
+            Report::Sampled { asked, answered, times } => {
+                self.sample.add(asked, answered, &times);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
-                    self.show.record(&ClientRecord::Sample(self.sample))?;
+                    self.show.record(&ClientRecord::Sample(self.sample.record()))?;
                     self.hold();
                 }
             }
@@ -229,6 +228,7 @@ impl<'a> Run<'a> {
 
     fn begin_sample(&mut self, wanted: u64) {
         (self.phase, self.through) = (Phase::Sample, 0);
+        self.sample.begin();
         let held: Vec<u64> =
             self.shared.counters.iter().map(|counters| counters.held.load(Relaxed)).collect();
         let all: u64 = held.iter().sum();

@@ -103,7 +103,11 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
         }
         ClientRecord::Ramped(ramped) => ramped_lines(ramped),
         ClientRecord::Sample(sample) => {
-            vec![format!("sample    asked={} answered={}", sample.asked, sample.answered)]
+            let crate::record::Sample { asked, answered, took_s, latency_us } = sample;
+            vec![
+                format!("sample    asked={asked} answered={answered} took={took_s:.3}s"),
+                latency_line("sample", latency_us),
+            ]
         }
         ClientRecord::Verdict(verdict) => verdict_lines(verdict),
         ClientRecord::Summary(summary) => summary_lines(summary),
@@ -200,8 +204,17 @@ mod tests {
     #[test]
     fn lines_begin_with_the_time() {
         let now = UNIX_EPOCH + Duration::from_millis(86_400_000 + 3_723_004);
-        let sample = ClientRecord::Sample(crate::record::Sample { asked: 3, answered: 2 });
-        assert_eq!(lines(now, &sample), "01:02:03.004  sample    asked=3 answered=2");
+        let sample = ClientRecord::Sample(crate::record::Sample {
+            asked: 3,
+            answered: 2,
+            took_s: 0.5,
+            latency_us: Latency { count: 2, p50: 7, p90: 8, p99: 8, p999: 8, max: 8 },
+        });
+        assert_eq!(
+            lines(now, &sample),
+            "01:02:03.004  sample    asked=3 answered=2 took=0.500s\n\
+             01:02:03.004  latency   sample: count=2 p50=7us p90=8us p99=8us p99.9=8us max=8us"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What came of it: histograms, counts, errors by name.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::record::{Heartbeats, Latency};
+use crate::record::{Heartbeats, Latency, Sample};
 
 /// Times of one kind, microseconds: exact to three digits, from 1 µs to 2 h; what lies outside counts as the nearest of those.
 #[derive(Debug, Clone)]
@@ -92,6 +92,38 @@ impl Beats {
             answered: self.answered,
             late: self.late,
             missed: self.due.saturating_sub(self.answered),
+            latency_us: self.times.latency(),
+        }
+    }
+}
+
+/// A sample so far, of all workers.
+#[derive(Debug, Clone, Default)]
+pub struct Sampled {
+    began: Option<Instant>,
+    asked: u64,
+    answered: u64,
+    times: Times,
+}
+
+impl Sampled {
+    /// The workers are told to ask.
+    pub fn begin(&mut self) {
+        self.began = Some(Instant::now());
+    }
+
+    pub fn add(&mut self, asked: u64, answered: u64, times: &Times) {
+        self.asked += asked;
+        self.answered += answered;
+        self.times.add(times);
+    }
+
+    #[must_use]
+    pub fn record(&self) -> Sample {
+        Sample {
+            asked: self.asked,
+            answered: self.answered,
+            took_s: self.began.map_or(0.0, |began| began.elapsed().as_secs_f64()),
             latency_us: self.times.latency(),
         }
     }

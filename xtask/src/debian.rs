@@ -1,10 +1,15 @@
-//! Installing packages, where that can be done without asking: on Debian, as root.
+//! Installing packages, where that can be done without asking: on Debian, as root; and using programs of packages that are not installed.
 
-use std::{fs, os::unix::fs::MetadataExt, process::Command};
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use crate::process;
+use crate::{exit, place, process};
 
 /// Whether packages can be installed here: a Debian (or one of its children) with apt-get, and this process is root.
 pub(crate) fn can_install() -> bool {
@@ -49,6 +54,61 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
         "install packages",
         apt_get().args(["install", "--yes", "--no-install-recommends"]).args(packages),
     )
+}
+
+/// The program `name`: an installed one, or that of Debian's `packages` (its own, and those of libraries that are not on every
+/// Debian), unpacked into the target folder and not installed. See [`command`].
+///
+/// An error is one of the environment, with its reason.
+pub(crate) fn program(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    if let Some(program) = found(name) {
+        return Ok(program);
+    }
+    if !can_install() {
+        return Err(exit::refused(format!("{name} is not there, and no Debian to take it from")));
+    }
+    unpack(packages, &unpacked(name))
+        .map_err(|error| exit::refused(format!("{name} cannot be had: {error:#}")))?;
+    found(name).ok_or_else(|| exit::refused(format!("{name} is not in {packages:?}")))
+}
+
+/// The program, where it is there already: installed, or unpacked.
+pub(crate) fn found(name: &str) -> Option<PathBuf> {
+    let roots = [PathBuf::from("/"), unpacked(name)];
+    let folders = ["usr/sbin", "usr/bin"];
+    let files = roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
+    files.into_iter().find(|file| file.is_file())
+}
+
+fn unpacked(name: &str) -> PathBuf {
+    place::target().join("packages").join(name)
+}
+
+/// A command that runs what [`program`] found: an unpacked one has its libraries beside it.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if let Some(root) = program.ancestors().nth(3).filter(|root| root.parent().is_some()) {
+        let libraries = format!("usr/lib/{}-linux-gnu", env::consts::ARCH);
+        command.env("LD_LIBRARY_PATH", root.join(libraries));
+    }
+    command
+}
+
+/// The folder is there as a whole or not at all.
+fn unpack(packages: &[&str], whole: &Path) -> Result<()> {
+    let folder = &whole.with_extension("new");
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut download = process::foreign("apt-get");
+    download.current_dir(folder).args(["--quiet", "download"]).args(packages);
+    process::run("download the packages", &mut download)?;
+    for file in fs::read_dir(folder)?.filter_map(Result::ok) {
+        if file.path().extension().is_some_and(|it| it == "deb") {
+            let mut unpack = process::foreign("dpkg-deb");
+            unpack.arg("--extract").arg(file.path()).arg(folder);
+            process::run("unpack the package", &mut unpack)?;
+        }
+    }
+    Ok(fs::rename(folder, whole)?)
 }
 
 fn apt_get() -> Command {

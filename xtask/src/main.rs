@@ -2,6 +2,7 @@
 //!
 //! One module a command; this file only dispatches.
 
+mod bench;
 mod btf_fixture;
 mod build_ebpf;
 mod debian;
@@ -29,6 +30,7 @@ use clap::Parser;
     after_help = "Exit: 0 done, 1 the check failed, 2 usage, 3 the environment refused, 4 internal; of a failed step, its own."
 )]
 enum Cli {
+    Bench(bench::Args),
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
@@ -39,6 +41,8 @@ enum Cli {
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
+    #[command(name = bench::floor::COMMAND, hide = true)]
+    Floor(bench::floor::FloorArgs),
     #[command(name = reproduce::privileged::COMMAND, hide = true)]
     Privileged(reproduce::Places),
 }
@@ -48,6 +52,7 @@ fn main() -> ExitCode {
         return guest::init::main();
     }
     match Cli::parse() {
+        Cli::Bench(args) => bench::main(&args),
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
         Cli::Faults(args) => faults::main(&args),
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),
+        Cli::Floor(args) => bench::floor::main(&args),
         Cli::Privileged(places) => reproduce::privileged::main(&places),
     }
 }

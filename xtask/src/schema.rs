@@ -7,7 +7,7 @@ use c1m_client::record::ClientRecord;
 use c1m_server::output::record::{Line, Record};
 use schemars::{Schema, generate::SchemaSettings};
 
-use crate::{faults::FaultsRecord, place, reproduce::ReproduceRecord};
+use crate::{bench::BenchRecord, faults::FaultsRecord, place, reproduce::ReproduceRecord};
 
 /// Write docs/schema/*.json from the record types
 #[derive(Debug, clap::Args)]
@@ -21,12 +21,13 @@ pub(crate) struct Args {
 const FOLDER: &str = "docs/schema";
 
 /// File name and schema of each program's lines.
-fn schemas() -> [(&'static str, Schema); 4] {
+fn schemas() -> [(&'static str, Schema); 5] {
     // As serialised: an `Option` is printed as `null`, so the member is always there.
     let generator = || SchemaSettings::draft2020_12().for_serialize().into_generator();
     [
         ("c1m-server.json", generator().into_root_schema_for::<Line<Record>>()),
         ("c1m-client.json", generator().into_root_schema_for::<Line<ClientRecord>>()),
+        ("bench.json", generator().into_root_schema_for::<Line<BenchRecord>>()),
         ("faults.json", generator().into_root_schema_for::<Line<FaultsRecord>>()),
         ("reproduce.json", generator().into_root_schema_for::<Line<ReproduceRecord>>()),
     ]
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     /// One line of each program, with records inside of records.
-    fn lines() -> [Value; 4] {
+    fn lines() -> [Value; 5] {
         [
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "crossing", "limit": "tcp_mem", "level": "high",
@@ -79,6 +80,15 @@ mod tests {
                     "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
                     "plan": [{ "pages": 2, "response_bytes": 7000, "connections": 2 }]
                 }
+            }),
+            json!({
+                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,
+                "connections": 1_000, "quick": false, "elapsed_s": 9.0, "figures": [{
+                    "name": "ramp", "unit": "s", "about": "a", "median": 2.0, "min": 1.0, "max": 3.0, "runs": 3,
+                    "values": [1.0, 2.0, 3.0], "against": "floor", "against_median": null, "against_values": [],
+                    "ratio": null, "ratio_min": null, "ratio_max": null, "ratio_of": null, "to_reach": "≤ 1.10 ×",
+                    "met": true, "notes": ["n"], "violations": [], "reason": null
+                }]
             }),
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "faults", "kernels": ["6.18.0"], "faults": [{

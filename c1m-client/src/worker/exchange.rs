@@ -7,7 +7,7 @@ use c1m_server::sys::errno;
 use super::{Report, Worker, micros, open::send_whole};
 use crate::{
     http::{Reader, Response, Rest},
-    summary::Beats,
+    summary::{Beats, Times},
     table::Stage,
     workload::{CHECK_BYTES, sample},
 };
@@ -54,6 +54,7 @@ pub(super) struct Sampling {
     waiting: usize,
     asked: u64,
     answered: u64,
+    times: Times,
 }
 
 /// The heartbeats of a worker's connections: slot after slot, and round again.
@@ -166,6 +167,9 @@ impl Worker {
         }
         let (planned_us, behind) = match ask.what {
             What::Sample => {
+                if let Some(sampling) = self.sampling.as_mut().filter(|_| right && !ask.overdue) {
+                    sampling.times.record(now_us.saturating_sub(ask.sent_us));
+                }
                 self.sampled(ask, right);
                 return None;
             }
@@ -251,10 +255,10 @@ impl Worker {
                 );
             }
         }
-        if let Some(Sampling { asked, answered, .. }) =
+        if let Some(Sampling { asked, answered, times, .. }) =
             self.sampling.take_if(|sampling| sampling.waiting == 0)
         {
-            self.report(Report::Sampled { asked, answered });
+            self.report(Report::Sampled { asked, answered, times: Box::new(times) });
         }
     }
 

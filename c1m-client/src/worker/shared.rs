@@ -10,7 +10,7 @@ use c1m_server::sys::epoll::Waker;
 
 use crate::{
     ramp::{Crew, Pace},
-    summary::{Beats, Tally},
+    summary::{Beats, Tally, Times},
     tuple::Plan,
     workload::Workload,
 };
@@ -76,6 +76,7 @@ pub enum Report {
     Sampled {
         asked: u64,
         answered: u64,
+        times: Box<Times>,
     },
     /// Its connections are closed: the last report.
     Done(Box<Outcome>),

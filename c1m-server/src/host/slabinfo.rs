@@ -21,6 +21,8 @@ pub enum SlabinfoError {
 pub struct Cache {
     /// Objects in use. SLUB counts every object of a CPU's own slab as used.
     pub active_objects: u64,
+    /// Of one object with what the allocator keeps beside it, without the rest of its slab.
+    pub object_bytes: u64,
     /// Pages that the cache has taken, in bytes, free objects included.
     pub bytes: u64,
 }
@@ -33,6 +35,7 @@ pub type Slabinfo = BTreeMap<String, Cache>;
 pub struct Growth {
     pub cache: String,
     pub objects: u64,
+    pub object_bytes: u64,
     pub bytes: u64,
 }
 
@@ -52,6 +55,7 @@ pub fn parse(text: &str) -> Result<Slabinfo, SlabinfoError> {
         // Two caches can have one name, when a module made both.
         let sum = caches.entry(name).or_default();
         sum.active_objects = sum.active_objects.saturating_add(cache.active_objects);
+        sum.object_bytes = sum.object_bytes.max(cache.object_bytes);
         sum.bytes = sum.bytes.saturating_add(cache.bytes);
     }
     Ok(caches)
@@ -65,10 +69,10 @@ fn cache(line: &str) -> Option<(String, Cache)> {
     let sizes: Vec<&str> = sizes.split_whitespace().collect();
     let [name @ .., active, objects, size, per_slab, pages] = sizes.as_slice() else { return None };
     let number = |text: &&str| text.parse::<u64>().ok();
-    let (_, _, _) = (number(objects)?, number(size)?, number(per_slab)?);
+    let (_, object_bytes, _) = (number(objects)?, number(size)?, number(per_slab)?);
     let slabs: u64 = slabs.split_whitespace().nth(1)?.parse().ok()?;
     let bytes = slabs.checked_mul(number(pages)?)?.checked_mul(PAGE_BYTES)?;
-    let cache = Cache { active_objects: number(active)?, bytes };
+    let cache = Cache { active_objects: number(active)?, object_bytes, bytes };
     (!name.is_empty()).then(|| (name.join(" "), cache))
 }
 
@@ -82,6 +86,7 @@ pub fn growth(before: &Slabinfo, after: &Slabinfo, objects_min: u64) -> Vec<Grow
             Growth {
                 cache: name.clone(),
                 objects: now.active_objects.saturating_sub(then.active_objects),
+                object_bytes: now.object_bytes,
                 bytes: now.bytes.saturating_sub(then.bytes),
             }
         })
@@ -111,8 +116,14 @@ mod tests {
     #[test]
     fn reads_caches() {
         let caches = parse(&text(&[("TCP", 12, 3), ("kmalloc 96", 7, 1), ("TCP", 1, 1)])).unwrap();
-        assert_eq!(caches["TCP"], Cache { active_objects: 13, bytes: 4 * 2 * 4096 });
-        assert_eq!(caches["kmalloc 96"], Cache { active_objects: 7, bytes: 2 * 4096 });
+        assert_eq!(
+            caches["TCP"],
+            Cache { active_objects: 13, object_bytes: 312, bytes: 4 * 2 * 4096 }
+        );
+        assert_eq!(
+            caches["kmalloc 96"],
+            Cache { active_objects: 7, object_bytes: 312, bytes: 2 * 4096 }
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     env, fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
     program,
     stand::{PATIENCE, Step, Stop, eventually, reset},
 };
-use crate::{debian, place, process};
+use crate::debian;
 
 /// Bodies that drivers ask for.
 const BODIES: [usize; 3] = [64, 5_000, 1 << 20];
@@ -101,12 +101,7 @@ impl Other {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let settings = folder.join("settings");
         fs::write(&settings, kind.settings(&folder, address))?;
-        let mut command = Command::new(&program);
-        // An unpacked one has its libraries beside it.
-        if let Some(root) = program.ancestors().nth(3).filter(|root| root.parent().is_some()) {
-            let libraries = format!("usr/lib/{}-linux-gnu", env::consts::ARCH);
-            command.env("LD_LIBRARY_PATH", root.join(libraries));
-        }
+        let mut command = debian::command(&program);
         command
             .args(kind.arguments(&settings))
             .stdin(Stdio::null())
@@ -170,34 +165,15 @@ impl Drop for Other {
     }
 }
 
-fn unpacked(kind: Kind) -> PathBuf {
-    place::target().join("faults").join(kind.name())
-}
-
-/// The program, where it is there already: installed, or unpacked.
-pub(crate) fn found(kind: Kind) -> Option<PathBuf> {
-    let folders = [PathBuf::from("/usr/sbin"), unpacked(kind).join("usr/sbin")];
-    folders.iter().map(|folder| folder.join(kind.name())).find(|file| file.is_file())
-}
-
-/// The program: an installed one, or that of Debian's package, unpacked into the target folder and not installed.
+/// The program: an installed one, or that of Debian's package.
 pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
-    let name = kind.name();
-    if let Some(program) = found(kind) {
-        return Ok(program);
-    }
-    if !debian::can_install() {
-        return Err(Stop::skip(format!("{name} is not there, and no Debian to take it from")));
-    }
-    unpack(kind.packages(), &unpacked(kind))
-        .map_err(|error| Stop::skip(format!("{name} cannot be had: {error:#}")))?;
-    found(kind).ok_or_else(|| Stop::skip(format!("{name} is not in {:?}", kind.packages())))
+    debian::program(kind.name(), kind.packages()).map_err(|error| Stop::skip(format!("{error:#}")))
 }
 
 /// nginx for tests of the server. Where it can't be had they are ignored, and why is told here.
 pub(crate) fn nginx(install: bool) -> Option<PathBuf> {
     if !install {
-        return found(Kind::Nginx);
+        return debian::found(Kind::Nginx.name());
     }
     match provide(Kind::Nginx) {
         Ok(program) => Some(program),
@@ -206,21 +182,4 @@ pub(crate) fn nginx(install: bool) -> Option<PathBuf> {
             None
         }
     }
-}
-
-/// The folder is there as a whole or not at all.
-fn unpack(packages: &[&str], whole: &Path) -> anyhow::Result<()> {
-    let folder = &whole.with_extension("new");
-    fs::create_dir_all(folder)?;
-    let mut download = process::foreign("apt-get");
-    download.current_dir(folder).args(["--quiet", "download"]).args(packages);
-    process::run("download the packages", &mut download)?;
-    for file in fs::read_dir(folder)?.filter_map(Result::ok) {
-        if file.path().extension().is_some_and(|it| it == "deb") {
-            let mut unpack = process::foreign("dpkg-deb");
-            unpack.arg("--extract").arg(file.path()).arg(folder);
-            process::run("unpack the package", &mut unpack)?;
-        }
-    }
-    Ok(fs::rename(folder, whole)?)
 }

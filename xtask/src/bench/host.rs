@@ -1,0 +1,205 @@
+//! What the kernel says of this host and of single processes while something is measured, and the settings that the bench needs.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use c1m_server::{
+    host::{
+        guard::{Change, Guard, STATE_FOLDER},
+        meminfo,
+        slabinfo::{self, Slabinfo},
+        sockstat::sockstat,
+        sysctl::{Name, Tree},
+    },
+    output::record::Sockstat,
+};
+
+use super::child::pause;
+use crate::exit;
+
+/// Somebody may be in the middle of a whole reproduction, which changes the same settings.
+const LOCK_PATIENCE: Duration = Duration::from_secs(600);
+const SETTLE_STEP: Duration = Duration::from_millis(500);
+/// Slab memory that other programs move in such a step.
+const SETTLE_BYTES: u64 = 4 << 20;
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// Files and watches that the rest of the host may need meanwhile.
+const SPARE: u64 = 10_000;
+/// Memory of both ends of an idle connection, kernel and user, as measured by `cargo xtask reproduce`.
+const CONNECTION_BYTES: u64 = 8_700;
+const OTHER_BYTES: u64 = 512 << 20;
+
+/// Processor, CPUs and memory, in words.
+pub(crate) fn machine() -> Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+    let model = text.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.and_then(|rest| rest.split_once(':')).map_or("unknown processor", |it| it.1);
+    let cpus = std::thread::available_parallelism()?;
+    let memory = meminfo::read()?.total_bytes;
+    Ok(format!("{}, {cpus} CPUs, {} MiB of memory", model.trim(), memory >> 20))
+}
+
+pub(crate) fn kernel() -> Result<String> {
+    Ok(Tree::at(Tree::KERNEL).read(&Name::new("kernel.osrelease")?)?)
+}
+
+/// Threads that could run, or waited for a disk, on average over the last minute.
+pub(crate) fn load_average() -> Result<f64> {
+    let text = fs::read_to_string("/proc/loadavg").context("cannot read /proc/loadavg")?;
+    let first = text.split_ascii_whitespace().next().and_then(|it| it.parse().ok());
+    first.context("/proc/loadavg is not understood")
+}
+
+/// Refuses what does not fit into the memory.
+pub(crate) fn check_memory(connections: u64) -> Result<()> {
+    let available =
+        meminfo::read()?.available_bytes.min(meminfo::cgroup_headroom().unwrap_or(u64::MAX));
+    let need = connections * CONNECTION_BYTES + OTHER_BYTES;
+    if need <= available {
+        return Ok(());
+    }
+    Err(exit::refused(format!(
+        "{connections} connections, both ends, need {} MiB of memory, and {} MiB are available",
+        need >> 20,
+        available >> 20
+    )))
+}
+
+/// The settings that have to be raised for so many connections, both ends on this host. They go back when it is dropped.
+pub(crate) struct Settings(Option<Guard>);
+
+impl Settings {
+    pub(crate) fn raise(connections: u64) -> Result<Self> {
+        let tree = Tree::at(Tree::KERNEL);
+        let ends = 2 * connections + SPARE;
+        let files = c1m_server::host::files::file_nr()?.allocated + ends;
+        let mut changes = Vec::new();
+        // Root is exempt from the first, but the server gives its capabilities up.
+        for (name, need) in [("fs.file-max", files), ("fs.epoll.max_user_watches", ends)] {
+            let name = Name::new(name)?;
+            if tree.numbers::<1>(&name)?[0] < need {
+                changes.push(Change { name, value: need.to_string() });
+            }
+        }
+        match changes.is_empty() {
+            true => Ok(Self(None)),
+            false => Self::set(&changes),
+        }
+    }
+
+    /// Changes some settings until it is dropped.
+    pub(crate) fn set(changes: &[Change]) -> Result<Self> {
+        let (mut guard, stale) =
+            Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
+        stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
+        guard.set(changes)?;
+        Ok(Self(Some(guard)))
+    }
+}
+
+impl Drop for Settings {
+    fn drop(&mut self) {
+        for outcome in self.0.iter_mut().flat_map(Guard::restore) {
+            eprintln!("{outcome}");
+        }
+    }
+}
+
+pub(crate) fn sockets() -> Result<Sockstat> {
+    sockstat().context("cannot read /proc/net/sockstat")
+}
+
+pub(crate) fn slab() -> Result<Slabinfo> {
+    let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
+    Ok(slabinfo::parse(&text)?)
+}
+
+pub(crate) fn used_bytes() -> Result<u64> {
+    Ok(meminfo::read()?.used_bytes)
+}
+
+/// Waits until the sockets of whatever ran before are gone, and the kernel has freed their memory; a minute at most.
+pub(crate) fn settle() -> Result<()> {
+    let end = Instant::now() + SETTLE_LIMIT;
+    let mut before = meminfo::read()?.slab_bytes;
+    loop {
+        pause(SETTLE_STEP)?;
+        let now = meminfo::read()?.slab_bytes;
+        if now + SETTLE_BYTES >= before || Instant::now() >= end {
+            return Ok(());
+        }
+        before = now;
+    }
+}
+
+/// PSS of a process, in bytes.
+pub(crate) fn pss_bytes(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} has no PSS"))? * 1024)
+}
+
+/// What a process has used so far.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Usage {
+    pub(crate) cpu_s: f64,
+    /// Context switches, of all threads.
+    pub(crate) switches: u64,
+}
+
+/// CPU time to the nanosecond (/proc/PID/task/TID/schedstat), and context switches.
+pub(crate) fn usage(pid: u32) -> Result<Usage> {
+    let mut usage = Usage { cpu_s: 0.0, switches: 0 };
+    let folder = format!("/proc/{pid}/task");
+    for task in fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))? {
+        let task = task?.path();
+        let read = |name: &str| {
+            let path = task.join(name);
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+        };
+        let ran_ns = first_number(&read("schedstat")?).context("schedstat is empty")?;
+        usage.cpu_s += Duration::from_nanos(ran_ns).as_secs_f64();
+        let status = read("status")?;
+        let switches = status
+            .lines()
+            .filter_map(|line| line.split_once("voluntary_ctxt_switches:"))
+            .filter_map(|(_, count)| first_number(count));
+        usage.switches += switches.sum::<u64>();
+    }
+    Ok(usage)
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_uses_what_it_works() {
+        let own = std::process::id();
+        let before = usage(own).unwrap();
+        let end = Instant::now() + Duration::from_millis(30);
+        while Instant::now() < end {
+            std::hint::spin_loop();
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        let after = usage(own).unwrap();
+        assert!(after.cpu_s > before.cpu_s && after.switches > before.switches);
+        assert!(pss_bytes(own).unwrap() > 4096);
+    }
+
+    #[test]
+    fn the_machine_has_a_name() {
+        assert!(machine().unwrap().contains("CPUs"));
+        assert!(load_average().unwrap() >= 0.0);
+    }
+}

@@ -1,0 +1,131 @@
+//! What looking at all sockets costs: states, holders and watch, beside ss and lsof.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{
+    board::Board,
+    child::{Child, check_interrupted, pause},
+    cli::{Args, Part},
+    ends::{Held, Programs},
+    host,
+    rounds::per,
+};
+use crate::debian;
+
+/// A watch is looked at for so long, after it has counted what is there already.
+const WATCH: Duration = Duration::from_secs(20);
+const WATCH_QUICK: Duration = Duration::from_secs(2);
+/// Connections of the process that lsof is asked about.
+const LSOF_CONNECTIONS: u64 = 16_000;
+
+/// Runs it to its end, its output thrown away behind a pipe: seconds.
+fn timed(command: &mut Command) -> Result<f64> {
+    check_interrupted()?;
+    let name = command.get_program().display().to_string();
+    let start = Instant::now();
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot run {name}"))?;
+    let seconds = start.elapsed().as_secs_f64();
+    // lsof ends with 1 when one of several things that it was asked for is not there, with output all the same.
+    ensure!(!output.stdout.is_empty(), "{name} ended with {}, without output", output.status);
+    Ok(seconds)
+}
+
+/// Seconds of one of our own commands.
+pub(crate) fn ours(programs: &Programs, what: &str) -> Result<f64> {
+    timed(programs.server().args([what, "--json"]))
+}
+
+fn ss(flags: &str) -> Result<f64> {
+    let program = debian::program("ss", &["iproute2"])?;
+    timed(debian::command(&program).arg(flags))
+}
+
+/// With all connections open.
+pub(crate) fn whole(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+    let sockets = host::sockets()?.alloc;
+    if args.has(Part::States) {
+        board.value("states", ours(programs, "states")?);
+        board.against("states", ss("-tan")?);
+        board.note("states", format!("{sockets} sockets"));
+    }
+    if args.has(Part::Holders) {
+        let seconds = ours(programs, "holders")?;
+        board.value("holders", seconds);
+        board.against("holders", ss("-tmp")?);
+        board.value("holders_lsof", 1e6 * seconds / per(sockets, 1));
+        board.note("holders", format!("{sockets} sockets"));
+    }
+    Ok(())
+}
+
+/// Opens half of the connections, and holds what it takes then against what it takes with all of them.
+pub(crate) fn growth(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+    let held = Held::ours(programs, args.scale() / 2, &["--quiet"], &["--idle"])?;
+    let sockets = host::sockets()?.alloc;
+    for (part, what, name) in
+        [(Part::States, "states", "states_growth"), (Part::Holders, "holders", "holders_growth")]
+    {
+        if !args.has(part) {
+            continue;
+        }
+        // Two sockets a connection, and some of the rest of the host that are none of it.
+        let all_by_socket: Vec<f64> =
+            board.values(what).iter().map(|seconds| seconds / per(2 * args.scale(), 1)).collect();
+        for all in all_by_socket {
+            let half = ours(programs, what)? / per(sockets, 1);
+            board.value(name, all / half);
+        }
+    }
+    held.end()?;
+    Ok(())
+}
+
+/// lsof goes through every descriptor of every thread: sockets of one table are enough to tell what one costs.
+pub(crate) fn lsof(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+    let connections = LSOF_CONNECTIONS.min(args.scale());
+    let held = Held::ours(
+        programs,
+        connections,
+        &["--quiet", "--workers", "1"],
+        &["--idle", "--workers", "1"],
+    )?;
+    let program = debian::program("lsof", &["lsof"])?;
+    let sockets = host::sockets()?.alloc;
+    for _ in 0..args.runs() {
+        let seconds = timed(debian::command(&program).args(["-nP", "-iTCP", "-K"]))?;
+        board.against("holders_lsof", 1e6 * seconds / per(sockets, 1));
+    }
+    board.note("holders_lsof", format!("lsof with {sockets} sockets: with all it is too slow"));
+    held.end()?;
+    Ok(())
+}
+
+/// What a watch costs while nothing happens.
+pub(crate) fn watch(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+    let mut watch = Child::start("c1m-server watch", programs.server().args(["watch", "--json"]))?;
+    // It counts what is there before it says what it watches.
+    watch.wait_for("it watched", |line| {
+        Ok(match line.record()? {
+            c1m_server::output::record::Record::Watching(_) => Some(()),
+            _ => None,
+        })
+    })?;
+    let time = if args.quick { WATCH_QUICK } else { WATCH };
+    let before = host::usage(watch.pid())?;
+    pause(time)?;
+    let after = host::usage(watch.pid())?;
+    board.value("watch", 100.0 * (after.cpu_s - before.cpu_s) / time.as_secs_f64());
+    watch.terminate()?;
+    let (_, status, said) = watch.rest()?;
+    ensure!(status.success(), "c1m-server watch ended with {status}: {said}");
+    Ok(())
+}
