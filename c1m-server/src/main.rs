@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Some(Command::Watch(flags)) => command::watch::run(flags),
         Some(Command::Holders(flags)) => command::holders::run(flags).map(|()| 0),
         Some(Command::States(flags)) => command::states::run(flags).map(|()| 0),
+        Some(Command::Doctor(flags)) => command::doctor::run(flags),
     };
     let error = match ended {
         Ok(code) => return ExitCode::from(code),
