@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use c1m_server::{
     cli::Workers,
+    sources::SourceRange,
     units::{parse_bytes, parse_count, parse_duration},
 };
 use clap::{Parser, ValueEnum};
 
-use crate::{source::SourceRange, target::Target};
+use crate::target::Target;
 
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///
@@ -86,6 +87,10 @@ pub struct Cli {
     /// How connections end: by reset they leave neither orphans nor TIME_WAIT
     #[arg(long, value_enum, default_value = "reset")]
     pub end: End,
+
+    /// Do not start when a limit stops the run before the last connection; without this it is a warning
+    #[arg(long)]
+    pub strict: bool,
 
     /// JSON lines on standard output
     #[arg(long)]

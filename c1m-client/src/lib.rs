@@ -3,7 +3,6 @@
 //! The map of this crate, one sentence a module:
 //!
 //! - [`cli`]: every flag, in one place.
-//! - [`source`]: the addresses that connections come from, as they are typed and as ranges without overlap.
 //! - [`target`]: where they go: an address, and one port or several.
 //! - [`ports`]: the source ports that this host gives to clients.
 //! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
@@ -29,7 +28,6 @@ pub mod ramp;
 pub mod record;
 pub mod run;
 pub mod show;
-pub mod source;
 pub mod summary;
 pub mod table;
 pub mod target;

@@ -1,9 +1,18 @@
 //! Everything that can be refused, refused before the first connection.
 
-use std::{sync::atomic::AtomicU64, time::Instant};
+use std::{
+    io::{self, Write as _},
+    sync::atomic::AtomicU64,
+    time::Instant,
+};
 
-use anyhow::Context as _;
-use c1m_server::sys::epoll::Waker;
+use anyhow::{Context as _, anyhow};
+use c1m_server::{
+    command::doctor::look::{Ask, foresee},
+    limits::footprint::payload_of,
+    output::record::Role,
+    sys::epoll::Waker,
+};
 
 use crate::{
     cli::{Cli, End},
@@ -45,6 +54,13 @@ pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
         Some(bytes) => Some(measure(cli, &plan, bytes)?),
         None => None,
     };
+    if let Some(walls) = foresee(&ask(cli, &plan)) {
+        if cli.strict {
+            return Err(Failure::Environment(anyhow!(walls)));
+        }
+        // For people; what comes of it is in the records.
+        let _ = writeln!(io::stderr(), "c1m-client: warning: {walls}");
+    }
     let path = (!cli.idle).then_some(cli.request.as_str());
     let workload = Workload::new(path, cli.unread, pin, &cli.connect.first);
     Ok(Shared {
@@ -62,6 +78,28 @@ pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
         to_workers: Waker::new()?,
         start: Instant::now(),
     })
+}
+
+/// What the run needs of this host. A server on a loopback address is here too.
+fn ask(cli: &Cli, plan: &Plan) -> Ask {
+    let ip = cli.connect.ip();
+    let queued_bytes = match (cli.pin, cli.unread) {
+        (Some(charged), _) => payload_of(charged),
+        // One skb at least, whatever is in it.
+        (None, true) => 1,
+        (None, false) => 0,
+    };
+    Ask {
+        queued_bytes,
+        role: if ip.is_loopback() { Role::Both } else { Role::Client },
+        ipv6: ip.is_ipv6(),
+        sources: Some(plan.sources()),
+        destinations: plan.target().count(),
+        rate: cli.rate,
+        per_source: cli.per_source,
+        ends_by_fin: cli.end == End::Fin,
+        ..Ask::idle(cli.connections)
+    }
 }
 
 fn measure(cli: &Cli, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {

@@ -5,17 +5,16 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
 };
 
-use c1m_server::sys::{errno, interface};
+use c1m_server::{
+    sources::{SourceRange, Sources},
+    sys::{errno, interface},
+};
 use thiserror::Error;
 
-use crate::{
-    ports::Ports,
-    source::{SourceRange, Sources, usable},
-    target::Target,
-};
+use crate::{ports::Ports, target::Target};
 
 /// Why a plan can't be, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -181,6 +180,12 @@ impl Plan {
     }
 }
 
+/// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a datagram socket only asks
+/// the routing table.
+fn usable(source: IpAddr, target: &SocketAddr) -> std::io::Result<()> {
+    UdpSocket::bind((source, 0))?.connect(target)
+}
+
 /// The sources that a target gets when none is given.
 fn own_sources(target: &Target, needed: u64) -> Vec<SourceRange> {
     match target.ip() {
@@ -286,6 +291,13 @@ mod tests {
         let port = plan.ports.binary_search(&tuple.source.port()).ok()? as u64;
         let destination = u64::from(tuple.destination.port() - plan.target.first.port());
         Some((source * plan.ports_per_source() + port) * plan.target.count() + destination)
+    }
+
+    #[test]
+    fn a_host_has_loopback_and_not_the_documentation_net() {
+        let target = "127.0.0.1:9".parse::<SocketAddr>().unwrap();
+        assert!(usable("127.0.1.7".parse().unwrap(), &target).is_ok());
+        assert!(usable("198.51.100.77".parse().unwrap(), &target).is_err());
     }
 
     proptest! {

@@ -1,5 +1,6 @@
 //! Every flag of c1m-server: those of serving here, those of a subcommand in a file of its own.
 
+pub mod doctor;
 mod holders;
 mod report;
 mod states;
@@ -43,6 +44,7 @@ pub enum Command {
     Holders(Holders),
     States(States),
     Report(Report),
+    Doctor(doctor::Doctor),
 }
 
 /// Flags of the server itself.
@@ -101,6 +103,10 @@ pub struct Serve {
     /// Only events and the summary: no `online user` lines
     #[arg(long)]
     pub quiet: bool,
+
+    /// Do not start when a limit stops the server before --max-connections; without this it is a warning
+    #[arg(long, requires = "max_connections")]
+    pub strict: bool,
 
     /// Use this eBPF object instead of the one built in
     #[arg(long, value_name = "FILE", requires = "trace")]

@@ -9,6 +9,7 @@
 //! - [`limits`]: what can stop a connection; pure, without I/O, clock or unsafe.
 //! - [`host`]: what /proc, /sys and sysctl say, and the guard that puts back what was changed.
 //! - [`output`]: records and how they are printed; asks nothing of the kernel.
+//! - [`sources`]: addresses that connections come from, as people type them.
 //! - [`sys`]: the system calls that neither std nor socket2 wraps, shared with the client.
 //! - [`units`]: the numbers that people type: `1m`, `7.53K`, `60s`.
 
@@ -18,6 +19,7 @@ pub mod host;
 pub mod limits;
 pub mod output;
 pub mod serve;
+pub mod sources;
 pub mod sys;
 pub mod trace;
 pub mod units;

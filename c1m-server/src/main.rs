@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Some(Command::Holders(flags)) => command::holders::run(flags).map(|()| 0),
         Some(Command::States(flags)) => command::states::run(flags).map(|()| 0),
         Some(Command::Report(flags)) => command::report::run(flags).map(|()| 0),
+        Some(Command::Doctor(flags)) => command::doctor::run(flags),
     };
     let error = match ended {
         Ok(code) => return ExitCode::from(code),

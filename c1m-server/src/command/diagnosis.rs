@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{subject::Subject, tracing::Tracing};
+use super::{
+    subject::{Bounds, Subject},
+    tracing::Tracing,
+};
 use crate::{
     host::{cgroup, conntrack, files, listeners, meminfo, netstat, settings, sockstat, vmstat},
     limits::{
@@ -78,9 +81,18 @@ fn grown(before: Option<u64>, now: Option<u64>) -> Option<u64> {
 
 /// What does not change while it runs.
 #[derive(Debug, Clone, Copy)]
-struct Layout {
+pub(super) struct Layout {
     page_bytes: Option<u64>,
     cpus: Option<u64>,
+}
+
+impl Layout {
+    pub(super) fn now() -> Self {
+        Self {
+            page_bytes: page_bytes().ok(),
+            cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
+        }
+    }
 }
 
 /// The readings and counters of this run.
@@ -105,13 +117,9 @@ impl Diagnosis {
     /// Takes the counters as they are: what comes from here on is this run's.
     /// `connections` are there already, and `tcp_mem` is what a hook has read, if any did.
     pub(super) fn begin(subject: Subject, connections: u64, tcp_mem: Option<[u64; 3]>) -> Self {
-        let layout = Layout {
-            page_bytes: page_bytes().ok(),
-            cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
-        };
         let mut diagnosis = Self {
             start: Instant::now(),
-            layout,
+            layout: Layout::now(),
             tcp_mem,
             at_start: Counted::now(&subject),
             subject,
@@ -190,7 +198,8 @@ impl Diagnosis {
 
     fn look(&mut self, connections: u64) {
         self.looked = Some(Instant::now());
-        let mut readings = read(self.start.elapsed(), connections, &self.layout, &mut self.subject);
+        let (cgroup, bounds) = (self.subject.cgroup(), self.subject.bounds(connections));
+        let mut readings = read(self.start.elapsed(), connections, &self.layout, cgroup, bounds);
         readings.tcp_mem = readings.tcp_mem.or(self.tcp_mem);
         self.history.add(&readings);
     }
@@ -201,11 +210,16 @@ impl Diagnosis {
     }
 }
 
-fn read(at: Duration, connections: u64, layout: &Layout, subject: &mut Subject) -> Readings {
+/// Everything at one moment: of the host, of `cgroup`, and of the `bounds` of whoever holds the connections.
+pub(super) fn read(
+    at: Duration,
+    connections: u64,
+    layout: &Layout,
+    cgroup: Option<cgroup::Cgroup>,
+    bounds: Bounds,
+) -> Readings {
     let settings = settings::read();
     let memory = meminfo::read().ok();
-    let cgroup = subject.cgroup();
-    let bounds = subject.bounds(connections);
     let queues = listeners::queues().ok().flatten();
     let backlog = bounds.backlog.map(|asked| settings.somaxconn.unwrap_or(u64::MAX).min(asked));
     Readings {
@@ -267,7 +281,8 @@ mod tests {
     #[test]
     fn this_host_is_read() {
         let layout = Layout { page_bytes: Some(4096), cpus: Some(2) };
-        let readings = read(Duration::ZERO, 5, &layout, &mut subject());
+        let bounds = subject().bounds(5);
+        let readings = read(Duration::ZERO, 5, &layout, cgroup::own(), bounds);
         assert!(readings.sockstat.is_some() && readings.file_nr.is_some());
         assert!(readings.memory_total_bytes > readings.memory_available_bytes);
         assert!(readings.descriptors >= Some(5) && readings.descriptors < readings.descriptors_max);

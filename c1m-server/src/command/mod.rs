@@ -2,6 +2,7 @@
 
 mod counts;
 mod diagnosis;
+pub mod doctor;
 pub mod holders;
 pub mod page;
 pub mod report;

@@ -9,11 +9,17 @@ use tokio::{
 };
 
 use super::{
-    EnvironmentRefused, diagnosis::Diagnosis, subject::Subject, told::Told, tracing::Tracing,
+    EnvironmentRefused,
+    diagnosis::Diagnosis,
+    doctor::{self, look::Ask},
+    subject::Subject,
+    told::Told,
+    tracing::Tracing,
 };
 use crate::{
     cli::{Serve, Workers},
     host::{files, netns},
+    output::record::Role,
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     sys::{
         process::{drop_capabilities, raise_nofile},
@@ -40,7 +46,11 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
         return runtime.block_on(async { dry_run(cli) });
     }
     let plan = lay_out(cli)?;
-    runtime.block_on(serve(cli, plan))
+    let foreseen = foresee(cli);
+    match foreseen {
+        Some(walls) if cli.strict => Err(EnvironmentRefused(walls).into()),
+        _ => runtime.block_on(serve(cli, plan, foreseen)),
+    }
 }
 
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
@@ -54,10 +64,7 @@ fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
         EnvironmentRefused(format!("cannot raise the limit of open files: {error}"))
     })?;
     let wish = Wish {
-        workers: match cli.workers {
-            Workers::Auto => None,
-            Workers::Count(count) => Some(count),
-        },
+        workers: workers(cli),
         max_connections: cli.max_connections,
         backlog: cli.backlog,
         somaxconn: files::somaxconn(),
@@ -67,13 +74,32 @@ fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
     Ok(plan::plan(&wish).map_err(ServeError::from)?)
 }
 
+/// What stops it before --max-connections. Who listens on loopback has the clients on the same host.
+fn foresee(cli: &Serve) -> Option<String> {
+    let ip = cli.listen.ip();
+    doctor::look::foresee(&Ask {
+        role: if ip.is_loopback() { Role::Both } else { Role::Server },
+        ipv6: ip.is_ipv6(),
+        workers: workers(cli),
+        backlog: cli.backlog,
+        ..Ask::idle(cli.max_connections?)
+    })
+}
+
+fn workers(cli: &Serve) -> Option<usize> {
+    match cli.workers {
+        Workers::Auto => None,
+        Workers::Count(count) => Some(count),
+    }
+}
+
 /// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
 /// bound, capabilities are dropped, the workers start.
-async fn serve(cli: &Serve, plan: Plan) -> anyhow::Result<()> {
+async fn serve(cli: &Serve, plan: Plan, foreseen: Option<String>) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let mut told = Told::new(cli)?;
-    let served = serve_and_tell(cli, plan, &mut signals, &mut told).await;
+    let served = serve_and_tell(cli, plan, &mut signals, &mut told, foreseen).await;
     // Also of a run that failed: the page shows how far it came.
     let written = told.write_page();
     served?;
@@ -85,6 +111,7 @@ async fn serve_and_tell(
     plan: Plan,
     signals: &mut Signals,
     told: &mut Told,
+    foreseen: Option<String>,
 ) -> anyhow::Result<()> {
     let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
     // The programs need the port before it is bound.
@@ -109,6 +136,7 @@ async fn serve_and_tell(
 
     let begun = told
         .listening(cli, &plan, running.address())
+        .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
         .and_then(|()| told.limits(diagnosis.limits()));
     let served = match begun {
         Ok(()) => hold(cli, &running, signals, told, &mut diagnosis, &mut tracing).await,

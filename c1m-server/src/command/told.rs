@@ -197,7 +197,7 @@ impl Told {
         self.print(Record::Summary(summary))
     }
 
-    fn warn(&mut self, name: &str, text: &str) -> io::Result<()> {
+    pub(super) fn warn(&mut self, name: &str, text: &str) -> io::Result<()> {
         let now = Instant::now();
         let recent = self.warned.get(name).is_some_and(|last| now - *last < self.interval);
         if recent {

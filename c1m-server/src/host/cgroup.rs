@@ -51,6 +51,23 @@ pub fn at(folder: &Path) -> Option<Cgroup> {
     }
 }
 
+/// The unit of systemd that this process belongs to: a service, not a log-in. `None`: none.
+#[must_use]
+pub fn unit() -> Option<String> {
+    unit_in(&fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+fn unit_in(membership: &str) -> Option<String> {
+    let of_line = |line: &str| {
+        let (_, path) = line.split_once(':')?.1.split_once(':')?;
+        // Those of a user's manager have been through a log-in, and limits.conf with it.
+        let service = |part: &&str| part.ends_with(".service") && !part.starts_with("user@");
+        let is_user = path.split('/').any(|part| part == "user.slice");
+        path.split('/').rev().find(service).filter(|_| !is_user).map(str::to_owned)
+    };
+    membership.lines().find_map(of_line)
+}
+
 /// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup. `None`: there is none.
 #[must_use]
 pub fn find(name: &Path) -> Option<PathBuf> {
@@ -195,6 +212,22 @@ mod tests {
         let cgroup = below(mount.path(), membership).unwrap();
         assert_eq!((cgroup.used_bytes, cgroup.max_bytes), (Some(400), None));
         assert_eq!((cgroup.oom, cgroup.oom_kill, cgroup.tcp_failed), (None, Some(3), Some(4)));
+    }
+
+    #[test]
+    fn a_service_is_told_from_a_log_in() {
+        let unit = |text| unit_in(text).unwrap_or_default();
+        assert_eq!(unit("0::/system.slice/nginx.service\n"), "nginx.service");
+        assert_eq!(unit("9:name=systemd:/system.slice/a.service/sub\n0::/\n"), "a.service");
+        for none in [
+            "",
+            "x",
+            "0::/",
+            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/t.service",
+            "0::/init.scope",
+        ] {
+            assert_eq!(unit(none), "", "{none}");
+        }
     }
 
     #[test]

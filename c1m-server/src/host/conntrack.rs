@@ -1,6 +1,17 @@
 //! Connection tracking of this network namespace.
 
-use std::fs;
+use std::{
+    fs, io,
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use socket2::SockRef;
+
+/// Connections that are made to see whether they are tracked: more than come and go by themselves at the same time.
+const TRIES: usize = 16;
+/// Over loopback it takes no time, or does not come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What /proc/net/stat/nf_conntrack counts, all CPUs together, since the namespace came to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +25,44 @@ pub struct Conntrack {
 #[must_use]
 pub fn counters() -> Option<Conntrack> {
     parse(&fs::read_to_string("/proc/net/stat/nf_conntrack").ok()?)
+}
+
+/// Does a connection within this network namespace get an entry? Tried with a few over loopback, since nothing says it: a rule has to ask for
+/// it, and then it does for all. `None`: there is no loopback to try it with.
+#[must_use]
+pub fn is_tracking() -> Option<bool> {
+    let Some(before) = count() else { return Some(false) };
+    let max = number("nf_conntrack_max").unwrap_or(u64::MAX);
+    if before.saturating_add(TRIES as u64) > max {
+        // Full already: nobody would get through.
+        return Some(true);
+    }
+    let pairs = pairs().ok()?;
+    let now = count()?;
+    drop(pairs);
+    Some(now.saturating_sub(before) >= TRIES as u64 / 2)
+}
+
+fn count() -> Option<u64> {
+    number("nf_conntrack_count")
+}
+
+/// Of net.netfilter
+fn number(name: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/sys/net/netfilter/{name}")).ok()?.trim().parse().ok()
+}
+
+/// They end by reset, and leave nothing behind.
+fn pairs() -> io::Result<Vec<(TcpStream, TcpStream)>> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let pair = |_| {
+        let near = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
+        let far = listener.accept()?.0;
+        SockRef::from(&near).set_linger(Some(Duration::ZERO))?;
+        SockRef::from(&far).set_linger(Some(Duration::ZERO))?;
+        Ok((near, far))
+    };
+    (0..TRIES).map(pair).collect()
 }
 
 /// A line of names, then one of hexadecimal numbers a CPU (net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show, 6.18). The columns

@@ -4,6 +4,8 @@
 //! one finds the file and puts the values back. A value is put back only if it is still the one that was written here:
 //! somebody who changed it meanwhile meant it.
 
+mod kept;
+
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
@@ -144,13 +146,12 @@ impl Guard {
         folder: &Path,
         patience: Duration,
     ) -> Result<(Self, Vec<Outcome>), GuardError> {
-        let failed = |source| GuardError::Folder { path: folder.into(), source };
-        fs::create_dir_all(folder).map_err(failed)?;
+        let failed = folder_error(folder);
+        fs::create_dir_all(folder).map_err(&failed)?;
         let lock = lock(folder, patience)?;
         let settings = match read_state(&folder.join(STATE_FILE))? {
             None => Vec::new(),
-            // The settings went with the kernel that had them.
-            Some(state) if state.owner.boot_id != boot_id().map_err(failed)? => Vec::new(),
+            Some(state) if !same_boot(&state.owner).map_err(&failed)? => Vec::new(),
             Some(state) if is_alive(&state.owner) => {
                 return Err(GuardError::Busy { pid: state.owner.pid.to_string() });
             }
@@ -215,11 +216,10 @@ impl Guard {
         let mut outcomes = Vec::new();
         while let Some(entry) = settings.pop() {
             let fate = put_back(&self.tree, &entry);
-            let new = entry.written.last().cloned().unwrap_or_default();
             if matches!(fate, Fate::Failed { .. }) {
                 self.state.settings.insert(0, entry.clone());
             }
-            outcomes.push(Outcome { name: entry.name, old: entry.old, new, fate });
+            outcomes.push(outcome(entry, fate));
         }
         let kept = if self.state.settings.is_empty() {
             remove_state(&self.folder)
@@ -254,6 +254,20 @@ fn put_back(tree: &Tree, entry: &Entry) -> Fate {
             Err(error) => Fate::Failed { reason: error.to_string() },
         },
     }
+}
+
+fn outcome(mut entry: Entry, fate: Fate) -> Outcome {
+    Outcome { name: entry.name, old: entry.old, new: entry.written.pop().unwrap_or_default(), fate }
+}
+
+fn folder_error(folder: &Path) -> impl Fn(io::Error) -> GuardError + use<> {
+    let path = folder.to_path_buf();
+    move |source| GuardError::Folder { path: path.clone(), source }
+}
+
+/// The settings went with the kernel that had them.
+fn same_boot(owner: &Owner) -> io::Result<bool> {
+    Ok(owner.boot_id == boot_id()?)
 }
 
 fn lock(folder: &Path, patience: Duration) -> Result<File, GuardError> {
@@ -303,17 +317,25 @@ fn read_state(path: &Path) -> Result<Option<State>, GuardError> {
 
 /// The file is there as a whole or not at all, also after a crash of the machine.
 fn write_state(folder: &Path, state: &State) -> io::Result<()> {
-    let new = folder.join(format!("{STATE_FILE}.new"));
+    write_as(folder, STATE_FILE, state)
+}
+
+fn write_as(folder: &Path, name: &str, state: &State) -> io::Result<()> {
+    let new = folder.join(format!("{name}.new"));
     let mut file = File::create(&new)?;
     serde_json::to_writer_pretty(&mut file, state)?;
     file.write_all(b"\n")?;
     file.sync_all()?;
-    fs::rename(&new, folder.join(STATE_FILE))?;
+    fs::rename(&new, folder.join(name))?;
     File::open(folder)?.sync_all()
 }
 
 fn remove_state(folder: &Path) -> io::Result<()> {
-    match fs::remove_file(folder.join(STATE_FILE)) {
+    remove(folder, STATE_FILE)
+}
+
+fn remove(folder: &Path, name: &str) -> io::Result<()> {
+    match fs::remove_file(folder.join(name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => File::open(folder)?.sync_all(),
     }

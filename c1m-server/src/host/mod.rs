@@ -14,6 +14,7 @@ pub mod netns;
 pub mod netstat;
 pub mod process;
 pub mod settings;
+pub mod slab;
 pub mod slabinfo;
 pub mod sock_diag;
 pub mod sockstat;

@@ -23,6 +23,8 @@ pub struct Settings {
     pub nf_conntrack_count: Option<u64>,
     pub epoll_max_user_watches: Option<u64>,
     pub tcp_max_tw_buckets: Option<u64>,
+    /// Buckets of the hash table of established connections, since Linux 6.1.
+    pub ehash_buckets: Option<u64>,
 }
 
 /// Reads them all: a dozen small files.
@@ -51,6 +53,9 @@ fn at(tree: &Tree) -> Settings {
         nf_conntrack_count: number("net.netfilter.nf_conntrack_count"),
         epoll_max_user_watches: number("fs.epoll.max_user_watches"),
         tcp_max_tw_buckets: number("net.ipv4.tcp_max_tw_buckets"),
+        // Negative: shared with the first network namespace (net/ipv4/sysctl_net_ipv4.c, proc_tcp_ehash_entries, 6.18).
+        ehash_buckets: text("net.ipv4.tcp_ehash_entries")
+            .and_then(|text| Some(text.parse::<i64>().ok()?.unsigned_abs())),
     }
 }
 
@@ -58,7 +63,8 @@ fn at(tree: &Tree) -> Settings {
 fn ports(range: &str, reserved: &str) -> Option<u64> {
     let span = |text: &str, between: char| -> Option<(u64, u64)> {
         let (first, last) = text.split_once(between).unwrap_or((text, text));
-        Some((first.parse().ok()?, last.parse().ok()?))
+        let port = |text: &str| text.parse::<u16>().ok().map(u64::from);
+        Some((port(first)?, port(last)?))
     };
     let (first, last) = span(range, ' ')?;
     // The kernel merges and sorts what is written there (kernel/sysctl.c, proc_do_large_bitmap), so no port counts twice.
@@ -84,6 +90,8 @@ fn count_addresses(text: &str) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -105,6 +113,27 @@ mod tests {
         assert_eq!(ports("1000 1009", "1-65535"), Some(0));
         assert_eq!(ports("1000", ""), Some(1));
         assert_eq!(ports("x y", ""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_is_answered(range in "\\PC*|[0-9]{0,22} [0-9]{0,22}", reserved in "\\PC*|([0-9]{0,22}[-,]){0,4}[0-9]{0,6}") {
+            prop_assert!(ports(&range, &reserved).is_none_or(|ports| ports <= 65_536));
+        }
+
+        #[test]
+        fn garbage_in_the_tree_is_unknown_or_a_number(garbage in prop::collection::vec(any::<u8>(), 0..40)) {
+            let folder = tempfile::tempdir().unwrap();
+            for name in ["net/ipv4/tcp_mem", "net/ipv4/tcp_ehash_entries", "net/core/somaxconn", "fs/nr_open", "net/ipv4/ip_local_port_range"] {
+                let path = folder.path().join(name);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, &garbage).unwrap();
+            }
+            let settings = at(&Tree::at(folder.path()));
+            let number = std::str::from_utf8(&garbage).ok().and_then(|text| text.trim().parse::<u64>().ok());
+            prop_assert_eq!(settings.somaxconn, number);
+            prop_assert_eq!(settings.nr_open, number);
+        }
     }
 
     #[test]

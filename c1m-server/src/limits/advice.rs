@@ -1,16 +1,17 @@
 //! What to do about a limit: the knob, a number that would do, its unit, and what can go wrong. Computed from readings; never applied.
 
-use super::verdict::Case;
-use crate::output::record::LimitName;
+use super::{
+    footprint::{Sizes, need},
+    verdict::Case,
+};
+use crate::output::record::{LimitName, Role};
 
 /// Ports below this are for servers.
-const FIRST_PORT: u64 = 1024;
-/// Kernel memory that an idle connection takes at one end, slab objects packed (TCP, inode, file, dentry, epoll item; 6.18).
-const CONNECTION_BYTES: u64 = 4096;
+pub(super) const FIRST_PORT: u64 = 1024;
 /// What an orphan may hold at worst, by the kernel's own documentation of tcp_max_orphans.
-const ORPHAN_BYTES: u64 = 64 * 1024;
+pub(super) const ORPHAN_BYTES: u64 = 64 * 1024;
 /// An epoll item and its entry in the wait queue on 64 bits (fs/eventpoll.c, EP_ITEM_COST).
-const WATCH_BYTES: u64 = 160;
+pub(super) const WATCH_BYTES: u64 = 160;
 
 /// `None`: no knob helps.
 pub(super) fn advise(limit: LimitName, case: &Case<'_>) -> Option<String> {
@@ -40,11 +41,11 @@ pub(super) fn advise(limit: LimitName, case: &Case<'_>) -> Option<String> {
 }
 
 /// A quarter more, so that the next run is not at the wall again.
-fn with_slack(number: u64) -> u64 {
+pub(super) fn with_slack(number: u64) -> u64 {
     number.saturating_add(number / 4)
 }
 
-fn mib(bytes: u64) -> u64 {
+pub(super) fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
@@ -213,16 +214,17 @@ fn time_wait(case: &Case<'_>) -> String {
 
 fn memory(case: &Case<'_>) -> String {
     let connections = case.now.connections;
+    let memory = need(&Sizes::default(), Role::Server, false, connections, 0);
+    let each = memory.kernel_bytes_per_connection;
+    let text = format!(
+        "fewer connections or smaller buffers: an idle connection takes about {each} bytes of kernel memory at each end"
+    );
     match case.now.memory_total_bytes {
-        Some(total) if connections > 0 => format!(
-            "fewer connections or smaller buffers: an idle connection takes about {CONNECTION_BYTES} bytes of kernel memory at each end, so \
-             {connections} of them {} MiB of {} MiB",
-            mib(connections.saturating_mul(CONNECTION_BYTES)),
-            mib(total)
-        ),
-        _ => format!(
-            "fewer connections or smaller buffers: an idle connection takes about {CONNECTION_BYTES} bytes of kernel memory at each end"
-        ),
+        Some(total) if connections > 0 => {
+            let all = mib(connections.saturating_mul(each));
+            format!("{text}, so {connections} of them {all} MiB of {} MiB", mib(total))
+        }
+        _ => text,
     }
 }
 

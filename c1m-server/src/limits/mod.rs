@@ -5,14 +5,19 @@
 //! - [`reading`], [`catalog`]: every limit, with its usage beside its ceiling.
 //! - [`evidence`]: what was counted.
 //! - [`forecast`]: the connection and the time at which each is hit.
+//! - [`footprint`]: the memory that connections take.
+//! - [`walls`]: before a run, what it needs of each limit and where each stops it; [`found`]: settings that somebody made, judged.
 //! - [`verdict`], by the rules in `rules`: which limit it was; `advice`: what to do about it.
 
 mod advice;
 pub mod catalog;
 pub mod crossing;
 pub mod evidence;
+pub mod footprint;
 pub mod forecast;
+pub mod found;
 pub mod pressure;
 pub mod reading;
 mod rules;
 pub mod verdict;
+pub mod walls;

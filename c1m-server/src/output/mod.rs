@@ -1,6 +1,8 @@
 //! Records, and how they are printed: lines for people or JSON lines. Asks nothing of the kernel.
 
 pub mod diagnosis;
+pub mod doctor;
+mod doctor_text;
 pub mod event;
 pub mod held;
 mod held_text;

@@ -4,6 +4,10 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::doctor::{
+    Applied, Change, Doctor, Effect, Ehash, Judged, Judgement, MemoryNeed, Restored, Role, Setting,
+    SizesFrom, Unknown, Wall,
+};
 pub use super::event::*;
 pub use super::held::{
     Holder, HolderRow, Holders, HoldersScope, Memory, Source, StateRow, States, TcpState,
@@ -62,6 +66,9 @@ pub enum Record {
     Watching(Watching),
     Usage(Usage),
     Ended(Ended),
+    Doctor(Doctor),
+    Applied(Applied),
+    Restored(Restored),
 }
 
 /// The port is bound and the workers run.

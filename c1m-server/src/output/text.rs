@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     diagnosis::{limits_lines, verdict_lines},
+    doctor_text::{applied_lines, doctor_lines, restored_lines},
     held_text::{holders_lines, states_lines},
     record::*,
     watch_text::{ended_lines, usage_line, watching_line},
@@ -68,6 +69,9 @@ pub(super) fn lines(record: &Record) -> Vec<String> {
         Record::Watching(watching) => vec![watching_line(watching)],
         Record::Usage(usage) => vec![usage_line(usage)],
         Record::Ended(ended) => ended_lines(ended, refused_lines(&ended.refused)),
+        Record::Doctor(doctor) => doctor_lines(doctor),
+        Record::Applied(applied) => applied_lines(applied),
+        Record::Restored(restored) => restored_lines(restored),
     }
 }
 

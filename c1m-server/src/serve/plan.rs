@@ -111,9 +111,29 @@ pub fn plan(wish: &Wish) -> Result<Plan, PlanError> {
     let margin = u64::from(backlog) + 1;
     let workers = match wish.workers {
         Some(workers) => explicit(wish, workers, table)?,
-        None => automatic(wish, table - margin)?,
+        None => automatic(wish, comfortable(wish, table))?,
     };
     Ok(Plan { workers, window: wish.cores.max(1), table, margin, backlog })
+}
+
+/// The most connections that a server holds, whatever number it is asked for. `wish.max_connections` plays no part.
+#[must_use]
+pub fn most(wish: &Wish) -> u64 {
+    let nofile = wish.nofile;
+    if nofile < MIN_NOFILE {
+        return 0;
+    }
+    let (table, most) = (table(nofile), most_workers(nofile));
+    match wish.workers {
+        Some(workers) if workers as u64 > most => 0,
+        Some(workers) => table.saturating_mul(workers as u64),
+        None => comfortable(wish, table).saturating_mul(most),
+    }
+}
+
+/// Connections of a table that never gets into its margin.
+fn comfortable(wish: &Wish, table: u64) -> u64 {
+    table - (u64::from(effective_backlog(wish, table)) + 1)
 }
 
 /// The kernel caps the queue at somaxconn, and a full queue must fit into the eighth of the table that is kept for it.
@@ -214,6 +234,7 @@ mod tests {
         assert!(!error.is_usage());
         assert!(plan(&Wish { nofile: needed_nofile, ..many }).is_ok());
         assert!(plan(&Wish { max_connections: Some(possible), ..many }).is_ok());
+        assert_eq!(most(&many), possible);
 
         let threads = Wish { workers: Some(500), nofile: 256, ..WISH };
         let PlanError::TooManyWorkers { most, .. } = plan(&threads).unwrap_err() else { panic!() };
@@ -227,6 +248,20 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_most_is_held_and_one_more_is_not(
+            workers in proptest::option::of(1usize..5000),
+            backlog: u32,
+            nofile in 0u64..3_000_000,
+            cores in 1usize..300,
+        ) {
+            let wish = Wish { workers, max_connections: None, backlog, somaxconn: None, nofile, cores };
+            let most = most(&wish);
+            let of = |connections| plan(&Wish { max_connections: Some(connections), ..wish });
+            prop_assert_eq!(most > 0, of(most).is_ok());
+            prop_assert!(of(most + 1).is_err());
+        }
+
         #[test]
         fn a_plan_holds_what_was_wanted(
             workers in proptest::option::of(1usize..5000),

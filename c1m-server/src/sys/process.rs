@@ -17,14 +17,20 @@ pub fn nofile() -> io::Result<(u64, u64)> {
 }
 
 /// Raises the soft limit of open files to the hard one, and returns it: how many descriptors one table can hold.
+///
+/// A hard limit from before fs.nr_open was lowered is worth no more than that: no table grows past it (fs/file.c, `expand_files`), and
+/// setting a limit above it is refused even where it is there already (kernel/sys.c, `do_prlimit`; 6.18).
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = nofile()?;
-    if soft < hard {
-        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+    let nr_open = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
+    let nr_open = nr_open.and_then(|text| text.trim().parse().ok()).unwrap_or(u64::MAX);
+    let most = hard.min(nr_open);
+    if soft < most {
+        let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
         // SAFETY: reads a local of the right type.
         check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
     }
-    Ok(hard)
+    Ok(most)
 }
 
 /// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no privilege.

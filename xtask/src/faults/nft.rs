@@ -1,6 +1,6 @@
 //! The one rule of nftables that a fault needs, spoken to the kernel directly: guests have no nft.
 
-use std::io;
+use std::{io, time::Duration};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -19,6 +19,8 @@ const REQUEST: u16 = 1;
 const CREATE: u16 = REQUEST | 4 | 0x400 | 0x800;
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
+/// The kernel answers at once, or never.
+const PATIENCE: Duration = Duration::from_secs(10);
 const TABLE: &[u8] = b"c1m\0";
 const CHAIN: &[u8] = b"out\0";
 
@@ -40,7 +42,7 @@ pub(crate) fn track_connections() -> io::Result<()> {
     ];
     let socket =
         Socket::new(Domain::from(libc::AF_NETLINK), Type::RAW, Some(Protocol::from(NETFILTER)))?;
-    socket.set_read_timeout(Some(super::stand::PATIENCE))?;
+    socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(&batch.concat())?;
     // Each of the three is acknowledged; an error may come alone.
     let mut acknowledged = 0;

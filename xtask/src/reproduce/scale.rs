@@ -1,5 +1,10 @@
 //! The article's figures, and how they shrink to the connections that a host can hold.
 
+use c1m_server::{
+    limits::footprint::{self, Sizes},
+    output::record::Role,
+};
+
 /// Connections of the article: 16 source addresses of 64,000 each.
 pub(super) const ARTICLE_CONNECTIONS: u64 = 1_024_000;
 /// `tcp_mem` of the article's server as it came, in pages: low, pressure, high.
@@ -10,11 +15,8 @@ pub(super) const ARTICLE_CURE: [u64; 3] = [786_432, 2_097_152, 3_145_728];
 pub(super) const PIN: &str = "7.53K";
 
 const PIN_BYTES: u64 = 7_711;
-/// Slab and file objects of both ends of one idle connection, measured on Linux 6.18 (8.2 to 8.4 KiB), and what client and
-/// server keep for it.
-const IDLE_BYTES: u64 = 8_600 + 64;
-/// Both programs, their stacks and eBPF maps, and what the rest of the host needs to stay responsive.
-const FIXED_BYTES: u64 = 256 << 20;
+/// What the rest of the host needs to stay responsive.
+const SPARE_BYTES: u64 = 192 << 20;
 /// Fewer connections than this would be lost in the kernel's per-CPU reserve.
 pub(super) const CONNECTIONS_MIN: u64 = 1_000;
 
@@ -30,7 +32,9 @@ pub(super) fn tcp_mem(article: [u64; 3], connections: u64) -> [u64; 3] {
 /// Memory for both ends of so many connections, with their pinned bytes and 5 % for what is in flight, in bytes.
 #[must_use]
 pub(super) fn need_bytes(connections: u64) -> u64 {
-    connections.saturating_mul(IDLE_BYTES + PIN_BYTES) / 20 * 21 + FIXED_BYTES
+    let queued = footprint::payload_of(PIN_BYTES);
+    let need = footprint::need(&Sizes::default(), Role::Both, false, connections, queued);
+    (need.bytes / 20 * 21).saturating_add(SPARE_BYTES)
 }
 
 /// The largest power-of-two fraction of the article's connections that so much memory holds.

@@ -75,6 +75,9 @@ impl Seen {
             | Record::States(_)
             | Record::Watching(_)
             | Record::Usage(_)
+            | Record::Doctor(_)
+            | Record::Applied(_)
+            | Record::Restored(_)
             | Record::Ended(_) => return false,
         }
         true

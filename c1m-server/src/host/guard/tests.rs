@@ -237,3 +237,30 @@ fn a_process_that_was_not_waited_for_is_no_owner() {
     assert_eq!(start_ticks(child.id()), None);
     child.wait().unwrap();
 }
+
+#[test]
+fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
+    let host = Host::new();
+    // A test beside this one that starts a program has the lock for an instant, too: between fork and exec.
+    let take = || Guard::take(Tree::at(host.tree.path()), host.run.path(), Duration::from_secs(10));
+    let (mut guard, _) = take().unwrap();
+    guard.set(&[change("net.ipv4.tcp_mem", "1 2 3"), change("fs.file-max", "2000")]).unwrap();
+    guard.keep().unwrap();
+    assert_eq!(host.tcp_mem(), "1 2 3");
+    // Kept again with another value: what was there at first counts.
+    let (mut guard, outcomes) = take().unwrap();
+    assert_eq!(outcomes, []);
+    guard.set(&[change("net.ipv4.tcp_mem", "4 5 6")]).unwrap();
+    guard.keep().unwrap();
+    // Another run in between puts back its own change alone.
+    let (mut guard, _) = take().unwrap();
+    guard.set(&[change("net.ipv4.tcp_mem", "7 8 9")]).unwrap();
+    drop(guard);
+    assert_eq!(host.tcp_mem(), "4 5 6");
+    host.write("fs/file-max", "3000");
+    let (mut guard, _) = take().unwrap();
+    let fates: Vec<Fate> = guard.restore_kept().unwrap().into_iter().map(|it| it.fate).collect();
+    assert_eq!(fates, [Fate::Foreign { present: "3000".into() }, Fate::Restored]);
+    assert_eq!(host.tcp_mem(), BEFORE);
+    assert_eq!(guard.restore_kept().unwrap(), []);
+}

@@ -345,5 +345,8 @@ fn kind(record: &Record) -> &'static str {
         Record::Watching(_) => "watching",
         Record::Usage(_) => "usage",
         Record::Ended(_) => "ended",
+        Record::Doctor(_) => "doctor",
+        Record::Applied(_) => "applied",
+        Record::Restored(_) => "restored",
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
 };
 
@@ -122,10 +122,18 @@ impl Sources {
     }
 }
 
-/// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a datagram socket only asks
-/// the routing table.
-pub fn usable(source: IpAddr, target: &SocketAddr) -> std::io::Result<()> {
-    UdpSocket::bind((source, 0))?.connect(target)
+/// Two of the ranges that have an address in common, the one that begins first in front. `None`: there are none.
+#[must_use]
+pub fn overlap(ranges: &[SourceRange]) -> Option<(SourceRange, SourceRange)> {
+    let mut sorted = ranges.to_vec();
+    sorted.sort_by_key(|range| {
+        (range.first.is_ipv4(), number(range.first), u128::MAX - number(range.last))
+    });
+    sorted.windows(2).find_map(|pair| {
+        let [a, b] = *pair else { return None };
+        (a.first.is_ipv4() == b.first.is_ipv4() && number(b.first) <= number(a.last))
+            .then_some((a, b))
+    })
 }
 
 fn number(address: IpAddr) -> u128 {
@@ -200,10 +208,19 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_loopback_and_not_the_documentation_net() {
-        let target = "127.0.0.1:9".parse().unwrap();
-        assert!(usable("127.0.1.7".parse().unwrap(), &target).is_ok());
-        assert!(usable("198.51.100.77".parse().unwrap(), &target).is_err());
+    fn what_is_given_twice_is_found() {
+        let overlap = |texts: &[&str]| {
+            overlap(&texts.iter().map(|text| parse(text)).collect::<Vec<_>>())
+                .map(|(a, b)| (a.to_string(), b.to_string()))
+        };
+        assert_eq!(overlap(&["10.0.0.0/24", "10.0.1.0/24", "10.0.2.7"]), None);
+        assert_eq!(
+            overlap(&["10.0.0.0/16", "192.168.0.1", "10.0.7.0/24"]),
+            Some(("10.0.0.1-10.0.255.254".into(), "10.0.7.1-10.0.7.254".into()))
+        );
+        assert_eq!(overlap(&["::1", "0.0.0.1"]), None, "of two families");
+        assert_eq!(overlap(&["::1", "::1"]), Some(("::1".into(), "::1".into())));
+        assert_eq!(overlap(&[]), None);
     }
 
     proptest! {

@@ -1,0 +1,101 @@
+//! Writes what a run needs as files for /etc, each value with its reason and its danger.
+
+use std::{fs, io::Write, path::Path};
+
+use anyhow::Context as _;
+
+use super::look::Looked;
+use crate::{
+    limits::walls::Examination,
+    output::record::{LimitName, Wall},
+};
+
+/// Below the folder that was named, as below /etc.
+const SYSCTL: &str = "sysctl.d/90-c1m.conf";
+const UNIT: &str = "systemd/system/c1m-server.service.d/90-c1m.conf";
+const LIMITS: &str = "security/limits.d/90-c1m.conf";
+
+/// Writes all three, and says where.
+pub(super) fn write(folder: &Path, looked: &Looked, told: &mut impl Write) -> anyhow::Result<()> {
+    let nofile = nofile(looked);
+    for (name, text) in [
+        (SYSCTL, sysctl(&looked.examination, looked.run.connections)),
+        (UNIT, unit(nofile, looked)),
+        (LIMITS, limits(nofile, looked)),
+    ] {
+        let path = folder.join(name);
+        path.parent()
+            .map_or(Ok(()), fs::create_dir_all)
+            .and_then(|()| fs::write(&path, text))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        // Nobody has to read it.
+        let _ = writeln!(told, "wrote {}", path.display());
+    }
+    Ok(())
+}
+
+/// Never less than there is.
+fn nofile(looked: &Looked) -> u64 {
+    let needed = looked.host.tables.needed;
+    needed.saturating_add(needed / 4).max(looked.host.readings.nofile.unwrap_or(0))
+}
+
+fn sysctl(examination: &Examination, connections: u64) -> String {
+    let mut text =
+        format!("# What {connections} connections need of this host, by `c1m-server doctor`.\n");
+    let with_settings: Vec<&Wall> =
+        examination.hit().filter(|wall| !wall.settings.is_empty()).collect();
+    if with_settings.is_empty() {
+        text += "# No kernel setting has to be changed.\n";
+    }
+    for wall in with_settings {
+        let known = |value: Option<u64>| value.map_or("unknown".into(), |value| value.to_string());
+        text += &format!(
+            "\n# {}: {} {} now, {} needed{}.\n# Danger: {}.\n",
+            wall.limit.name(),
+            known(wall.now),
+            wall.unit,
+            known(wall.needed),
+            wall.stops_at.map_or(String::new(), |at| format!("; met at connection {at}")),
+            wall.danger
+        );
+        for setting in &wall.settings {
+            text += &format!("{} = {}\n", setting.name, setting.value);
+        }
+    }
+    for wall in examination.hit().filter(|wall| wall.settings.is_empty()) {
+        let elsewhere =
+            if wall.limit == LimitName::Nofile { " See the other two files." } else { "" };
+        text += &format!(
+            "\n# {}: no kernel setting moves it. {}.{elsewhere}\n",
+            wall.limit.name(),
+            wall.fix.as_deref().unwrap_or_default()
+        );
+    }
+    text
+}
+
+fn reason(looked: &Looked) -> String {
+    format!(
+        "# One descriptor table needs {} descriptors for its part of {} connections.\n\
+         # Danger: it can't be raised above fs.nr_open ({}).\n",
+        looked.host.tables.needed,
+        looked.run.connections,
+        looked.host.readings.nr_open.map_or("unknown".into(), |most| most.to_string())
+    )
+}
+
+fn unit(nofile: u64, looked: &Looked) -> String {
+    format!(
+        "# A unit of systemd does not read limits.conf: this is what counts for it.\n{}[Service]\nLimitNOFILE={nofile}\n",
+        reason(looked)
+    )
+}
+
+fn limits(nofile: u64, looked: &Looked) -> String {
+    format!(
+        "# For what is started from a log-in; units of systemd do not read it.\n{}* hard nofile {nofile}\n* soft nofile {nofile}\n\
+         root hard nofile {nofile}\nroot soft nofile {nofile}\n",
+        reason(looked)
+    )
+}

@@ -1,0 +1,136 @@
+//! Says before a run what will stop it, and moves what can be moved when told to.
+
+mod apply;
+mod emit;
+mod files;
+pub mod look;
+
+use std::{io, time::SystemTime};
+
+use anyhow::Context as _;
+
+use super::{UsageRefused, tracing::Tracing};
+use crate::{
+    cli::{
+        Workers,
+        doctor::{Doctor as Flags, End, Role as RoleFlag},
+    },
+    host::{cgroup, netns},
+    limits::{
+        found::{Circumstances, judge},
+        walls::Examination,
+    },
+    output::{
+        lines::Printer,
+        record::{Doctor, Record, Role},
+    },
+    trace::Options,
+};
+use look::{Ask, Looked};
+
+/// All connections fit; a limit is met before; it can't be told from here.
+const FITS: u8 = 0;
+const WALL: u8 = 1;
+const UNKNOWN: u8 = 3;
+
+/// Looks, prints, and does what it was told to. The exit code says whether the connections fit.
+///
+/// # Errors
+/// See [`super::exit_code`].
+pub fn run(flags: &Flags) -> anyhow::Result<u8> {
+    let mut printer = Printer::new(io::stdout(), flags.json);
+    if flags.restore {
+        return apply::restore(flags, &mut printer);
+    }
+    if flags.hooks {
+        return hooks(&mut printer);
+    }
+    let ask = ask(flags)?;
+    let looked = look::look(&ask);
+    printer.print(SystemTime::now(), Record::Doctor(record(flags, &ask, &looked)?))?;
+    if let Some(folder) = &flags.emit {
+        emit::write(folder, &looked, &mut io::stderr())?;
+    }
+    if flags.apply {
+        return apply::apply(flags, &ask, &looked.examination, &mut printer);
+    }
+    Ok(exit_code(&looked.examination))
+}
+
+fn exit_code(examination: &Examination) -> u8 {
+    match examination.fits {
+        Some(true) => FITS,
+        Some(false) => WALL,
+        None => UNKNOWN,
+    }
+}
+
+/// What tracing would attach to, and by what: the dry run of the server.
+fn hooks(printer: &mut Printer<io::Stdout>) -> anyhow::Result<u8> {
+    let options = Options {
+        ports: Vec::new(),
+        netns: netns::own(),
+        present: Err("not asked for".into()),
+        object: None,
+        without: Vec::new(),
+        verbosity: 0,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let (_tracing, hooks) = runtime.block_on(async { Tracing::start(&options) })?;
+    printer.print_every_hook(SystemTime::now(), hooks)?;
+    Ok(FITS)
+}
+
+fn ask(flags: &Flags) -> Result<Ask, UsageRefused> {
+    let connections =
+        flags.connections.ok_or_else(|| UsageRefused("say how many --connections".into()))?;
+    Ok(Ask {
+        connections,
+        queued_bytes: flags.queued_bytes,
+        role: match flags.role {
+            RoleFlag::Server => Role::Server,
+            RoleFlag::Client => Role::Client,
+            RoleFlag::Both => Role::Both,
+        },
+        ipv6: flags.sources.and_then(|sources| sources.ipv6).unwrap_or(false),
+        sources: flags.sources.map(|sources| sources.count),
+        destinations: flags.destinations,
+        rate: flags.rate,
+        workers: match flags.workers {
+            Workers::Auto => None,
+            Workers::Count(count) => Some(count),
+        },
+        backlog: flags.backlog,
+        ends_by_fin: flags.end == End::Fin,
+        ..Ask::idle(connections)
+    })
+}
+
+fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<Doctor> {
+    let unit = cgroup::unit();
+    let circumstances = Circumstances {
+        run: &looked.run,
+        host: &looked.host,
+        examination: &looked.examination,
+        unit: unit.as_deref(),
+    };
+    let judged = judge(&files::found(&flags.judge)?, &circumstances);
+    let Examination { fits, first, walls, unknown, memory, ehash } = looked.examination.clone();
+    Ok(Doctor {
+        connections: ask.connections,
+        role: ask.role,
+        queued_bytes: ask.queued_bytes,
+        sources: ask.role.has_client().then_some(looked.run.sources),
+        rate: ask.rate,
+        fits,
+        first,
+        walls,
+        unknown,
+        memory,
+        ehash,
+        judged,
+    })
+}

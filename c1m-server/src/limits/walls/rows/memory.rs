@@ -1,0 +1,194 @@
+//! What is counted in bytes or pages, and what is left when connections end.
+
+use super::{Case, first_without, setting, unseen};
+use crate::{
+    limits::{
+        advice::{ORPHAN_BYTES, mib, with_slack},
+        footprint::{PAGE_BYTES, charged_each, charged_pages, each, held_by, sum},
+        walls::{Row, Run},
+    },
+    output::record::{Effect, Setting},
+};
+
+/// Pages that each CPU may keep apart from the kernel's counter (include/net/sock.h, `sk_memory_allocated_add`, 6.18).
+const CPU_PAGES: u64 = 256;
+
+impl Case<'_> {
+    pub(super) fn tcp_mem(&self, level: usize, effect: Effect, counts: bool) -> Row {
+        let each = charged_pages(self.run.queued_bytes);
+        let used = self.now.sockstat.map(|sockets| sockets.tcp_mem_pages);
+        let all = self.connections().saturating_mul(each);
+        let needed = match each {
+            0 => Some(0),
+            _ => used.map(|used| all.saturating_add(used)),
+        };
+        let now = self.now.tcp_mem.map(|limits| limits[level]);
+        let stops_at = now.zip(used).and_then(|(now, used)| first_without(now, used, each));
+        let (fix, settings) = self.more_tcp_mem(needed.unwrap_or(all));
+        Row {
+            now,
+            used,
+            needed,
+            stops_at,
+            effect: Some(effect),
+            counts,
+            fix,
+            settings,
+            danger: "it is the whole host's, also for containers; too much of it ends in the OOM killer. Pages, not bytes and not kB".into(),
+            note: Some(match each {
+                0 => "idle connections use none of it".into(),
+                _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(PAGE_BYTES)),
+            }),
+            unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_mem")),
+        }
+    }
+
+    /// So that all of it stays below the second value too, where nobody is held to a fair share; at most half of memory.
+    fn more_tcp_mem(&self, needed: u64) -> (String, Vec<Setting>) {
+        let residue = 2 * CPU_PAGES * self.now.cpus.unwrap_or(1);
+        let high = needed.saturating_add(residue).saturating_mul(3) / 2;
+        let high = high.max(self.now.tcp_mem.map_or(0, |limits| limits[2]));
+        let most = self.now.memory_total_bytes.map(|total| total / PAGE_BYTES / 2);
+        if most.is_none_or(|most| high > most) {
+            let text = "fewer connections, or fewer queued bytes: let applications read; half of this host's memory would not do for tcp_mem";
+            return (text.into(), Vec::new());
+        }
+        let value = format!("{} {} {high}", high / 2, high / 3 * 2);
+        let text = format!(
+            "net.ipv4.tcp_mem=\"{value}\" (pages; {} MiB at most), or let applications read",
+            mib(high.saturating_mul(PAGE_BYTES))
+        );
+        (text, setting("net.ipv4.tcp_mem", value))
+    }
+
+    /// Only orphans with more than 4,608 bytes to send are given up for memory (net/ipv4/tcp.c, `tcp_check_oom`, 6.18).
+    pub(super) fn orphan_memory(&self) -> Row {
+        const SENDS_MORE_THAN: u64 = 4_608;
+        let concerns = self.run.queued_bytes > SENDS_MORE_THAN;
+        let row = self.tcp_mem(2, Effect::Resets, self.run.ends_by_fin);
+        Row {
+            needed: if concerns { row.needed } else { Some(0) },
+            stops_at: row.stops_at.filter(|_| concerns),
+            note: Some(format!(
+                "when connections with more than {SENDS_MORE_THAN} unsent bytes are closed above high"
+            )),
+            ..row
+        }
+    }
+
+    pub(super) fn memory_cgroup(&self) -> Row {
+        let (now, used) = (self.now.cgroup_max_bytes, self.now.cgroup_used_bytes);
+        let Run { role, ipv6, queued_bytes, .. } = *self.run;
+        let counts_sockets = self.host.cgroup_counts_sockets;
+        let each = charged_each(&self.host.sizes, role, ipv6, queued_bytes, counts_sockets);
+        let needed = sum(each, self.connections()).saturating_add(used.unwrap_or(0));
+        let stops_at = now
+            .zip(used)
+            .map(|(now, used)| held_by(each, now.saturating_sub(used)).saturating_add(1));
+        Row {
+            now,
+            used,
+            needed: Some(needed),
+            stops_at,
+            counts: true,
+            fix: format!(
+                "memory.max={} (bytes; {} MiB) of the cgroup, MemoryMax= of a systemd unit; or fewer connections",
+                with_slack(needed),
+                mib(with_slack(needed))
+            ),
+            danger: "what it is kept from taking is the rest of the host's".into(),
+            note: Some(match now {
+                Some(_) => format!(
+                    "{each} bytes are charged for each connection, when the programs are in the doctor's cgroup"
+                ),
+                None => "no level above this process has a limit".into(),
+            }),
+            ..Row::default()
+        }
+    }
+
+    pub(super) fn buffer(&self, limits: Option<[u64; 3]>, name: &str) -> Row {
+        let queued = charged_pages(self.run.queued_bytes).saturating_mul(PAGE_BYTES);
+        Row {
+            now: limits.map(|limits| limits[2]),
+            needed: Some(queued),
+            effect: Some(Effect::Bounds),
+            danger: format!(
+                "each connection may hold as much as the third value of {name}, and tcp_mem counts it"
+            ),
+            note: Some("of one socket; idle connections take nothing of it".into()),
+            unknown: limits.is_none().then(|| format!("{name} can't be read from here")),
+            ..Row::default()
+        }
+    }
+
+    /// Where both ends are here, either may be the orphan, and one of them is.
+    pub(super) fn orphans(&self) -> Row {
+        let used = self.now.sockstat.map(|sockets| sockets.orphan);
+        let now = self.now.max_orphans;
+        let needed = self.connections().saturating_add(used.unwrap_or(0));
+        let wanted = needed.saturating_mul(4);
+        Row {
+            now,
+            used,
+            needed: Some(needed),
+            stops_at: now.zip(used).and_then(|(now, used)| first_without(now, used, 1)),
+            effect: Some(Effect::Resets),
+            counts: self.run.ends_by_fin,
+            fix: format!("net.ipv4.tcp_max_orphans={wanted}; or close by reset, or fewer at once"),
+            danger: format!(
+                "an orphan holds up to {} KiB: {} MiB for all. One that has not sent for long counts twice or four times, so a quarter of \
+                 the value can be the wall",
+                ORPHAN_BYTES / 1024,
+                mib(wanted.saturating_mul(ORPHAN_BYTES))
+            ),
+            // The kernel has an int.
+            settings: match i32::try_from(wanted) {
+                Ok(wanted) => setting("net.ipv4.tcp_max_orphans", wanted),
+                Err(_) => Vec::new(),
+            },
+            note: Some("when all connections are cut at once; by reset there are none".into()),
+            unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_max_orphans")),
+        }
+    }
+
+    pub(super) fn time_wait(&self) -> Row {
+        let used = self.now.sockstat.map(|sockets| sockets.tw);
+        let now = self.now.max_tw_buckets;
+        Row {
+            now,
+            used,
+            needed: Some(self.connections().saturating_add(used.unwrap_or(0))),
+            stops_at: now.zip(used).and_then(|(now, used)| first_without(now, used, 1)),
+            effect: Some(Effect::Forgets),
+            danger: "lowered, late segments of an old connection can reach a new one; raised, each takes 256 bytes".into(),
+            note: Some("when all connections are closed within 60 s by the end that is here; nothing is refused, so leave it".into()),
+            unknown: now.is_none().then(|| "net.ipv4.tcp_max_tw_buckets can't be read".into()),
+            ..Row::default()
+        }
+    }
+
+    pub(super) fn host_memory(&self) -> Row {
+        let available = self.now.memory_available_bytes;
+        let total = self.now.memory_total_bytes;
+        let used = total.zip(available).map(|(total, available)| total.saturating_sub(available));
+        Row {
+            now: total,
+            used,
+            needed: Some(self.memory.bytes.saturating_add(used.unwrap_or(0))),
+            stops_at: available.map(|available| held_by(each(self.memory), available).saturating_add(1)),
+            counts: true,
+            fix: match available {
+                Some(available) => format!(
+                    "{} connections fit into the {} MiB that are available; or fewer queued bytes, or more memory",
+                    held_by(each(self.memory), available),
+                    mib(available)
+                ),
+                None => "fewer connections, or more memory".into(),
+            },
+            danger: "beyond it the OOM killer ends a process, and not always the one that takes the memory".into(),
+            unknown: available.is_none().then(|| "/proc/meminfo can't be read".into()),
+            ..Row::default()
+        }
+    }
+}
