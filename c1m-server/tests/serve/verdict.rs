@@ -65,9 +65,11 @@ fn a_full_table_is_the_root_of_what_queues_behind_it() {
     assert_eq!((first.limit, first.confidence), (LimitName::Nofile, Confidence::Certain));
     let own = first.evidence.iter().find(|seen| seen.source == "accept EMFILE").unwrap();
     assert!(own.value > 0);
-    let table = first.evidence.iter().find(|seen| seen.limit == Some(256)).unwrap();
-    assert_eq!(table.value, 256, "{first:?}");
     assert!(first.advice.as_ref().is_some_and(|text| text.contains("LimitNOFILE=512")));
     program.signal(&["TERM"]);
-    assert_eq!(ending(&program).1.causes[0].limit, LimitName::Nofile);
+    let last = &ending(&program).1.causes[0];
+    assert_eq!(last.limit, LimitName::Nofile);
+    // The first verdict may have been made of a reading from just before the last descriptor was taken.
+    let table = last.evidence.iter().find(|seen| seen.limit == Some(256)).unwrap();
+    assert_eq!(table.value, 256, "{last:?}");
 }

@@ -185,16 +185,24 @@ mod tests {
 
     #[test]
     fn a_process_uses_what_it_works() {
-        let own = std::process::id();
-        let before = usage(own).unwrap();
-        let end = Instant::now() + Duration::from_millis(30);
-        while Instant::now() < end {
-            std::hint::spin_loop();
+        // Threads of this process end beside this test.
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while sleep 0.001; do :; done"])
+            .spawn()
+            .unwrap();
+        let before = usage(child.id()).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut has_moved = false;
+        while !has_moved && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+            let after = usage(child.id()).unwrap();
+            has_moved = after.cpu_s > before.cpu_s && after.switches > before.switches;
         }
-        std::thread::sleep(Duration::from_millis(1));
-        let after = usage(own).unwrap();
-        assert!(after.cpu_s > before.cpu_s && after.switches > before.switches);
-        assert!(pss_bytes(own).unwrap() > 4096);
+        let pss = pss_bytes(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_moved);
+        assert!(pss.unwrap() > 4096);
     }
 
     #[test]
