@@ -97,8 +97,8 @@ fn code() {
 
 fn hang() {
     let output =
-        guest(&["--timeout", "30s"], &["/bin/c1m-server", "--listen", "127.0.0.1:0", "--json"]);
-    let told = ["did not end within 30 s", "console"];
+        guest(&["--timeout", "20s"], &["/bin/c1m-server", "--listen", "127.0.0.1:0", "--json"]);
+    let told = ["did not end within 20 s", "console"];
     let listening = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(listening.contains("\"listening\""), "it never ran: {output:?}");
     expect(&output, 1, &listening, &told);
