@@ -49,6 +49,10 @@ static IDLE: HashMap<IdleKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREAL
 #[map]
 static IDLE_LATEST: Array<IdleRow> = Array::with_max_entries(1, 0);
 
+/// The `skc_prot` of the latest socket that was one of TCP.
+#[map]
+static LATEST_PROT: Array<u64> = Array::with_max_entries(1, 0);
+
 /// Sockets, by address, whose descriptors are looked for.
 #[map]
 static WANTED: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
@@ -167,8 +171,7 @@ extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
         return 0;
     }
     if let Some(sock) = descriptor(context)
-        && is_stream(sock)
-        && sock.is_tcp()
+        && is_known_tcp(sock)
         && (!is_idle(sock) || !is_alone(task, file) || !count_idle(task, sock))
     {
         write_descriptor(context, sock);
@@ -186,6 +189,24 @@ extern "C" fn snapshot_wanted(context: *mut c_void) -> i32 {
         write_descriptor(context, sock);
     }
     0
+}
+
+/// By `skc_prot`, which stands beside what else is read of an idle socket; type and protocol take another cache line, and are looked at when it is another
+/// one than last time.
+#[inline(always)]
+fn is_known_tcp(sock: Sock) -> bool {
+    let prot = sock.0.follow(offset!(sock_prot)).address(0) as u64;
+    let Some(latest) = LATEST_PROT.get_ptr_mut(0) else { return false };
+    // SAFETY: the map gave the pointer, and one iterator runs at a time.
+    if unsafe { *latest } == prot {
+        return true;
+    }
+    let is_tcp = is_stream(sock) && sock.is_tcp();
+    if is_tcp {
+        // SAFETY: as above.
+        unsafe { *latest = prot };
+    }
+    is_tcp
 }
 
 /// Nothing of it is told but that it is there.
@@ -214,11 +235,10 @@ fn is_alone(task: BtfPtr, file: BtfPtr) -> bool {
 #[inline(always)]
 fn count_idle(task: BtfPtr, sock: Sock) -> bool {
     let key = IdleKey {
-        cgroup: cgroup(sock),
         tgid: task.load(offset!(task_tgid)),
         netns: sock.netns(),
         state: sock.0.load::<u8>(member!(sock_state)).into(),
-        flags: flags(sock),
+        unused: 0,
     };
     let Some(latest) = IDLE_LATEST.get_ptr_mut(0) else { return false };
     // SAFETY: the map gave the pointer, and one iterator runs at a time.

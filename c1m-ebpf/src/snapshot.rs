@@ -107,19 +107,19 @@ pub const PORTS: u32 = 1 << 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfPort(pub [u32; STATES]);
 
-/// What is the same of many idle sockets, each with one descriptor. Without padding: it is the key of a map.
+/// What is the same of many idle sockets, each with one descriptor. Without padding: it is the key of a map. The socket's own cgroup is not in it:
+/// it is another cache line of each of a million sockets, and the process has one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdleKey {
     /// As of [`HeldSocket`]
-    pub cgroup: u64,
     pub tgid: u32,
     pub netns: u32,
     pub state: u32,
-    pub flags: u32,
+    pub unused: u32,
 }
 
-const _: () = assert!(size_of::<IdleKey>() == 24);
+const _: () = assert!(size_of::<IdleKey>() == 16);
 
 /// How many in a row had the same key.
 #[repr(C)]

@@ -6,8 +6,20 @@ use crate::output::record::Sockstat;
 
 /// Reads both files; a kernel without IPv6 has no second one.
 pub fn sockstat() -> io::Result<Sockstat> {
-    let text = fs::read_to_string("/proc/net/sockstat")?;
-    let text6 = fs::read_to_string("/proc/net/sockstat6").unwrap_or_default();
+    below("/proc/net")
+}
+
+/// The same in the network namespace of the calling thread, which need not be its process's.
+///
+/// # Errors
+/// There is no /proc, or a number is missing.
+pub fn of_thread() -> io::Result<Sockstat> {
+    below("/proc/thread-self/net")
+}
+
+fn below(folder: &str) -> io::Result<Sockstat> {
+    let text = fs::read_to_string(format!("{folder}/sockstat"))?;
+    let text6 = fs::read_to_string(format!("{folder}/sockstat6")).unwrap_or_default();
     parse(&text, &text6).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 

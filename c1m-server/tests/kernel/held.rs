@@ -347,7 +347,7 @@ pub(crate) fn again_and_again() -> Result<(), Skip> {
             };
             let (all, holding) = (of(Which::All), of(Which::Holding));
             assert_eq!(of(Which::ByProcess), all);
-            let states = snapshots.count_states(&own(), false).unwrap().rows;
+            let states = snapshots.count_states(&own(), false, false).unwrap().rows;
             let of_states = states.iter().filter(|row| row.netns == inode).map(|row| row.count);
             seen.push((all, holding, of_states.sum::<u64>()));
         }

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     cli::NetnsChoice,
     command::EnvironmentRefused,
-    host::{descriptors, namespaces, sock_diag},
+    host::{descriptors, namespaces, sock_diag, sockstat},
     output::record::{Holder, Source, StateRow, TcpState},
     sys::{netns::Namespace, process::raise_nofile},
     trace::{
@@ -109,7 +109,8 @@ impl Look {
                 return Ok((Source::SockDiag, counts));
             }
         };
-        let mut counts = snapshots.count_states(&namespaces, all)?;
+        let mut counts =
+            snapshots.count_states(&namespaces, all, are_all_in_tables(&namespaces))?;
         if !all {
             counts.rows.retain(|row| namespaces.iter().any(|it| it.inode == row.netns));
         }
@@ -145,6 +146,22 @@ impl Look {
         };
         Ok((namespaces, unseen))
     }
+}
+
+/// Are all TCP sockets of the host in the tables of these namespaces? Then none is closed, or not yet connected, and no descriptor needs to be
+/// looked at. Each socket that is made is counted in `alloc`, those in tables in `inuse` (net/ipv4/proc.c, sockstat_seq_show, 5.10 to 6.18).
+fn are_all_in_tables(namespaces: &[Namespace]) -> bool {
+    let in_tables = || {
+        let counts = namespaces.iter().map(|namespace| {
+            let sockets = namespace.within(sockstat::of_thread).and_then(|counts| counts).ok()?;
+            Some(sockets.inuse + sockets.inuse6)
+        });
+        counts.sum::<Option<u64>>()
+    };
+    // While nothing comes or goes: a new one could make up for a closed one.
+    let before = in_tables();
+    let made = sockstat::sockstat().ok().map(|counts| counts.alloc);
+    before.is_some() && before == made && in_tables() == before
 }
 
 /// Why there are no iterators, in the words of a command that does without them.

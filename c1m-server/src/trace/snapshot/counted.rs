@@ -109,7 +109,7 @@ fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
 }
 
 fn held(key: &IdleKey, sockets: u64) -> Held {
-    let IdleKey { cgroup, tgid, netns, state, .. } = *key;
+    let IdleKey { tgid, netns, state, .. } = *key;
     Held {
         sockets,
         holder: Holder::Process,
@@ -120,7 +120,7 @@ fn held(key: &IdleKey, sockets: u64) -> Held {
         local_port: 0,
         remote: None,
         netns,
-        cgroup,
+        cgroup: 0,
         receive_bytes: 0,
         backlog_bytes: 0,
         send_bytes: 0,

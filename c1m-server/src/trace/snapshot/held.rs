@@ -12,7 +12,7 @@ const AF_INET6: u16 = 10;
 /// one: nobody stops the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// How many it stands for. Of more than one, ports and addresses are not told.
+    /// How many it stands for. Of more than one, ports, addresses and cgroup are not told.
     pub sockets: u64,
     pub holder: Holder,
     /// The process with the first descriptor that was found; 0 without one.
@@ -73,7 +73,7 @@ impl Held {
 
     /// Could that one be among these?
     pub(super) fn is_of(&self, other: &Self) -> bool {
-        (self.pid, self.netns, self.cgroup) == (other.pid, other.netns, other.cgroup)
+        (self.pid, self.netns) == (other.pid, other.netns)
     }
 
     /// Pages of tcp_mem: what the kernel charges is queued bytes and what it holds in advance, in whole pages (net/core/sock.c,

@@ -218,8 +218,8 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Counts connections by state, local port and namespace, in the kernel; and sockets that are closed, or not yet connected, by their
-    /// descriptors.
+    /// Counts connections by state, local port and namespace, in the kernel; and unless there is known to be `none_closed`, sockets that are
+    /// closed, or not yet connected, by their descriptors.
     ///
     /// # Errors
     /// As of [`Snapshots::take`].
@@ -227,21 +227,26 @@ impl Snapshots {
         &mut self,
         namespaces: &[Namespace],
         follow: bool,
+        none_closed: bool,
     ) -> io::Result<StateCounts> {
         let mut places = Places::default();
         let mut closed: HashMap<u64, Held> = HashMap::new();
-        let descriptors = iterator::open(&mut self.ebpf, ITER_CLOSED)?;
         let mut states = PortStates::of(&self.ebpf)?;
         let mut counts = Counts::new();
-        let mut unseen = beside(
-            || {
-                iterator::read(descriptors, |record| {
-                    places.add_socket(record.netns);
-                    closed.entry(record.socket).or_insert_with(|| Held::of(record));
-                })
-            },
-            || self.count_in(namespaces, &mut states, &mut counts),
-        )?;
+        let mut unseen = if none_closed {
+            self.count_in(namespaces, &mut states, &mut counts)
+        } else {
+            let descriptors = iterator::open(&mut self.ebpf, ITER_CLOSED)?;
+            beside(
+                || {
+                    iterator::read(descriptors, |record| {
+                        places.add_socket(record.netns);
+                        closed.entry(record.socket).or_insert_with(|| Held::of(record));
+                    })
+                },
+                || self.count_in(namespaces, &mut states, &mut counts),
+            )?
+        };
         let (found, closed_to_us) =
             self.further(namespaces, places, follow, sought(ITER_STATES))?;
         unseen.extend(closed_to_us);
