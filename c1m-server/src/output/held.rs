@@ -81,7 +81,7 @@ pub enum Holder {
     Orphan,
     /// A connection that its listener has not accepted yet.
     AcceptQueue,
-    /// The kernel itself, such as an NFS mount.
+    /// The kernel itself, such as an NFS mount. Those that hold nothing are not told.
     Kernel,
     /// A descriptor that no visible process has: sent and not yet received, of io_uring alone, of another PID namespace, or of a process that the kernel
     /// hides.
