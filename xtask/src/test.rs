@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    exit, faults,
+    debian, exit, faults,
     guest::{
         kernel::Kernel,
         kernel_tests::{self, Counts},
@@ -24,8 +24,8 @@ use crate::{
 /// Where c1m-server's tests/kernel/nginx.rs finds it.
 const NGINX: &str = "C1M_NGINX";
 
-/// Run everything: formats, lints, unit and integration tests, kernel tests in guests, and the check of the
-/// eBPF object
+/// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
+/// small scale, and the check of the eBPF object
 ///
 /// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
@@ -86,6 +86,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
     // Some of them boot a guest.
     let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), nginx.as_deref()))?;
     let mut summary = vec![format!("here: {here}")];
+    summary.push(step("bench --quick", || bench(&built))?.into());
     if args.no_guests {
         summary.push("guests: none, as told".into());
     } else {
@@ -109,6 +110,19 @@ fn beside(args: &Args) -> Result<(Vec<Kernel>, Option<PathBuf>)> {
 /// The tests: the same programs run here and in guests.
 fn build() -> Result<programs::Built> {
     step("build of the tests", || programs::build(&["test", "--workspace", "--no-run"]))
+}
+
+/// Does the bench still measure? Its figures say nothing here: the programs are those of the tests, and few connections.
+fn bench(built: &programs::Built) -> Result<&'static str> {
+    if !debian::is_root() {
+        return Ok("bench: not tried, it needs root");
+    }
+    let xtask = built.get("xtask").context("cargo did not build xtask")?;
+    let folder = xtask.parent().context("a program without a folder")?;
+    let mut command = process::foreign(xtask);
+    command.args(["bench", "--quick", "--programs"]).arg(folder);
+    process::run("bench --quick", &mut command)?;
+    Ok("bench: measures")
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
