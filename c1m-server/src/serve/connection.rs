@@ -301,6 +301,9 @@ impl Connections {
     fn failed(&mut self, error: &io::Error) -> Step {
         match error.raw_os_error() {
             Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Step::Keep,
+            // It is closed already, and epoll goes on telling of it for as long as somebody else has the file: whoever looks at the
+            // descriptors of this process (iterators, lsof) has each for a moment.
+            Some(libc::EBADF) => Step::Keep,
             _ => {
                 self.counters().error(ErrorName::Connection(errno::of(error)));
                 Step::Close

@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::{
     serve::{Plan, counters::Snapshot},
-    sys::epoll::Events,
+    sys::{epoll::Events, thread::spawn_with_own_table},
 };
 
 const PLAN: Plan = Plan { workers: 1, window: 1, table: 100, margin: 10, backlog: 9 };
@@ -89,6 +89,36 @@ fn a_connection_that_epoll_refuses_is_counted_and_closed() {
     let now = snapshot(&connections);
     assert_eq!((now.accepted, now.closed), (1, 1));
     assert_eq!(now.errors.get("epoll EPERM"), Some(&1));
+}
+
+#[test]
+fn a_connection_that_somebody_else_looks_at_is_closed_once() {
+    let closed = || {
+        let mut connections = connections();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client: socket2::Socket =
+            TcpStream::connect(listener.local_addr().unwrap()).unwrap().into();
+        let (server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let look = server.try_clone().unwrap();
+        let fd = server.as_raw_fd();
+        connections.admit(server.into());
+        client.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        for _ in 0..3 {
+            assert_eq!(reported(&connections), [token(fd)]);
+            connections.ready(fd);
+        }
+        drop(look);
+        assert_eq!(reported(&connections), [0u64; 0]);
+        let now = snapshot(&connections);
+        (now.closed, now.errors)
+    };
+    // In a table of its own nobody else takes the number meanwhile.
+    let thread = spawn_with_own_table("closed".into(), 1 << 20, vec![0, 1, 2], closed).unwrap();
+    let (closed, errors) = thread.join().unwrap().unwrap();
+    assert_eq!((closed, errors.len()), (1, 1), "{errors:?}");
+    assert_eq!(errors.get("connection ECONNRESET"), Some(&1));
 }
 
 #[test]
