@@ -18,40 +18,30 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use c1m_ebpf::{
-    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, IdleKey, IdleRow, OfPort, STATES,
-    SnapshotLayout, TCP, TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
+    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, OfPort, STATES, SnapshotLayout, TCP,
+    TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
 };
 
 use crate::layout::{BtfPtr, Sock, copy, offset, word};
 
 /// Set by user space before the object is loaded, and frozen; see `layout::LAYOUT`.
 #[unsafe(no_mangle)]
-static SNAPSHOT_LAYOUT: SnapshotLayout = SnapshotLayout::ABSENT;
+pub(crate) static SNAPSHOT_LAYOUT: SnapshotLayout = SnapshotLayout::ABSENT;
 
 /// Like `layout::offset`.
 macro_rules! member {
     ($member:ident) => {{
         // SAFETY: the address of a member of a static.
-        unsafe { core::ptr::read_volatile(&raw const SNAPSHOT_LAYOUT.$member) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::holders::SNAPSHOT_LAYOUT.$member) }
     }};
 }
+
+pub(crate) use member;
 
 /// Sockets by local port and state, of one network namespace. One iterator counts at a time, so plain additions lose nothing. Whoever takes
 /// snapshots says how large it is.
 #[map]
 static PORT_STATES: Array<OfPort> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-/// Idle sockets with one descriptor. Made as large as the above.
-#[map]
-static IDLE: HashMap<IdleKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
-
-/// Those of the latest key, which are not in [`IDLE`] yet: descriptors come process by process.
-#[map]
-static IDLE_LATEST: Array<IdleRow> = Array::with_max_entries(1, 0);
-
-/// The `skc_prot` of the latest socket that was one of TCP.
-#[map]
-static LATEST_PROT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Sockets, by address, whose descriptors are looked for.
 #[map]
@@ -60,8 +50,8 @@ static WANTED: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLO
 /// Positions in the contexts: struct bpf_iter__tcp and struct bpf_iter__task_file, the same since there are iterators.
 const META: u32 = 0;
 const TCP_SOCKET: u32 = 1;
-const TASK: u32 = 1;
-const FILE: u32 = 3;
+pub(crate) const TASK: u32 = 1;
+pub(crate) const FILE: u32 = 3;
 
 /// `enum sock_flags`, include/net/sock.h: the bit of SOCK_DEAD
 const SOCK_DEAD: u64 = 1;
@@ -163,23 +153,6 @@ extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
     0
 }
 
-/// The same, but those that hold nothing and can't be come upon again are counted by process: a million idle connections make one row.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/task_file")]
-extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
-    let (task, file) = (argument(context, TASK), argument(context, FILE));
-    if task.is_null() || file.is_null() {
-        return 0;
-    }
-    if let Some(sock) = descriptor(context)
-        && is_known_tcp(sock)
-        && (!is_idle(sock) || !is_alone(task, file) || !count_idle(task, sock))
-    {
-        write_descriptor(context, sock);
-    }
-    0
-}
-
 /// The same for those alone that user space asks for.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
@@ -190,74 +163,6 @@ extern "C" fn snapshot_wanted(context: *mut c_void) -> i32 {
         write_descriptor(context, sock);
     }
     0
-}
-
-/// By `skc_prot`, which stands beside what else is read of an idle socket; type and protocol take another cache line, and are looked at when it is another
-/// one than last time.
-#[inline(always)]
-fn is_known_tcp(sock: Sock) -> bool {
-    let prot = sock.0.follow(offset!(sock_prot)).address(0) as u64;
-    let Some(latest) = LATEST_PROT.get_ptr_mut(0) else { return false };
-    // SAFETY: the map gave the pointer, and one iterator runs at a time.
-    if unsafe { *latest } == prot {
-        return true;
-    }
-    let is_tcp = is_stream(sock) && sock.is_tcp();
-    if is_tcp {
-        // SAFETY: as above.
-        unsafe { *latest = prot };
-    }
-    is_tcp
-}
-
-/// Nothing of it is told but that it is there.
-#[inline(always)]
-fn is_idle(sock: Sock) -> bool {
-    sock.0.load::<u8>(member!(sock_state)) != TCP_CLOSE
-        && sock.receive_queue_bytes() | sock.send_queue_bytes() == 0
-        && sock.forward_alloc_bytes() == 0
-        && sock.0.load::<u32>(member!(sock_backlog_len)) == 0
-}
-
-/// No other descriptor, of this or another table, leads to the file, and the walk comes to this table once: by its one task, or by the leader
-/// of a process of which at least as many threads could share it as do.
-#[inline(always)]
-fn is_alone(task: BtfPtr, file: BtfPtr) -> bool {
-    if file.load::<u64>(member!(file_count)) != u64::from(member!(file_count_alone)) {
-        return false;
-    }
-    let sharing: u32 = task.follow(member!(task_files)).load(member!(files_count));
-    let threads: u32 = task.follow(member!(task_signal)).load(member!(signal_threads));
-    let is_leader = task.load::<u32>(offset!(task_tgid)) == task.load::<u32>(member!(task_pid));
-    sharing == 1 || (is_leader && sharing <= threads)
-}
-
-/// `false`: there is no room for another key, and the socket is to be written.
-#[inline(always)]
-fn count_idle(task: BtfPtr, sock: Sock) -> bool {
-    let key = IdleKey {
-        tgid: task.load(offset!(task_tgid)),
-        netns: sock.netns(),
-        state: sock.0.load::<u8>(member!(sock_state)).into(),
-        unused: 0,
-    };
-    let Some(latest) = IDLE_LATEST.get_ptr_mut(0) else { return false };
-    // SAFETY: the map gave the pointer, and one iterator runs at a time.
-    let latest = unsafe { &mut *latest };
-    if latest.key == key {
-        latest.sockets += 1;
-        return true;
-    }
-    if latest.sockets > 0 {
-        if let Some(sockets) = IDLE.get_ptr_mut(latest.key) {
-            // SAFETY: as above.
-            unsafe { *sockets += latest.sockets };
-        } else if IDLE.insert(latest.key, latest.sockets, 0).is_err() {
-            return false;
-        }
-    }
-    *latest = IdleRow { key, sockets: 1 };
-    true
 }
 
 /// The same for those alone that hold memory, or are closed: cheap to repeat where most are idle.
@@ -291,7 +196,7 @@ extern "C" fn snapshot_closed(context: *mut c_void) -> i32 {
 
 /// The socket that this descriptor is of.
 #[inline(always)]
-fn descriptor(context: *mut c_void) -> Option<Sock> {
+pub(crate) fn descriptor(context: *mut c_void) -> Option<Sock> {
     let file = argument(context, FILE);
     if file.is_null() || argument(context, TASK).is_null() {
         return None;
@@ -308,14 +213,14 @@ fn descriptor(context: *mut c_void) -> Option<Sock> {
 
 /// A stream socket of the internet: other families have numbers of their own for protocols.
 #[inline(always)]
-fn is_stream(sock: Sock) -> bool {
+pub(crate) fn is_stream(sock: Sock) -> bool {
     let family: u16 = sock.0.load(offset!(sock_family));
     (family == AF_INET || family == AF_INET6)
         && sock.0.load::<u16>(member!(sock_type)) == SOCK_STREAM
 }
 
 #[inline(always)]
-fn write_descriptor(context: *mut c_void, sock: Sock) {
+pub(crate) fn write_descriptor(context: *mut c_void, sock: Sock) {
     let task = argument(context, TASK);
     if task.is_null() {
         return;
@@ -400,7 +305,7 @@ fn write(context: *mut c_void, record: &HeldSocket) {
 }
 
 #[inline(always)]
-fn argument(context: *mut c_void, position: u32) -> BtfPtr {
+pub(crate) fn argument(context: *mut c_void, position: u32) -> BtfPtr {
     // SAFETY: each word of an iterator's context is a pointer that the verifier knows the type of.
     unsafe { BtfPtr::new(word(context, position) as *const u8) }
 }

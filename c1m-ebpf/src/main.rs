@@ -19,6 +19,7 @@ mod call;
 mod event;
 mod function;
 mod holders;
+mod idle;
 mod layout;
 mod memory;
 mod oom;
