@@ -1,4 +1,4 @@
-//! Memory of this process.
+//! Memory of processes.
 
 use std::{fs, io};
 
@@ -23,6 +23,16 @@ pub fn memory() -> io::Result<Memory> {
             Ok(Memory { rss_bytes, pss_bytes: None })
         }
     }
+}
+
+/// PSS of a process, in bytes.
+///
+/// # Errors
+/// It has ended, or belongs to somebody else.
+pub fn pss_of(pid: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let memory = parse_rollup(&text).and_then(|memory| memory.pss_bytes);
+    memory.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn parse_rollup(text: &str) -> Option<Memory> {

@@ -59,11 +59,15 @@ fn a_page_is_written_at_the_end() {
     let output = output.unwrap();
     assert!(output.status.success(), "{output:?}");
     let page = std::fs::read_to_string(path).unwrap();
-    let told = figures::check(&page, &String::from_utf8(output.stdout).unwrap());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let told = figures::check(&page, &lines);
     for kind in ["limits", "summary"] {
         assert!(told.contains(kind), "{kind} is not in {told:?}");
     }
-    assert!(page.contains("No limit was hit."), "{page}");
+    // Other tests overflow queues in the same network namespace, which the kernel's counters of it tell.
+    let verdict = lines.lines().rfind(|line| line.contains(r#""kind":"verdict""#)).unwrap();
+    let is_quiet = verdict.contains(r#""quiet":true"#);
+    assert_eq!(page.contains("No limit was hit."), is_quiet, "{verdict}\n{page}");
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use c1m_server::units;
 
 use super::{
     Args,
     ends::{Held, Programs},
     host::{self, Settings},
-    look, report,
+    look,
     rounds::{Quiet, per},
     svg::{self, Panel, Series},
 };
@@ -97,8 +98,7 @@ fn picture(points: &[Point], machine: &str) -> String {
         name,
         values: points.iter().map(|point| point.values[index]).collect(),
     };
-    let ticks: Vec<String> =
-        points.iter().map(|point| report::grouped_count(point.connections)).collect();
+    let ticks: Vec<String> = points.iter().map(|point| units::grouped(point.connections)).collect();
     let panels = [
         Panel {
             title: "ramp and tear-down, µs a connection",

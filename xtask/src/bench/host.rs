@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result};
 use c1m_server::{
     host::{
         guard::{Change, Guard, STATE_FOLDER},
-        meminfo,
+        meminfo, process,
         slabinfo::{self, Slabinfo},
         sockstat::sockstat,
         sysctl::{Name, Tree},
     },
-    output::record::Sockstat,
+    limits::footprint::{self, Sizes},
+    output::record::{Role, Sockstat},
 };
 
 use super::child::pause;
@@ -29,8 +30,7 @@ const SETTLE_BYTES: u64 = 4 << 20;
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Files and watches that the rest of the host may need meanwhile.
 const SPARE: u64 = 10_000;
-/// Memory of both ends of an idle connection, kernel and user, as measured by `cargo xtask reproduce`.
-const CONNECTION_BYTES: u64 = 8_700;
+/// What the rest of the host and the peers need meanwhile.
 const OTHER_BYTES: u64 = 512 << 20;
 
 /// Processor, CPUs and memory, in words.
@@ -58,7 +58,8 @@ pub(crate) fn load_average() -> Result<f64> {
 pub(crate) fn check_memory(connections: u64) -> Result<()> {
     let available =
         meminfo::read()?.available_bytes.min(meminfo::cgroup_headroom().unwrap_or(u64::MAX));
-    let need = connections * CONNECTION_BYTES + OTHER_BYTES;
+    let model = footprint::need(&Sizes::default(), Role::Both, false, connections, 0);
+    let need = model.bytes.saturating_add(OTHER_BYTES);
     if need <= available {
         return Ok(());
     }
@@ -138,11 +139,7 @@ pub(crate) fn settle() -> Result<()> {
 
 /// PSS of a process, in bytes.
 pub(crate) fn pss_bytes(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
-    let kib = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("{path} has no PSS"))? * 1024)
+    process::pss_of(pid).with_context(|| format!("cannot read the memory of process {pid}"))
 }
 
 /// What a process has used so far.

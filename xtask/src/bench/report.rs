@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
+use c1m_server::units;
 
 use super::record::{Bench, Figure};
 
@@ -21,16 +22,14 @@ fn number(value: f64) -> String {
 }
 
 /// 1024000.4 as 1,024,000.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "saturates, and the sign is set before it"
+)]
 fn grouped(value: f64) -> String {
-    let digits = format!("{:.0}", value.abs());
-    let mut text = String::from(if value < 0.0 { "-" } else { "" });
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    let sign = if value < 0.0 { "-" } else { "" };
+    format!("{sign}{}", units::grouped(value.abs().round() as u64))
 }
 
 /// `median (min to max)`, or why there is none.
@@ -88,16 +87,9 @@ fn head(bench: &Bench) -> String {
         bench.machine,
         bench.kernel,
         bench.load_average,
-        grouped_count(bench.connections),
+        units::grouped(bench.connections),
         bench.elapsed_s
     )
-}
-
-/// 1024000 as 1,024,000.
-pub(crate) fn grouped_count(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^52")]
-    let value = count as f64;
-    grouped(value)
 }
 
 /// For a terminal.

@@ -13,11 +13,9 @@ use crate::{
     output::record::Role,
     serve::plan::{self, MAX_WORKERS, Wish},
     sys::{interface, process},
-    trace::btf::Btf,
+    trace::{attach::BTF_PATH, btf::Btf},
 };
 
-/// Where the running kernel shows its types.
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Descriptors of a table of c1m-client that are no connections.
 const CLIENT_DESCRIPTORS: u64 = 16;
 /// Connections that c1m-client opens from one source address to one destination, at most: its --per-source.
@@ -190,7 +188,7 @@ fn least(does: impl Fn(u64) -> bool) -> u64 {
 
 /// By the running kernel's types, which anybody may read.
 fn sizes_of_types() -> Option<Sizes> {
-    let btf = Btf::parse(fs::read(BTF).ok()?).ok()?;
+    let btf = Btf::parse(fs::read(BTF_PATH).ok()?).ok()?;
     let sizes = Sizes::of_structures(|name| btf.size_of(name).map(u64::from));
     drop(btf);
     // Parsing has taken megabytes.

@@ -1,7 +1,7 @@
 //! What aya needs of a kernel's BTF: the ids of the few types that programs are attached by.
 //!
-//! aya decodes each of the 150,000 types, and goes through all of them for each program that it loads, comparing names: half a second under emulation for each. An outline has
-//! the same ids, but everything else in it is a declaration without a name.
+//! aya decodes each of the 150,000 types, and goes through all of them, comparing names, for each program that it loads. An outline has the same
+//! ids, but everything else in it is a declaration without a name.
 
 use super::{
     Btf,

@@ -71,9 +71,17 @@ impl Held {
         self.is_shared |= tgid != self.pid;
     }
 
-    /// Could that one be among these?
-    pub(super) fn is_of(&self, other: &Self) -> bool {
-        (self.pid, self.netns) == (other.pid, other.netns)
+    /// Takes it out of those that were counted as idle: the same process's in the same state, or in another, if it has changed since. Of a
+    /// connection that was made meanwhile there is none.
+    pub(super) fn leave(&self, idle: &mut [Self]) {
+        let of_process = idle.iter_mut().filter(|it| {
+            it.sockets > 0
+                && (it.pid, it.netns) == (self.pid, self.netns)
+                && it.state != TcpState::Listen
+        });
+        if let Some(among) = of_process.min_by_key(|it| it.state != self.state) {
+            among.sockets -= 1;
+        }
     }
 
     /// Pages of tcp_mem: what the kernel charges is queued bytes and what it holds in advance, in whole pages (net/core/sock.c,
@@ -143,6 +151,30 @@ mod tests {
         held.add_holder(8);
         held.add_holder(7);
         assert!(held.is_shared);
+    }
+
+    #[test]
+    fn what_is_come_upon_again_leaves_the_idle_ones_of_its_process() {
+        let of = |pid, state, sockets| Held {
+            pid,
+            state,
+            sockets,
+            ..Held::of(&HeldSocket { tgid: pid, ..RECORD })
+        };
+        use TcpState::{CloseWait, Established, Listen};
+        let mut idle =
+            [of(7, Listen, 1), of(7, CloseWait, 1), of(7, Established, 2), of(8, Established, 1)];
+        let left = |idle: &[Held]| idle.iter().map(|it| it.sockets).collect::<Vec<_>>();
+        of(7, Established, 1).leave(&mut idle);
+        assert_eq!(left(&idle), [1, 1, 1, 1]);
+        // It was established when it was counted.
+        of(7, TcpState::FinWait1, 1).leave(&mut idle);
+        assert_eq!(left(&idle), [1, 0, 1, 1]);
+        of(9, Established, 1).leave(&mut idle);
+        assert_eq!(left(&idle), [1, 0, 1, 1]);
+        of(7, CloseWait, 1).leave(&mut idle);
+        of(7, CloseWait, 1).leave(&mut idle);
+        assert_eq!(left(&idle), [1, 0, 0, 1], "a listener holds nothing");
     }
 
     #[test]

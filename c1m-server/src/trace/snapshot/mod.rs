@@ -209,10 +209,7 @@ impl Snapshots {
         })?;
         without.retain(|record| !known.contains_key(&record.socket));
         for held in known.into_values() {
-            // Of a connection that was made meanwhile there is none.
-            if let Some(among) = idle.iter_mut().find(|it| it.sockets > 0 && it.is_of(&held)) {
-                among.sockets -= 1;
-            }
+            held.leave(idle);
             sockets.push(held);
         }
         Ok(true)
