@@ -13,12 +13,11 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, Map, MapData, RingBuf},
 };
+use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, SECONDS, Shared};
 
 use super::{
-    TraceError,
-    btf::Btf,
-    calls,
+    TraceError, calls,
     counters::CounterMaps,
     decode::{Clocks, Observation, decode, held},
     layout,

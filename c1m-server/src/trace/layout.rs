@@ -1,8 +1,9 @@
 //! What the programs need to know of the running kernel's types, from its BTF.
 
+use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program, WATCHED_PORTS};
 
-use super::{TraceError, btf::Btf};
+use super::TraceError;
 
 /// The offsets of every member that the programs read. One that is missing is an error that names it, but for those that not every
 /// kernel has: the plan tells what their absence costs.
@@ -182,8 +183,9 @@ mod tests {
     use super::*;
 
     fn kernel(name: &str) -> Btf {
-        let path =
-            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/btf").join(name);
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../c1m-btf/tests/fixtures/btf")
+            .join(name);
         Btf::parse(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
             .unwrap()
     }

@@ -1,6 +1,5 @@
 //! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and what they count. Prints nothing.
 //!
-//! - [`btf`]: reads the running kernel's types.
 //! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
 //! - [`plan`]: what a signal is, and a way to it.
 //! - [`signals`]: the table of all signals.
@@ -17,7 +16,6 @@ use std::{io, path::PathBuf};
 use thiserror::Error;
 
 pub mod attach;
-pub mod btf;
 pub mod calls;
 pub mod counters;
 pub mod decode;
@@ -51,7 +49,7 @@ pub enum TraceError {
     #[error(
         "the kernel's type information in {path} is not understood ({error}): please report it, with the kernel's version"
     )]
-    BadBtf { path: &'static str, error: btf::BtfError },
+    BadBtf { path: &'static str, error: c1m_btf::BtfError },
     #[error(
         "this kernel's types have no `{0}`, which tracing reads: c1m needs Linux 5.10 or later"
     )]

@@ -1,9 +1,9 @@
 //! What a signal is, what a way to it is, and what a kernel lacks for one; [`super::signals`] has the table of all.
 
+use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
 pub use c1m_ebpf::{Attachment, PROGRAMS, Program, probe, purpose};
 
-use super::btf::Btf;
 use crate::output::record::Precision;
 
 /// Something that c1m tells.

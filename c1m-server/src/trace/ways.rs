@@ -10,12 +10,12 @@ use aya::{
     Ebpf,
     programs::{self, ProgramError, kprobe::KProbeError},
 };
+use c1m_btf::Btf;
 use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, PROGRAMS, Program};
 
 use super::{
     TraceError,
     attach::{Options, chain},
-    btf::Btf,
     look,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,

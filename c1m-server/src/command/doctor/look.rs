@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use c1m_btf::Btf;
+
 use crate::{
     command::{diagnosis, subject::Bounds},
     host::{cgroup, conntrack, settings, slab},
@@ -13,7 +15,7 @@ use crate::{
     output::record::Role,
     serve::plan::{self, MAX_WORKERS, Wish},
     sys::{interface, process},
-    trace::{attach::BTF_PATH, btf::Btf},
+    trace::attach::BTF_PATH,
 };
 
 /// Descriptors of a table of c1m-client that are no connections.

@@ -1,8 +1,9 @@
 //! What the iterators need to know of the running kernel's types, beside what the hooks need.
 
+use c1m_btf::Btf;
 use c1m_ebpf::SnapshotLayout;
 
-use crate::trace::{TraceError, btf::Btf, layout::find};
+use crate::trace::{TraceError, layout::find};
 
 /// The offsets of every member that only iterators read. One that is missing is an error that names it.
 pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {

@@ -20,6 +20,7 @@ use std::{
 };
 
 use aya::Ebpf;
+use c1m_btf::Btf;
 use c1m_ebpf::{
     HELD_FILE, HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_PROCESSES,
     ITER_SOCKETS, ITER_STATES, ITER_TASKS, ITER_WANTED, PORTS, SnapshotLayout,
@@ -30,7 +31,7 @@ use self::{
     counted::{Counts, PortStates},
     places::Places,
 };
-use super::{TraceError, attach, btf::Btf};
+use super::{TraceError, attach};
 use crate::{
     output::record::StateRow,
     sys::{netns::Namespace, process},

@@ -3,7 +3,7 @@
 //! aya decodes each of the 150,000 types, and goes through all of them, comparing names, for each program that it loads. An outline has the same
 //! ids, but everything else in it is a declaration without a name.
 
-use super::{
+use crate::{
     Btf,
     blob::{Kind, Type},
 };
@@ -17,7 +17,7 @@ impl Btf {
     ///
     /// # Errors
     /// aya can't read it: a defect of this function.
-    pub(in crate::trace) fn outline(
+    pub fn outline(
         &self,
         names: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<aya::Btf, aya::BtfError> {
@@ -67,7 +67,7 @@ fn record(name: u32, kind: Kind, other: u32) -> [u8; RECORD_BYTES as usize] {
 mod tests {
     use aya_obj::btf::BtfKind;
 
-    use super::*;
+    use crate::*;
 
     #[test]
     fn ids_are_those_of_the_whole_btf() {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use c1m_server::trace::btf::{Bitfield, Btf, BtfError, Member};
+use c1m_btf::{Bitfield, Btf, BtfError, Member};
 use proptest::prelude::*;
 
 mod btf_builder;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, error::Error, fs, process::Command};
 
 use aya::Endianness;
 use aya_obj::btf::BtfKind;
-use c1m_server::trace::btf::{Btf, Member};
+use c1m_btf::{Btf, Member};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
