@@ -38,10 +38,10 @@ macro_rules! member {
 
 pub(crate) use member;
 
-/// Sockets by local port and state, of one network namespace. One iterator counts at a time, so plain additions lose nothing. Whoever takes
+/// Sockets by local port and state, of one network namespace: all ports for each walker, so plain additions lose nothing. Whoever takes
 /// snapshots says how large it is.
 #[map]
-static PORT_STATES: Array<OfPort> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+pub(crate) static PORT_STATES: Array<OfPort> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Sockets, by address, whose descriptors are looked for.
 #[map]

@@ -299,6 +299,7 @@ plain!(SnapshotLayout, u32);
 plain!(HeldSocket, u64);
 plain!(IdleKey, u64);
 plain!(IdleRow, u64);
+plain!(Tables, u64);
 
 /// How many of the limits `pages` is above, as the kernel compares (`allocated > limit`).
 #[inline(always)]

@@ -28,6 +28,7 @@ mod port;
 mod pressure;
 mod queue;
 mod receive;
+mod tables;
 
 /// The kernel lets GPL-compatible programs alone read its memory.
 #[unsafe(link_section = "license")]

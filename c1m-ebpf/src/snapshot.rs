@@ -31,6 +31,18 @@ pub struct SnapshotLayout {
     pub task_signal: u32,
     pub files_count: u32,
     pub signal_threads: u32,
+    /// What reading TCP's tables takes; [`ABSENT`] where they are built in another way. struct sock_common: skc_nulls_node
+    pub sock_nulls_node: u32,
+    /// struct net: ipv4.tcp_death_row.hashinfo
+    pub net_hashinfo: u32,
+    /// struct inet_hashinfo
+    pub hashinfo_ehash: u32,
+    pub hashinfo_ehash_mask: u32,
+    pub hashinfo_lhash2: u32,
+    pub hashinfo_lhash2_mask: u32,
+    /// struct inet_listen_hashbucket: nulls_head, and the size of the whole
+    pub listen_bucket_list: u32,
+    pub listen_bucket_bytes: u32,
 }
 
 impl SnapshotLayout {
@@ -52,6 +64,14 @@ impl SnapshotLayout {
         task_signal: ABSENT,
         files_count: ABSENT,
         signal_threads: ABSENT,
+        sock_nulls_node: ABSENT,
+        net_hashinfo: ABSENT,
+        hashinfo_ehash: ABSENT,
+        hashinfo_ehash_mask: ABSENT,
+        hashinfo_lhash2: ABSENT,
+        hashinfo_lhash2_mask: ABSENT,
+        listen_bucket_list: ABSENT,
+        listen_bucket_bytes: ABSENT,
     };
 }
 
@@ -106,6 +126,30 @@ pub const PORTS: u32 = 1 << 16;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfPort(pub [u32; STATES]);
+
+/// The tables of TCP that a network namespace has: addresses, and numbers of buckets. A namespace shares them with others, or has its own table
+/// of connections (net.ipv4.tcp_child_ehash_entries).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// The struct net
+    pub net: u64,
+    /// ehash
+    pub connections: u64,
+    pub connection_buckets: u64,
+    /// lhash2
+    pub listeners: u64,
+    pub listener_buckets: u64,
+}
+
+/// What the programs that read tables answer: all was read, or not, since a chain changed meanwhile.
+pub const TABLES_READ: i32 = 0;
+pub const TABLES_TORN: i32 = 1;
+
+/// Programs of the object that are run by user space.
+pub const FIND_TABLES: &str = "find_tables";
+pub const COUNT_CONNECTIONS: &str = "count_connections";
+pub const COUNT_LISTENERS: &str = "count_listeners";
 
 /// What is the same of many idle sockets, each with one descriptor. Without padding: it is the key of a map. The socket's own cgroup is not in it:
 /// it is another cache line of each of a million sockets, and the process has one.

@@ -40,7 +40,7 @@ const NOBODY: u32 = 65534;
 const BODY: [u8; 5000] = [b'x'; 5000];
 
 /// In a network namespace of its own nobody else opens or closes anything. What `body` starts is in it as well.
-fn apart(body: fn() -> Result<(), Skip>) -> Result<(), Skip> {
+pub(crate) fn apart(body: fn() -> Result<(), Skip>) -> Result<(), Skip> {
     needs_ebpf()?;
     let inside = thread::spawn(move || {
         confine::unshare_network()
@@ -115,14 +115,14 @@ fn check_totals(rows: &BTreeMap<(TcpState, u16), u64>) {
 }
 
 /// Held open until the test has looked.
-struct InManyStates {
+pub(crate) struct InManyStates {
     port: u16,
     _streams: Vec<TcpStream>,
     _others: Vec<Socket>,
     _listener: TcpListener,
 }
 
-fn in_many_states() -> InManyStates {
+pub(crate) fn in_many_states() -> InManyStates {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();

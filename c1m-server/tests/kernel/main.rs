@@ -19,6 +19,7 @@ mod refused;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod server;
+mod tables;
 mod watch;
 
 use std::process::ExitCode;
@@ -87,6 +88,9 @@ fn main() -> ExitCode {
         test("a_client_on_the_watched_port_is_not_counted", &[Tracing], count::clients_on_the_port),
         test("two_servers_count_each_its_own", &[Tracing], count::two_servers),
         test("states_are_those_that_ss_shows", &[Tracing], held::states),
+        test("tables_hold_what_the_iterator_tells", &[Tracing], tables::as_the_iterator),
+        test("a_namespace_has_tables_of_its_own", &[Tracing], tables::own_tables),
+        test("what_stands_still_is_counted_right", &[Tracing], tables::while_they_change),
         test("sockets_reset_and_not_closed_have_a_holder", &[Tracing], held::reset_and_not_closed),
         test("sockets_of_no_process_are_told", &[Tracing], held::of_no_process),
         test("a_shared_socket_is_counted_once", &[Tracing], held::shared),

@@ -26,7 +26,7 @@ use crate::{
 
 /// What this program does instead of testing, when a watch has started it: see [`play`].
 const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
-const INTERVAL: &str = "50ms";
+const INTERVAL: &str = "200ms";
 /// Two pages in a receive queue.
 const UNREAD: [u8; 5000] = [b'x'; 5000];
 /// tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile.

@@ -118,6 +118,7 @@ fn told(reach: Reach) -> Option<String> {
         Reach::Nothing => return None,
         Reach::AtMost(most) => format!("≤ {most}"),
         Reach::RatioAtMost(most) => format!("≤ {most:.2} ×"),
+        Reach::RatioWithin(most) => format!("1 ± {most:.2}"),
         Reach::RatioAtLeast(least) | Reach::TimesAsFast(least) => format!("≥ {least} ×"),
     })
 }
@@ -127,6 +128,7 @@ fn met(reach: Reach, value: Option<f64>, ratio: Option<f64>) -> Option<bool> {
         Reach::Nothing => None,
         Reach::AtMost(most) => value.map(|value| value <= most),
         Reach::RatioAtMost(most) => ratio.map(|ratio| ratio <= most),
+        Reach::RatioWithin(most) => ratio.map(|ratio| (ratio - 1.0).abs() <= most),
         Reach::RatioAtLeast(least) | Reach::TimesAsFast(least) => ratio.map(|ratio| ratio >= least),
     }
 }
@@ -166,6 +168,16 @@ mod tests {
         let figure = only(&board, "states", true);
         assert_eq!((figure.ratio, figure.met), (Some(4.0), Some(false)));
         assert_eq!(figure.ratio_of.as_deref(), Some("against / value"));
+    }
+
+    #[test]
+    fn what_was_foretold_may_be_off_in_both_directions() {
+        for (foretold, met) in [(94.0, false), (96.0, true), (104.0, true), (106.0, false)] {
+            let mut board = Board::default();
+            board.value("doctor_memory", foretold);
+            board.against("doctor_memory", 100.0);
+            assert_eq!(only(&board, "doctor_memory", true).met, Some(met), "{foretold}");
+        }
     }
 
     #[test]

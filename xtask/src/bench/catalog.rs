@@ -11,6 +11,8 @@ pub(crate) enum Reach {
     AtMost(f64),
     /// value / against, at most: of what costs
     RatioAtMost(f64),
+    /// value / against is so close to 1: of what was foretold
+    RatioWithin(f64),
     /// value / against, at least: of what one gets
     RatioAtLeast(f64),
     /// against / value, at least: how many times as fast
@@ -84,6 +86,14 @@ pub(crate) const GOALS: &[Goal] = &[
         Reach::RatioAtMost(1.10),
     ),
     goal(
+        Part::RampDouble,
+        "doctor_memory_double",
+        "B/connection",
+        "as doctor_memory, with twice as many connections",
+        Some("growth of used memory, both ends"),
+        Reach::RatioWithin(0.05),
+    ),
+    goal(
         Part::MemoryUser,
         "memory_user",
         "B/connection",
@@ -98,6 +108,14 @@ pub(crate) const GOALS: &[Goal] = &[
         "growth of used memory, everything: kernel and user, both ends",
         Some("the slab objects' own sizes, and PSS of both programs"),
         Reach::RatioAtMost(1.02),
+    ),
+    goal(
+        Part::MemoryKernel,
+        "doctor_memory",
+        "B/connection",
+        "what `c1m-server doctor --role both` says before the first connection that all will take",
+        Some("growth of used memory, both ends"),
+        Reach::RatioWithin(0.05),
     ),
     goal(
         Part::Teardown,

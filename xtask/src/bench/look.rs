@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use c1m_server::output::record::{Line, Record};
 
 use super::{
     board::Board,
@@ -47,6 +48,17 @@ pub(crate) fn ours(programs: &Programs, what: &str) -> Result<f64> {
 fn ss(flags: &str) -> Result<f64> {
     let program = debian::program("ss", &["iproute2"])?;
     timed(debian::command(&program).arg(flags))
+}
+
+/// What the doctor says that a connection will take with both ends here, in bytes.
+pub(crate) fn foretold(programs: &Programs, connections: u64) -> Result<f64> {
+    let mut doctor = programs.server();
+    doctor.args(["doctor", "--json", "--role", "both", "--connections"]);
+    let output = doctor.arg(connections.to_string()).output().context("cannot run the doctor")?;
+    let line = output.stdout.split(|byte| *byte == b'\n').rfind(|line| !line.is_empty());
+    let line: Line<Record> = serde_json::from_slice(line.context("the doctor said nothing")?)?;
+    let Record::Doctor(doctor) = line.record else { bail!("the doctor ends with another record") };
+    Ok(per(doctor.memory.bytes, connections))
 }
 
 /// With all connections open.

@@ -87,6 +87,7 @@ fn traced(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     let scale = args.scale();
     let sample = scale.to_string();
     let asks = if args.has(Part::Heartbeat) { vec!["--sample", &sample] } else { Vec::new() };
+    let foretold = look::foretold(programs, scale)?;
     let mut held = Held::ours(programs, scale, &["--trace"], &asks)?;
     board.value("ramp", held.ramp_s);
     board.value("ramp_cpu", held.ramp_cpu_s);
@@ -95,6 +96,7 @@ fn traced(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     }
     if args.has_any(&[Part::MemoryUser, Part::MemoryKernel]) {
         memory(&held, board, quiet)?;
+        board.value("doctor_memory", foretold);
     }
     if args.has(Part::Idle) {
         pause(CALM)?;
@@ -179,7 +181,9 @@ fn memory(held: &Held, board: &mut Board, quiet: &Quiet) -> Result<()> {
     board.value("memory_user", per(server, n));
     let grown = slabinfo::growth(&quiet.slab, &host::slab()?, n / 2);
     let objects: u64 = grown.iter().map(|it| it.objects * it.object_bytes).sum();
-    board.value("memory_kernel", per(quiet.growth()?, n));
+    let taken = per(quiet.growth()?, n);
+    board.value("memory_kernel", taken);
+    board.against("doctor_memory", taken);
     board.against("memory_kernel", per(objects + server + client, n));
     for it in grown {
         board.note(

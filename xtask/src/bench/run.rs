@@ -184,22 +184,24 @@ fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     }
     if args.has(Part::RampDouble) {
         part(board, &[Part::RampDouble], "twice the connections", |board| {
-            double(args, programs, board)
+            double(args, programs, board, &quiet)
         })?;
     }
     Ok(())
 }
 
 /// Once: it takes most of the memory, and of the time.
-fn double(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) -> Result<()> {
     let connections = 2 * args.scale();
     host::check_memory(connections)?;
     let floor = Held::floor(programs, connections)?;
     board.against("ramp_double", floor.ramp_s);
     floor.end()?;
     host::settle()?;
+    board.value("doctor_memory_double", look::foretold(programs, connections)?);
     let ours = Held::ours(programs, connections, &["--trace"], &[])?;
     board.value("ramp_double", ours.ramp_s);
+    board.against("doctor_memory_double", rounds::per(quiet.growth()?, connections));
     board.note("ramp_double", format!("{connections} connections"));
     let gone = ours.end()?;
     if gone.left > 0 {

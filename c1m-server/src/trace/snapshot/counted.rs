@@ -23,10 +23,12 @@ pub(super) type Counts = HashMap<(u32, TcpState, u16), u64>;
 pub(super) struct PortStates(Mapping);
 
 impl PortStates {
-    pub(super) fn of(ebpf: &Ebpf) -> io::Result<Self> {
+    pub(super) fn of(ebpf: &Ebpf, walkers: u32) -> io::Result<Self> {
+        // Those of all walkers, one after the other.
+        let ports = (PORTS * walkers) as usize;
         match ebpf.map("PORT_STATES") {
             Some(Map::Array(array)) => {
-                Mapping::new(array.fd().as_fd(), PORTS as usize * WORDS_A_PORT).map(Self)
+                Mapping::new(array.fd().as_fd(), ports * WORDS_A_PORT).map(Self)
             }
             _ => Err(absent("PORT_STATES")),
         }
@@ -34,16 +36,15 @@ impl PortStates {
 
     /// Takes what one namespace's walk has counted, and begins anew.
     pub(super) fn take(&mut self, netns: u32, counts: &mut Counts) {
-        for index in 0..PORTS as usize * WORDS_A_PORT {
+        let mut from = 0;
+        while let Some(index) = self.0.next_set(from) {
             let word = self.0.word(index);
-            if word == 0 {
-                continue;
-            }
+            from = index + 1;
             let state = index % WORDS_A_PORT * (STATES / WORDS_A_PORT);
             for (state, count) in [(state, word & u64::from(u32::MAX)), (state + 1, word >> 32)] {
                 // Both fit: there are as many ports and states.
                 let (Ok(port), Ok(state)) =
-                    (u16::try_from(index / WORDS_A_PORT), u16::try_from(state))
+                    (u16::try_from(index / WORDS_A_PORT % PORTS as usize), u16::try_from(state))
                 else {
                     continue;
                 };
@@ -101,7 +102,7 @@ fn clear<K: Pod>(ebpf: &mut Ebpf, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
+pub(super) fn map_mut<'a, M: TryFrom<&'a mut Map, Error = MapError>>(
     ebpf: &'a mut Ebpf,
     name: &str,
 ) -> io::Result<M> {

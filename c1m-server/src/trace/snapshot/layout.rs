@@ -1,7 +1,7 @@
 //! What the iterators need to know of the running kernel's types, beside what the hooks need.
 
 use c1m_btf::Btf;
-use c1m_ebpf::SnapshotLayout;
+use c1m_ebpf::{ABSENT, SnapshotLayout};
 
 use crate::trace::{TraceError, layout::find};
 
@@ -14,6 +14,10 @@ pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
     let (file_count, file_count_alone) = match find(btf, "file", "f_ref")? {
         Some(file_ref) => (file_ref, 1),
         None => (member("file", "f_count")?, 2),
+    };
+    // Tables that are built as those of 6.1 and later are, or else none of this.
+    let of_tables = |structure, path| -> Result<u32, TraceError> {
+        Ok(find(btf, structure, path)?.unwrap_or(ABSENT))
     };
     Ok(SnapshotLayout {
         sock_state: member("sock", "__sk_common.skc_state")?,
@@ -33,6 +37,14 @@ pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
         task_signal: member("task_struct", "signal")?,
         files_count: member("files_struct", "count")?,
         signal_threads: member("signal_struct", "nr_threads")?,
+        sock_nulls_node: of_tables("sock", "__sk_common.skc_nulls_node")?,
+        net_hashinfo: of_tables("net", "ipv4.tcp_death_row.hashinfo")?,
+        hashinfo_ehash: of_tables("inet_hashinfo", "ehash")?,
+        hashinfo_ehash_mask: of_tables("inet_hashinfo", "ehash_mask")?,
+        hashinfo_lhash2: of_tables("inet_hashinfo", "lhash2")?,
+        hashinfo_lhash2_mask: of_tables("inet_hashinfo", "lhash2_mask")?,
+        listen_bucket_list: of_tables("inet_listen_hashbucket", "nulls_head")?,
+        listen_bucket_bytes: btf.size_of("inet_listen_hashbucket").unwrap_or(ABSENT),
     })
 }
 

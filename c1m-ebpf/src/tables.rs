@@ -1,0 +1,181 @@
+//! Counts the sockets of TCP's tables by reading them, without an iterator.
+//!
+//! `iter/tcp` takes each bucket's lock, and a reference to and the lock of each socket, one after the other: some 450 ns a socket. Here the chains are
+//! read as the kernel's own look-ups read them (net/ipv4/inet_hashtables.c, `__inet_lookup_established`): under RCU alone, knowing by the end of a
+//! chain (include/linux/list_nulls.h) whether it was left for another one on the way. Programs are run by user space (`BPF_PROG_TEST_RUN`,
+//! 5.10), several at a time, each over some buckets.
+//!
+//! `bpf_loop`: 5.17. Tables that the namespace points to by `tcp_death_row`, and listeners in one table: 6.1.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_task,
+        generated::{bpf_loop, bpf_probe_read_kernel},
+    },
+    macros::map,
+    maps::Array,
+};
+use c1m_ebpf::{
+    PORTS, STATES, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
+};
+
+use crate::{
+    holders::{PORT_STATES, member},
+    layout::{BtfPtr, copy, offset, word},
+};
+
+/// Where the tables are of the namespace that is looked at.
+#[map]
+static TABLES: Array<Tables> = Array::with_max_entries(1, 0);
+
+/// Steps that one run may take, a socket or the end of a chain each. User space asks for few buckets at a time, so only a broken chain takes more.
+const MAX_STEPS: u32 = 1 << 20;
+
+/// What is read of a socket: struct sock_common has 136 bytes (6.18).
+const COMMON_WORDS: usize = 17;
+
+/// LISTENING_NULLS_BASE: include/net/inet_hashtables.h
+const LISTENING_NULLS_BASE: u64 = 1 << 29;
+
+/// A walk over the chains of some buckets.
+#[repr(C)]
+struct Walk {
+    /// Address of the first bucket's list, and from one to the next, in bytes
+    lists: u64,
+    stride: u64,
+    /// At the end of a chain stands its bucket's number, plus this.
+    nulls_base: u64,
+    bucket: u64,
+    end: u64,
+    /// The next link of the chain; 0: the bucket is not begun.
+    link: u64,
+    net: u64,
+    /// Of this walker's part of PORT_STATES
+    first_port: u32,
+    torn: u32,
+    common: [u64; COMMON_WORDS],
+}
+
+/// Finds the tables of the network namespace of whoever runs it.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/find_tables")]
+extern "C" fn find_tables(_: *mut c_void) -> i32 {
+    // SAFETY: takes nothing, and cannot fail.
+    let task = BtfPtr::untyped(unsafe { bpf_get_current_task() } as *const u8);
+    let net = task.follow(member!(task_nsproxy)).follow(member!(nsproxy_net));
+    let hashinfo = net.follow(member!(net_hashinfo));
+    let buckets = |mask: u32| u64::from(hashinfo.load::<u32>(mask)) + 1;
+    if hashinfo.is_null() {
+        return TABLES_TORN;
+    }
+    let Some(tables) = TABLES.get_ptr_mut(0) else { return TABLES_TORN };
+    let found = Tables {
+        net: net.raw(),
+        connections: hashinfo.follow(member!(hashinfo_ehash)).raw(),
+        connection_buckets: buckets(member!(hashinfo_ehash_mask)),
+        listeners: hashinfo.follow(member!(hashinfo_lhash2)).raw(),
+        listener_buckets: buckets(member!(hashinfo_lhash2_mask)),
+    };
+    // SAFETY: the map gave the pointer, and nobody reads it meanwhile.
+    unsafe { tables.write(found) };
+    TABLES_READ
+}
+
+/// Counts the connections, minisocks and requests of the buckets from one to before another. Arguments: which walker, first, end.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/count_connections")]
+extern "C" fn count_connections(context: *mut c_void) -> i32 {
+    let Some(tables) = TABLES.get(0) else { return TABLES_TORN };
+    // struct inet_ehash_bucket is the list's head alone.
+    walk(context, tables.net, tables.connections, 8, 0)
+}
+
+/// The same for the buckets of listeners.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp/count_listeners")]
+extern "C" fn count_listeners(context: *mut c_void) -> i32 {
+    let Some(tables) = TABLES.get(0) else { return TABLES_TORN };
+    let first = tables.listeners + u64::from(member!(listen_bucket_list));
+    let stride = member!(listen_bucket_bytes).into();
+    walk(context, tables.net, first, stride, LISTENING_NULLS_BASE)
+}
+
+#[inline(always)]
+fn walk(context: *mut c_void, net: u64, lists: u64, stride: u64, nulls_base: u64) -> i32 {
+    let mut walk = Walk {
+        lists,
+        stride,
+        nulls_base,
+        bucket: word(context, 1),
+        end: word(context, 2),
+        link: 0,
+        net,
+        first_port: (word(context, 0) as u32).wrapping_mul(PORTS),
+        torn: 0,
+        common: [0; COMMON_WORDS],
+    };
+    let step: unsafe extern "C" fn(u32, *mut c_void) -> i64 = step;
+    // SAFETY: the callback has the helper's signature, and the walk outlives the call.
+    unsafe { bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    if walk.torn == 0 && walk.bucket == walk.end { TABLES_READ } else { TABLES_TORN }
+}
+
+/// One link of a chain. 1 ends the walk.
+unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: what the loop was given.
+    let walk = unsafe { &mut *walk.cast::<Walk>() };
+    if walk.link == 0 {
+        if walk.bucket >= walk.end {
+            return 1;
+        }
+        walk.link = copy((walk.lists + walk.bucket * walk.stride) as *const u64);
+    }
+    let link = walk.link;
+    if link & 1 == 1 {
+        // Not its own end: a socket was freed and came into another chain while it was looked at.
+        if link >> 1 != walk.bucket + walk.nulls_base {
+            walk.torn = 1;
+            return 1;
+        }
+        walk.bucket += 1;
+        walk.link = 0;
+        return 0;
+    }
+    let list = member!(sock_nulls_node);
+    let bytes = list + 8;
+    let common = walk.common.as_mut_ptr();
+    let socket = link - u64::from(list);
+    if bytes as usize > COMMON_WORDS * 8 {
+        return 1;
+    }
+    // SAFETY: not more than there is room for. A socket's memory stays a socket's while RCU is held (SLAB_TYPESAFE_BY_RCU); a bad address is answered with
+    // an error.
+    if unsafe { bpf_probe_read_kernel(common.cast(), bytes, socket as *const c_void) } != 0 {
+        walk.torn = 1;
+        return 1;
+    }
+    walk.link = part(common, list);
+    if part::<u64>(common, offset!(sock_net)) == walk.net {
+        let port = u32::from(part::<u16>(common, offset!(sock_num)));
+        let state = match part::<u8>(common, member!(sock_state)) {
+            TCP_NEW_SYN_RECV => TCP_SYN_RECV,
+            // A minisock has the state of its connection beside its own (net/ipv4/inet_diag.c, 6.18).
+            TCP_TIME_WAIT => copy((socket + u64::from(member!(timewait_substate))) as *const u8),
+            state => state,
+        };
+        if let Some(counts) = PORT_STATES.get_ptr_mut(walk.first_port + port) {
+            // SAFETY: the map gave the pointer, and the walker has this part of the map to itself.
+            unsafe { (*counts).0[usize::from(state) % STATES] += 1 };
+        }
+    }
+    0
+}
+
+/// A member of what was copied.
+#[inline(always)]
+fn part<T: Copy>(common: *const u64, offset: u32) -> T {
+    // SAFETY: the verifier proves that it lies in the copy.
+    unsafe { core::ptr::read_volatile(common.cast::<u8>().add(offset as usize).cast()) }
+}
