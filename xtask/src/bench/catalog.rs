@@ -43,6 +43,9 @@ const fn goal(
 
 const FLOOR: Option<&str> = Some("floor: bare accept4 and connect");
 
+const EXCHANGING: Option<&str> =
+    Some("floor with as many bytes sent and received on each connection");
+
 /// In the order in which they are told.
 pub(crate) const GOALS: &[Goal] = &[
     goal(
@@ -60,6 +63,22 @@ pub(crate) const GOALS: &[Goal] = &[
         "both ends here, no tracing, connections that send nothing",
         FLOOR,
         Reach::RatioAtMost(1.10),
+    ),
+    goal(
+        Part::Ramp,
+        "ramp_exchange",
+        "s",
+        "`ramp`, held against what does the same",
+        EXCHANGING,
+        Reach::RatioAtMost(1.10),
+    ),
+    goal(
+        Part::Ramp,
+        "ramp_exchange_cpu",
+        "s",
+        "CPU time of both ends in it",
+        EXCHANGING,
+        Reach::Nothing,
     ),
     goal(
         Part::Ramp,

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, programs: &Programs) -> Result<()> {
 
 fn point(programs: &Programs, connections: u64, quiet: &Quiet) -> Result<Point> {
     let each = |seconds: f64| 1e6 * seconds / per(connections, 1);
-    let floor = Held::floor(programs, connections)?;
+    let floor = Held::floor(programs, connections, &[])?;
     let floor_ramp = each(floor.ramp_s);
     let floor_teardown = each(floor.end()?.seconds);
     host::settle()?;

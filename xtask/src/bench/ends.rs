@@ -122,10 +122,10 @@ impl Held {
         Ok(Self { connections, server, client, ramp_s, ramp_cpu_s, address, before, is_floor })
     }
 
-    pub(crate) fn floor(programs: &Programs, connections: u64) -> Result<Self> {
+    pub(crate) fn floor(programs: &Programs, connections: u64, flags: &[&str]) -> Result<Self> {
         let end = |name, connect: Option<String>| {
             let mut command = Command::new(&programs.floor);
-            command.args([floor::COMMAND, "--connections", &connections.to_string()]);
+            command.args([floor::COMMAND, "--connections", &connections.to_string()]).args(flags);
             Child::start(name, command.args(connect.iter().flat_map(|to| ["--connect", to])))
         };
         let said = |line: &Read| -> Result<floor::Said> {

@@ -1,10 +1,13 @@
 //! The floor of a ramp: both ends of a bare loop of accept4 and connect, with nothing in it.
 //!
 //! What it shares with the programs that are measured is the plan of 4-tuples (same sources, ports and destination), the descriptor
-//! tables (one a thread, since a table is bounded) and the number of threads that work at a time (the cores). There is no request, no
+//! tables (one a thread, since a table is bounded) and the number of threads that work at a time (the cores). There is no
 //! connection in an epoll, no state a connection, and no clock in the loop; the accepting end waits on its listener alone. Each
 //! socket gets SO_LINGER with 0 seconds before it connects, as those of c1m-client do, so that the end leaves neither orphans nor
 //! TIME_WAIT.
+//!
+//! There is no request either, unless an exchange is asked for: then each end sends as many bytes as the programs do and receives
+//! what the other one sends, without reading any of it.
 //!
 //! Orders come on standard input: a line asks the server how many it has accepted; the end of the input ends all connections.
 
@@ -32,7 +35,7 @@ use c1m_server::{
     sys::{
         epoll::{self, Epoll, Events},
         process::raise_nofile,
-        socket::{accept, bind, connect, reset_on_close},
+        socket::{accept, bind, connect, receive, reset_on_close, send, set_quick_ack},
         thread::spawn_with_own_table,
     },
 };
@@ -51,6 +54,12 @@ const OWN_DESCRIPTORS: u64 = 16;
 /// How often a thread whose queue is empty looks whether the others have accepted the last connection.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// Between two looks for requests that are on their way.
+const PAUSE: Duration = Duration::from_millis(1);
+/// As many as c1m-client's first request and c1m-server's answer have.
+const REQUEST_BYTES: usize = 40;
+const ANSWER_BYTES: usize = 47;
+
 /// One end of the floor.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FloorArgs {
@@ -60,6 +69,10 @@ pub(crate) struct FloorArgs {
 
     #[arg(long)]
     connections: u64,
+
+    /// Send a request and an answer on each
+    #[arg(long)]
+    exchange: bool,
 }
 
 /// What an end says, one JSON value a line.
@@ -80,8 +93,8 @@ pub(crate) enum Said {
 
 pub(crate) fn main(args: &FloorArgs) -> ExitCode {
     let result = match args.connect {
-        Some(target) => client(target, args.connections),
-        None => server(args.connections),
+        Some(target) => client(target, args.connections, args.exchange),
+        None => server(args.connections, args.exchange),
     };
     crate::exit::code(result)
 }
@@ -182,7 +195,7 @@ impl Counts {
     }
 }
 
-fn server(connections: u64) -> Result<()> {
+fn server(connections: u64, exchange: bool) -> Result<()> {
     let room = raise_nofile()?.saturating_sub(OWN_DESCRIPTORS);
     let listeners = listeners(cores()?)?;
     let address = listeners.first().map(Socket::local_addr).transpose()?;
@@ -194,7 +207,8 @@ fn server(connections: u64) -> Result<()> {
             let counts = Arc::clone(&counts);
             (counts.sum() < connections).then(|| {
                 Box::new(move |full: Sender<()>, ended: Receiver<()>| {
-                    accept_all(fd, room, connections, &counts, index)?;
+                    let mut asked = exchange.then(Vec::new);
+                    accept_all(fd, room, connections, &counts, index, &mut asked)?;
                     drop(full);
                     let _ = ended.recv();
                     Ok(())
@@ -228,13 +242,14 @@ fn listeners(count: usize) -> Result<Vec<Socket>> {
     Ok(listeners)
 }
 
-/// Accepts until the table is full, or all have the last connection.
+/// Accepts until the table is full, or all have the last connection; with `asked`, until all of its own are answered as well.
 fn accept_all(
     listener: RawFd,
     room: u64,
     connections: u64,
     counts: &Counts,
     lane: usize,
+    asked: &mut Option<Vec<RawFd>>,
 ) -> io::Result<()> {
     let own = &counts.0[lane].0;
     let before = own.load(Relaxed);
@@ -242,17 +257,31 @@ fn accept_all(
     epoll.add(listener, epoll::IN, 0)?;
     let mut events = Events::with_capacity(1);
     let mut held = 0;
-    while held < room {
+    loop {
+        let unanswered = match asked {
+            Some(asked) => answer(asked)?,
+            None => false,
+        };
+        if held == room {
+            if unanswered {
+                thread::sleep(PAUSE);
+                continue;
+            }
+            return Ok(());
+        }
         match accept(listener) {
             // The end of the table closes it.
             Ok(connection) => {
-                let _: RawFd = connection.into_raw_fd();
+                let fd = connection.into_raw_fd();
+                if let Some(asked) = asked {
+                    asked.push(fd);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if counts.sum() >= connections {
-                    break;
+                if !unanswered && counts.sum() >= connections {
+                    return Ok(());
                 }
-                epoll.wait(&mut events, Some(LOOK))?;
+                epoll.wait(&mut events, Some(if unanswered { PAUSE } else { LOOK }))?;
                 continue;
             }
             Err(error) => return Err(error),
@@ -260,10 +289,23 @@ fn accept_all(
         held += 1;
         own.store(before + held, Relaxed);
     }
-    Ok(())
 }
 
-fn client(target: Target, connections: u64) -> Result<()> {
+/// Answers whose request is there. Whether there are others.
+fn answer(asked: &mut Vec<RawFd>) -> io::Result<bool> {
+    let mut later = Vec::new();
+    for fd in asked.drain(..) {
+        match receive(fd, &mut [0; REQUEST_BYTES]) {
+            Ok(_) => drop(send(fd, &[b'a'; ANSWER_BYTES])?),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => later.push(fd),
+            Err(error) => return Err(error),
+        }
+    }
+    *asked = later;
+    Ok(!asked.is_empty())
+}
+
+fn client(target: Target, connections: u64, exchange: bool) -> Result<()> {
     let plan = Plan::new(target, &[], Ports::read()?, PER_SOURCE, connections)?;
     let crew = Crew::of_this_process(Workers::Auto, connections)??;
     let plan = Arc::new(plan);
@@ -276,8 +318,15 @@ fn client(target: Target, connections: u64) -> Result<()> {
             let plan = Arc::clone(&plan);
             (worker < crew.workers).then(|| {
                 Box::new(move |full: Sender<()>, ended: Receiver<()>| {
+                    let mut answers = Vec::new();
                     for index in crew.share(worker) {
-                        connect_one(&plan, index)?;
+                        let fd = connect_one(&plan, index, exchange)?;
+                        if exchange {
+                            answers.push(fd);
+                        }
+                    }
+                    for fd in answers {
+                        receive(fd, &mut [0; ANSWER_BYTES])?;
                     }
                     drop(full);
                     let _ = ended.recv();
@@ -296,15 +345,21 @@ fn client(target: Target, connections: u64) -> Result<()> {
 }
 
 /// Opens one connection, which the end of the table closes.
-fn connect_one(plan: &Plan, index: u64) -> io::Result<()> {
+fn connect_one(plan: &Plan, index: u64, exchange: bool) -> io::Result<RawFd> {
     let tuple = plan.tuple(index).ok_or_else(|| io::Error::other("no 4-tuple left"))?;
     let domain = Domain::for_address(tuple.source);
     let socket = Socket::new_raw(domain, Type::STREAM.cloexec(), None)?;
     let fd = socket.as_raw_fd();
     reset_on_close(fd)?;
     socket.set_reuse_address(true)?;
+    if exchange {
+        // As c1m-client does: the end of the handshake travels with the request.
+        set_quick_ack(fd, false)?;
+    }
     bind(fd, &tuple.source)?;
     connect(fd, &tuple.destination)?;
-    let _: RawFd = socket.into_raw_fd();
-    Ok(())
+    if exchange {
+        send(fd, &[b'q'; REQUEST_BYTES])?;
+    }
+    Ok(socket.into_raw_fd())
 }

@@ -49,13 +49,20 @@ pub(crate) fn round(
 ) -> Result<()> {
     let scale = args.scale();
     if args.has_any(&[Part::Ramp, Part::Teardown]) {
-        let held = Held::floor(programs, scale)?;
+        let held = Held::floor(programs, scale, &[])?;
         board.against("ramp", held.ramp_s);
         board.against("ramp_idle", held.ramp_s);
         board.against("ramp_cpu", held.ramp_cpu_s);
         board.against("ramp_idle_cpu", held.ramp_cpu_s);
         let gone = held.end()?;
         board.against("teardown", gone.seconds);
+        host::settle()?;
+    }
+    if args.has(Part::Ramp) {
+        let held = Held::floor(programs, scale, &["--exchange"])?;
+        board.against("ramp_exchange", held.ramp_s);
+        board.against("ramp_exchange_cpu", held.ramp_cpu_s);
+        held.end()?;
         host::settle()?;
     }
     if args.has_any(&[
@@ -91,6 +98,8 @@ fn traced(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     let mut held = Held::ours(programs, scale, &["--trace"], &asks)?;
     board.value("ramp", held.ramp_s);
     board.value("ramp_cpu", held.ramp_cpu_s);
+    board.value("ramp_exchange", held.ramp_s);
+    board.value("ramp_exchange_cpu", held.ramp_cpu_s);
     if args.has(Part::Heartbeat) {
         heartbeat(&mut held, board)?;
     }

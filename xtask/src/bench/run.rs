@@ -194,7 +194,7 @@ fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
 fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) -> Result<()> {
     let connections = 2 * args.scale();
     host::check_memory(connections)?;
-    let floor = Held::floor(programs, connections)?;
+    let floor = Held::floor(programs, connections, &[])?;
     board.against("ramp_double", floor.ramp_s);
     floor.end()?;
     host::settle()?;
