@@ -47,7 +47,8 @@ rests a hundred times as long as it took. Processes of one name in one cgroup ar
 `dist/prometheus/` has alert rules (`c1m.rules.yml`, with tests for `promtool test rules` in `c1m.rules.test.yml`) and a dashboard for Grafana (`c1m.dashboard.json`).
 
 ";
-const COLUMNS: &str = "| metric | type | unit | labels | meaning | source |\n|---|---|---|---|---|---|\n";
+const COLUMNS: &str =
+    "| metric | type | unit | labels | meaning | source |\n|---|---|---|---|---|---|\n";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     write_or_compare(&place::root().join(FILE), &text(), args.check, "cargo xtask metrics")

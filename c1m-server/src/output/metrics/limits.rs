@@ -63,7 +63,7 @@ pub(super) const LIMITS: [[Metric<Seen>; 2]; 10] = [
         Base::Count,
         "c1m_nofile",
         "c1m_nofile_limit",
-        "RLIMIT_NOFILE beside its ceiling fs.nr_open"
+        "RLIMIT_NOFILE itself (fs.nr_open)"
     ),
     limit!(
         LimitName::FileMax,
