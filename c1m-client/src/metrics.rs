@@ -105,17 +105,17 @@ macro_rules! summed {
     };
 }
 
-/// Quantiles of the ramp.
+/// Percentiles of the ramp.
 macro_rules! latency {
     ($name:literal, $field:ident, $help:literal, $source:literal) => {
         Metric {
             name: $name,
             kind: Kind::Gauge,
             unit: Base::Seconds,
-            labels: &["quantile"],
+            labels: &["at"],
             help: $help,
             source: $source,
-            read: |seen| seen.ramped.as_ref().map(|it| quantiles(&it.$field)).unwrap_or_default(),
+            read: |seen| seen.ramped.as_ref().map(|it| percentiles(&it.$field)).unwrap_or_default(),
         }
     };
 }
@@ -180,13 +180,13 @@ pub const METRICS: &[Metric<Seen>] = &[
     latency!(
         "c1m_client_connect",
         connect_us,
-        "Time to connect in the ramp, by quantile; absent while it goes on",
+        "Time to connect in the ramp, by percentile as the record names it; absent while it goes on",
         "`ramped.connect_us`"
     ),
     latency!(
         "c1m_client_first_byte",
         first_byte_us,
-        "Time from the request to the first byte in the ramp, by quantile; absent while it goes on",
+        "Time from the request to the first byte in the ramp, by percentile as the record names it; absent while it goes on",
         "`ramped.first_byte_us`"
     ),
 ];
@@ -196,15 +196,15 @@ fn pinned(shared: &Shared) -> Option<u64> {
     shared.sum(|counters| &counters.pages).checked_mul(page_bytes().ok()?)
 }
 
-fn quantiles(latency: &Latency) -> Vec<Sample> {
+fn percentiles(latency: &Latency) -> Vec<Sample> {
     let Latency { count, p50, p90, p99, p999, max } = *latency;
     // Of no connection there is no latency.
     if count == 0 {
         return Vec::new();
     }
     #[expect(clippy::cast_precision_loss, reason = "microseconds of hours are below 2^52")]
-    let sample = |(quantile, us): (&str, u64)| labelled([quantile], us as f64 / 1e6);
-    [("0.5", p50), ("0.9", p90), ("0.99", p99), ("0.999", p999), ("1", max)].map(sample).into()
+    let sample = |(at, us): (&str, u64)| labelled([at], us as f64 / 1e6);
+    [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)].map(sample).into()
 }
 
 #[cfg(test)]
@@ -216,7 +216,7 @@ mod tests {
         let page = Metrics::default().page(Scrapes::default());
         assert!(page.contains("c1m_build_info{program=\"c1m-client\",version="), "{page}");
         assert!(!page.contains("c1m_client_"), "{page}");
-        assert_eq!(quantiles(&Latency::default()), []);
+        assert_eq!(percentiles(&Latency::default()), []);
     }
 
     #[test]
@@ -235,11 +235,8 @@ mod tests {
         metrics.ramped(&ramped);
         let page = metrics.page(Scrapes::default());
         assert!(page.contains("\nc1m_client_ramp_seconds 1.5\n"), "{page}");
-        assert!(
-            page.contains("\nc1m_client_connect_seconds{quantile=\"0.5\"} 0.000001\n"),
-            "{page}"
-        );
-        assert!(page.contains("\nc1m_client_connect_seconds{quantile=\"1\"} 0.05\n"), "{page}");
+        assert!(page.contains("\nc1m_client_connect_seconds{at=\"p50\"} 0.000001\n"), "{page}");
+        assert!(page.contains("\nc1m_client_connect_seconds{at=\"max\"} 0.05\n"), "{page}");
         assert!(!page.contains("c1m_client_first_byte"), "{page}");
     }
 }

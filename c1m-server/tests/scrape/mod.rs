@@ -3,12 +3,13 @@
 mod page;
 
 use std::{
-    io::{Read as _, Write as _},
-    net::TcpStream,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
 pub(crate) use page::Samples;
+use socket2::{Domain, Socket, Type};
 
 /// Asks for the page at `url`.
 #[track_caller]
@@ -23,11 +24,19 @@ pub(crate) fn scrape(url: &str) -> Samples {
     page::parse(body)
 }
 
+/// A connection over IPv4 on loopback, whose source is bound before: a `connect` that has to choose a port finds none beside a load client.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+    socket.connect(&address.into())?;
+    Ok(socket.into())
+}
+
 /// The whole answer to a GET.
 #[track_caller]
 pub(crate) fn get(url: &str) -> String {
     let (host, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-    let mut stream = TcpStream::connect(host).unwrap();
+    let mut stream = connect(host.parse().unwrap()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
     let mut answer = String::new();

@@ -71,11 +71,11 @@ fn a_bad_scraper_disturbs_nobody() {
     let (program, url) = start(&[]);
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     // One asks and never reads, one never ends its request, one sends what is none.
-    let mut deaf = TcpStream::connect(address).unwrap();
+    let mut deaf = connect(address.parse().unwrap());
     deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
-    let mut slow = TcpStream::connect(address).unwrap();
+    let mut slow = connect(address.parse().unwrap());
     slow.write_all(b"GET /metrics HT").unwrap();
-    let mut rubbish = TcpStream::connect(address).unwrap();
+    let mut rubbish = connect(address.parse().unwrap());
     rubbish.write_all(&[0; 300]).unwrap();
     let mut answer = String::new();
     rubbish.read_to_string(&mut answer).unwrap();

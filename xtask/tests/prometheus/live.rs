@@ -27,14 +27,14 @@ use tempfile::TempDir;
 use crate::{
     files::RULES,
     program::{PATIENCE, Program, is_clean, prometheus},
-    scrape::{get, scrape},
+    scrape::{connect, get, scrape},
 };
 
 /// Of the watch, of scrapes and of rules.
 const INTERVAL: &str = "200ms";
 const LOOK: Duration = Duration::from_millis(800);
 /// What a connection leaves unread: some ten pages.
-const UNREAD: [u8; 32 << 10] = [b'x'; 32 << 10];
+static UNREAD: [u8; 32 << 10] = [b'x'; 32 << 10];
 /// More than it takes.
 const CONNECTIONS_MAX: usize = 4000;
 /// Probes and tcp_mem are the host's: what another program does beside a run is in it as well.
@@ -194,7 +194,7 @@ impl Held {
     fn pin(&mut self, wanted: u64) {
         while pages() < wanted {
             assert!(self.streams.len() < CONNECTIONS_MAX, "{} of {wanted} pages", pages());
-            let client = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+            let client = connect(self.listener.local_addr().unwrap()).unwrap();
             let (mut server, _) = self.listener.accept().unwrap();
             // Above high the kernel may take less than all of it.
             server.set_nonblocking(true).unwrap();
@@ -245,7 +245,7 @@ impl Prometheus {
             .unwrap();
         let mut server = Self { child, address, folder };
         let end = Instant::now() + PATIENCE;
-        while TcpStream::connect(address).is_err()
+        while connect(address).is_err()
             || !get(&format!("http://{address}/-/ready")).contains(" 200 OK\r\n")
         {
             let has_ended = server.child.try_wait().unwrap().is_some();

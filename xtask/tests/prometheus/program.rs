@@ -167,9 +167,9 @@ fn check_client(url: &str, ramped: &Ramped) {
         ("c1m_client_connections_failed_total", ramped.failed as f64),
         ("c1m_client_pinned_bytes", pinned as f64),
         ("c1m_client_ramp_seconds", ramped.ramp_s),
-        ("c1m_client_connect_seconds{quantile=\"0.5\"}", ramped.connect_us.p50 as f64 / 1e6),
-        ("c1m_client_connect_seconds{quantile=\"0.99\"}", ramped.connect_us.p99 as f64 / 1e6),
-        ("c1m_client_first_byte_seconds{quantile=\"1\"}", ramped.first_byte_us.max as f64 / 1e6),
+        ("c1m_client_connect_seconds{at=\"p50\"}", ramped.connect_us.p50 as f64 / 1e6),
+        ("c1m_client_connect_seconds{at=\"p99\"}", ramped.connect_us.p99 as f64 / 1e6),
+        ("c1m_client_first_byte_seconds{at=\"max\"}", ramped.first_byte_us.max as f64 / 1e6),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} of {samples:#?}");
     }
