@@ -155,6 +155,10 @@ fn scrapes(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     let (watch, watching) = watching(programs, &["--metrics-addr", "127.0.0.1:0"])?;
     let url = watching.metrics.context("the watch has no metrics")?;
     let address = url.split('/').nth(2).context("a URL without a host")?.parse()?;
+    // A page from before its first look has nothing to say.
+    while !scrape(address)?.contains("\nc1m_tcp_mem_bytes") {
+        pause(BETWEEN_SCRAPES)?;
+    }
     let mut took = Vec::new();
     for _ in 0..if args.quick { SCRAPES_QUICK } else { SCRAPES } {
         let start = Instant::now();

@@ -46,7 +46,7 @@ pub const OWN: &[Metric<Own>] = &[
         unit: Base::Bytes,
         labels: &[],
         help: "Memory of this program itself that is resident",
-        source: "/proc/self/smaps_rollup; `summary.rss_bytes`",
+        source: "`summary.rss_bytes`: /proc/self/smaps_rollup",
         read: |own| one(own.rss_bytes),
     },
     Metric {
