@@ -1,6 +1,6 @@
 //! Every flag of c1m-client, in one place.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use c1m_server::{
     cli::Workers,
@@ -95,6 +95,10 @@ pub struct Cli {
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+
+    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
 
     /// No progress
     #[arg(long)]

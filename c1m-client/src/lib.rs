@@ -15,12 +15,14 @@
 //! - [`prepare`]: everything that can be refused, refused before the first connection.
 //! - [`run`]: starts the workers, takes their reports, and says when each part of the run begins.
 //! - [`record`]: what `--json` prints.
+//! - [`metrics`]: what is counted while it runs, for Prometheus.
 //! - [`summary`]: what came of it: histograms, counts, errors by name.
 //! - [`verdict`]: which limit kept connections from being opened.
 //! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
 
 pub mod cli;
 pub mod http;
+pub mod metrics;
 pub mod pin;
 pub mod ports;
 pub mod prepare;

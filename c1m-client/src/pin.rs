@@ -256,6 +256,18 @@ fn parse_sockstat(text: &str) -> Option<u64> {
     words.next()?.parse().ok()
 }
 
+/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
+/// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
+/// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
+pub fn tolerance_pages() -> std::io::Result<u64> {
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(256u64);
+    Ok(2 * cpus * each.saturating_sub(1))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -117,7 +117,7 @@ fn measure(cli: &Cli, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {
 
 /// What [`prepare`] came to.
 #[must_use]
-pub fn plan_record(shared: &Shared) -> PlanRecord {
+pub fn plan_record(shared: &Shared, metrics: Option<String>) -> PlanRecord {
     let Shared { plan, crew, .. } = shared;
     let pin = shared.workload.pin().map(|pin| Pin {
         bytes_per_connection: pin.bytes_per_connection,
@@ -143,5 +143,6 @@ pub fn plan_record(shared: &Shared) -> PlanRecord {
         workers: crew.workers,
         in_flight: (shared.in_flight * crew.at_a_time) as u64,
         pin,
+        metrics,
     }
 }

@@ -37,6 +37,8 @@ pub struct Plan {
     pub in_flight: u64,
     /// `null` without `--pin`
     pub pin: Option<Pin>,
+    /// Where metrics are handed out; `null` without `--metrics-addr`.
+    pub metrics: Option<String>,
 }
 
 /// What `--pin` makes the connections hold, as measured and planned before the ramp.

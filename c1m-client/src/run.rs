@@ -14,15 +14,19 @@ use std::{
 };
 
 use anyhow::anyhow;
-use c1m_server::sys::{
-    epoll::{self, Epoll, Events},
-    process,
-    signal::Termination,
+use c1m_server::{
+    exporter::Bound,
+    sys::{
+        epoll::{self, Epoll, Events},
+        process,
+        signal::Termination,
+    },
 };
 
 use crate::{
     cli::Cli,
-    pin::host_pages,
+    metrics::Metrics,
+    pin::{host_pages, tolerance_pages},
     prepare::{Failure, plan_record, prepare},
     record::{Accounted, ClientRecord, Progress, Ramped, Summary},
     show::Show,
@@ -42,9 +46,13 @@ const INTERRUPTED: i32 = 130;
 ///
 /// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
 pub fn run(cli: &Cli, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+    let bound = Metrics::bind(cli.metrics_addr)?;
     let shared = Arc::new(prepare(cli)?);
-    show.record(&ClientRecord::Plan(plan_record(&shared)))?;
-    let mut run = Run::new(cli, shared, show)?;
+    let plan = plan_record(&shared, bound.as_ref().map(Bound::url));
+    let metrics = Metrics::start(bound)?;
+    metrics.planned(&shared);
+    show.record(&ClientRecord::Plan(plan))?;
+    let mut run = Run::new(cli, shared, metrics, show)?;
     run.watch(termination)?;
     run.finish()
 }
@@ -68,6 +76,7 @@ struct Member {
 struct Run<'a> {
     cli: &'a Cli,
     shared: Arc<Shared>,
+    metrics: Metrics,
     show: &'a mut Show,
     phase: Phase,
     members: Vec<Member>,
@@ -91,12 +100,18 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(cli: &'a Cli, shared: Arc<Shared>, show: &'a mut Show) -> Result<Self, Failure> {
+    fn new(
+        cli: &'a Cli,
+        shared: Arc<Shared>,
+        metrics: Metrics,
+        show: &'a mut Show,
+    ) -> Result<Self, Failure> {
         let (reporter, reports) = channel();
         let pages_before = shared.workload.pin().map(|_| host_pages()).transpose()?;
         let mut run = Self {
             cli,
             shared,
+            metrics,
             show,
             phase: Phase::Ramp,
             members: Vec::new(),
@@ -218,6 +233,7 @@ impl<'a> Run<'a> {
             pin,
         };
         self.show.ramp_over();
+        self.metrics.ramped(&record);
         self.show.record(&ClientRecord::Ramped(record))?;
         match self.cli.sample {
             Some(wanted) => self.begin_sample(wanted),
@@ -370,16 +386,4 @@ fn outcome(shared: &Shared, errors: &BTreeMap<String, u64>) -> verdict::Outcome 
         workers: crew.workers as u64,
         ..verdict::Outcome::default()
     }
-}
-
-/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
-/// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
-/// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
-fn tolerance_pages() -> std::io::Result<u64> {
-    let cpus = std::thread::available_parallelism()?.get() as u64;
-    let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(256u64);
-    Ok(2 * cpus * each.saturating_sub(1))
 }

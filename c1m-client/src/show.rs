@@ -128,6 +128,9 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
         plan.workers,
         plan.in_flight,
     )];
+    if let Some(url) = &plan.metrics {
+        lines.push(format!("metrics   {url}"));
+    }
     if let Some(pin) = &plan.pin {
         lines.push(format!(
             "pin       bytes_per_connection={} overhead_bytes={} planned_pages={}",

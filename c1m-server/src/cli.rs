@@ -84,6 +84,10 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
+    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
+
     /// Time between two `online user` lines
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
     pub interval: Duration,

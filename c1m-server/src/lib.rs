@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: every flag, in one place.
 //! - [`command`]: one file a command; the only place where the rooms below meet.
+//! - [`exporter`]: one page over HTTP, for Prometheus.
 //! - [`serve`]: the epoll server; knows nothing of eBPF.
 //! - [`trace`]: kernel to Rust values: BTF offsets, the eBPF object, ring buffer, counters; prints nothing.
 //! - [`limits`]: what can stop a connection; pure, without I/O, clock or unsafe.
@@ -15,6 +16,7 @@
 
 pub mod cli;
 pub mod command;
+pub mod exporter;
 pub mod host;
 pub mod limits;
 pub mod output;

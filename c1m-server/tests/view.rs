@@ -93,6 +93,7 @@ fn busy() -> View {
             command: None,
             interval_s: 1.0,
             connections: Some(10),
+            metrics: None,
         }),
     );
     for pages in (0..60).map(|step| step * 30).chain([1800]) {

@@ -56,17 +56,23 @@ Precision: `exact` is each one, at the instant at which it happens; `connection`
 ";
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    write_or_compare(&place::root().join(FILE), &text(), args.check)
+    write_or_compare(&place::root().join(FILE), &text(), args.check, "cargo xtask hooks")
 }
 
-fn write_or_compare(path: &Path, text: &str, check: bool) -> anyhow::Result<()> {
+/// Writes a page that `command` makes, or fails when the present one is another.
+pub(crate) fn write_or_compare(
+    path: &Path,
+    text: &str,
+    check: bool,
+    command: &str,
+) -> anyhow::Result<()> {
     if !check {
         return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
     }
     let present = fs::read_to_string(path).unwrap_or_default();
     anyhow::ensure!(
         present == text,
-        "{} is not that of the table of signals: run `cargo xtask hooks`",
+        "{} is not that of the tables: run `{command}`",
         path.display()
     );
     Ok(())
@@ -157,9 +163,9 @@ mod tests {
     fn a_stale_page_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hooks.md");
-        assert!(write_or_compare(&path, "new", true).is_err());
-        write_or_compare(&path, "new", false).unwrap();
-        write_or_compare(&path, "new", true).unwrap();
-        assert!(write_or_compare(&path, "newer", true).is_err());
+        assert!(write_or_compare(&path, "new", true, "x").is_err());
+        write_or_compare(&path, "new", false, "x").unwrap();
+        write_or_compare(&path, "new", true, "x").unwrap();
+        assert!(write_or_compare(&path, "newer", true, "x").is_err());
     }
 }

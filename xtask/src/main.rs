@@ -11,6 +11,7 @@ mod faults;
 mod guest;
 mod hooks;
 mod look;
+mod metrics;
 mod place;
 mod process;
 mod reproduce;
@@ -38,6 +39,7 @@ enum Cli {
     Guest(guest::Args),
     Hooks(hooks::Args),
     Look(look::Args),
+    Metrics(metrics::Args),
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Cli::Guest(args) => exit::code(guest::run(&args)),
         Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Look(args) => exit::code(look::run(&args)),
+        Cli::Metrics(args) => exit::code(metrics::run(&args)),
         Cli::Reproduce(args) => reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),

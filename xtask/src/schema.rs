@@ -79,7 +79,8 @@ mod tests {
                 "workers": 1, "in_flight": 2, "pin": {
                     "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
                     "plan": [{ "pages": 2, "response_bytes": 7000, "connections": 2 }]
-                }
+                },
+                "metrics": null
             }),
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,

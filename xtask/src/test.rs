@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::Instant,
@@ -23,11 +23,13 @@ use crate::{
 
 /// Where c1m-server's tests/kernel/nginx.rs finds it.
 const NGINX: &str = "C1M_NGINX";
+/// Where the tests of `prometheus` find it, and promtool beside it.
+const PROMETHEUS: &str = "C1M_PROMETHEUS";
 
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
 /// small scale, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus and kernels for guests into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -71,7 +73,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         let manifest = ["--manifest-path", "c1m-ebpf/Cargo.toml"];
         process::run("fmt of c1m-ebpf", cargo(&["fmt", "--check"]).args(manifest))
     })?;
-    let ((kernels, nginx), built) = thread::scope(|scope| {
+    let (provided, built) = thread::scope(|scope| {
         // Downloads, and compilers that keep one core busy at a time: beside what compiles all the while.
         let beside = scope.spawn(|| beside(args));
         step("clippy", || {
@@ -84,27 +86,50 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         Ok::<_, anyhow::Error>((provided, built))
     })?;
     // Some of them boot a guest.
-    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), nginx.as_deref()))?;
+    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), &provided))?;
     let mut summary = vec![format!("here: {here}")];
     summary.push(step("bench --quick", || bench(&built))?.into());
     if args.no_guests {
         summary.push("guests: none, as told".into());
     } else {
-        summary.extend(step("tests in guests", || kernel_tests::run(&kernels, &built))?);
+        summary.extend(step("tests in guests", || kernel_tests::run(&provided.kernels, &built))?);
     }
     Ok(summary)
 }
 
-/// The kernels for guests and where nginx is, and the check of the eBPF object.
-fn beside(args: &Args) -> Result<(Vec<Kernel>, Option<PathBuf>)> {
+/// What tests need besides what is built: kernels for guests, and programs of others where they can be had.
+struct Provided {
+    kernels: Vec<Kernel>,
+    nginx: Option<PathBuf>,
+    prometheus: Option<PathBuf>,
+}
+
+/// What tests need, and the check of the eBPF object.
+fn beside(args: &Args) -> Result<Provided> {
     let kernels = match args.no_guests {
         true => Vec::new(),
         false => kernels(!args.no_install)?,
     };
     let nginx = faults::nginx(!args.no_install);
+    let prometheus = prometheus(!args.no_install);
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
-    Ok((kernels, nginx))
+    Ok(Provided { kernels, nginx, prometheus })
+}
+
+/// Prometheus with promtool. Where it can't be had its tests are ignored, and why is told here.
+fn prometheus(install: bool) -> Option<PathBuf> {
+    const NAME: &str = "prometheus";
+    if !install {
+        return debian::found(NAME);
+    }
+    match debian::program(NAME, &[NAME]) {
+        Ok(program) => Some(program),
+        Err(error) => {
+            eprintln!("warning: tests without Prometheus: {error:#}");
+            None
+        }
+    }
 }
 
 /// The tests: the same programs run here and in guests.
@@ -126,9 +151,11 @@ fn bench(built: &programs::Built) -> Result<&'static str> {
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
-fn tests(command: &mut Command, nginx: Option<&Path>) -> Result<Counts> {
-    if let Some(nginx) = nginx {
-        command.env(NGINX, nginx);
+fn tests(command: &mut Command, provided: &Provided) -> Result<Counts> {
+    for (variable, program) in [(NGINX, &provided.nginx), (PROMETHEUS, &provided.prometheus)] {
+        if let Some(program) = program {
+            command.env(variable, program);
+        }
     }
     let mut child =
         command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot run cargo")?;

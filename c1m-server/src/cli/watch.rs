@@ -1,6 +1,6 @@
 //! Flags of `c1m-server watch`.
 
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use c1m_ebpf::WATCHED_PORTS;
 use clap::Args;
@@ -51,6 +51,10 @@ pub struct Watch {
     /// At the end, write a page about what was seen to this HTML file
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
+
+    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics_addr: Option<SocketAddr>,
 
     /// Lines, on a terminal as well
     #[arg(long)]

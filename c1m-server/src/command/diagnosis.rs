@@ -107,6 +107,8 @@ pub(super) struct Diagnosis {
     /// What was new at the last look: connections, errors.
     last: Option<(u64, BTreeMap<String, u64>)>,
     looked: Option<Instant>,
+    /// Also while nothing happens.
+    always: bool,
     /// The first cause of the last printed verdict.
     told: Option<LimitName>,
     /// As it was before the server closed anything itself.
@@ -126,11 +128,17 @@ impl Diagnosis {
             history: History::default(),
             last: None,
             looked: None,
+            always: false,
             told: None,
             before_closing: None,
         };
         diagnosis.look(connections);
         diagnosis
+    }
+
+    /// Whether each tick is to be a look: somebody scrapes what it sees.
+    pub(super) fn look_always(&mut self, always: bool) {
+        self.always = always;
     }
 
     /// Every limit as it was at the last look.
@@ -160,7 +168,7 @@ impl Diagnosis {
             .is_none_or(|(held, errors)| *held != now.held || *errors != now.errors);
         // A tick may come a little early.
         let recent = self.looked.is_some_and(|time| time.elapsed() < interval / 2);
-        if recent || !is_new && tracing.is_none() {
+        if recent || !is_new && tracing.is_none() && !self.always {
             return None;
         }
         self.last = Some((now.held, now.errors.clone()));

@@ -4,6 +4,8 @@ mod counts;
 mod diagnosis;
 pub mod doctor;
 pub mod holders;
+mod measure;
+pub mod metrics;
 pub mod page;
 pub mod report;
 pub mod serve;

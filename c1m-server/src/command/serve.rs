@@ -12,12 +12,14 @@ use super::{
     EnvironmentRefused,
     diagnosis::Diagnosis,
     doctor::{self, look::Ask},
+    metrics::{self, Metrics},
     subject::Subject,
     told::Told,
     tracing::Tracing,
 };
 use crate::{
     cli::{Serve, Workers},
+    exporter::Bound,
     host::{files, netns},
     output::record::Role,
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
@@ -45,18 +47,19 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
     if cli.dry_run {
         return runtime.block_on(async { dry_run(cli) });
     }
+    let bound = metrics::bind(cli.metrics_addr)?;
     let plan = lay_out(cli)?;
     let foreseen = foresee(cli);
     match foreseen {
         Some(walls) if cli.strict => Err(EnvironmentRefused(walls).into()),
-        _ => runtime.block_on(serve(cli, plan, foreseen)),
+        _ => runtime.block_on(serve(cli, plan, foreseen, bound)),
     }
 }
 
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
 fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
-    Ok(Told::new(cli)?.every_hook(hooks)?)
+    Ok(Told::new(cli, None)?.every_hook(hooks)?)
 }
 
 fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
@@ -95,11 +98,17 @@ fn workers(cli: &Serve) -> Option<usize> {
 
 /// What needs a privilege comes first, and nothing is bound before it is known to work: tracing is attached, the port is
 /// bound, capabilities are dropped, the workers start.
-async fn serve(cli: &Serve, plan: Plan, foreseen: Option<String>) -> anyhow::Result<()> {
+async fn serve(
+    cli: &Serve,
+    plan: Plan,
+    foreseen: Option<String>,
+    bound: Option<Bound>,
+) -> anyhow::Result<()> {
     // Before there are workers, so that none of them inherits a way to be interrupted.
     let mut signals = Signals::new().context("cannot listen for signals")?;
-    let mut told = Told::new(cli)?;
-    let served = serve_and_tell(cli, plan, &mut signals, &mut told, foreseen).await;
+    let url = bound.as_ref().map(Bound::url);
+    let mut told = Told::new(cli, bound.map(Metrics::start).transpose()?)?;
+    let served = serve_and_tell(cli, plan, &mut signals, &mut told, (foreseen, url)).await;
     // Also of a run that failed: the page shows how far it came.
     let written = told.write_page();
     served?;
@@ -111,9 +120,10 @@ async fn serve_and_tell(
     plan: Plan,
     signals: &mut Signals,
     told: &mut Told,
-    foreseen: Option<String>,
+    (foreseen, metrics): (Option<String>, Option<String>),
 ) -> anyhow::Result<()> {
     let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
+    diagnosis.look_always(cli.metrics_addr.is_some());
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
@@ -135,9 +145,10 @@ async fn serve_and_tell(
     let running = server.start()?;
 
     let begun = told
-        .listening(cli, &plan, running.address())
+        .listening(cli, &plan, running.address(), metrics)
         .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
         .and_then(|()| told.limits(diagnosis.limits()));
+    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let served = match begun {
         Ok(()) => hold(cli, &running, signals, told, &mut diagnosis, &mut tracing).await,
         Err(error) => Err(error.into()),
@@ -187,8 +198,9 @@ async fn hold(
 ) -> anyhow::Result<()> {
     let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
-    // Without lines to print and usage to look at nothing wakes an idle server.
-    let mut ticks = (!cli.quiet || tracing.is_some()).then(|| ticks(cli.interval));
+    // Without lines to print, metrics and usage to look at nothing wakes an idle server.
+    let mut ticks = (!cli.quiet || tracing.is_some() || cli.metrics_addr.is_some())
+        .then(|| ticks(cli.interval));
     loop {
         tokio::select! {
             () = signals.next() => return Ok(()),
@@ -202,6 +214,7 @@ async fn hold(
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
                     told.verdict(verdict)?;
                 }
+                told.look(&now, diagnosis.limits(), tracing.as_ref());
             }
             ready = reported(tracing) => {
                 ready?;

@@ -9,6 +9,8 @@ use std::{
 
 use super::{
     EnvironmentRefused,
+    measure::Measure,
+    metrics::Metrics,
     page::Page,
     tracing::{Timed, Tracing},
 };
@@ -28,6 +30,8 @@ pub(super) struct Told {
     printer: Printer<Stdout>,
     /// That of `--report`.
     page: Option<Page>,
+    /// Those of `--metrics-addr`, with what they need to be measured.
+    metrics: Option<(Metrics, Measure)>,
     interval: Duration,
     quiet: bool,
     start: Instant,
@@ -64,11 +68,12 @@ impl Peak {
 impl Told {
     /// # Errors
     /// The file of `--report` can't be written.
-    pub(super) fn new(cli: &Serve) -> Result<Self, EnvironmentRefused> {
+    pub(super) fn new(cli: &Serve, metrics: Option<Metrics>) -> Result<Self, EnvironmentRefused> {
         let start = Instant::now();
         Ok(Self {
             printer: Printer::new(io::stdout(), cli.json),
             page: cli.report.as_deref().map(Page::open).transpose()?,
+            metrics: metrics.map(|metrics| (metrics, Measure::begin())),
             interval: cli.interval,
             quiet: cli.quiet,
             start,
@@ -97,6 +102,7 @@ impl Told {
         cli: &Serve,
         plan: &Plan,
         address: SocketAddr,
+        metrics: Option<String>,
     ) -> io::Result<()> {
         self.print(Record::Listening(Listening {
             address: address.to_string(),
@@ -105,6 +111,7 @@ impl Told {
             max_connections: cli.max_connections,
             backlog: plan.backlog,
             pid: std::process::id(),
+            metrics,
         }))?;
         match files::somaxconn() {
             Some(somaxconn) if cli.backlog > somaxconn => self.warn(
@@ -143,6 +150,23 @@ impl Told {
             return Ok(());
         }
         self.print_at(time, record)
+    }
+
+    /// A look for those who scrape, which nobody else is told of.
+    pub(super) fn look(&mut self, now: &Snapshot, limits: Limits, tracing: Option<&Tracing>) {
+        if self.metrics.is_none() {
+            return;
+        }
+        let mut records = vec![Record::Summary(self.summary(now))];
+        let Some((metrics, measure)) = &mut self.metrics else { return };
+        if let Some(tracing) = tracing {
+            let (mut usage, _) = measure.look(tracing, tracing.look(), &limits);
+            // There were none before the port was bound.
+            usage.watched.connections = Some(tracing.connections());
+            records.extend([Record::Usage(usage), Record::Refused(tracing.last_refused().clone())]);
+        }
+        records.push(Record::Limits(limits));
+        metrics.look(&records);
     }
 
     /// Each name once an interval at most; the summary has the counts.
@@ -229,6 +253,9 @@ impl Told {
     fn keep(&mut self, time: SystemTime, record: &Record) {
         if let Some(page) = &mut self.page {
             page.take(time, record);
+        }
+        if let Some((metrics, _)) = &mut self.metrics {
+            metrics.take(time, record);
         }
     }
 

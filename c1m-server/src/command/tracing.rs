@@ -180,6 +180,11 @@ impl Tracing {
         counts::refused(&self.counted())
     }
 
+    /// The same as of the last poll.
+    pub(super) fn last_refused(&self) -> &Refused {
+        &self.last_refused
+    }
+
     /// What a verdict stands on, but for the own errors, which the caller has.
     pub(super) fn evidence(&self) -> Evidence {
         Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }

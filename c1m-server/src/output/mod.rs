@@ -8,6 +8,7 @@ pub mod held;
 mod held_text;
 mod limit;
 pub mod lines;
+pub mod metrics;
 pub mod record;
 pub mod report;
 mod text;

@@ -82,6 +82,8 @@ pub struct Listening {
     pub max_connections: Option<u64>,
     pub backlog: u32,
     pub pid: u32,
+    /// Where metrics are handed out; `null` without `--metrics-addr`.
+    pub metrics: Option<String>,
 }
 
 /// Once an interval.

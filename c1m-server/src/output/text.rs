@@ -132,14 +132,16 @@ fn pressure_line(pressure: &Pressure) -> String {
 
 fn listening_line(listening: &Listening) -> String {
     let most = listening.max_connections.map(|n| format!(" max_connections={n}"));
+    let metrics = listening.metrics.iter().map(|url| format!(" metrics={url}"));
     format!(
-        "listening  {}  workers={} capacity={}{} backlog={} pid={}  (times are UTC)",
+        "listening  {}  workers={} capacity={}{} backlog={} pid={}{}  (times are UTC)",
         listening.address,
         listening.workers,
         listening.capacity,
         most.unwrap_or_default(),
         listening.backlog,
-        listening.pid
+        listening.pid,
+        metrics.collect::<String>()
     )
 }
 

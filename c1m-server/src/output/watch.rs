@@ -28,6 +28,8 @@ pub struct Watching {
     pub interval_s: f64,
     /// Connections to the watched ports that were there already; `null`: not known, and only new ones are counted.
     pub connections: Option<u64>,
+    /// Where metrics are handed out; `null` without `--metrics-addr`.
+    pub metrics: Option<String>,
 }
 
 /// What one look saw: once an interval, when a number has changed.

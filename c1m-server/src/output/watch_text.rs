@@ -22,6 +22,9 @@ pub(super) fn watching_line(watching: &Watching) -> String {
     if let Some(command) = &watching.command {
         line += &format!(" command={}", command.join(" "));
     }
+    if let Some(url) = &watching.metrics {
+        line += &format!(" metrics={url}");
+    }
     line + "  (times are UTC)"
 }
 

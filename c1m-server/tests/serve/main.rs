@@ -6,8 +6,11 @@ mod capacity;
 mod figures;
 mod http;
 mod lifecycle;
+mod metrics;
 mod output;
 #[path = "../schema/mod.rs"]
 mod schema;
+#[path = "../scrape/mod.rs"]
+mod scrape;
 mod support;
 mod verdict;

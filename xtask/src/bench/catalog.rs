@@ -210,6 +210,14 @@ pub(crate) const GOALS: &[Goal] = &[
         Reach::AtMost(2.0),
     ),
     goal(
+        Part::Watch,
+        "scrape",
+        "ms",
+        "p99 from connecting to c1m-server watch --metrics-addr until its page is read, beside all connections",
+        None,
+        Reach::AtMost(5.0),
+    ),
+    goal(
         Part::TraceCost,
         "trace_ramp",
         "s",

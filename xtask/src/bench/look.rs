@@ -1,12 +1,15 @@
 //! What looking at all sockets costs: states, holders and watch, beside ss and lsof.
 
 use std::{
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use c1m_server::output::record::{Line, Record};
+use c1m_server::output::record::{Line, Record, Watching};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     board::Board,
@@ -15,12 +18,16 @@ use super::{
     ends::{Held, Programs},
     host,
     rounds::per,
+    series::p99,
 };
 use crate::debian;
 
 /// A watch is looked at for so long, after it has counted what is there already.
 const WATCH: Duration = Duration::from_secs(20);
 const WATCH_QUICK: Duration = Duration::from_secs(2);
+const SCRAPES: usize = 200;
+const SCRAPES_QUICK: usize = 20;
+const BETWEEN_SCRAPES: Duration = Duration::from_millis(20);
 /// Connections of the process that lsof is asked about.
 const LSOF_CONNECTIONS: u64 = 16_000;
 
@@ -123,21 +130,70 @@ pub(crate) fn lsof(args: &Args, programs: &Programs, board: &mut Board) -> Resul
 
 /// What a watch costs while nothing happens.
 pub(crate) fn watch(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
-    let mut watch = Child::start("c1m-server watch", programs.server().args(["watch", "--json"]))?;
-    // It counts what is there before it says what it watches.
-    watch.wait_for("it watched", |line| {
-        Ok(match line.record()? {
-            c1m_server::output::record::Record::Watching(_) => Some(()),
-            _ => None,
-        })
-    })?;
+    let (watch, _) = watching(programs, &[])?;
     let time = if args.quick { WATCH_QUICK } else { WATCH };
     let before = host::usage(watch.pid())?;
     pause(time)?;
     let after = host::usage(watch.pid())?;
     board.value("watch", 100.0 * (after.cpu_s - before.cpu_s) / time.as_secs_f64());
+    ended(watch)?;
+    scrapes(args, programs, board)
+}
+
+/// A watch that has counted what is there, which it does before it says what it watches.
+fn watching(programs: &Programs, flags: &[&str]) -> Result<(Child, Watching)> {
+    let mut command = programs.server();
+    let mut watch =
+        Child::start("c1m-server watch", command.args(["watch", "--json"]).args(flags))?;
+    let watching = watch.wait_for("it watched", |line| {
+        Ok(match line.record()? {
+            Record::Watching(watching) => Some(watching),
+            _ => None,
+        })
+    })?;
+    Ok((watch, watching))
+}
+
+fn ended(mut watch: Child) -> Result<()> {
     watch.terminate()?;
     let (_, status, said) = watch.rest()?;
     ensure!(status.success(), "c1m-server watch ended with {status}: {said}");
     Ok(())
+}
+
+/// What it takes to get a page of metrics of a watch.
+fn scrapes(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+    let (watch, watching) = watching(programs, &["--metrics-addr", "127.0.0.1:0"])?;
+    let url = watching.metrics.context("the watch has no metrics")?;
+    let address = url.split('/').nth(2).context("a URL without a host")?.parse()?;
+    // A page from before its first look has nothing to say.
+    while !scrape(address)?.contains("\nc1m_tcp_mem_bytes") {
+        pause(BETWEEN_SCRAPES)?;
+    }
+    let mut took = Vec::new();
+    for _ in 0..if args.quick { SCRAPES_QUICK } else { SCRAPES } {
+        let start = Instant::now();
+        let page = scrape(address)?;
+        took.push(1e3 * start.elapsed().as_secs_f64());
+        ensure!(page.contains("\nc1m_tcp_mem_bytes"), "no page of metrics: {page}");
+        pause(BETWEEN_SCRAPES)?;
+    }
+    board.value("scrape", p99(&took).context("nothing was scraped")?);
+    board.note(
+        "scrape",
+        format!("{} scrapes beside {} sockets", took.len(), host::sockets()?.alloc),
+    );
+    ended(watch)
+}
+
+/// From an address that no load comes from: beside a client that uses every port a `connect` that chooses one itself finds none.
+fn scrape(address: SocketAddr) -> Result<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
+    socket.connect(&address.into()).context("cannot connect to the metrics")?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+    let mut page = String::new();
+    stream.read_to_string(&mut page)?;
+    Ok(page)
 }

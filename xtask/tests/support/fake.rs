@@ -126,6 +126,7 @@ fn server(stand: &Stand) -> ExitCode {
         max_connections: Some(wanted),
         backlog: 4096,
         pid: std::process::id(),
+        metrics: None,
     }));
     let mut peak = 0;
     while !is_terminated() {

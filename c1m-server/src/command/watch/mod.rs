@@ -2,7 +2,6 @@
 
 mod child;
 mod holding;
-mod measure;
 mod screen;
 mod session;
 mod sink;
@@ -10,8 +9,14 @@ mod target;
 
 use anyhow::Context as _;
 
-use super::{UsageRefused, diagnosis::Diagnosis, subject::Subject, tracing::Tracing};
-use crate::cli::watch::Watch;
+use super::{
+    UsageRefused,
+    diagnosis::Diagnosis,
+    metrics::{self, Metrics},
+    subject::Subject,
+    tracing::Tracing,
+};
+use crate::{cli::watch::Watch, exporter::Bound};
 use child::Running;
 use session::Session;
 use sink::Sink;
@@ -28,24 +33,26 @@ const EXIT_COMMAND: u8 = 5;
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
 pub fn run(args: &Watch) -> anyhow::Result<u8> {
     args.check().map_err(UsageRefused)?;
+    // In the network namespace that it was started in.
+    let bound = metrics::bind(args.metrics_addr)?;
     // Before there are threads: it may move into another network namespace.
     let target = Target::find(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(watch(args, target))
+    runtime.block_on(watch(args, target, bound))
 }
 
-async fn watch(args: &Watch, target: Target) -> anyhow::Result<u8> {
+async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Result<u8> {
     // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
     let (tracing, hooks) = Tracing::start(&target.options(args))?;
     let signals = session::signals(args)?;
-    let watching = session::watching(args, &target, &tracing);
+    let watching = session::watching(args, &target, &tracing, bound.as_ref());
     let tcp_mem = tracing.look().map(|look| look.tcp_mem);
     let subject = Subject::Others(target.others);
     let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
-    let sink = Sink::new(args)?;
+    let sink = Sink::new(args, bound.map(Metrics::start).transpose()?)?;
     let mut session = Session::begin(args, tracing, diagnosis, sink, signals)?;
     session.first(hooks, watching)?;
     let command = match args.command() {

@@ -14,7 +14,6 @@ use super::{
     EXIT_COMMAND, EXIT_LIMIT,
     child::Running,
     holding::{Found, Holding, shown},
-    measure::Measure,
     screen::Screen,
     sink::Sink,
     target::Target,
@@ -23,10 +22,12 @@ use crate::{
     cli::watch::Watch,
     command::{
         diagnosis::Diagnosis,
+        measure::Measure,
         subject::Which,
         tracing::{Timed, Tracing},
     },
-    host::{sysctl, task},
+    exporter::Bound,
+    host::task,
     output::{
         record::{
             CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
@@ -56,14 +57,13 @@ pub(super) fn signals(args: &Watch) -> anyhow::Result<Signals> {
     Signals::new(&numbers).context("cannot listen for signals")
 }
 
-/// tcp_mem as the host shows it; `None` inside another network namespace than the first.
-pub(super) fn tcp_mem() -> Option<[u64; 3]> {
-    let name = sysctl::Name::new("net.ipv4.tcp_mem").ok()?;
-    sysctl::Tree::at(sysctl::Tree::KERNEL).numbers(&name).ok()
-}
-
 /// What is watched, as a record.
-pub(super) fn watching(args: &Watch, target: &Target, tracing: &Tracing) -> Watching {
+pub(super) fn watching(
+    args: &Watch,
+    target: &Target,
+    tracing: &Tracing,
+    metrics: Option<&Bound>,
+) -> Watching {
     let cgroup = match &target.which {
         Which::Cgroup(folder) => Some(folder.display().to_string()),
         Which::Nobody | Which::Family(_) => None,
@@ -77,6 +77,7 @@ pub(super) fn watching(args: &Watch, target: &Target, tracing: &Tracing) -> Watc
         command: args.command().map(<[String]>::to_vec),
         interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
         connections: tracing.all_connections().ok(),
+        metrics: metrics.map(Bound::url),
     }
 }
 
@@ -102,8 +103,9 @@ impl<'a> Session<'a> {
     ) -> anyhow::Result<Self> {
         let signalled = Readable::new(signals.as_fd()).context("cannot wait for signals")?;
         let measure = Measure::begin();
-        // Lines have the holders when a limit was crossed, the view always.
-        let every = sink.screen.is_some().then_some(args.interval.max(MIN_INTERVAL));
+        // Lines have the holders when a limit was crossed, the view and the metrics always.
+        let is_wanted = sink.screen.is_some() || sink.metrics.is_some();
+        let every = is_wanted.then_some(args.interval.max(MIN_INTERVAL));
         let holding = Holding::begin(every);
         let drawn = None;
         Ok(Self { args, tracing, diagnosis, measure, holding, sink, signals, signalled, drawn })
@@ -207,7 +209,7 @@ impl<'a> Session<'a> {
         }
         let limits = self.diagnosis.limits();
         let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
-        self.sink.look(Record::Usage(usage), has_changed, || limits)?;
+        self.sink.look(usage, has_changed, limits, self.tracing.last_refused())?;
         Ok(())
     }
 
@@ -228,7 +230,11 @@ impl<'a> Session<'a> {
         if let Some(screen) = &mut self.sink.screen {
             screen.view.holders = Some(shown(&holders));
         }
-        if was_asked { self.sink.record(Record::Holders(holders)) } else { Ok(()) }
+        let record = Record::Holders(holders);
+        if let Some(metrics) = &mut self.sink.metrics {
+            metrics.take(SystemTime::now(), &record);
+        }
+        if was_asked { self.sink.record(record) } else { Ok(()) }
     }
 
     /// As a server of our own would say it.

@@ -9,10 +9,10 @@ use std::{
 use super::screen::Screen;
 use crate::{
     cli::watch::Watch,
-    command::{EnvironmentRefused, page::Page, tracing::Timed},
+    command::{EnvironmentRefused, metrics::Metrics, page::Page, tracing::Timed},
     output::{
         lines::{Printer, clock},
-        record::{Limits, Record},
+        record::{Limits, Record, Refused, Usage},
     },
 };
 
@@ -21,6 +21,8 @@ pub(super) struct Sink {
     file: Option<Printer<File>>,
     /// That of `--report`.
     page: Option<Page>,
+    /// Those of `--metrics-addr`.
+    pub(super) metrics: Option<Metrics>,
     pub(super) screen: Option<Screen>,
     /// What is printed once the view is gone: for who reads the terminal afterwards.
     json: bool,
@@ -29,7 +31,7 @@ pub(super) struct Sink {
 impl Sink {
     /// # Errors
     /// The file of `--output` or `--report` can't be written, or the terminal not be taken.
-    pub(super) fn new(args: &Watch) -> anyhow::Result<Self> {
+    pub(super) fn new(args: &Watch, metrics: Option<Metrics>) -> anyhow::Result<Self> {
         let file = match &args.output {
             None => None,
             Some(path) => Some(Printer::new(
@@ -44,7 +46,7 @@ impl Sink {
         };
         let page = args.report.as_deref().map(Page::open).transpose()?;
         let printer = |out: Box<dyn Write>| Some(Printer::new(out, args.json));
-        let mut sink = Self { lines: None, file, page, screen: None, json: args.json };
+        let mut sink = Self { lines: None, file, page, metrics, screen: None, json: args.json };
         // The command has the standard streams for itself.
         if args.command().is_some() {
             if sink.file.is_none() {
@@ -73,6 +75,9 @@ impl Sink {
         if let Some(page) = &mut self.page {
             page.take(time, &record);
         }
+        if let Some(metrics) = &mut self.metrics {
+            metrics.take(time, &record);
+        }
         if let Some(file) = &mut self.file {
             file.print(time, record.clone())?;
         }
@@ -87,15 +92,21 @@ impl Sink {
         self.page.as_mut().map_or(Ok(()), Page::write)
     }
 
-    /// A look: lines have it when a number has changed, the view always.
+    /// A look: lines have it when a number has changed, the view and the metrics always.
     pub(super) fn look(
         &mut self,
-        usage: Record,
+        usage: Usage,
         has_changed: bool,
-        limits: impl FnOnce() -> Limits,
+        limits: Limits,
+        refused: &Refused,
     ) -> io::Result<()> {
+        let usage = Record::Usage(usage);
+        if let Some(metrics) = &mut self.metrics {
+            let records = [Record::Limits(limits.clone()), Record::Refused(refused.clone())];
+            metrics.look(records.iter().chain([&usage]));
+        }
         if let Some(screen) = &mut self.screen {
-            screen.view.take_limits(limits());
+            screen.view.take_limits(limits);
             if !has_changed {
                 screen.view.take("", &usage);
             }

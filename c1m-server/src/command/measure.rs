@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::{
     command::tracing::Tracing,
-    host::{netns, sockstat},
+    host::{netns, sockstat, sysctl},
     limits::pressure::{PressureClock, Seen},
     output::record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched},
     sys::process::cpu_seconds,
@@ -71,7 +71,7 @@ impl Measure {
                 tcp_mem_pages: look
                     .map(|look| look.pages)
                     .or(sockets.map(|sockets| sockets.tcp_mem_pages)),
-                tcp_mem: look.map(|look| look.tcp_mem).or_else(super::session::tcp_mem),
+                tcp_mem: look.map(|look| look.tcp_mem).or_else(tcp_mem),
                 pressure: self.pressure.now(),
                 orphans: sockets.map(|sockets| sockets.orphan),
                 sockets: sockets.map(|sockets| sockets.alloc),
@@ -128,6 +128,12 @@ impl Measure {
     pub(super) fn pages_max(&self) -> Option<u64> {
         self.pages_max
     }
+}
+
+/// tcp_mem as the host shows it; `None` inside another network namespace than the first.
+fn tcp_mem() -> Option<[u64; 3]> {
+    let name = sysctl::Name::new("net.ipv4.tcp_mem").ok()?;
+    sysctl::Tree::at(sysctl::Tree::KERNEL).numbers(&name).ok()
 }
 
 fn cpu() -> f64 {

@@ -1,0 +1,242 @@
+//! `--metrics-addr`: what the workers count, and the latencies of the ramp, for Prometheus.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::{Context as _, anyhow};
+use c1m_server::{
+    exporter::{Bound, Scrapes},
+    host::process,
+    output::metrics::{Base, CONTENT_TYPE, Kind, Metric, OWN, Own, Page, Sample, labelled, one},
+    sys::process::{cpu_seconds, page_bytes},
+};
+
+use crate::{
+    prepare::Failure,
+    record::{Latency, Ramped},
+    worker::{Counters, Shared},
+};
+
+/// What a page is made of.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// `None` before the plan is made.
+    pub shared: Option<Arc<Shared>>,
+    /// `None` during the ramp.
+    pub ramped: Option<Ramped>,
+}
+
+/// The metrics of a run. Without an address nobody scrapes them.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics(Arc<Mutex<Seen>>);
+
+impl Metrics {
+    /// Binds the address before anything else is started.
+    ///
+    /// # Errors
+    /// It can't be bound.
+    pub fn bind(address: Option<SocketAddr>) -> Result<Option<Bound>, Failure> {
+        let bind = |address| {
+            Bound::new(address).map_err(|error| {
+                Failure::Environment(anyhow!(
+                    "cannot bind {address} for metrics ({error}): choose another --metrics-addr"
+                ))
+            })
+        };
+        address.map(bind).transpose()
+    }
+
+    /// Answers from now on.
+    pub fn start(bound: Option<Bound>) -> Result<Self, Failure> {
+        let metrics = Self::default();
+        if let Some(bound) = bound {
+            let seen = metrics.clone();
+            bound
+                .serve(CONTENT_TYPE, move |scrapes| seen.page(scrapes))
+                .context("cannot start the thread of the metrics")
+                .map_err(Failure::Environment)?;
+        }
+        Ok(metrics)
+    }
+
+    pub fn planned(&self, shared: &Arc<Shared>) {
+        self.seen(|seen| seen.shared = Some(shared.clone()));
+    }
+
+    pub fn ramped(&self, ramped: &Ramped) {
+        self.seen(|seen| seen.ramped = Some(ramped.clone()));
+    }
+
+    /// The workers' counters are read when somebody asks: a sum of a few numbers a worker.
+    fn page(&self, scrapes: Scrapes) -> String {
+        let own = Own {
+            program: "c1m-client",
+            version: env!("CARGO_PKG_VERSION"),
+            cpu_s: cpu_seconds().ok(),
+            rss_bytes: process::memory().ok().map(|memory| memory.rss_bytes),
+            scrapes: scrapes.count,
+            last_scrape: scrapes.last,
+        };
+        self.seen(|seen| Page::default().with(OWN, &own).with(METRICS, seen).text())
+    }
+
+    fn seen<T>(&self, with: impl FnOnce(&mut Seen) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A sum over all workers.
+macro_rules! summed {
+    ($name:literal, $kind:expr, $field:ident, $help:literal, $source:literal) => {
+        Metric {
+            name: $name,
+            kind: $kind,
+            unit: Base::Count,
+            labels: &[],
+            help: $help,
+            source: $source,
+            read: |seen| {
+                let sum = |shared: &Arc<Shared>| shared.sum(|counters: &Counters| &counters.$field);
+                one(seen.shared.as_ref().map(sum))
+            },
+        }
+    };
+}
+
+/// Percentiles of the ramp.
+macro_rules! latency {
+    ($name:literal, $field:ident, $help:literal, $source:literal) => {
+        Metric {
+            name: $name,
+            kind: Kind::Gauge,
+            unit: Base::Seconds,
+            labels: &["at"],
+            help: $help,
+            source: $source,
+            read: |seen| seen.ramped.as_ref().map(|it| percentiles(&it.$field)).unwrap_or_default(),
+        }
+    };
+}
+
+/// What is exported of a client, besides [`OWN`].
+pub const METRICS: &[Metric<Seen>] = &[
+    Metric {
+        name: "c1m_client_connections_planned",
+        kind: Kind::Gauge,
+        unit: Base::Count,
+        labels: &[],
+        help: "Connections that were asked for",
+        source: "`plan.connections`",
+        read: |seen| one(seen.shared.as_ref().map(|shared| shared.crew.connections())),
+    },
+    summed!(
+        "c1m_client_connections",
+        Kind::Gauge,
+        held,
+        "Connections that are established and not ended",
+        "`summary.held_at_end`, now"
+    ),
+    summed!(
+        "c1m_client_connections_established",
+        Kind::Counter,
+        established,
+        "Connections that were established",
+        "`progress.established`, now"
+    ),
+    summed!(
+        "c1m_client_connections_answered",
+        Kind::Counter,
+        answered,
+        "Connections whose first request was answered",
+        "`progress.answered`, now"
+    ),
+    summed!(
+        "c1m_client_connections_failed",
+        Kind::Counter,
+        failed,
+        "Connections that were given up",
+        "`progress.failed`, now"
+    ),
+    Metric {
+        name: "c1m_client_pinned",
+        kind: Kind::Gauge,
+        unit: Base::Bytes,
+        labels: &[],
+        help: "Memory of TCP sockets that unread answers hold, as planned; absent without --pin",
+        source: "`ramped.pin.planned_pages`, now; pages of memory as bytes",
+        read: |seen| one(seen.shared.as_ref().and_then(|shared| pinned(shared))),
+    },
+    Metric {
+        name: "c1m_client_ramp",
+        kind: Kind::Gauge,
+        unit: Base::Seconds,
+        labels: &[],
+        help: "What the ramp took; absent while it goes on",
+        source: "`ramped.ramp_s`",
+        read: |seen| one(seen.ramped.as_ref().map(|ramped| ramped.ramp_s)),
+    },
+    latency!(
+        "c1m_client_connect",
+        connect_us,
+        "Time to connect in the ramp, by percentile as the record names it; absent while it goes on",
+        "`ramped.connect_us`"
+    ),
+    latency!(
+        "c1m_client_first_byte",
+        first_byte_us,
+        "Time from the request to the first byte in the ramp, by percentile as the record names it; absent while it goes on",
+        "`ramped.first_byte_us`"
+    ),
+];
+
+fn pinned(shared: &Shared) -> Option<u64> {
+    shared.workload.pin()?;
+    shared.sum(|counters| &counters.pages).checked_mul(page_bytes().ok()?)
+}
+
+fn percentiles(latency: &Latency) -> Vec<Sample> {
+    let Latency { count, p50, p90, p99, p999, max } = *latency;
+    // Of no connection there is no latency.
+    if count == 0 {
+        return Vec::new();
+    }
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of hours are below 2^52")]
+    let sample = |(at, us): (&str, u64)| labelled([at], us as f64 / 1e6);
+    [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)].map(sample).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_yet_is_absent() {
+        let page = Metrics::default().page(Scrapes::default());
+        assert!(page.contains("c1m_build_info{program=\"c1m-client\",version="), "{page}");
+        assert!(!page.contains("c1m_client_"), "{page}");
+        assert_eq!(percentiles(&Latency::default()), []);
+    }
+
+    #[test]
+    fn latencies_are_those_of_the_record() {
+        let latency = Latency { count: 7, p50: 1, p90: 20, p99: 300, p999: 4000, max: 50_000 };
+        let ramped = Ramped {
+            established: 7,
+            answered: 7,
+            failed: 0,
+            ramp_s: 1.5,
+            connect_us: latency,
+            first_byte_us: Latency::default(),
+            pin: None,
+        };
+        let metrics = Metrics::default();
+        metrics.ramped(&ramped);
+        let page = metrics.page(Scrapes::default());
+        assert!(page.contains("\nc1m_client_ramp_seconds 1.5\n"), "{page}");
+        assert!(page.contains("\nc1m_client_connect_seconds{at=\"p50\"} 0.000001\n"), "{page}");
+        assert!(page.contains("\nc1m_client_connect_seconds{at=\"max\"} 0.05\n"), "{page}");
+        assert!(!page.contains("c1m_client_first_byte"), "{page}");
+    }
+}

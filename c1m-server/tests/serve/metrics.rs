@@ -1,0 +1,110 @@
+//! `--metrics-addr` of the program.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+};
+
+use c1m_server::output::record::Record;
+
+use crate::{
+    scrape::{Samples, get, scrape},
+    support::*,
+};
+
+fn start(arguments: &[&str]) -> (Program, String) {
+    let fixed = ["--workers", "1", "--interval", "20ms", "--metrics-addr", "127.0.0.1:0"];
+    let program = Program::start(None, &[&fixed, arguments].concat());
+    let url = program.listening.metrics.clone().unwrap();
+    (program, url)
+}
+
+/// The page once it says that so many connections are held.
+fn held(url: &str, connections: f64) -> Samples {
+    let mut samples = Samples::new();
+    until("the page says how many", || {
+        samples = scrape(url);
+        samples["c1m_server_connections"] == connections
+    });
+    samples
+}
+
+#[test]
+fn a_page_says_what_the_summary_says() {
+    let (program, url) = start(&["--quiet"]);
+    assert!(
+        scrape(&url).contains_key("c1m_files_limit{scope=\"host\"}"),
+        "looked at once at least"
+    );
+    let mut streams: Vec<TcpStream> = (0..5).map(|_| connect(program.address)).collect();
+    streams.iter_mut().for_each(ask);
+    let samples = held(&url, 5.0);
+    // Nothing is counted where nothing is attached, and nobody looks for who holds the memory.
+    for absent in
+        ["c1m_crossings", "c1m_refusals", "c1m_events", "c1m_under", "c1m_hook", "c1m_holder"]
+    {
+        assert!(!samples.keys().any(|name| name.starts_with(absent)), "{absent}: {samples:#?}");
+    }
+    assert_eq!(samples["c1m_epoll_watches{scope=\"user\"}"], 5.0);
+    streams.truncate(2);
+    let samples = held(&url, 2.0);
+    let summary = program.finish();
+    assert_eq!((summary.held, summary.peak, summary.accepted, summary.closed), (2, 5, 5, 3));
+    let expected = [
+        ("c1m_server_connections", summary.held),
+        ("c1m_server_connections_peak", summary.peak),
+        ("c1m_server_connections_accepted_total", summary.accepted),
+        ("c1m_server_connections_closed_total", summary.closed),
+        ("c1m_server_errors_total{error=\"connection ECONNRESET\"}", 3),
+    ];
+    for (name, value) in expected {
+        assert_eq!(samples[name], value as f64, "{name}");
+    }
+    let cpu = samples["c1m_process_cpu_seconds_total{mode=\"user\"}"];
+    assert!(cpu > 0.0 && cpu <= summary.cpu_user_s, "{cpu} of {summary:?}");
+    assert!(samples["c1m_process_resident_memory_bytes"] > 4096.0);
+    assert!(samples["c1m_scrapes_total"] >= 1.0 && samples["c1m_scrape_duration_seconds"] > 0.0);
+}
+
+#[test]
+fn a_bad_scraper_disturbs_nobody() {
+    let (program, url) = start(&[]);
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    // One asks and never reads, one never ends its request, one sends what is none.
+    let mut deaf = connect(address.parse().unwrap());
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    let mut slow = connect(address.parse().unwrap());
+    slow.write_all(b"GET /metrics HT").unwrap();
+    let mut rubbish = connect(address.parse().unwrap());
+    rubbish.write_all(&[0; 300]).unwrap();
+    let mut answer = String::new();
+    rubbish.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    assert!(get(&url.replace("metrics", "")).starts_with("HTTP/1.1 404 Not Found\r\n"));
+    let mut stream = connect(program.address);
+    ask(&mut stream);
+    held(&url, 1.0);
+    program.wait_for(|record| match record {
+        Record::Online(online) => (online.online == 1).then_some(()),
+        _ => None,
+    });
+    assert_eq!(program.finish().held, 1);
+}
+
+#[test]
+fn an_address_that_cannot_be_had_is_told_before_anything_starts() {
+    let (_program, url) = start(&[]);
+    let taken = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+    for arguments in [&["--metrics-addr", &taken][..], &["--trace", "--metrics-addr", &taken]] {
+        let output = command(None, arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert_eq!(output.stdout, b"", "{output:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            error,
+            format!(
+                "c1m-server: cannot bind {taken} for metrics (Address already in use (os error 98)): choose another --metrics-addr\n"
+            )
+        );
+    }
+}

@@ -1,0 +1,86 @@
+//! `cargo xtask metrics`: docs/metrics.md, made of the tables that are exported.
+
+use c1m_client::metrics::METRICS;
+use c1m_server::output::metrics::{OWN, rows, tables};
+
+use crate::{hooks::write_or_compare, place};
+
+/// Write docs/metrics.md from the tables of metrics
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Change nothing; fail when docs/metrics.md is not that of the tables
+    #[arg(long)]
+    check: bool,
+}
+
+const FILE: &str = "docs/metrics.md";
+
+const HEAD: &str = "\
+# Metrics for Prometheus
+
+Made by `cargo xtask metrics` from the tables that are exported (`c1m-server/src/output/metrics/`, `c1m-client/src/metrics.rs`); a test fails when this file is \
+older.
+
+```
+c1m-server watch --metrics-addr 127.0.0.1:9464
+c1m-server --trace --metrics-addr 127.0.0.1:9464
+c1m-client --connect 127.0.0.1:8000 --connections 1m --metrics-addr 127.0.0.1:9465
+curl http://127.0.0.1:9464/metrics
+```
+
+`GET /metrics` answers in the text format, version 0.0.4; every other path is 404, every other method 405. An address that can't be bound ends the program before \
+anything else is started, with exit code 3. There is neither encryption nor a password: bind an address that only the scraper reaches.
+
+- A value that is not known is absent, never 0. Inside another network namespace tcp_mem is absent unless a hook tells it; without `--trace` everything is absent \
+that a hook counts. `absent()` tells the two apart, and `c1m_hook_info` says which hooks there are.
+- Each metric equals the field of the JSON record that is its source, in base units: pages as bytes, milliseconds as seconds. Counters count from the start of \
+the program.
+- Values are those of the last look, which is taken once in `--interval` whatever is scraped (`c1m_look_timestamp_seconds`); those of the client are read from \
+its counters. A scrape reads nothing from the kernel but what the client itself costs, and goes through no list of sockets: its cost does not grow with connections. It is answered in a \
+thread of its own, and no tracing waits for it.
+- `scope` is what a number is a number of: `host`, `netns`, `cgroup`, `process`, `listener`, and so on, as in `limits`. tcp_mem, orphans and open files are the \
+host's, whichever container is looked at. There is no label for a socket, a remote address or a process number.
+- Who holds the memory is known to `watch` alone: the ten processes that hold the most at its last look at all sockets (`c1m_holders_timestamp_seconds`), which \
+rests a hundred times as long as it took. Processes of one name in one cgroup are one series.
+- The limits are explained in [limits.md](limits.md), the events in [events.md](events.md), the hooks in [hooks.md](hooks.md).
+
+`dist/prometheus/` has alert rules (`c1m.rules.yml`, with tests for `promtool test rules` in `c1m.rules.test.yml`) and a dashboard for Grafana (`c1m.dashboard.json`).
+
+";
+const COLUMNS: &str =
+    "| metric | type | unit | labels | meaning | source |\n|---|---|---|---|---|---|\n";
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    write_or_compare(&place::root().join(FILE), &text(), args.check, "cargo xtask metrics")
+}
+
+fn text() -> String {
+    let server: String = tables().into_iter().map(rows).collect();
+    format!(
+        "{HEAD}## c1m-server, serving and `watch`\n\n{COLUMNS}{server}\n## c1m-client\n\n{COLUMNS}{}\n## Each program itself\n\n{COLUMNS}{}",
+        rows(METRICS),
+        rows(OWN)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_page_is_that_of_the_tables() {
+        run(&Args { check: true }).unwrap();
+    }
+
+    #[test]
+    fn names_are_prefixed_and_stand_once() {
+        let text = text();
+        let names: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        assert!(names.len() > 60, "{names:?}");
+        for name in &names {
+            assert!(name.starts_with("c1m_"), "{name}");
+            assert_eq!(names.iter().filter(|other| *other == name).count(), 1, "{name}");
+        }
+    }
+}
