@@ -1,7 +1,6 @@
 //! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
 
 use std::{
-    collections::BTreeMap,
     os::fd::AsRawFd as _,
     process::exit,
     sync::{
@@ -10,7 +9,7 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::anyhow;
@@ -21,12 +20,13 @@ use c1m_server::sys::{
 };
 
 use crate::{
-    cli::Cli,
-    pin::host_pages,
+    cli::Load,
+    pin::{host_pages, tolerance_pages},
     prepare::{Failure, plan_record, prepare},
-    record::{Accounted, ClientRecord, Progress, Ramped, Summary},
+    record::{Accounted, ClientRecord, Plan, Progress, Ramped, Sample, Summary},
+    require,
     show::Show,
-    summary::{Beats, Sampled},
+    summary::{AllTimes, Beats, Sampled},
     verdict,
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
@@ -38,19 +38,22 @@ const LIVE: Duration = Duration::from_millis(200);
 /// What the second signal ends with: that of a process that SIGINT killed.
 const INTERRUPTED: i32 = 130;
 
-/// Runs the whole of it. `Ok(true)`: all connections that were asked for were established.
+/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`require::reached`].
 ///
 /// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
-pub fn run(cli: &Cli, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+pub fn run(cli: &Load, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
     let shared = Arc::new(prepare(cli)?);
-    show.record(&ClientRecord::Plan(plan_record(&shared)))?;
-    let mut run = Run::new(cli, shared, show)?;
+    let plan = plan_record(cli, &shared);
+    show.record(&ClientRecord::Plan(plan.clone()))?;
+    let mut run = Run::new(cli, shared, plan, show);
     run.watch(termination)?;
     run.finish()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Until the start of the run.
+    Wait,
     Ramp,
     Sample,
     Hold,
@@ -66,8 +69,9 @@ struct Member {
 }
 
 struct Run<'a> {
-    cli: &'a Cli,
+    cli: &'a Load,
     shared: Arc<Shared>,
+    plan: Plan,
     show: &'a mut Show,
     phase: Phase,
     members: Vec<Member>,
@@ -78,6 +82,11 @@ struct Run<'a> {
     /// Workers that were told to end.
     ending: usize,
     sample: Sampled,
+    /// Once the sample is through.
+    sampled: Option<Sample>,
+    ramp_s: Option<f64>,
+    /// By the wall clock.
+    started: SystemTime,
     /// tcp_mem of the host before the first connection; `None` without `--pin`.
     pages_before: Option<u64>,
     hold_until: Option<Instant>,
@@ -91,32 +100,44 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(cli: &'a Cli, shared: Arc<Shared>, show: &'a mut Show) -> Result<Self, Failure> {
+    fn new(cli: &'a Load, shared: Arc<Shared>, plan: Plan, show: &'a mut Show) -> Self {
         let (reporter, reports) = channel();
-        let pages_before = shared.workload.pin().map(|_| host_pages()).transpose()?;
-        let mut run = Self {
+        Self {
             cli,
             shared,
+            plan,
             show,
-            phase: Phase::Ramp,
+            phase: Phase::Wait,
             members: Vec::new(),
             reports,
             reporter,
             through: 0,
             ending: 0,
             sample: Sampled::default(),
-            pages_before,
+            sampled: None,
+            ramp_s: None,
+            started: SystemTime::now(),
+            pages_before: None,
             hold_until: None,
             held_at_end: 0,
             outcome: Outcome::default(),
             broken: None,
             before: verdict::Before::now(),
             progress: (Instant::now(), 0),
-        };
-        for _ in 0..run.shared.crew.at_a_time {
-            run.start_next()?;
         }
-        Ok(run)
+    }
+
+    /// The time has come.
+    fn start(&mut self) -> Result<(), Failure> {
+        self.phase = Phase::Ramp;
+        self.started = SystemTime::now();
+        self.progress.0 = Instant::now();
+        self.before = verdict::Before::now();
+        self.pages_before = self.shared.workload.pin().map(|_| host_pages()).transpose()?;
+        for _ in 0..self.shared.crew.at_a_time {
+            self.start_next()?;
+        }
+        Ok(())
     }
 
     /// Starts the next worker, if there is one: it begins with its ramp at once.
@@ -155,6 +176,7 @@ impl<'a> Run<'a> {
     /// How long nothing has to be done unless something happens.
     fn wait(&self) -> Option<Duration> {
         match self.phase {
+            Phase::Wait => Some(self.shared.start.saturating_duration_since(Instant::now())),
             Phase::Hold => self.hold_until.map(|end| end.saturating_duration_since(Instant::now())),
             Phase::Ramp => Some(LIVE),
             Phase::Sample | Phase::End => None,
@@ -177,7 +199,9 @@ impl<'a> Run<'a> {
                 self.sample.add(asked, answered, &times);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
-                    self.show.record(&ClientRecord::Sample(self.sample.record()))?;
+                    let sample = self.sample.record();
+                    self.sampled = Some(sample);
+                    self.show.record(&ClientRecord::Sample(sample))?;
                     self.hold();
                 }
             }
@@ -208,11 +232,13 @@ impl<'a> Run<'a> {
                 tolerance_pages: tolerance_pages()?,
             }),
         };
+        let ramp_s = shared.start.elapsed().as_secs_f64();
+        self.ramp_s = Some(ramp_s);
         let record = Ramped {
             established: shared.sum(|counters| &counters.established),
             answered: shared.sum(|counters| &counters.answered),
             failed: shared.sum(|counters| &counters.failed),
-            ramp_s: shared.start.elapsed().as_secs_f64(),
+            ramp_s,
             connect_us: self.outcome.tally.connect.latency(),
             first_byte_us: self.outcome.tally.first_byte.latency(),
             pin,
@@ -220,7 +246,7 @@ impl<'a> Run<'a> {
         self.show.ramp_over();
         self.show.record(&ClientRecord::Ramped(record))?;
         match self.cli.sample {
-            Some(wanted) => self.begin_sample(wanted),
+            Some(wanted) => self.begin_sample(self.cli.shard.count(wanted)),
             None => self.hold(),
         }
         Ok(())
@@ -287,6 +313,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<(), Failure> {
         let held = || self.shared.sum(|counters| &counters.held);
         match self.phase {
+            Phase::Wait if Instant::now() >= self.shared.start => self.start()?,
             Phase::Ramp => self.show_progress()?,
             Phase::Hold => {
                 let over = self.hold_until.is_some_and(|end| Instant::now() >= end);
@@ -294,7 +321,7 @@ impl<'a> Run<'a> {
                     self.begin_end();
                 }
             }
-            Phase::Sample | Phase::End => {}
+            Phase::Wait | Phase::Sample | Phase::End => {}
         }
         Ok(())
     }
@@ -327,26 +354,39 @@ impl<'a> Run<'a> {
             let _ = member.thread.join();
         }
         let (cpu_user_s, cpu_system_s) = process::cpu_seconds()?;
-        let connected = self.shared.sum(|counters| &counters.established);
-        let (connect_us, first_byte_us) =
-            (self.outcome.tally.connect.latency(), self.outcome.tally.first_byte.latency());
-        let errors = self.outcome.tally.errors.into_inner();
-        let mut outcome = outcome(&self.shared, &errors);
+        let Outcome { tally, beats } = self.outcome;
+        let times = AllTimes {
+            connect: tally.connect,
+            first_byte: tally.first_byte,
+            sample: self.sampled.and_then(|_| self.sample.times()),
+            heartbeat: beats.as_ref().map(|beats| beats.times.clone()),
+        };
+        let errors = tally.errors.into_inner();
+        let mut outcome = verdict::Outcome::of(&self.shared, &errors);
         self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
         self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
-        self.show.record(&ClientRecord::Summary(Summary {
-            connected,
+        let mut result = Summary {
+            plan: self.plan,
+            started_at: humantime::format_rfc3339_micros(self.started).to_string(),
+            merged: None,
+            connected: self.shared.sum(|counters| &counters.established),
             held_at_end: self.held_at_end,
             answered: self.shared.sum(|counters| &counters.answered),
             failed: self.shared.sum(|counters| &counters.failed),
             errors,
-            heartbeats: self.outcome.beats.as_ref().map(Beats::record),
-            connect_us,
-            first_byte_us,
+            sample: self.sampled,
+            heartbeats: beats.as_ref().map(Beats::record),
+            connect_us: times.connect.latency(),
+            first_byte_us: times.first_byte.latency(),
+            ramp_s: self.ramp_s,
             elapsed_s: self.shared.start.elapsed().as_secs_f64(),
             cpu_user_s,
             cpu_system_s,
-        }))?;
+            histograms: times.record(),
+            requirements: Vec::new(),
+        };
+        let reached = require::judge_all(&self.cli.require, &mut result, &times);
+        self.show.record(&ClientRecord::Summary(result))?;
         match self.broken {
             Some(Broken::Panicked) => {
                 Err(Failure::Internal(anyhow!("a worker panicked, see above")))
@@ -354,32 +394,7 @@ impl<'a> Run<'a> {
             Some(Broken::Refused(error)) => {
                 Err(Failure::Environment(anyhow!(error).context("a worker could not go on")))
             }
-            None => Ok(connected >= self.cli.connections),
+            None => Ok(reached),
         }
     }
-}
-
-/// What the verdict needs to know of the plan.
-fn outcome(shared: &Shared, errors: &BTreeMap<String, u64>) -> verdict::Outcome {
-    let Shared { plan, crew, .. } = shared;
-    verdict::Outcome {
-        errors: errors.clone(),
-        connections: crew.connections(),
-        capacity: plan.capacity(),
-        ports_per_source: plan.ports_per_source(),
-        workers: crew.workers as u64,
-        ..verdict::Outcome::default()
-    }
-}
-
-/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
-/// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
-/// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
-fn tolerance_pages() -> std::io::Result<u64> {
-    let cpus = std::thread::available_parallelism()?.get() as u64;
-    let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(256u64);
-    Ok(2 * cpus * each.saturating_sub(1))
 }

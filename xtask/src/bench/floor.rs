@@ -26,7 +26,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use c1m_client::{ports::Ports, ramp::Crew, target::Target, tuple::Plan};
+use c1m_client::{ports::Ports, ramp::Crew, shard::Shard, target::Target, tuple::Plan};
 use c1m_server::{
     cli::Workers,
     sys::{
@@ -264,7 +264,7 @@ fn accept_all(
 }
 
 fn client(target: Target, connections: u64) -> Result<()> {
-    let plan = Plan::new(target, &[], Ports::read()?, PER_SOURCE, connections)?;
+    let plan = Plan::new(target, &[], Ports::read()?, PER_SOURCE, connections, Shard::WHOLE)?;
     let crew = Crew::of_this_process(Workers::Auto, connections)??;
     let plan = Arc::new(plan);
     let taken = Arc::new(AtomicUsize::new(0));
