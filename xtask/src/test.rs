@@ -18,7 +18,7 @@ use crate::{
         kernel_tests::{self, Counts},
         machine, programs,
     },
-    place, process,
+    kubernetes, place, process,
 };
 
 /// Where c1m-server's tests/kernel/nginx.rs finds it.
@@ -27,7 +27,7 @@ const NGINX: &str = "C1M_NGINX";
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
 /// small scale, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx, kernels for guests and the schemas of Kubernetes into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -95,13 +95,16 @@ fn steps(args: &Args) -> Result<Vec<String>> {
     Ok(summary)
 }
 
-/// The kernels for guests and where nginx is, and the check of the eBPF object.
+/// The kernels for guests, where nginx is, the schemas of Kubernetes, and the check of the eBPF object.
 fn beside(args: &Args) -> Result<(Vec<Kernel>, Option<PathBuf>)> {
     let kernels = match args.no_guests {
         true => Vec::new(),
         false => kernels(!args.no_install)?,
     };
     let nginx = faults::nginx(!args.no_install);
+    if !args.no_install {
+        kubernetes::provide();
+    }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
     Ok((kernels, nginx))

@@ -15,6 +15,7 @@ use crate::cli::watch::Watch;
 use child::Running;
 use session::Session;
 use sink::Sink;
+pub use target::OF_OTHER_NAMESPACES;
 use target::Target;
 
 /// With `--cmd`: a limit was hit.
