@@ -62,7 +62,7 @@ pub fn run(flags: &Merge) -> Result<bool, Failure> {
         _ => Failure::Usage(anyhow!(error)),
     })?;
     let reached = require::judge_all(&flags.require, &mut result, &times);
-    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(result))?;
+    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(Box::new(result)))?;
     Ok(reached)
 }
 
@@ -90,7 +90,7 @@ struct Part {
     place: String,
     shard: Shard,
     started: SystemTime,
-    result: Summary,
+    result: Box<Summary>,
     times: AllTimes,
 }
 

@@ -18,7 +18,7 @@ pub enum ClientRecord {
     Sample(Sample),
     /// Once, directly before the summary.
     Verdict(Verdict),
-    Summary(Summary),
+    Summary(Box<Summary>),
 }
 
 /// What will be done, before the first connection.

@@ -386,7 +386,7 @@ impl<'a> Run<'a> {
             requirements: Vec::new(),
         };
         let reached = require::judge_all(&self.cli.require, &mut result, &times);
-        self.show.record(&ClientRecord::Summary(result))?;
+        self.show.record(&ClientRecord::Summary(Box::new(result)))?;
         match self.broken {
             Some(Broken::Panicked) => {
                 Err(Failure::Internal(anyhow!("a worker panicked, see above")))

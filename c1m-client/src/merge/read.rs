@@ -12,7 +12,7 @@ use crate::record::{ClientRecord, Summary};
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) place: String,
-    pub(super) result: Summary,
+    pub(super) result: Box<Summary>,
 }
 
 /// Reads all lines of a file, which has at least one result. Blank lines are nothing.

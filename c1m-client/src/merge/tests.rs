@@ -73,7 +73,7 @@ fn part(index: u64, of: u64, connections: u64) -> Summary {
 
 fn lines(results: &[Summary]) -> String {
     let line = |result: &Summary| {
-        let record = ClientRecord::Summary(result.clone());
+        let record = ClientRecord::Summary(Box::new(result.clone()));
         serde_json::to_string(&Line::at(SystemTime::UNIX_EPOCH, record)).unwrap() + "\n"
     };
     results.iter().map(line).collect()

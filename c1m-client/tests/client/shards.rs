@@ -41,7 +41,7 @@ fn result(output: &Output, code: i32) -> Summary {
     out.lines().for_each(|line| schema.check(line));
     let last: Line<ClientRecord> = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     match last.record {
-        ClientRecord::Summary(result) => result,
+        ClientRecord::Summary(result) => *result,
         other => panic!("no result at the end, but {other:?}"),
     }
 }
