@@ -1,15 +1,16 @@
 //! Every flag of c1m-client, in one place.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_server::{
     cli::Workers,
     sources::SourceRange,
     units::{parse_bytes, parse_count, parse_duration},
 };
-use clap::{Parser, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
-use crate::target::Target;
+use crate::{require::Requirement, shard::Shard, start::StartAt, target::Target};
 
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///
@@ -19,9 +20,51 @@ use crate::target::Target;
 #[command(
     version,
     max_term_width = 110,
-    after_help = "Exit: 0 done, 1 fewer connections than asked for, 2 usage or a plan that can't be, 3 the environment refused, 4 internal."
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Exit: 0 done, 1 fewer connections than asked for (or than --require has of `connected`) or a --require that does not hold, \
+                  2 usage or a plan that can't be, 3 the environment refused, 4 internal."
 )]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    #[command(flatten)]
+    pub load: Option<Load>,
+}
+
+/// What c1m-client does instead of opening connections.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    Merge(Merge),
+}
+
+/// Merge the results of all parts of a run (--shard) into one
+///
+/// Takes what --json printed, of which the last line of each run is enough; one file may have several. Connections and errors add up, and so do the
+/// histograms, without loss. Results that are not the parts of one run, each once, are refused.
+#[derive(Debug, Clone, Args)]
+#[command(
+    after_help = "Exit: 0 done, 1 fewer connections than asked for or a --require that does not hold, 2 usage or results that don't belong \
+                  together, 3 a file can't be read, 4 internal."
+)]
+pub struct Merge {
+    /// JSON lines of c1m-client; - is standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+
+    /// What the parts together have to reach; as of a run
+    #[arg(long, value_name = "REQUIREMENT")]
+    pub require: Vec<Requirement>,
+
+    /// A JSON line on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of opening connections.
+#[derive(Debug, Clone, Args)]
+pub struct Load {
     /// The server: an address and a port, or a range of ports, which multiplies the connections that one source can have
     #[arg(long, value_name = "ADDR:PORT[-PORT]")]
     pub connect: Target,
@@ -29,6 +72,17 @@ pub struct Cli {
     /// How many connections to open
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub connections: u64,
+
+    /// Be part I of N, counted from 0: of --connections, --rate and --sample, which are those of all parts together
+    ///
+    /// Each part has source addresses of its own, in ascending order: --source lists those of all hosts, and a host needs those of its part
+    /// alone. Without --source each host takes its own addresses. `c1m-client merge` makes one result of all parts.
+    #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE, hide_default_value = true)]
+    pub shard: Shard,
+
+    /// Begin at this time: RFC 3339, or seconds since 1970. One that is over is a warning, with --strict a refusal
+    #[arg(long, value_name = "TIME")]
+    pub start_at: Option<StartAt>,
 
     /// Where connections come from; may be given several times [default: 127.0.1.0 and on for a loopback target, else this host's addresses]
     #[arg(long, value_name = "ADDR|CIDR|FIRST-LAST")]
@@ -88,6 +142,13 @@ pub struct Cli {
     #[arg(long, value_enum, default_value = "reset")]
     pub end: End,
 
+    /// What the run has to reach, such as connected==1024000 or connect_p99<50ms; may be given several times
+    ///
+    /// METRIC OPERATOR VALUE, with == != < <= > >=. Metrics are figures of the result: a wrong name lists them. Counts are numbers (64k) or shares
+    /// (99.9%), times have ns, us, ms or s. What is unknown does not hold.
+    #[arg(long, value_name = "REQUIREMENT")]
+    pub require: Vec<Requirement>,
+
     /// Do not start when a limit stops the run before the last connection; without this it is a warning
     #[arg(long)]
     pub strict: bool,
@@ -106,7 +167,9 @@ pub struct Cli {
 }
 
 /// How connections end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum End {
     /// SO_LINGER with 0 seconds from the start, so that it holds after a kill as well
     Reset,
@@ -144,9 +207,35 @@ mod tests {
 
     use super::*;
 
-    fn parse(flags: &str) -> Result<Cli, clap::Error> {
+    fn parse(flags: &str) -> Result<Load, clap::Error> {
         let fixed = "c1m-client --connect 127.0.0.1:80 --connections 1m";
-        Cli::try_parse_from(fixed.split(' ').chain(flags.split_whitespace()))
+        let cli = Cli::try_parse_from(fixed.split(' ').chain(flags.split_whitespace()))?;
+        assert!(cli.command.is_none());
+        Ok(cli.load.unwrap())
+    }
+
+    #[test]
+    fn opening_and_merging_are_two_things() {
+        let parse = |flags: &str| Cli::try_parse_from(flags.split(' '));
+        let cli = parse("c1m-client merge a b --require connected==5 --json").unwrap();
+        let (Some(Command::Merge(merge)), None) = (cli.command, cli.load) else { panic!() };
+        assert_eq!((merge.files.len(), merge.require.len(), merge.json), (2, 1, true));
+        assert!(parse("c1m-client merge").is_err());
+        assert!(parse("c1m-client --connections 5 merge a").is_err());
+        assert!(parse("c1m-client").is_err() && parse("c1m-client --connections 5").is_err());
+    }
+
+    #[test]
+    fn a_part_and_a_requirement_are_read_before_anything_starts() {
+        let load = parse("--shard 3/8 --start-at 1769860800 --require failed==0 --require ramp<1s")
+            .unwrap();
+        assert_eq!((load.shard.to_string(), load.require.len()), ("3/8".into(), 2));
+        assert!(load.start_at.is_some());
+        let error = parse("--require conected==5").unwrap_err().to_string();
+        assert!(error.contains("no metric") && error.contains("held_at_end"), "{error}");
+        for flags in ["--shard 8/8", "--start-at yesterday", "--require connect_p99<50"] {
+            assert!(parse(flags).is_err(), "{flags} was taken");
+        }
     }
 
     #[test]

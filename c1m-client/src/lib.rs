@@ -6,6 +6,8 @@
 //! - [`target`]: where they go: an address, and one port or several.
 //! - [`ports`]: the source ports that this host gives to clients.
 //! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
+//! - [`shard`]: which part of a run this host has.
+//! - [`start`]: when it begins, so that hosts begin together.
 //! - [`ramp`]: how fast, and by how many workers.
 //! - [`http`]: reads responses, whatever pieces they come in.
 //! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does that.
@@ -17,19 +19,25 @@
 //! - [`record`]: what `--json` prints.
 //! - [`metrics`]: what is counted while it runs, for Prometheus.
 //! - [`summary`]: what came of it: histograms, counts, errors by name.
+//! - [`require`]: what a run has to reach, and whether it did.
+//! - [`merge`]: makes one result of those of all parts.
 //! - [`verdict`]: which limit kept connections from being opened.
 //! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
 
 pub mod cli;
 pub mod http;
+pub mod merge;
 pub mod metrics;
 pub mod pin;
 pub mod ports;
 pub mod prepare;
 pub mod ramp;
 pub mod record;
+pub mod require;
 pub mod run;
+pub mod shard;
 pub mod show;
+pub mod start;
 pub mod summary;
 pub mod table;
 pub mod target;

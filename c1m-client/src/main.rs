@@ -1,19 +1,26 @@
 use std::process::ExitCode;
 
-use c1m_client::{cli::Cli, prepare::Failure, run::run, show::Show};
+use c1m_client::{
+    cli::{Cli, Command, Load},
+    merge,
+    prepare::Failure,
+    run,
+    show::Show,
+};
 use c1m_server::sys::signal::Termination;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
-/// Exit codes: 0 done, 1 fewer connections than asked for, 2 usage, 3 the environment refused, 4 internal. A standard output
-/// that nobody reads any more is no error.
+/// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
+/// refused, 4 internal. A standard output that nobody reads any more is no error.
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let mut show = Show::new(cli.json, cli.quiet, cli.connections);
-    // First of all: threads inherit what is blocked.
-    let result = Termination::new()
-        .map_err(Failure::from)
-        .and_then(|termination| run(&cli, &termination, &mut show));
-    show.ramp_over();
+    let result = match Cli::parse() {
+        Cli { command: Some(Command::Merge(flags)), .. } => merge::run(&flags),
+        Cli { command: None, load: Some(flags) } => open(&flags),
+        // clap asks for those that are missing.
+        Cli { command: None, load: None } => Cli::command()
+            .error(ErrorKind::MissingRequiredArgument, "--connect and --connections are needed")
+            .exit(),
+    };
     let (error, code) = match result {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => return ExitCode::from(1),
@@ -24,6 +31,16 @@ fn main() -> ExitCode {
     };
     eprintln!("c1m-client: {error:#}");
     ExitCode::from(code)
+}
+
+fn open(flags: &Load) -> Result<bool, Failure> {
+    let mut show = Show::new(flags.json, flags.quiet, flags.shard.count(flags.connections));
+    // First of all: threads inherit what is blocked.
+    let result = Termination::new()
+        .map_err(Failure::from)
+        .and_then(|termination| run::run(flags, &termination, &mut show));
+    show.ramp_over();
+    result
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

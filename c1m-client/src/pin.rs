@@ -11,6 +11,7 @@
 
 use std::{
     io::{self, Write as _},
+    ops::Range,
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
@@ -83,11 +84,18 @@ impl Pages {
         self.of_first(index + 1) - self.of_first(index)
     }
 
-    /// (pages, how many of the first `connections` hold so many), without those that nobody holds.
+    /// Pages of these connections together.
     #[must_use]
-    pub fn mixture(&self, connections: u64) -> Vec<(u64, u64)> {
+    pub fn of_all(&self, indices: &Range<u64>) -> u64 {
+        self.of_first(indices.end) - self.of_first(indices.start)
+    }
+
+    /// (pages, how many of these connections hold so many), without those that nobody holds.
+    #[must_use]
+    pub fn mixture(&self, indices: &Range<u64>) -> Vec<(u64, u64)> {
         let low = self.bytes / PAGE_BYTES;
-        let higher = self.of_first(connections) - low * connections;
+        let connections = indices.end - indices.start;
+        let higher = self.of_all(indices) - low * connections;
         [(low, connections - higher), (low + 1, higher)]
             .into_iter()
             .filter(|(_, n)| *n > 0)
@@ -111,6 +119,8 @@ pub struct Step {
 pub struct PinPlan {
     pub bytes_per_connection: u64,
     pub pages: Pages,
+    /// The connection of all parts of the run that is this part's first one.
+    pub first: u64,
     /// What the kernel charges for one skb besides its payload.
     pub overhead_bytes: u64,
     /// One or two, ascending in pages.
@@ -122,7 +132,7 @@ impl PinPlan {
     /// Measures the overhead with one connection, plans the responses, and checks each with one more connection.
     pub fn measure(
         bytes: u64,
-        connections: u64,
+        indices: &Range<u64>,
         tuple: &Tuple,
         target: &Target,
         timeout: Duration,
@@ -136,7 +146,7 @@ impl PinPlan {
         let short = ask(SHORT_BODY)?;
         let overhead_bytes = u64::try_from(short.overhead()).unwrap_or(0);
         let mut steps = Vec::new();
-        for (pages, connections) in pages.mixture(connections) {
+        for (pages, connections) in pages.mixture(indices) {
             let mut step = Step { pages, body_bytes: 0, response_bytes: 0, connections };
             if pages > 0 {
                 let head_bytes = short.response_bytes - SHORT_BODY;
@@ -148,8 +158,14 @@ impl PinPlan {
             }
             steps.push(step);
         }
-        let planned_pages = pages.of_first(connections);
-        Ok(Self { bytes_per_connection: bytes, pages, overhead_bytes, steps, planned_pages })
+        Ok(Self {
+            bytes_per_connection: bytes,
+            pages,
+            first: indices.start,
+            overhead_bytes,
+            steps,
+            planned_pages: pages.of_all(indices),
+        })
     }
 }
 
@@ -259,7 +275,7 @@ fn parse_sockstat(text: &str) -> Option<u64> {
 /// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
 /// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
 /// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
-pub fn tolerance_pages() -> std::io::Result<u64> {
+pub fn tolerance_pages() -> io::Result<u64> {
     let cpus = std::thread::available_parallelism()?.get() as u64;
     let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
         .ok()
@@ -278,14 +294,14 @@ mod tests {
     fn an_average_between_one_and_two_pages_is_a_mixture() {
         // 7711 / 4096 = 1.88256...
         let pages = Pages::new(7711).unwrap();
-        assert_eq!(pages.mixture(1_024_000), [(1, 120_250), (2, 903_750)]);
+        assert_eq!(pages.mixture(&(0..1_024_000)), [(1, 120_250), (2, 903_750)]);
         assert_eq!(pages.of_first(1_024_000), 1_927_750);
     }
 
     #[test]
     fn whole_pages_need_no_mixture_and_less_than_one_leaves_some_idle() {
-        assert_eq!(Pages::new(8192).unwrap().mixture(1000), [(2, 1000)]);
-        assert_eq!(Pages::new(1024).unwrap().mixture(1000), [(0, 750), (1, 250)]);
+        assert_eq!(Pages::new(8192).unwrap().mixture(&(0..1000)), [(2, 1000)]);
+        assert_eq!(Pages::new(1024).unwrap().mixture(&(0..1000)), [(0, 750), (1, 250)]);
         assert!(Pages::new(0).is_err());
         assert!(Pages::new(12 * 4096).is_ok());
         assert!(Pages::new(12 * 4096 + 1).unwrap_err().to_string().contains("49152"));
@@ -326,7 +342,20 @@ mod tests {
                 sum += own;
                 prop_assert!((sum * 4096).abs_diff((index + 1) * bytes) < 4096);
             }
-            prop_assert_eq!(pages.mixture(connections), counts.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(pages.mixture(&(0..connections)), counts.into_iter().collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn parts_together_are_the_whole_mixture(bytes in 1u64..=12 * 4096, parts in prop::collection::vec(1u64..500, 1..6)) {
+            let pages = Pages::new(bytes).unwrap();
+            let (mut start, mut counts) = (0, std::collections::BTreeMap::new());
+            for part in &parts {
+                for (pages, connections) in pages.mixture(&(start..start + part)) {
+                    *counts.entry(pages).or_insert(0) += connections;
+                }
+                start += part;
+            }
+            prop_assert_eq!(pages.mixture(&(0..start)), counts.into_iter().collect::<Vec<_>>());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write as _},
     sync::atomic::AtomicU64,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -15,11 +15,13 @@ use c1m_server::{
 };
 
 use crate::{
-    cli::{Cli, End},
+    cli::{End, Load},
     pin::{PinError, PinPlan},
     ports::Ports,
     ramp::{Crew, Pace},
-    record::{Pin, PinStep, Plan as PlanRecord},
+    record::{Asked, Pin, PinStep, Plan as PlanRecord, Shard as ShardRecord},
+    shard::Shard,
+    start::Start,
     tuple::Plan,
     worker::{Counters, Shared},
     workload::Workload,
@@ -43,13 +45,15 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Plans the run that the flags ask for, and measures what it needs to know.
-pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
+pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
     let ports = Ports::read().context("can't read net.ipv4.ip_local_port_range");
     let ports = ports.map_err(Failure::Environment)?;
-    let plan = Plan::new(cli.connect, &cli.source, ports, cli.per_source, cli.connections)
+    let Load { connect, source, per_source, shard, .. } = cli;
+    let plan = Plan::new(*connect, source, ports, *per_source, cli.connections, *shard)
         .map_err(|error| Failure::Usage(error.into()))?;
-    let crew = Crew::of_this_process(cli.workers, cli.connections)?
-        .map_err(|error| Failure::Usage(error.into()))?;
+    let own = shard.count(cli.connections);
+    let crew =
+        Crew::of_this_process(cli.workers, own)?.map_err(|error| Failure::Usage(error.into()))?;
     let pin = match cli.pin {
         Some(bytes) => Some(measure(cli, &plan, bytes)?),
         None => None,
@@ -58,8 +62,8 @@ pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
         if cli.strict {
             return Err(Failure::Environment(anyhow!(walls)));
         }
-        // For people; what comes of it is in the records.
-        let _ = writeln!(io::stderr(), "c1m-client: warning: {walls}");
+        // What comes of it is in the records.
+        warn(&walls);
     }
     let path = (!cli.idle).then_some(cli.request.as_str());
     let workload = Workload::new(path, cli.unread, pin, &cli.connect.first);
@@ -67,21 +71,48 @@ pub fn prepare(cli: &Cli) -> Result<Shared, Failure> {
         plan,
         crew,
         workload,
-        pace: Pace::new(cli.rate),
+        pace: Pace::new(cli.rate, shard.of()),
         timeout: cli.timeout,
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
-        spare: AtomicU64::new(cli.connections),
+        spare: AtomicU64::new(own),
         counters: (0..crew.workers).map(|_| Counters::default()).collect(),
         to_main: Waker::new()?,
         to_workers: Waker::new()?,
-        start: Instant::now(),
+        start: start(cli)?,
     })
 }
 
+/// For people.
+fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "c1m-client: warning: {text}");
+}
+
+/// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
+fn start(cli: &Load) -> Result<Instant, Failure> {
+    let now = Instant::now();
+    let Some(at) = cli.start_at else { return Ok(now) };
+    match at.from(SystemTime::now()) {
+        Start::In(wait) => Ok(now + wait),
+        Start::TooFar => Err(Failure::Usage(anyhow!(
+            "--start-at {at} is more than a week away: give seconds since 1970, not milliseconds, or RFC 3339"
+        ))),
+        Start::Late(late) => {
+            let late = format!("--start-at {at} was {:.3} s ago", late.as_secs_f64());
+            if cli.strict {
+                return Err(Failure::Environment(anyhow!(
+                    "{late}: give a time that leaves every part long enough to be started"
+                )));
+            }
+            warn(&format!("{late}: beginning now, later than the other parts"));
+            Ok(now)
+        }
+    }
+}
+
 /// What the run needs of this host. A server on a loopback address is here too.
-fn ask(cli: &Cli, plan: &Plan) -> Ask {
+fn ask(cli: &Load, plan: &Plan) -> Ask {
     let ip = cli.connect.ip();
     let queued_bytes = match (cli.pin, cli.unread) {
         (Some(charged), _) => payload_of(charged),
@@ -95,19 +126,20 @@ fn ask(cli: &Cli, plan: &Plan) -> Ask {
         ipv6: ip.is_ipv6(),
         sources: Some(plan.sources()),
         destinations: plan.target().count(),
-        rate: cli.rate,
+        rate: cli.rate.map(|rate| rate.div_ceil(cli.shard.of())),
         per_source: cli.per_source,
         ends_by_fin: cli.end == End::Fin,
-        ..Ask::idle(cli.connections)
+        ..Ask::idle(cli.shard.count(cli.connections))
     }
 }
 
-fn measure(cli: &Cli, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {
+fn measure(cli: &Load, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {
     let tuple = plan
         .tuple(0)
         .context("a plan without a tuple was not refused")
         .map_err(Failure::Internal)?;
-    PinPlan::measure(bytes, cli.connections, &tuple, plan.target(), cli.timeout).map_err(|error| {
+    let indices = cli.shard.share(cli.connections);
+    PinPlan::measure(bytes, &indices, &tuple, plan.target(), cli.timeout).map_err(|error| {
         match error {
             PinError::TooMuch(_) | PinError::Nothing => Failure::Usage(error.into()),
             _ => Failure::Environment(error.into()),
@@ -117,7 +149,7 @@ fn measure(cli: &Cli, plan: &Plan, bytes: u64) -> Result<PinPlan, Failure> {
 
 /// What [`prepare`] came to.
 #[must_use]
-pub fn plan_record(shared: &Shared, metrics: Option<String>) -> PlanRecord {
+pub fn plan_record(cli: &Load, shared: &Shared, metrics: Option<String>) -> PlanRecord {
     let Shared { plan, crew, .. } = shared;
     let pin = shared.workload.pin().map(|pin| Pin {
         bytes_per_connection: pin.bytes_per_connection,
@@ -144,5 +176,30 @@ pub fn plan_record(shared: &Shared, metrics: Option<String>) -> PlanRecord {
         in_flight: (shared.in_flight * crew.at_a_time) as u64,
         pin,
         metrics,
+        shard: (cli.shard != Shard::WHOLE).then(|| ShardRecord {
+            index: cli.shard.index(),
+            of: cli.shard.of(),
+            connections: cli.connections,
+            first_connection: cli.shard.share(cli.connections).start,
+            sources: plan.sources_of_all(),
+        }),
+        asked: asked(cli),
+    }
+}
+
+fn asked(cli: &Load) -> Asked {
+    Asked {
+        source: cli.source.iter().map(ToString::to_string).collect(),
+        per_source: cli.per_source,
+        request: (!cli.idle && cli.pin.is_none()).then(|| cli.request.clone()),
+        unread: cli.unread || cli.pin.is_some(),
+        pin_bytes: cli.pin,
+        rate_per_s: cli.rate,
+        sample: cli.sample,
+        heartbeat_s: cli.heartbeat.map(|every| every.as_secs_f64()),
+        hold_s: cli.hold.map(|time| time.as_secs_f64()),
+        timeout_s: cli.timeout.as_secs_f64(),
+        end: cli.end,
+        start_at: cli.start_at.map(|at| at.to_string()),
     }
 }

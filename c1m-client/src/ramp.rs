@@ -9,6 +9,8 @@ use std::{
 use c1m_server::{cli::Workers, sys::process};
 use thiserror::Error;
 
+use crate::shard::Shard;
+
 /// Descriptors of a worker that are no connection: its epoll, and one that is being tried when the table is full.
 const OWN_DESCRIPTORS: u64 = 4;
 
@@ -26,10 +28,11 @@ pub struct Pace {
 impl Pace {
     const CATCH_UP: Duration = Duration::from_millis(100);
 
-    /// `per_second`: connections a second, at least 1; `None`: as fast as it goes.
+    /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: as fast as it goes.
     #[must_use]
-    pub fn new(per_second: Option<u64>) -> Self {
-        let interval_ns = per_second.map_or(0, |rate| (1_000_000_000 / rate.max(1)).max(1));
+    pub fn new(per_second: Option<u64>, parts: u64) -> Self {
+        let interval_ns =
+            per_second.map_or(0, |rate| (parts.saturating_mul(1_000_000_000) / rate.max(1)).max(1));
         Self { interval_ns, next_ns: AtomicU64::new(0) }
     }
 
@@ -118,11 +121,8 @@ impl Crew {
     /// The connections of one worker. The shares are equal to within one, and cover all of them.
     #[must_use]
     pub fn share(&self, worker: usize) -> Range<u64> {
-        let bound = |worker: usize| {
-            let product = u128::from(self.connections) * worker as u128 / self.workers as u128;
-            u64::try_from(product).unwrap_or(self.connections)
-        };
-        bound(worker)..bound(worker + 1)
+        Shard::new(worker as u64, self.workers as u64)
+            .map_or(self.connections..self.connections, |shard| shard.share(self.connections))
     }
 }
 
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_pace_is_even_and_makes_up_for_little() {
-        let pace = Pace::new(Some(1000));
+        let pace = Pace::new(Some(1000), 1);
         let at = Duration::from_micros;
         assert_eq!(pace.take(at(0)), Ok(()));
         assert_eq!(pace.take(at(0)), Err(at(1000)));
@@ -146,8 +146,15 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_run_share_its_rate() {
+        let pace = Pace::new(Some(1000), 4);
+        assert_eq!(pace.take(Duration::ZERO), Ok(()));
+        assert_eq!(pace.take(Duration::ZERO), Err(Duration::from_millis(4)));
+    }
+
+    #[test]
     fn without_a_rate_nothing_waits() {
-        let pace = Pace::new(None);
+        let pace = Pace::new(None, 1);
         assert!((0..1000).all(|_| pace.take(Duration::ZERO).is_ok()));
     }
 

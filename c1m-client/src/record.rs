@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use c1m_server::output::record::Verdict;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::End;
+
 /// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -16,11 +18,11 @@ pub enum ClientRecord {
     Sample(Sample),
     /// Once, directly before the summary.
     Verdict(Verdict),
-    Summary(Summary),
+    Summary(Box<Summary>),
 }
 
 /// What will be done, before the first connection.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Plan {
     pub target: String,
@@ -39,6 +41,49 @@ pub struct Plan {
     pub pin: Option<Pin>,
     /// Where metrics are handed out; `null` without `--metrics-addr`.
     pub metrics: Option<String>,
+    /// `null`: the whole run.
+    pub shard: Option<Shard>,
+    pub asked: Asked,
+}
+
+/// Which part of a run this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Shard {
+    /// Counted from 0.
+    pub index: u64,
+    pub of: u64,
+    /// Connections of all parts together.
+    pub connections: u64,
+    /// The connection of all parts that is this part's first one, counted from 0.
+    pub first_connection: u64,
+    /// Source addresses of all parts together; `null`: each host takes its own.
+    pub sources: Option<u64>,
+}
+
+/// What the flags say of the whole run, the same for all parts of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Asked {
+    /// As given; none: those of the host, or of 127.0.0.0/8 for a loopback target.
+    pub source: Vec<String>,
+    pub per_source: u64,
+    /// The path that each connection asks for first; `null` with `--idle` and with `--pin`.
+    pub request: Option<String>,
+    /// Answers stay unread.
+    pub unread: bool,
+    pub pin_bytes: Option<u64>,
+    /// New connections a second, of all parts together.
+    pub rate_per_s: Option<u64>,
+    /// Connections of all parts together.
+    pub sample: Option<u64>,
+    pub heartbeat_s: Option<f64>,
+    /// `null`: until a signal.
+    pub hold_s: Option<f64>,
+    pub timeout_s: f64,
+    pub end: End,
+    /// RFC 3339, UTC, microseconds.
+    pub start_at: Option<String>,
 }
 
 /// What `--pin` makes the connections hold, as measured and planned before the ramp.
@@ -115,10 +160,16 @@ pub struct Sample {
     pub latency_us: Latency,
 }
 
-/// The last line.
+/// The last line: the result, of a run, of one part of it, or of all parts merged. It stands for itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Summary {
+    /// As in the first line. Merged: of all parts together, with the largest `overhead_bytes` of `pin`.
+    pub plan: Plan,
+    /// RFC 3339, UTC, microseconds: when the first connection was due. Merged: of the part that began first.
+    pub started_at: String,
+    /// `null`: not merged.
+    pub merged: Option<Merged>,
     /// Established in all.
     pub connected: u64,
     /// When the end began, before the client closed anything itself.
@@ -129,17 +180,78 @@ pub struct Summary {
     /// By name, such as `connect ECONNREFUSED`. A name can count more than once for one connection, and a connection can
     /// be established in spite of one, on its next 4-tuple.
     pub errors: BTreeMap<String, u64>,
+    /// `null`: none was asked for, or the run ended before.
+    pub sample: Option<Sample>,
     /// `null` without `--heartbeat`
     pub heartbeats: Option<Heartbeats>,
     pub connect_us: Latency,
     pub first_byte_us: Latency,
+    /// `null`: the run ended before every connection was tried. Merged: from the first part's start to the end of the last part's ramp.
+    pub ramp_s: Option<f64>,
+    /// Merged: from the first part's start to the last part's end.
     pub elapsed_s: f64,
     pub cpu_user_s: f64,
     pub cpu_system_s: f64,
+    pub histograms: Histograms,
+    /// One for each `--require`, in this order.
+    pub requirements: Vec<Requirement>,
+}
+
+/// What a merged result is of.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Merged {
+    pub shards: u64,
+    /// From the first part's start to the last part's, by the clocks of their hosts.
+    pub started_apart_s: f64,
+}
+
+/// All that was measured, in microseconds: HdrHistogram's format V2, deflated, in base64. Histograms of several hosts add up without loss.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Histograms {
+    pub connect: String,
+    pub first_byte: String,
+    /// `null` as `sample` is.
+    pub sample: Option<String>,
+    /// `null` as `heartbeats` is.
+    pub heartbeat: Option<String>,
+}
+
+/// A `--require`, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Requirement {
+    /// As given.
+    pub require: String,
+    pub metric: String,
+    /// `==`, `!=`, `<`, `<=`, `>` or `>=`
+    pub operator: String,
+    pub threshold: f64,
+    /// Of `threshold` and `actual`.
+    pub unit: Unit,
+    /// `null`: unknown, and so not held.
+    pub actual: Option<f64>,
+    /// Why it is unknown.
+    pub unknown: Option<String>,
+    pub held: bool,
+}
+
+/// What a requirement counts in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    Count,
+    Percent,
+    Ns,
+    Us,
+    Ms,
+    S,
 }
 
 /// Requests at planned instants on connections that were held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Heartbeats {
     /// Planned instants that have come. Those that still waited in time for their answer at the end are left out.

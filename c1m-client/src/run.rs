@@ -1,7 +1,8 @@
 //! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
 
+mod finish;
+
 use std::{
-    collections::BTreeMap,
     os::fd::AsRawFd as _,
     process::exit,
     sync::{
@@ -10,27 +11,25 @@ use std::{
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::anyhow;
 use c1m_server::{
     exporter::Bound,
     sys::{
         epoll::{self, Epoll, Events},
-        process,
         signal::Termination,
     },
 };
 
 use crate::{
-    cli::Cli,
+    cli::Load,
     metrics::Metrics,
     pin::{host_pages, tolerance_pages},
     prepare::{Failure, plan_record, prepare},
-    record::{Accounted, ClientRecord, Progress, Ramped, Summary},
+    record::{Accounted, ClientRecord, Plan, Progress, Ramped, Sample},
     show::Show,
-    summary::{Beats, Sampled},
+    summary::Sampled,
     verdict,
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
@@ -42,23 +41,25 @@ const LIVE: Duration = Duration::from_millis(200);
 /// What the second signal ends with: that of a process that SIGINT killed.
 const INTERRUPTED: i32 = 130;
 
-/// Runs the whole of it. `Ok(true)`: all connections that were asked for were established.
+/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].
 ///
 /// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
-pub fn run(cli: &Cli, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+pub fn run(cli: &Load, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
     let bound = Metrics::bind(cli.metrics_addr)?;
     let shared = Arc::new(prepare(cli)?);
-    let plan = plan_record(&shared, bound.as_ref().map(Bound::url));
+    let plan = plan_record(cli, &shared, bound.as_ref().map(Bound::url));
     let metrics = Metrics::start(bound)?;
     metrics.planned(&shared);
-    show.record(&ClientRecord::Plan(plan))?;
-    let mut run = Run::new(cli, shared, metrics, show)?;
+    show.record(&ClientRecord::Plan(plan.clone()))?;
+    let mut run = Run::new(cli, shared, plan, metrics, show);
     run.watch(termination)?;
     run.finish()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Until the start of the run.
+    Wait,
     Ramp,
     Sample,
     Hold,
@@ -74,9 +75,10 @@ struct Member {
 }
 
 struct Run<'a> {
-    cli: &'a Cli,
+    cli: &'a Load,
     shared: Arc<Shared>,
     metrics: Metrics,
+    plan: Plan,
     show: &'a mut Show,
     phase: Phase,
     members: Vec<Member>,
@@ -87,6 +89,11 @@ struct Run<'a> {
     /// Workers that were told to end.
     ending: usize,
     sample: Sampled,
+    /// Once the sample is through.
+    sampled: Option<Sample>,
+    ramp_s: Option<f64>,
+    /// By the wall clock.
+    started: SystemTime,
     /// tcp_mem of the host before the first connection; `None` without `--pin`.
     pages_before: Option<u64>,
     hold_until: Option<Instant>,
@@ -101,37 +108,50 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(
-        cli: &'a Cli,
+        cli: &'a Load,
         shared: Arc<Shared>,
+        plan: Plan,
         metrics: Metrics,
         show: &'a mut Show,
-    ) -> Result<Self, Failure> {
+    ) -> Self {
         let (reporter, reports) = channel();
-        let pages_before = shared.workload.pin().map(|_| host_pages()).transpose()?;
-        let mut run = Self {
+        Self {
             cli,
             shared,
             metrics,
+            plan,
             show,
-            phase: Phase::Ramp,
+            phase: Phase::Wait,
             members: Vec::new(),
             reports,
             reporter,
             through: 0,
             ending: 0,
             sample: Sampled::default(),
-            pages_before,
+            sampled: None,
+            ramp_s: None,
+            started: SystemTime::now(),
+            pages_before: None,
             hold_until: None,
             held_at_end: 0,
             outcome: Outcome::default(),
             broken: None,
             before: verdict::Before::now(),
             progress: (Instant::now(), 0),
-        };
-        for _ in 0..run.shared.crew.at_a_time {
-            run.start_next()?;
         }
-        Ok(run)
+    }
+
+    /// The time has come.
+    fn start(&mut self) -> Result<(), Failure> {
+        self.phase = Phase::Ramp;
+        self.started = SystemTime::now();
+        self.progress.0 = Instant::now();
+        self.before = verdict::Before::now();
+        self.pages_before = self.shared.workload.pin().map(|_| host_pages()).transpose()?;
+        for _ in 0..self.shared.crew.at_a_time {
+            self.start_next()?;
+        }
+        Ok(())
     }
 
     /// Starts the next worker, if there is one: it begins with its ramp at once.
@@ -170,6 +190,7 @@ impl<'a> Run<'a> {
     /// How long nothing has to be done unless something happens.
     fn wait(&self) -> Option<Duration> {
         match self.phase {
+            Phase::Wait => Some(self.shared.start.saturating_duration_since(Instant::now())),
             Phase::Hold => self.hold_until.map(|end| end.saturating_duration_since(Instant::now())),
             Phase::Ramp => Some(LIVE),
             Phase::Sample | Phase::End => None,
@@ -192,7 +213,9 @@ impl<'a> Run<'a> {
                 self.sample.add(asked, answered, &times);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
-                    self.show.record(&ClientRecord::Sample(self.sample.record()))?;
+                    let sample = self.sample.record();
+                    self.sampled = Some(sample);
+                    self.show.record(&ClientRecord::Sample(sample))?;
                     self.hold();
                 }
             }
@@ -223,11 +246,13 @@ impl<'a> Run<'a> {
                 tolerance_pages: tolerance_pages()?,
             }),
         };
+        let ramp_s = shared.start.elapsed().as_secs_f64();
+        self.ramp_s = Some(ramp_s);
         let record = Ramped {
             established: shared.sum(|counters| &counters.established),
             answered: shared.sum(|counters| &counters.answered),
             failed: shared.sum(|counters| &counters.failed),
-            ramp_s: shared.start.elapsed().as_secs_f64(),
+            ramp_s,
             connect_us: self.outcome.tally.connect.latency(),
             first_byte_us: self.outcome.tally.first_byte.latency(),
             pin,
@@ -236,7 +261,7 @@ impl<'a> Run<'a> {
         self.metrics.ramped(&record);
         self.show.record(&ClientRecord::Ramped(record))?;
         match self.cli.sample {
-            Some(wanted) => self.begin_sample(wanted),
+            Some(wanted) => self.begin_sample(self.cli.shard.count(wanted)),
             None => self.hold(),
         }
         Ok(())
@@ -303,6 +328,7 @@ impl<'a> Run<'a> {
     fn look(&mut self) -> Result<(), Failure> {
         let held = || self.shared.sum(|counters| &counters.held);
         match self.phase {
+            Phase::Wait if Instant::now() >= self.shared.start => self.start()?,
             Phase::Ramp => self.show_progress()?,
             Phase::Hold => {
                 let over = self.hold_until.is_some_and(|end| Instant::now() >= end);
@@ -310,7 +336,7 @@ impl<'a> Run<'a> {
                     self.begin_end();
                 }
             }
-            Phase::Sample | Phase::End => {}
+            Phase::Wait | Phase::Sample | Phase::End => {}
         }
         Ok(())
     }
@@ -334,56 +360,5 @@ impl<'a> Run<'a> {
             self.show.progress(&progress)?;
         }
         Ok(())
-    }
-
-    /// Waits for the threads, and says what came of it. All connections are closed when they are joined.
-    fn finish(self) -> Result<bool, Failure> {
-        for member in self.members {
-            // A panic of a worker was reported by itself.
-            let _ = member.thread.join();
-        }
-        let (cpu_user_s, cpu_system_s) = process::cpu_seconds()?;
-        let connected = self.shared.sum(|counters| &counters.established);
-        let (connect_us, first_byte_us) =
-            (self.outcome.tally.connect.latency(), self.outcome.tally.first_byte.latency());
-        let errors = self.outcome.tally.errors.into_inner();
-        let mut outcome = outcome(&self.shared, &errors);
-        self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
-        self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
-        self.show.record(&ClientRecord::Summary(Summary {
-            connected,
-            held_at_end: self.held_at_end,
-            answered: self.shared.sum(|counters| &counters.answered),
-            failed: self.shared.sum(|counters| &counters.failed),
-            errors,
-            heartbeats: self.outcome.beats.as_ref().map(Beats::record),
-            connect_us,
-            first_byte_us,
-            elapsed_s: self.shared.start.elapsed().as_secs_f64(),
-            cpu_user_s,
-            cpu_system_s,
-        }))?;
-        match self.broken {
-            Some(Broken::Panicked) => {
-                Err(Failure::Internal(anyhow!("a worker panicked, see above")))
-            }
-            Some(Broken::Refused(error)) => {
-                Err(Failure::Environment(anyhow!(error).context("a worker could not go on")))
-            }
-            None => Ok(connected >= self.cli.connections),
-        }
-    }
-}
-
-/// What the verdict needs to know of the plan.
-fn outcome(shared: &Shared, errors: &BTreeMap<String, u64>) -> verdict::Outcome {
-    let Shared { plan, crew, .. } = shared;
-    verdict::Outcome {
-        errors: errors.clone(),
-        connections: crew.connections(),
-        capacity: plan.capacity(),
-        ports_per_source: plan.ports_per_source(),
-        workers: crew.workers as u64,
-        ..verdict::Outcome::default()
     }
 }

@@ -10,7 +10,7 @@ use c1m_server::output::{diagnosis::verdict_lines, record::Line};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
-    record::{ClientRecord, Latency, Plan, Progress, Ramped, Summary},
+    record::{ClientRecord, Latency, Plan, Progress, Ramped, Requirement, Sample, Summary, Unit},
     summary::remedy,
 };
 
@@ -102,13 +102,7 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
             )]
         }
         ClientRecord::Ramped(ramped) => ramped_lines(ramped),
-        ClientRecord::Sample(sample) => {
-            let crate::record::Sample { asked, answered, took_s, latency_us } = sample;
-            vec![
-                format!("sample    asked={asked} answered={answered} took={took_s:.3}s"),
-                latency_line("sample", latency_us),
-            ]
-        }
+        ClientRecord::Sample(sample) => sample_lines(sample).to_vec(),
         ClientRecord::Verdict(verdict) => verdict_lines(verdict),
         ClientRecord::Summary(summary) => summary_lines(summary),
     };
@@ -130,6 +124,15 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
     )];
     if let Some(url) = &plan.metrics {
         lines.push(format!("metrics   {url}"));
+    }
+    if let Some(shard) = &plan.shard {
+        lines.push(format!(
+            "shard     {}/{} connections={} of {} from={}",
+            shard.index, shard.of, plan.connections, shard.connections, shard.first_connection
+        ));
+    }
+    if let Some(start_at) = &plan.asked.start_at {
+        lines.push(format!("start     at={start_at}"));
     }
     if let Some(pin) = &plan.pin {
         lines.push(format!(
@@ -165,7 +168,19 @@ fn ramped_lines(ramped: &Ramped) -> Vec<String> {
 }
 
 fn summary_lines(summary: &Summary) -> Vec<String> {
-    let mut lines = vec![format!(
+    let mut lines = match &summary.merged {
+        // Nobody has seen it yet.
+        Some(merged) => {
+            let mut lines = plan_lines(&summary.plan);
+            lines.push(format!(
+                "merged    shards={} started_apart={:.3}s",
+                merged.shards, merged.started_apart_s
+            ));
+            lines
+        }
+        None => Vec::new(),
+    };
+    lines.push(format!(
         "summary   connected={} held_at_end={} answered={} failed={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
         summary.connected,
         summary.held_at_end,
@@ -174,7 +189,7 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         summary.elapsed_s,
         summary.cpu_user_s,
         summary.cpu_system_s,
-    )];
+    ));
     lines.push(latency_line("connect", &summary.connect_us));
     lines.push(latency_line("first byte", &summary.first_byte_us));
     if let Some(beats) = &summary.heartbeats {
@@ -184,11 +199,40 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         ));
         lines.push(latency_line("heartbeat", &beats.latency_us));
     }
+    if let (Some(_), Some(sample)) = (&summary.merged, &summary.sample) {
+        lines.extend(sample_lines(sample));
+    }
     lines.extend(summary.errors.iter().map(|(name, count)| match remedy(name) {
         Some(remedy) => format!("error     {name}: {count} ({remedy})"),
         None => format!("error     {name}: {count}"),
     }));
+    lines.extend(summary.requirements.iter().map(requirement_line));
     lines
+}
+
+fn sample_lines(sample: &Sample) -> [String; 2] {
+    let Sample { asked, answered, took_s, latency_us } = sample;
+    [
+        format!("sample    asked={asked} answered={answered} took={took_s:.3}s"),
+        latency_line("sample", latency_us),
+    ]
+}
+
+fn requirement_line(requirement: &Requirement) -> String {
+    let unit = match requirement.unit {
+        Unit::Count => "",
+        Unit::Percent => "%",
+        Unit::Ns => "ns",
+        Unit::Us => "us",
+        Unit::Ms => "ms",
+        Unit::S => "s",
+    };
+    let actual = match (requirement.actual, &requirement.unknown) {
+        (Some(actual), _) => format!("{actual}{unit}"),
+        (None, why) => format!("unknown: {}", why.as_deref().unwrap_or("not measured")),
+    };
+    let held = if requirement.held { "held" } else { "NOT HELD" };
+    format!("require   {}: {held} ({actual})", requirement.require)
 }
 
 fn latency_line(name: &str, latency: &Latency) -> String {
@@ -223,20 +267,31 @@ mod tests {
     #[test]
     fn an_error_comes_with_the_knob_behind_it() {
         let summary = Summary {
-            connected: 1,
-            held_at_end: 1,
-            answered: 1,
-            failed: 2,
             errors: [("socket ENFILE".into(), 2), ("status 404".into(), 1)].into(),
-            heartbeats: None,
-            connect_us: Latency::default(),
-            first_byte_us: Latency::default(),
-            elapsed_s: 1.0,
-            cpu_user_s: 0.0,
-            cpu_system_s: 0.0,
+            ..crate::merge::tests::summary(3)
         };
         let lines = summary_lines(&summary).join("\n");
         assert!(lines.contains("socket ENFILE: 2 (descriptors of the host: fs.file-max)"));
         assert!(lines.ends_with("status 404: 1"));
+    }
+
+    #[test]
+    fn a_requirement_comes_with_its_value_or_why_there_is_none() {
+        let mut requirement = Requirement {
+            require: "connect_p99<50ms".into(),
+            metric: "connect_p99".into(),
+            operator: "<".into(),
+            threshold: 50.0,
+            unit: Unit::Ms,
+            actual: Some(62.5),
+            unknown: None,
+            held: false,
+        };
+        assert_eq!(requirement_line(&requirement), "require   connect_p99<50ms: NOT HELD (62.5ms)");
+        (requirement.actual, requirement.unknown) = (None, Some("nothing came".into()));
+        assert_eq!(
+            requirement_line(&requirement),
+            "require   connect_p99<50ms: NOT HELD (unknown: nothing came)"
+        );
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use hdrhistogram::Histogram;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hdrhistogram::{
+    Histogram,
+    serialization::{Deserializer, Serializer as _, V2DeflateSerializer},
+};
 
-use crate::record::{Heartbeats, Latency, Sample};
+use crate::record::{Heartbeats, Histograms, Latency, Sample};
 
 /// Times of one kind, microseconds: exact to three digits, from 1 µs to 2 h; what lies outside counts as the nearest of those.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Times(Histogram<u64>);
 
 impl Default for Times {
@@ -27,12 +31,36 @@ impl Times {
         self.0.add(&other.0).expect("both have the same bounds");
     }
 
+    /// The time below which this share of them is, from 0 to 1. `None`: nothing was measured.
+    #[must_use]
+    pub fn at(&self, quantile: f64) -> Option<u64> {
+        (!self.0.is_empty()).then(|| self.0.value_at_quantile(quantile).min(self.0.max()))
+    }
+
+    /// As in [`Histograms`].
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        let written = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
+        written.expect("counts are below 2^63, and memory takes what is written");
+        BASE64_STANDARD.encode(bytes)
+    }
+
+    /// What [`Self::encode`] made, or why it is not that.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?;
+        let histogram: Histogram<u64> =
+            Deserializer::new().deserialize(&mut &bytes[..]).map_err(|error| error.to_string())?;
+        let bounds = |it: &Histogram<u64>| (it.low(), it.high(), it.sigfig());
+        match bounds(&histogram) == bounds(&Self::default().0) {
+            true => Ok(Self(histogram)),
+            false => Err("it has another range or precision".into()),
+        }
+    }
+
     #[must_use]
     pub fn latency(&self) -> Latency {
-        if self.0.is_empty() {
-            return Latency::default();
-        }
-        let at = |quantile| self.0.value_at_quantile(quantile).min(self.0.max());
+        let at = |quantile| self.at(quantile).unwrap_or(0);
         Latency {
             count: self.0.len(),
             p50: at(0.5),
@@ -65,6 +93,29 @@ impl Errors {
     #[must_use]
     pub fn into_inner(self) -> BTreeMap<String, u64> {
         self.0
+    }
+}
+
+/// Everything that was measured in a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AllTimes {
+    pub connect: Times,
+    pub first_byte: Times,
+    /// `None`: there was no sample.
+    pub sample: Option<Times>,
+    /// `None` without heartbeats.
+    pub heartbeat: Option<Times>,
+}
+
+impl AllTimes {
+    #[must_use]
+    pub fn record(&self) -> Histograms {
+        Histograms {
+            connect: self.connect.encode(),
+            first_byte: self.first_byte.encode(),
+            sample: self.sample.as_ref().map(Times::encode),
+            heartbeat: self.heartbeat.as_ref().map(Times::encode),
+        }
     }
 }
 
@@ -116,6 +167,12 @@ impl Sampled {
         self.asked += asked;
         self.answered += answered;
         self.times.add(times);
+    }
+
+    /// `None`: nobody was asked.
+    #[must_use]
+    pub fn times(&self) -> Option<Times> {
+        self.began.map(|_| self.times.clone())
     }
 
     #[must_use]
@@ -175,6 +232,8 @@ pub fn remedy(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -188,6 +247,41 @@ mod tests {
         let latency = times.latency();
         assert_eq!((latency.count, latency.p50), (1002, 500));
         assert!(latency.max >= 7_200_000_000);
+    }
+
+    #[test]
+    fn what_is_no_histogram_is_told() {
+        let other = Histogram::<u64>::new_with_bounds(1, 1000, 2).unwrap();
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new().serialize(&other, &mut bytes).unwrap();
+        let error = Times::decode(&BASE64_STANDARD.encode(bytes)).unwrap_err();
+        assert!(error.contains("another range"), "{error}");
+        let whole = Times::default().encode();
+        for text in ["", "*", "AAAA", &whole[..whole.len() / 8 * 4]] {
+            assert!(Times::decode(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        // A histogram is 24,000 counters.
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn histograms_add_up_after_a_journey(parts in prop::collection::vec(prop::collection::vec(0u64..8_000_000_000, 0..40), 1..5)) {
+            let (mut whole, mut merged) = (Times::default(), Times::default());
+            for part in &parts {
+                let mut times = Times::default();
+                for time in part {
+                    times.record(*time);
+                    whole.record(*time);
+                }
+                let back = Times::decode(&times.encode()).unwrap();
+                prop_assert_eq!(&back, &times);
+                merged.add(&back);
+            }
+            prop_assert_eq!(merged.latency(), whole.latency());
+            prop_assert_eq!(merged, whole);
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use c1m_server::{
     sys::process,
 };
 
+use crate::worker::Shared;
+
 /// Ports from 1024 on.
 const WIDEST_RANGE: u64 = 65_536 - 1024;
 
@@ -76,6 +78,20 @@ impl Before {
 }
 
 impl Outcome {
+    /// What the plan says, beside these errors.
+    #[must_use]
+    pub fn of(shared: &Shared, errors: &BTreeMap<String, u64>) -> Self {
+        let Shared { plan, crew, .. } = shared;
+        Self {
+            errors: errors.clone(),
+            connections: crew.connections(),
+            capacity: plan.capacity(),
+            ports_per_source: plan.ports_per_source(),
+            workers: crew.workers as u64,
+            ..Self::default()
+        }
+    }
+
     fn sum(&self, names: &[&str]) -> u64 {
         names.iter().map(|name| self.errors.get(*name).copied().unwrap_or(0)).sum()
     }

@@ -53,12 +53,12 @@ impl Workload {
         self.pin.as_ref().map(|(plan, _)| plan)
     }
 
-    /// What connection `index` does first. Pages are spread by the index, so that any run of connections has its share.
+    /// What connection `index` of this part does first. Pages are spread by the index, so that any run of connections has its share.
     #[must_use]
     pub fn opening(&self, index: u64) -> Opening<'_> {
         let plain = Opening { request: self.plain.as_deref(), unread: self.unread, pages: 0 };
         let Some((plan, requests)) = &self.pin else { return plain };
-        let pages = plan.pages.of(index);
+        let pages = plan.pages.of(plan.first + index);
         match plan.steps.iter().position(|step| step.pages == pages && pages > 0) {
             Some(step) => Opening { request: Some(&requests[step]), unread: true, pages },
             // Nothing to pin: an idle connection like any other.
@@ -109,6 +109,7 @@ mod tests {
         let plan = PinPlan {
             bytes_per_connection: 1024,
             pages,
+            first: 0,
             overhead_bytes: 832,
             steps: vec![step(0, 0, 6), step(1, 1500, 2)],
             planned_pages: 2,

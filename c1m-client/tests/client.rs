@@ -1,6 +1,8 @@
 //! The client against a real server on loopback, as a process.
 
 mod common;
+#[path = "client/shards.rs"]
+mod shards;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -22,7 +24,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 /// A source address that no other test uses, in this run or one before.
 fn own_source() -> IpAddr {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let number = u64::from(std::process::id()) * 16 + NEXT.fetch_add(1, Relaxed);
+    let number = u64::from(std::process::id()) * 32 + NEXT.fetch_add(1, Relaxed);
     let [high, low] = [number / 250 % 250, number % 250].map(|n| u8::try_from(n).unwrap());
     [127, 77, high + 1, low + 1].into()
 }

@@ -32,6 +32,13 @@ fn split(text: &str) -> Option<(u128, u32, Option<char>)> {
         }
         _ => (text, None),
     };
+    let (digits, scale) = decimal(number)?;
+    Some((digits, scale, suffix))
+}
+
+/// A number without sign, exactly, as its digits and how many of them stand behind the point: `7.53` is (753, 2). At most 9 do.
+#[must_use]
+pub fn decimal(number: &str) -> Option<(u128, u32)> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() || (number.contains('.') && fraction.is_empty()) || fraction.len() > 9 {
         return None;
@@ -40,7 +47,7 @@ fn split(text: &str) -> Option<(u128, u32, Option<char>)> {
     if whole.starts_with('_') || digits.len() > 30 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    Some((digits.parse().ok()?, u32::try_from(fraction.len()).ok()?, suffix))
+    Some((digits.parse().ok()?, u32::try_from(fraction.len()).ok()?))
 }
 
 fn scaled(text: &str, base: u128, wrong: fn(String) -> UnitError) -> Result<u64, UnitError> {

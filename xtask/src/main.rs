@@ -10,6 +10,7 @@ mod exit;
 mod faults;
 mod guest;
 mod hooks;
+mod kubernetes;
 mod look;
 mod metrics;
 mod place;

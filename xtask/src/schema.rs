@@ -80,7 +80,13 @@ mod tests {
                     "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
                     "plan": [{ "pages": 2, "response_bytes": 7000, "connections": 2 }]
                 },
-                "metrics": null
+                "metrics": null,
+                "shard": { "index": 0, "of": 2, "connections": 4, "first_connection": 0, "sources": null },
+                "asked": {
+                    "source": ["127.0.0.1"], "per_source": 64000, "request": null, "unread": true, "pin_bytes": 7711, "rate_per_s": null,
+                    "sample": null, "heartbeat_s": null, "hold_s": 0.5, "timeout_s": 10.0, "end": "reset",
+                    "start_at": "2026-01-02T03:04:05.000006Z"
+                }
             }),
             json!({
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,

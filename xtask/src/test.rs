@@ -18,7 +18,7 @@ use crate::{
         kernel_tests::{self, Counts},
         machine, programs,
     },
-    place, process,
+    kubernetes, place, process,
 };
 
 /// Where c1m-server's tests/kernel/nginx.rs finds it.
@@ -29,7 +29,7 @@ const PROMETHEUS: &str = "C1M_PROMETHEUS";
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
 /// small scale, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus, kernels for guests and the schemas of Kubernetes into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -104,7 +104,7 @@ struct Provided {
     prometheus: Option<PathBuf>,
 }
 
-/// What tests need, and the check of the eBPF object.
+/// What tests need, the schemas of Kubernetes among it, and the check of the eBPF object.
 fn beside(args: &Args) -> Result<Provided> {
     let kernels = match args.no_guests {
         true => Vec::new(),
@@ -112,6 +112,9 @@ fn beside(args: &Args) -> Result<Provided> {
     };
     let nginx = faults::nginx(!args.no_install);
     let prometheus = prometheus(!args.no_install);
+    if !args.no_install {
+        kubernetes::provide();
+    }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
     Ok(Provided { kernels, nginx, prometheus })

@@ -107,7 +107,7 @@ impl Client {
 
     fn last(&mut self) -> Summary {
         match self.next() {
-            ClientRecord::Summary(summary) => summary,
+            ClientRecord::Summary(summary) => *summary,
             other => panic!("no summary, but {other:?}"),
         }
     }

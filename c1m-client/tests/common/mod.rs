@@ -3,7 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod diag;
 #[path = "../../../c1m-server/tests/schema/mod.rs"]
-mod schema;
+pub(crate) mod schema;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -274,9 +274,10 @@ impl Tracer {
     }
 }
 
-/// Loading needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which contains both: include/uapi/linux/capability.h, since 5.8.
+/// What loading needs, as bits and by name; CAP_SYS_ADMIN contains both: include/uapi/linux/capability.h, since 5.8.
+pub const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
+
 pub(super) fn check_privilege() -> Result<(), TraceError> {
-    const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
     const CAP_SYS_ADMIN: u32 = 21;
     let effective = process::effective_capabilities()?;
     let has = |bit: u32| effective & (1 << bit) != 0;

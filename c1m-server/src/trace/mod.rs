@@ -27,7 +27,7 @@ pub mod signals;
 pub mod snapshot;
 mod ways;
 
-pub use attach::{Options, Tracer};
+pub use attach::{CAPABILITIES, Options, Tracer};
 
 /// Why tracing can't start: one cause and one remedy.
 #[derive(Debug, Error)]

@@ -29,7 +29,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use c1m_client::{ports::Ports, ramp::Crew, target::Target, tuple::Plan};
+use c1m_client::{ports::Ports, ramp::Crew, shard::Shard, target::Target, tuple::Plan};
 use c1m_server::{
     cli::Workers,
     sys::{
@@ -306,7 +306,7 @@ fn answer(asked: &mut Vec<RawFd>) -> io::Result<bool> {
 }
 
 fn client(target: Target, connections: u64, exchange: bool) -> Result<()> {
-    let plan = Plan::new(target, &[], Ports::read()?, PER_SOURCE, connections)?;
+    let plan = Plan::new(target, &[], Ports::read()?, PER_SOURCE, connections, Shard::WHOLE)?;
     let crew = Crew::of_this_process(Workers::Auto, connections)??;
     let plan = Arc::new(plan);
     let taken = Arc::new(AtomicUsize::new(0));

@@ -20,6 +20,7 @@ use crate::{cli::watch::Watch, exporter::Bound};
 use child::Running;
 use session::Session;
 use sink::Sink;
+pub use target::OF_OTHER_NAMESPACES;
 use target::Target;
 
 /// With `--cmd`: a limit was hit.

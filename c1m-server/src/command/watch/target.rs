@@ -1,6 +1,6 @@
 //! What is watched: from flags to ports, a network namespace and processes.
 
-use std::{collections::BTreeSet, fs, fs::File, path::PathBuf};
+use std::{collections::BTreeSet, fs, fs::File, io::ErrorKind, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
 
@@ -11,9 +11,13 @@ use crate::{
         subject::{Others, Which},
     },
     host::{cgroup, namespaces, netns, task},
-    sys::confine::enter_network,
+    sys::{confine::enter_network, process::effective_capabilities},
     trace::{Options, look::Place},
 };
+
+/// What looking into other network namespaces takes besides tracing: to enter them (setns(2)), and to see which one a process is in (proc(5),
+/// /proc/PID/ns, PTRACE_MODE_READ_FSCREDS). As bits and by name: include/uapi/linux/capability.h.
+pub const OF_OTHER_NAMESPACES: [(u32, &str); 2] = [(21, "CAP_SYS_ADMIN"), (19, "CAP_SYS_PTRACE")];
 
 /// Network namespaces in which connections that are there already are counted, at most.
 const NAMESPACES_MAX: usize = 256;
@@ -159,14 +163,24 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
     }
     let mut seen: BTreeSet<u32> = own.into_iter().collect();
     let mut places = vec![Place::Own];
+    let [_, (bit, name)] = OF_OTHER_NAMESPACES;
+    let may_look = effective_capabilities().is_ok_and(|own| own & (1 << bit) != 0);
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if let Ok(inode) = netns::of(pid)
-            && seen.insert(inode)
-        {
-            places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
+        match netns::of(pid) {
+            Ok(inode) if seen.insert(inode) => {
+                places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
+            }
+            // A security module can keep a process from everybody; what others may see is not to be missed in silence.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_look => {
+                return Err(format!(
+                    "the network namespace of process {pid} may not be looked at without {name}; --netns self counts in this one"
+                ));
+            }
+            // Seen already, or ended meanwhile.
+            _ => {}
         }
     }
     if places.len() > NAMESPACES_MAX {

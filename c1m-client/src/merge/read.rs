@@ -1,0 +1,58 @@
+//! Results out of JSON lines, of which none is stepped over in silence.
+
+use std::io::BufRead;
+
+use c1m_server::output::record::{Line, SCHEMA_VERSION};
+use serde::Deserialize;
+
+use super::MergeError;
+use crate::record::{ClientRecord, Summary};
+
+/// A result, and where it stands.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) place: String,
+    pub(super) result: Box<Summary>,
+}
+
+/// Reads all lines of a file, which has at least one result. Blank lines are nothing.
+pub(super) fn read(name: &str, input: impl BufRead) -> Result<Vec<Found>, MergeError> {
+    let mut found = Vec::new();
+    for (number, line) in (1..).zip(input.split(b'\n')) {
+        let line = line.map_err(|error| MergeError::Io(name.into(), error))?;
+        if line.trim_ascii().is_empty() {
+            continue;
+        }
+        let place = format!("{name}:{number}");
+        match parse(&line) {
+            Ok(ClientRecord::Summary(result)) => found.push(Found { place, result }),
+            Ok(_) => {}
+            Err(why) => return Err(MergeError::Line(place, why)),
+        }
+    }
+    if found.is_empty() { Err(MergeError::NoResult(name.into())) } else { Ok(found) }
+}
+
+fn parse(line: &[u8]) -> Result<ClientRecord, String> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    let why = |error: serde_json::Error| match error.is_eof() {
+        true => {
+            "ends in the middle of a record: the run, or what kept its output, was cut off".into()
+        }
+        false => format!(
+            "is no record of c1m-client ({error}): give what --json printed on standard output, and nothing else"
+        ),
+    };
+    // First: what another version says may be read as something else.
+    let Version { v } = serde_json::from_slice(line).map_err(why)?;
+    if v != SCHEMA_VERSION {
+        return Err(format!(
+            "has schema version {v}, and this c1m-client reads {SCHEMA_VERSION}: merge with the version that measured"
+        ));
+    }
+    let line: Line<ClientRecord> = serde_json::from_slice(line).map_err(why)?;
+    Ok(line.record)
+}

@@ -1,0 +1,276 @@
+use c1m_server::output::record::Line;
+use proptest::prelude::*;
+
+use super::*;
+use crate::record::{Asked, Shard as ShardRecord};
+
+fn plan(connections: u64) -> Plan {
+    Plan {
+        target: "127.0.0.1:80".into(),
+        connections,
+        capacity: connections,
+        sources: 1,
+        destinations: 1,
+        ports_per_source: 64_000,
+        workers: 2,
+        in_flight: 128,
+        pin: None,
+        metrics: None,
+        shard: None,
+        asked: Asked {
+            source: vec![],
+            per_source: 64_000,
+            request: Some("/".into()),
+            unread: false,
+            pin_bytes: None,
+            rate_per_s: None,
+            sample: None,
+            heartbeat_s: None,
+            hold_s: Some(0.0),
+            timeout_s: 10.0,
+            end: crate::cli::End::Reset,
+            start_at: None,
+        },
+    }
+}
+
+/// The result of a whole run in which nothing happened.
+pub(crate) fn summary(connections: u64) -> Summary {
+    Summary {
+        plan: plan(connections),
+        started_at: "2026-01-31T12:00:00.000000Z".into(),
+        merged: None,
+        connected: 0,
+        held_at_end: 0,
+        answered: 0,
+        failed: 0,
+        errors: BTreeMap::new(),
+        sample: None,
+        heartbeats: None,
+        connect_us: Latency::default(),
+        first_byte_us: Latency::default(),
+        ramp_s: Some(1.0),
+        elapsed_s: 2.0,
+        cpu_user_s: 0.5,
+        cpu_system_s: 0.25,
+        histograms: AllTimes::default().record(),
+        requirements: vec![],
+    }
+}
+
+/// That of one part of a run of so many connections.
+fn part(index: u64, of: u64, connections: u64) -> Summary {
+    let share = Shard::new(index, of).unwrap().share(connections);
+    let mut result = summary(share.end - share.start);
+    result.plan.shard = Some(ShardRecord {
+        index,
+        of,
+        connections,
+        first_connection: share.start,
+        sources: Some(of),
+    });
+    result
+}
+
+fn lines(results: &[Summary]) -> String {
+    let line = |result: &Summary| {
+        let record = ClientRecord::Summary(Box::new(result.clone()));
+        serde_json::to_string(&Line::at(SystemTime::UNIX_EPOCH, record)).unwrap() + "\n"
+    };
+    results.iter().map(line).collect()
+}
+
+fn merged(text: &[u8]) -> Result<Summary, String> {
+    let found = read("file", text).map_err(|error| error.to_string())?;
+    merge(found).map(|(result, _)| result).map_err(|error| error.to_string())
+}
+
+#[track_caller]
+fn refused(text: &str, said: &str) {
+    let error = merged(text.as_bytes()).unwrap_err();
+    assert!(error.contains(said), "{error}");
+}
+
+#[test]
+fn what_does_not_belong_together_is_refused() {
+    let parts = [part(0, 3, 100), part(1, 3, 100), part(2, 3, 100)];
+    assert_eq!(merged(lines(&parts).as_bytes()).unwrap().plan.connections, 100);
+    refused(&lines(&parts[..2]), "1 of 3 parts are missing: 2/3");
+    refused(&lines(&parts[2..]), "2 of 3 parts are missing: 0/3, 1/3");
+    refused(
+        &lines(&[parts[0].clone(), parts[1].clone(), parts[1].clone()]),
+        "part 1/3 is there twice: file:2 and file:3",
+    );
+    let with = |change: fn(&mut Summary)| {
+        let mut parts = parts.clone();
+        change(&mut parts[1]);
+        lines(&parts)
+    };
+    for (text, said) in [
+        (
+            with(|it| it.plan.target = "127.0.0.1:81".into()),
+            "file:2 is of another run than file:1: target",
+        ),
+        (with(|it| it.plan.asked.per_source = 5), "per_source is 5 in it, and 64000"),
+        (with(|it| it.plan.asked.start_at = Some("x".into())), "start_at is \"x\" in it, and null"),
+        (with(|it| *it = part(1, 4, 100)), "number of parts is 4"),
+        (with(|it| *it = part(1, 3, 101)), "connections of all parts is 101"),
+        (with(|it| *it = summary(100)), "number of parts is 1"),
+        (
+            with(|it| it.plan.shard.as_mut().unwrap().sources = None),
+            "source addresses of all parts is null",
+        ),
+        (
+            with(|it| it.plan.connections += 1),
+            "contradicts itself: part 1/3 of 100 connections has other ones",
+        ),
+        (with(|it| it.plan.shard.as_mut().unwrap().index = 3), "there is no part 3 of 3"),
+        (with(|it| it.connect_us.p50 = 7), "histogram connect is not of its latencies"),
+        (with(|it| it.histograms.first_byte = "AAAA".into()), "histogram first_byte: "),
+        (
+            with(|it| it.histograms.sample = Some(Times::default().encode())),
+            "histogram sample without",
+        ),
+        (with(|it| it.started_at = "noon".into()), "started_at: "),
+        (
+            with(|it| it.merged = Some(Merged { shards: 3, started_apart_s: 0.0 })),
+            "file:2 is merged already",
+        ),
+    ] {
+        refused(&text, said);
+    }
+}
+
+#[test]
+fn what_is_no_result_is_told_with_its_line() {
+    let whole = lines(&[part(0, 2, 10), part(1, 2, 10)]);
+    refused("", "file has no result");
+    refused("\n \n", "file has no result");
+    refused(&whole[..whole.len() - 2], "file:2 ends in the middle of a record");
+    refused(&format!("{whole}c1m-client: warning: x\n"), "file:3 is no record of c1m-client");
+    refused(&format!("5\n{whole}"), "file:1 is no record");
+    refused(
+        &whole.replacen("\"v\":1", "\"v\":2", 1),
+        "file:1 has schema version 2, and this c1m-client reads 1",
+    );
+    refused(&whole.replacen("\"connected\"", "\"conected\"", 1), "missing field `connected`");
+    let progress = r#"{"v":1,"ts":"x","kind":"progress","established":1,"answered":1,"failed":0,"rate_per_s":1.0}"#;
+    refused(progress, "file has no result");
+    assert!(merged(format!("{progress}\n\n{whole}").as_bytes()).is_ok());
+    assert!(merged(whole.trim_end().as_bytes()).is_ok(), "the last line end may be missing");
+}
+
+#[test]
+fn spans_go_from_the_first_start_to_the_last_end() {
+    let mut parts = [part(0, 2, 10), part(1, 2, 10)];
+    parts[1].started_at = "2026-01-31T12:00:00.500000Z".into();
+    (parts[0].ramp_s, parts[0].elapsed_s) = (Some(1.25), 9.0);
+    let result = merged(lines(&parts).as_bytes()).unwrap();
+    assert_eq!(result.merged, Some(Merged { shards: 2, started_apart_s: 0.5 }));
+    assert_eq!((result.ramp_s, result.elapsed_s, result.cpu_user_s), (Some(1.5), 9.0, 1.0));
+    assert_eq!(result.started_at, parts[0].started_at);
+    // A part that did not get to its end makes that of all unknown.
+    parts[0].ramp_s = None;
+    assert_eq!(merged(lines(&parts).as_bytes()).unwrap().ramp_s, None);
+}
+
+#[test]
+fn a_sample_that_one_part_lacks_is_unknown_and_heartbeats_add_up() {
+    let mut parts = [part(0, 2, 10), part(1, 2, 10)];
+    let mut times = Times::default();
+    times.record(7);
+    for part in &mut parts {
+        let latency_us = times.latency();
+        part.sample = Some(Sample { asked: 2, answered: 1, took_s: 0.5, latency_us });
+        part.histograms.sample = Some(times.encode());
+    }
+    let beats = Heartbeats { due: 5, answered: 3, late: 1, missed: 2, latency_us: times.latency() };
+    parts[0].heartbeats = Some(beats);
+    parts[0].histograms.heartbeat = Some(times.encode());
+    let result = merged(lines(&parts).as_bytes()).unwrap();
+    let sample = result.sample.unwrap();
+    assert_eq!((sample.asked, sample.answered, sample.latency_us.count), (4, 2, 2));
+    let beats = result.heartbeats.unwrap();
+    assert_eq!((beats.due, beats.missed, beats.latency_us.count), (5, 2, 1));
+    (parts[1].sample, parts[1].histograms.sample) = (None, None);
+    let result = merged(lines(&parts).as_bytes()).unwrap();
+    assert_eq!((result.sample, result.histograms.sample), (None, None));
+}
+
+#[test]
+fn pinned_pages_add_up() {
+    let pin = |pages, connections| Pin {
+        bytes_per_connection: 5000,
+        overhead_bytes: 832,
+        plan: vec![PinStep { pages, response_bytes: pages * 3000, connections }],
+        planned_pages: pages * connections,
+    };
+    let mut parts = [part(0, 2, 10), part(1, 2, 10)];
+    (parts[0].plan.pin, parts[1].plan.pin) = (Some(pin(2, 5)), Some(pin(1, 5)));
+    let merged_pin = merged(lines(&parts).as_bytes()).unwrap().plan.pin.unwrap();
+    assert_eq!((merged_pin.planned_pages, merged_pin.plan.len()), (15, 2));
+    parts[1].plan.pin = Some(pin(2, 5));
+    let merged_pin = merged(lines(&parts).as_bytes()).unwrap().plan.pin.unwrap();
+    assert_eq!(merged_pin.plan, pin(2, 10).plan);
+}
+
+proptest! {
+    // A histogram is 24,000 counters.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = merged(&bytes);
+    }
+
+    #[test]
+    fn a_cut_anywhere_is_seen(of in 1u64..4, cut in 1usize..3000) {
+        let parts: Vec<Summary> = (0..of).map(|index| part(index, of, 100)).collect();
+        let text = lines(&parts);
+        // The last line end alone says nothing.
+        let cut = (cut % (text.len() - 1)).max(1) + 1;
+        prop_assert!(merged(&text.as_bytes()[..text.len() - cut]).is_err());
+    }
+
+    #[test]
+    fn parts_in_any_order_make_the_whole(
+        times in prop::collection::vec((0u64..10_000_000, 0u64..10_000_000), 1..80),
+        of in 1u64..9,
+        order in any::<prop::sample::Index>(),
+    ) {
+        let connections = times.len() as u64;
+        let of = of.min(connections);
+        let measure = |result: &mut Summary, own: &[(u64, u64)]| {
+            let mut all = AllTimes::default();
+            for (connect, first_byte) in own {
+                all.connect.record(*connect);
+                all.first_byte.record(*first_byte);
+            }
+            result.connected = own.len() as u64;
+            result.errors = [("reset by peer".to_owned(), own.len() as u64)].into();
+            (result.connect_us, result.first_byte_us) = (all.connect.latency(), all.first_byte.latency());
+            result.histograms = all.record();
+        };
+        let mut whole = summary(connections);
+        measure(&mut whole, &times);
+        let mut parts: Vec<Summary> = (0..of).map(|index| {
+            let mut result = part(index, of, connections);
+            let first = usize::try_from(result.plan.shard.as_ref().unwrap().first_connection).unwrap();
+            let count = usize::try_from(result.plan.connections).unwrap();
+            measure(&mut result, &times[first..first + count]);
+            result
+        }).collect();
+        let middle = order.index(parts.len());
+        parts.rotate_left(middle);
+        let result = merged(lines(&parts).as_bytes()).unwrap();
+        // What is not of one process: its workers, its time, and how many parts there were.
+        let expected = Summary {
+            plan: Plan { workers: result.plan.workers, in_flight: result.plan.in_flight, sources: of, ..whole.plan },
+            merged: result.merged,
+            cpu_user_s: result.cpu_user_s,
+            cpu_system_s: result.cpu_system_s,
+            ..whole
+        };
+        prop_assert_eq!(result, expected);
+    }
+}

@@ -1,0 +1,67 @@
+//! The end of a run: its verdict, and its result.
+
+use anyhow::anyhow;
+use c1m_server::sys::process;
+
+use super::Run;
+use crate::{
+    prepare::Failure,
+    record::{ClientRecord, Summary},
+    require,
+    summary::{AllTimes, Beats},
+    verdict,
+    worker::{Broken, Outcome},
+};
+
+impl Run<'_> {
+    /// Waits for the threads, and says what came of it. All connections are closed when they are joined.
+    pub(super) fn finish(self) -> Result<bool, Failure> {
+        for member in self.members {
+            // A panic of a worker was reported by itself.
+            let _ = member.thread.join();
+        }
+        let (cpu_user_s, cpu_system_s) = process::cpu_seconds()?;
+        let Outcome { tally, beats } = self.outcome;
+        let times = AllTimes {
+            connect: tally.connect,
+            first_byte: tally.first_byte,
+            sample: self.sampled.and_then(|_| self.sample.times()),
+            heartbeat: beats.as_ref().map(|beats| beats.times.clone()),
+        };
+        let errors = tally.errors.into_inner();
+        let mut outcome = verdict::Outcome::of(&self.shared, &errors);
+        self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
+        self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
+        let mut result = Summary {
+            plan: self.plan,
+            started_at: humantime::format_rfc3339_micros(self.started).to_string(),
+            merged: None,
+            connected: self.shared.sum(|counters| &counters.established),
+            held_at_end: self.held_at_end,
+            answered: self.shared.sum(|counters| &counters.answered),
+            failed: self.shared.sum(|counters| &counters.failed),
+            errors,
+            sample: self.sampled,
+            heartbeats: beats.as_ref().map(Beats::record),
+            connect_us: times.connect.latency(),
+            first_byte_us: times.first_byte.latency(),
+            ramp_s: self.ramp_s,
+            elapsed_s: self.shared.start.elapsed().as_secs_f64(),
+            cpu_user_s,
+            cpu_system_s,
+            histograms: times.record(),
+            requirements: Vec::new(),
+        };
+        let reached = require::judge_all(&self.cli.require, &mut result, &times);
+        self.show.record(&ClientRecord::Summary(Box::new(result)))?;
+        match self.broken {
+            Some(Broken::Panicked) => {
+                Err(Failure::Internal(anyhow!("a worker panicked, see above")))
+            }
+            Some(Broken::Refused(error)) => {
+                Err(Failure::Environment(anyhow!(error).context("a worker could not go on")))
+            }
+            None => Ok(reached),
+        }
+    }
+}
