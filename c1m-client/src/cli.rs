@@ -19,7 +19,8 @@ use crate::target::Target;
 #[command(
     version,
     max_term_width = 110,
-    after_help = "Exit: 0 done, 1 fewer connections than asked for, 2 usage or a plan that can't be, 3 the environment refused, 4 internal."
+    after_help = "Exit: 0 done, 1 fewer connections than asked for, 2 usage or a plan that can't be, 3 the environment refused, 4 internal.",
+    after_long_help = crate::manual::CLIENT
 )]
 pub struct Cli {
     /// The server: an address and a port, or a range of ports, which multiplies the connections that one source can have

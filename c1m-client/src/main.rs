@@ -1,13 +1,12 @@
 use std::process::ExitCode;
 
 use c1m_client::{cli::Cli, prepare::Failure, run::run, show::Show};
-use c1m_server::sys::signal::Termination;
-use clap::Parser as _;
+use c1m_server::{command::version::parse, sys::signal::Termination};
 
 /// Exit codes: 0 done, 1 fewer connections than asked for, 2 usage, 3 the environment refused, 4 internal. A standard output
 /// that nobody reads any more is no error.
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = parse(c1m_commit::commit!(), String::new);
     let mut show = Show::new(cli.json, cli.quiet, cli.connections);
     // First of all: threads inherit what is blocked.
     let result = Termination::new()

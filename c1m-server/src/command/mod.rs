@@ -11,6 +11,7 @@ pub mod states;
 mod subject;
 mod told;
 mod tracing;
+pub mod version;
 pub mod watch;
 
 use std::io;

@@ -1,6 +1,6 @@
 //! What is watched: from flags to ports, a network namespace and processes.
 
-use std::{collections::BTreeSet, fs, fs::File, path::PathBuf};
+use std::{collections::BTreeSet, fs, fs::File, io, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
 
@@ -163,10 +163,17 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
-        if let Ok(inode) = netns::of(pid)
-            && seen.insert(inode)
-        {
-            places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
+        match netns::of(pid) {
+            Ok(inode) if seen.insert(inode) => {
+                places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                return Err(format!(
+                    "the network namespace of process {pid} may not be looked at: that needs CAP_SYS_PTRACE, and CAP_SYS_ADMIN to count in others; --netns self counts in this one"
+                ));
+            }
+            // Seen already, or it has ended meanwhile.
+            Ok(_) | Err(_) => {}
         }
     }
     if places.len() > NAMESPACES_MAX {
