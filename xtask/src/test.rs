@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    debian, exit, faults,
+    debian, dist, exit, faults,
     guest::{
         kernel::Kernel,
         kernel_tests::{self, Counts},
@@ -27,7 +27,7 @@ const NGINX: &str = "C1M_NGINX";
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
 /// small scale, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker, nginx and kernels for guests into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx, kernels for guests and what looks at packages into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -102,6 +102,9 @@ fn beside(args: &Args) -> Result<(Vec<Kernel>, Option<PathBuf>)> {
         false => kernels(!args.no_install)?,
     };
     let nginx = faults::nginx(!args.no_install);
+    if !args.no_install {
+        dist::provide_tools();
+    }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;
     Ok((kernels, nginx))

@@ -13,9 +13,7 @@ const SHORTEST: usize = 4;
 /// A path is remapped to one that does not begin with a slash, so every absolute one came by accident.
 pub(crate) fn find(bytes: &[u8], known: &[PathBuf]) -> Vec<String> {
     let known: Vec<String> = below(known).chain(FOLDERS.map(str::to_owned)).collect();
-    texts(bytes, |text| {
-        is_absolute_path(text) || known.iter().any(|folder| mentions(text, folder))
-    })
+    texts(bytes, |text| is_absolute_path(text) || known.iter().any(|folder| mentions(text, folder)))
 }
 
 /// The strings in `bytes` that mention one of these folders: for a program, which has paths of every machine in it.

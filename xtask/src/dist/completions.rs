@@ -27,8 +27,8 @@ pub(super) fn write(share: &Path) -> Result<()> {
             command.set_bin_name(&name);
             command.build();
             let file = folder.join(format!("{before}{name}{behind}"));
-            let mut file = File::create(&file)
-                .with_context(|| format!("cannot write {}", file.display()))?;
+            let mut file =
+                File::create(&file).with_context(|| format!("cannot write {}", file.display()))?;
             shell.try_generate(&command, &mut file)?;
         }
     }

@@ -44,7 +44,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         options: BuildOptions {
             manifest_path: Some(Path::new(&manifest)),
             // Debug symbols are apart already.
-            debug: DebugSymbolOptions { strip_override: Some(false), ..DebugSymbolOptions::default() },
+            debug: DebugSymbolOptions {
+                strip_override: Some(false),
+                ..DebugSymbolOptions::default()
+            },
             build_profile: BuildProfile {
                 profile_name: Some(args.name.clone()),
                 ..BuildProfile::default()

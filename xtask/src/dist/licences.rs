@@ -66,10 +66,10 @@ pub(super) fn write(file: &Path) -> Result<()> {
 fn table(metadata: &Metadata) -> Result<String> {
     let nodes: BTreeMap<&str, &Node> =
         metadata.resolve.nodes.iter().map(|node| (node.id.as_str(), node)).collect();
-    let ours = |package: &&Package| {
-        package.source.is_none() && NAMES.contains(&package.name.as_str())
-    };
-    let mut open: Vec<&str> = metadata.packages.iter().filter(ours).map(|it| it.id.as_str()).collect();
+    let ours =
+        |package: &&Package| package.source.is_none() && NAMES.contains(&package.name.as_str());
+    let mut open: Vec<&str> =
+        metadata.packages.iter().filter(ours).map(|it| it.id.as_str()).collect();
     anyhow::ensure!(open.len() == NAMES.len(), "cargo does not know all of {NAMES:?}");
     let mut seen: BTreeSet<&str> = open.iter().copied().collect();
     while let Some(node) = open.pop().and_then(|id| nodes.get(id)) {
@@ -108,9 +108,7 @@ mod tests {
 
     #[test]
     fn what_is_linked_is_told_and_nothing_else() {
-        let package = |name: &str, source: Option<&str>, license: Option<&str>| {
-            json!({ "id": name, "name": name, "version": "1.0.0", "license": license, "source": source, "repository": null })
-        };
+        let package = |name: &str, source: Option<&str>, license: Option<&str>| json!({ "id": name, "name": name, "version": "1.0.0", "license": license, "source": source, "repository": null });
         let needs = |name: &str, kind: Option<&str>| json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
         let registry = Some("registry");
         let metadata = |license| {
@@ -129,7 +127,10 @@ mod tests {
         };
         let text = table(&metadata(Some("MIT OR Apache-2.0"))).unwrap();
         assert!(text.contains("| linked | 1.0.0 | MIT OR Apache-2.0 | – |"), "{text}");
-        assert!(text.contains("| deep |") && !text.contains("of-") && !text.contains("| c1m"), "{text}");
+        assert!(
+            text.contains("| deep |") && !text.contains("of-") && !text.contains("| c1m"),
+            "{text}"
+        );
         let error = table(&metadata(None)).unwrap_err().to_string();
         assert!(error.contains("linked 1.0.0"), "{error}");
     }

@@ -5,11 +5,13 @@ mod deb;
 mod licences;
 mod man;
 mod programs;
+mod tools;
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
@@ -17,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{exit, place, process};
 pub(crate) use deb::{Args as DebArgs, COMMAND as DEB_COMMAND, run as deb};
+pub(crate) use tools::provide as provide_tools;
 
 /// What makes archives the same on every machine: see reproducible-builds.org.
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
@@ -30,10 +33,18 @@ pub(crate) struct Args {
     /// Build no programs: take those of this folder as they are, and put everything below target/dist-tried
     #[arg(long, value_name = "FOLDER")]
     programs: Option<PathBuf>,
+
+    /// Make nothing: unpack what the tests of all this look with, below target/packages
+    #[arg(long, conflicts_with = "programs")]
+    tools: bool,
 }
 
 /// Runs the command. Prints what was made.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.tools {
+        provide_tools();
+        return Ok(());
+    }
     // The Debian package is made by a library that looks for its files in a folder of this name in the target folder.
     let name = if args.programs.is_some() { "dist-tried" } else { "dist" };
     let folder = place::target().join(name);
@@ -49,13 +60,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(from) => programs::take(from, &folder)?,
     }
     let share = folder.join("share");
-    man::write(&share.join("man/man1"))?;
+    let epoch = epoch()?;
+    man::write(&share.join("man/man1"), &date(&epoch)?)?;
     completions::write(&share)?;
     licences::write(&share.join("doc/THIRD-PARTY-LICENCES.md"))?;
-    let epoch = epoch()?;
     if args.programs.is_none() {
         process::say(archive(&folder, &epoch)?.display())?;
     }
+    compress(&share.join("man/man1"))?;
     let own = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(own);
     command.args([DEB_COMMAND, name]).env(EPOCH, &epoch).current_dir(place::root());
@@ -121,6 +133,24 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// As Debian wants pages.
+fn compress(folder: &Path) -> Result<()> {
+    let mut gzip = process::foreign("gzip");
+    gzip.args(["--best", "--no-name"]);
+    for page in fs::read_dir(folder)? {
+        gzip.arg(page?.path());
+    }
+    process::run("compress the pages", &mut gzip)
+}
+
+/// The day, in UTC.
+fn date(epoch: &str) -> Result<String> {
+    let seconds = epoch.parse().with_context(|| format!("{EPOCH} is no number: {epoch}"))?;
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let text = humantime::format_rfc3339_seconds(time).to_string();
+    Ok(text.split('T').next().unwrap_or(&text).to_owned())
 }
 
 /// Seconds since 1970: as the environment says, else when the commit was made.

@@ -57,7 +57,10 @@ pub(super) fn take(from: &Path, folder: &Path) -> Result<()> {
 }
 
 fn objcopy(arguments: &[&str], from: &Path, to: &Path) -> Result<()> {
-    process::run("take debug symbols apart", Command::new("objcopy").args(arguments).arg(from).arg(to))
+    process::run(
+        "take debug symbols apart",
+        Command::new("objcopy").args(arguments).arg(from).arg(to),
+    )
 }
 
 /// Whether a program needs nothing of the machine that it runs on, and tells nothing of the one that built it; why not.

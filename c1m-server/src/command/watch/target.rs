@@ -11,7 +11,7 @@ use crate::{
         subject::{Others, Which},
     },
     host::{cgroup, namespaces, netns, task},
-    sys::confine::enter_network,
+    sys::{confine::enter_network, process::effective_capabilities},
     trace::{Options, look::Place},
 };
 
@@ -157,6 +157,9 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
     if !namespaces::is_initial_pid_namespace() {
         return Err("network namespaces of processes outside of this PID namespace can't be seen from here; --netns self counts in this one".into());
     }
+    /// include/uapi/linux/capability.h
+    const CAP_SYS_PTRACE: u32 = 19;
+    let may_look = effective_capabilities().is_ok_and(|it| it & (1 << CAP_SYS_PTRACE) != 0);
     let mut seen: BTreeSet<u32> = own.into_iter().collect();
     let mut places = vec![Place::Own];
     for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
@@ -167,7 +170,8 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
             Ok(inode) if seen.insert(inode) => {
                 places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
             }
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            // With the capability it is a host that keeps a process of its own from everybody.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && !may_look => {
                 return Err(format!(
                     "the network namespace of process {pid} may not be looked at: that needs CAP_SYS_PTRACE, and CAP_SYS_ADMIN to count in others; --netns self counts in this one"
                 ));
