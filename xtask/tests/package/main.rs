@@ -109,7 +109,11 @@ fn versions(_: &Path) -> Tried {
         assert_eq!(lines[0], short.trim_end());
         let commit = lines[1].strip_prefix("commit ").ok_or("no commit")?;
         match &head {
-            Some(head) => assert_eq!(commit.trim_end_matches("-dirty"), head.trim()),
+            Some(head) => assert_eq!(
+                commit.trim_end_matches("-dirty"),
+                head.trim(),
+                "built before the last commit: test the whole workspace"
+            ),
             None => assert_eq!(commit, "unknown"),
         }
         let told = lines.get(2).and_then(|line| line.strip_prefix("eBPF object sha256 "));

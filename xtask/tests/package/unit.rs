@@ -84,7 +84,7 @@ pub(crate) fn it_does() -> Tried {
         .split(' ')
         .map(|name| name.replace("CAP_", "+").to_lowercase())
         .collect();
-    let run = |capabilities: &[String], before: &[&str]| {
+    let run_with = |capabilities: &[String], before: &[&str], arguments: &str| {
         let set = format!("-all,{}", capabilities.join(","));
         let mut command = Command::new(&setpriv);
         command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--no-new-privs"]);
@@ -92,6 +92,7 @@ pub(crate) fn it_does() -> Tried {
         command.args(before).arg(&own).args(arguments.split(' ')).args(["--duration", "1s"]);
         command.stdin(Stdio::null()).output()
     };
+    let run = |capabilities: &[String], before: &[&str]| run_with(capabilities, before, arguments);
     let (strace, file) = (strace.display().to_string(), calls_file.display().to_string());
     let output = run(&capabilities, &[&strace, "-f", "-o", &file])?;
     if output.status.code() == Some(3) {
@@ -103,6 +104,12 @@ pub(crate) fn it_does() -> Tried {
     }
     let text = said(&output);
     assert!(output.status.success() && text.contains("\"kind\":\"ended\""), "{text}");
+
+    assert!(!text.contains("\"connections\":null"), "{text}");
+    // What can't be counted with them is not counted as 0.
+    let everywhere = said(&run_with(&capabilities, &[], "watch --json")?);
+    assert!(everywhere.contains("\"connections\":null"), "{everywhere}");
+    assert!(everywhere.contains("CAP_SYS_PTRACE"), "{everywhere}");
 
     let allowed = allowed(&analyze)?;
     let used = used(&fs::read_to_string(&calls_file)?);
