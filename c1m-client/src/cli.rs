@@ -23,7 +23,8 @@ use crate::{require::Requirement, shard::Shard, start::StartAt, target::Target};
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
     after_help = "Exit: 0 done, 1 fewer connections than asked for (or than --require has of `connected`) or a --require that does not hold, \
-                  2 usage or a plan that can't be, 3 the environment refused, 4 internal."
+                  2 usage or a plan that can't be, 3 the environment refused, 4 internal.",
+    after_long_help = crate::manual::CLIENT
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -3,6 +3,7 @@
 //! The map of this crate, one sentence a module:
 //!
 //! - [`cli`]: every flag, in one place.
+//! - `manual`: what the manual page has besides the flags.
 //! - [`target`]: where they go: an address, and one port or several.
 //! - [`ports`]: the source ports that this host gives to clients.
 //! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
@@ -26,6 +27,7 @@
 
 pub mod cli;
 pub mod http;
+mod manual;
 pub mod merge;
 pub mod metrics;
 pub mod pin;

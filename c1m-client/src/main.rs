@@ -7,13 +7,13 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_server::sys::signal::Termination;
-use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
+use c1m_server::{command::version::parse, sys::signal::Termination};
+use clap::{CommandFactory as _, error::ErrorKind};
 
 /// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
 /// refused, 4 internal. A standard output that nobody reads any more is no error.
 fn main() -> ExitCode {
-    let result = match Cli::parse() {
+    let result = match parse(c1m_commit::commit!(), String::new) {
         Cli { command: Some(Command::Merge(flags)), .. } => merge::run(&flags),
         Cli { command: None, load: Some(flags) } => open(&flags),
         // clap asks for those that are missing.

@@ -12,7 +12,7 @@ use crate::cli::End;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ClientRecord {
-    Plan(Plan),
+    Plan(Box<Plan>),
     Progress(Progress),
     Ramped(Ramped),
     Sample(Sample),

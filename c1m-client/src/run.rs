@@ -50,7 +50,7 @@ pub fn run(cli: &Load, termination: &Termination, show: &mut Show) -> Result<boo
     let plan = plan_record(cli, &shared, bound.as_ref().map(Bound::url));
     let metrics = Metrics::start(bound)?;
     metrics.planned(&shared);
-    show.record(&ClientRecord::Plan(plan.clone()))?;
+    show.record(&ClientRecord::Plan(Box::new(plan.clone())))?;
     let mut run = Run::new(cli, shared, plan, metrics, show);
     run.watch(termination)?;
     run.finish()

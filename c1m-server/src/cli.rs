@@ -2,6 +2,7 @@
 
 pub mod doctor;
 mod holders;
+mod manual;
 mod report;
 mod states;
 pub mod watch;
@@ -27,7 +28,8 @@ use crate::units::{parse_count, parse_duration};
     version,
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
-    after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal."
+    after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.",
+    after_long_help = manual::SERVE
 )]
 pub struct Cli {
     #[command(subcommand)]

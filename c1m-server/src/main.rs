@@ -6,10 +6,9 @@ use c1m_server::{
     cli::{Cli, Command},
     command,
 };
-use clap::Parser as _;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = command::version::parse(c1m_commit::commit!(), command::version::object);
     let ended = match &cli.command {
         None => command::serve::run(&cli.serve).map(|()| 0),
         Some(Command::Watch(flags)) => command::watch::run(flags),

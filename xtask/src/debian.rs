@@ -75,13 +75,39 @@ pub(crate) fn program(name: &str, packages: &[&str]) -> Result<PathBuf> {
 /// The program, where it is there already: installed, or unpacked.
 pub(crate) fn found(name: &str) -> Option<PathBuf> {
     let roots = [PathBuf::from("/"), unpacked(name)];
-    let folders = ["usr/sbin", "usr/bin"];
+    let folders = ["usr/sbin", "usr/bin", "bin"];
     let files = roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
     files.into_iter().find(|file| file.is_file())
 }
 
 fn unpacked(name: &str) -> PathBuf {
     place::target().join("packages").join(name)
+}
+
+/// `packages` and all that they depend on, unpacked into one folder, which has the packages themselves in it too: a system that is just large
+/// enough to run them.
+///
+/// An error is one of the environment, with its reason.
+pub(crate) fn system(name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let whole = unpacked(name);
+    if whole.is_dir() {
+        return Ok(whole);
+    }
+    if !can_install() {
+        return Err(exit::refused("no Debian to take packages from"));
+    }
+    let mut command = Command::new("apt-cache");
+    command.args(["depends", "--recurse", "--important"]).args(packages);
+    let text = process::ask(&mut command).unwrap_or_default();
+    let with_theirs: Vec<&str> = named(&text).collect();
+    unpack(&with_theirs, &whole)
+        .map_err(|error| exit::refused(format!("{packages:?} cannot be had: {error:#}")))?;
+    Ok(whole)
+}
+
+/// What `apt-cache depends --recurse` lists: each package at the margin, and virtual ones in angle brackets.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with([' ', '|', '<']) && !line.is_empty())
 }
 
 /// A command that runs what [`program`] found: an unpacked one has its libraries beside it.
@@ -120,6 +146,12 @@ fn apt_get() -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn packages_are_told_from_what_they_depend_on() {
+        let text = "dpkg\n  PreDepends: libc6\n |Depends: awk\n<awk>\n    mawk\nlibc6\n";
+        assert_eq!(named(text).collect::<Vec<_>>(), ["dpkg", "libc6"]);
+    }
 
     #[test]
     fn debian_and_its_children_are_told_from_others() {

@@ -6,6 +6,7 @@ mod bench;
 mod btf_fixture;
 mod build_ebpf;
 mod debian;
+mod dist;
 mod exit;
 mod faults;
 mod guest;
@@ -36,6 +37,7 @@ enum Cli {
     /// Cut a small BTF fixture for tests out of a kernel's BTF
     BtfFixture(btf_fixture::Args),
     BuildEbpf(build_ebpf::Args),
+    Dist(dist::Args),
     Faults(faults::Args),
     Guest(guest::Args),
     Hooks(hooks::Args),
@@ -44,6 +46,8 @@ enum Cli {
     Reproduce(reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
+    #[command(name = dist::DEB_COMMAND, hide = true)]
+    Deb(dist::DebArgs),
     #[command(name = bench::floor::COMMAND, hide = true)]
     Floor(bench::floor::FloorArgs),
     #[command(name = reproduce::privileged::COMMAND, hide = true)]
@@ -58,6 +62,8 @@ fn main() -> ExitCode {
         Cli::Bench(args) => bench::main(&args),
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),
+        Cli::Dist(args) => exit::code(dist::run(&args)),
+        Cli::Deb(args) => exit::code(dist::deb(&args)),
         Cli::Faults(args) => faults::main(&args),
         Cli::Guest(args) => exit::code(guest::run(&args)),
         Cli::Hooks(args) => exit::code(hooks::run(&args)),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
-    debian, exit, faults,
+    debian, dist, exit, faults,
     guest::{
         kernel::Kernel,
         kernel_tests::{self, Counts},
@@ -29,7 +29,7 @@ const PROMETHEUS: &str = "C1M_PROMETHEUS";
 /// Run everything: formats, lints, unit and integration tests, kernel tests in guests, a bench on a
 /// small scale, and the check of the eBPF object
 ///
-/// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus, kernels for guests and the schemas of Kubernetes into the target folder, and on Debian, as
+/// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus, kernels for guests, the schemas of Kubernetes and what looks at packages into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
 /// The first step that fails ends it, with that step's exit code.
 #[derive(Debug, clap::Args)]
@@ -114,6 +114,7 @@ fn beside(args: &Args) -> Result<Provided> {
     let prometheus = prometheus(!args.no_install);
     if !args.no_install {
         kubernetes::provide();
+        dist::provide_tools();
     }
     let install = if args.no_install { Install::Nothing } else { Install::Missing };
     step("build-ebpf --check", || build_ebpf::check(install))?;

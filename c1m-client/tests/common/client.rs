@@ -74,7 +74,7 @@ impl Client {
 
     pub(crate) fn plan(&mut self) -> Plan {
         match self.next() {
-            ClientRecord::Plan(plan) => plan,
+            ClientRecord::Plan(plan) => *plan,
             other => panic!("no plan, but {other:?}"),
         }
     }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 /// By eBPF iterators, which need CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN to enter other network namespaces. Without them by sock_diag and
 /// /proc, and it says what these can't see.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.")]
+#[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.", after_long_help = super::manual::HOLDERS)]
 pub struct Holders {
     /// What makes a row
     #[arg(long, value_name = "WHAT", value_enum, default_value = "process")]

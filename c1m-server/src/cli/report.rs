@@ -10,7 +10,8 @@ use clap::Args;
 /// so it works anywhere and at any time later.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Exit: 0 done, 2 usage or a line that is not c1m's, 3 the environment refused, 4 internal."
+    after_help = "Exit: 0 done, 2 usage or a line that is not c1m's, 3 the environment refused, 4 internal.",
+    after_long_help = super::manual::REPORT
 )]
 pub struct Report {
     /// The JSON lines; - for standard input

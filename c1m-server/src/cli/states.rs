@@ -8,7 +8,7 @@ use super::NetnsChoice;
 ///
 /// Counted in the kernel by an eBPF iterator; without the privilege by sock_diag, of this network namespace alone.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.")]
+#[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.", after_long_help = super::manual::STATES)]
 pub struct States {
     /// Rows to show to people, those with the most connections first; --json has all
     #[arg(long, value_name = "N", default_value_t = 40)]

@@ -14,7 +14,7 @@ use crate::units::parse_duration;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.\n\
     With --cmd: 0 no limit was hit and the command succeeded, 1 a limit was hit, 5 no limit was hit and the command itself failed; the last \
-    line names the limit and how the command ended.")]
+    line names the limit and how the command ended.", after_long_help = super::manual::WATCH)]
 pub struct Watch {
     /// Count connections to this local port; may be given several times [default: those of --pid or --cgroup, else every port]
     #[arg(long, value_name = "P", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]

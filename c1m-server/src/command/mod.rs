@@ -13,6 +13,7 @@ pub mod states;
 mod subject;
 mod told;
 mod tracing;
+pub mod version;
 pub mod watch;
 
 use std::io;

@@ -29,6 +29,12 @@ mod ways;
 
 pub use attach::{CAPABILITIES, Options, Tracer};
 
+/// The eBPF object that is built in.
+#[must_use]
+pub fn object() -> &'static [u8] {
+    attach::OBJECT
+}
+
 /// Why tracing can't start: one cause and one remedy.
 #[derive(Debug, Error)]
 pub enum TraceError {

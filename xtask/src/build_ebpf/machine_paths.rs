@@ -12,17 +12,30 @@ const SHORTEST: usize = 4;
 ///
 /// A path is remapped to one that does not begin with a slash, so every absolute one came by accident.
 pub(crate) fn find(bytes: &[u8], known: &[PathBuf]) -> Vec<String> {
-    let known: Vec<String> = known
+    let known: Vec<String> = below(known).chain(FOLDERS.map(str::to_owned)).collect();
+    texts(bytes, |text| is_absolute_path(text) || known.iter().any(|folder| mentions(text, folder)))
+}
+
+/// The strings in `bytes` that mention one of these folders: for a program, which has paths of every machine in it.
+pub(crate) fn mentioned(bytes: &[u8], known: &[PathBuf]) -> Vec<String> {
+    let known: Vec<String> = below(known).collect();
+    texts(bytes, |text| known.iter().any(|folder| mentions(text, folder)))
+}
+
+fn below(folders: &[PathBuf]) -> impl Iterator<Item = String> {
+    folders
         .iter()
         .filter(|folder| folder.components().count() > 1)
         .map(|folder| format!("{}/", folder.display()))
-        .chain(FOLDERS.map(str::to_owned))
-        .collect();
+}
+
+/// The runs of printable bytes that are meant, in order and once each.
+fn texts(bytes: &[u8], is_meant: impl Fn(&str) -> bool) -> Vec<String> {
     let mut found: Vec<String> = bytes
         .split(|byte| !(0x20..0x7f).contains(byte))
         .filter(|run| run.len() >= SHORTEST)
         .map(|run| String::from_utf8_lossy(run).into_owned())
-        .filter(|text| is_absolute_path(text) || known.iter().any(|folder| mentions(text, folder)))
+        .filter(|text| is_meant(text))
         .collect();
     found.sort();
     found.dedup();
@@ -59,6 +72,13 @@ mod tests {
         assert_eq!(found(b"\0\x01/build/c1m/src/main.rs\0"), ["/build/c1m/src/main.rs"]);
         assert_eq!(found(b"at /usr/src/rustc/lib.rs:1\0"), ["at /usr/src/rustc/lib.rs:1"]);
         assert_eq!(found(b"x=/srv/checkout/c1m\0/opt/a\0"), ["/opt/a", "x=/srv/checkout/c1m"]);
+    }
+
+    #[test]
+    fn a_program_may_name_paths_but_those_of_its_machine() {
+        let known = [PathBuf::from("/srv/checkout"), PathBuf::from("/")];
+        let bytes = b"/proc/self/status\0\x01/usr/lib/x\0at /srv/checkout/c1m/main.rs\0";
+        assert_eq!(mentioned(bytes, &known), ["at /srv/checkout/c1m/main.rs"]);
     }
 
     #[test]

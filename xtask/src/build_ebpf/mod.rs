@@ -14,7 +14,7 @@ mod compile;
 mod compiler;
 mod disassembly;
 mod linker;
-mod machine_paths;
+pub(crate) mod machine_paths;
 mod manifest;
 mod object;
 mod toolchain;

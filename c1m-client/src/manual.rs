@@ -1,0 +1,26 @@
+//! What `--help` and the manual page say besides the flags, in the form of `c1m-server/src/cli/manual.rs`.
+
+pub(crate) const CLIENT: &str = "\
+Exit status:
+  0
+      done
+  1
+      fewer connections than asked for
+  2
+      wrong usage, or a plan that can't be
+  3
+      the environment refused: a limit, no route, nobody who listens
+  4
+      internal
+Files:
+  /proc/sys/net/ipv4/ip_local_port_range
+      the ports that one source address has for connections to one destination
+Examples:
+  c1m-client --connect 127.0.0.1:8000 --connections 1m --idle
+      the handshake of each, and nothing else
+  c1m-client --connect 127.0.0.1:8000 --connections 1m --pin 7.53K
+      each leaves 7.53 KiB of tcp_mem charged, on average
+  c1m-client --connect [::1]:8000 --connections 64k --heartbeat 10s --hold 60s
+      each asks once in ten seconds, for a minute
+See also:
+  c1m-server(1), c1m-server-doctor(1), tcp(7), ip(7)";
