@@ -47,7 +47,8 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Exit: 0 done, 1 fewer connections than asked for or a --require that does not hold, 2 usage or results that don't belong \
-                  together, 3 a file can't be read, 4 internal."
+                  together, 3 a file can't be read, 4 internal.",
+    after_long_help = crate::manual::MERGE
 )]
 pub struct Merge {
     /// JSON lines of c1m-client; - is standard input

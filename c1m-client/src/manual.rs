@@ -5,7 +5,7 @@ Exit status:
   0
       done
   1
-      fewer connections than asked for
+      fewer connections than asked for, or a requirement that does not hold
   2
       wrong usage, or a plan that can't be
   3
@@ -22,5 +22,25 @@ Examples:
       each leaves 7.53 KiB of tcp_mem charged, on average
   c1m-client --connect [::1]:8000 --connections 64k --heartbeat 10s --hold 60s
       each asks once in ten seconds, for a minute
+  c1m-client --connect 127.0.0.1:8000 --connections 64k --hold 10s --require 'connect_p99<50ms'
+      pass or fail
 See also:
-  c1m-server(1), c1m-server-doctor(1), tcp(7), ip(7)";
+  c1m-client-merge(1), c1m-server(1), c1m-server-doctor(1), tcp(7), ip(7)";
+
+pub(crate) const MERGE: &str = "\
+Exit status:
+  0
+      done
+  1
+      fewer connections than asked for, or a requirement that does not hold
+  2
+      wrong usage, or results that don't belong together
+  3
+      a file can't be read
+  4
+      internal
+Examples:
+  c1m-client merge part-*.jsonl --require connected==1024000
+      one result of all parts of a run
+See also:
+  c1m-client(1)";
