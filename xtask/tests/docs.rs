@@ -38,7 +38,7 @@ const FEWER: [(&str, &str); 4] = [
 ];
 
 /// A command that goes on is told to end after so long, in seconds.
-const MOMENT: &str = "3";
+const MOMENT: &str = "2";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -154,9 +154,11 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         let rest = line.split_once("c1m-server").map(|(_, rest)| rest.trim_start());
         rest.is_some_and(|rest| rest.starts_with("--") && !rest.starts_with("--version"))
     };
-    if commands.iter().any(is_client) && !commands.iter().any(is_server) {
+    let needs_one = |line: &String| is_client(line) || line.contains("pidof");
+    if commands.iter().any(needs_one) && !commands.iter().any(is_server) {
         script.push(
-            "timeout 60 c1m-server --quiet --listen 0.0.0.0:8000 >/dev/null & S=$!; sleep 1".into(),
+            "c1m-server --quiet --listen 0.0.0.0:8000 >/dev/null & export SERVER=$!; sleep 1"
+                .into(),
         );
     }
     let mut ends = Vec::new();
@@ -165,7 +167,7 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         // `echo n`: an answer for those that ask.
         let timed = |moment: &str| {
             format!(
-                "echo n | timeout --preserve-status --kill-after 20 {moment} sh -c '{quoted}' >{index}.out 2>&1; echo $? >{index}.code"
+                "echo n | timeout --foreground --preserve-status --kill-after 20 {moment} sh -c 'exec {quoted}' >{index}.out 2>&1; echo $? >{index}.code"
             )
         };
         if is_server(command) {
@@ -175,7 +177,7 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         }
         ends.push(format!("{index}.code"));
     }
-    script.push("kill ${S-} 2>/dev/null; wait".into());
+    script.push("kill ${SERVER-} 2>/dev/null; wait".into());
     let path = format!("{}:{}", place.join("bin").display(), env::var("PATH").unwrap_or_default());
     let status =
         own_namespaces(&script.join("\n")).current_dir(place).env("PATH", path).status()?;
@@ -209,8 +211,8 @@ fn stage(place: &Path) -> Result<(), Failed> {
         symlink(programs.join(name), place.join("bin").join(name))?;
     }
     tool("bin/sudo", "exec \"$@\"")?;
-    // Some process that is there.
-    tool("bin/pidof", "echo $PPID")?;
+    // Some process that listens.
+    tool("bin/pidof", "echo $SERVER")?;
     tool("load-test.sh", "exit 0")?;
     let fixtures =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../c1m-server/tests/fixtures/report");
