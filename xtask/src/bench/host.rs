@@ -74,7 +74,17 @@ pub(crate) fn check_memory(connections: u64) -> Result<()> {
 pub(crate) struct Settings(Option<Guard>);
 
 impl Settings {
+    /// Raises what so many connections need.
     pub(crate) fn raise(connections: u64) -> Result<Self> {
+        let changes = Self::needed(connections)?;
+        match changes.is_empty() {
+            true => Ok(Self(None)),
+            false => Self::set(&changes),
+        }
+    }
+
+    /// What is too low for so many connections.
+    pub(crate) fn needed(connections: u64) -> Result<Vec<Change>> {
         let tree = Tree::at(Tree::KERNEL);
         let ends = 2 * connections + SPARE;
         let files = c1m_server::host::files::file_nr()?.allocated + ends;
@@ -86,10 +96,7 @@ impl Settings {
                 changes.push(Change { name, value: need.to_string() });
             }
         }
-        match changes.is_empty() {
-            true => Ok(Self(None)),
-            false => Self::set(&changes),
-        }
+        Ok(changes)
     }
 
     /// Changes some settings until it is dropped.

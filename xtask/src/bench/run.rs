@@ -51,10 +51,8 @@ fn run(args: &Args) -> Result<u8> {
     host::check_memory(scale)?;
     let load_average = host::load_average()?;
     let start = Instant::now();
-    let settings = Settings::raise(most)?;
     let mut board = Board::default();
-    measure(args, &programs, &mut board)?;
-    drop(settings);
+    measure(args, &programs, &mut board, most)?;
     let bench = Bench {
         machine: host::machine()?,
         kernel: host::kernel()?,
@@ -149,7 +147,8 @@ const ROUNDS: [Part; 8] = [
     Part::Watch,
 ];
 
-fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
+fn measure(args: &Args, programs: &Programs, board: &mut Board, most: u64) -> Result<()> {
+    let settings = Settings::raise(most)?;
     let quiet = Quiet::look()?;
     let rounds: Vec<Part> = ROUNDS.into_iter().chain([Part::Heartbeat]).collect();
     if args.has_any(&rounds) {
@@ -172,11 +171,14 @@ fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
             trace::cost(args, programs, board)
         })?;
     }
+    // What that part changes besides is held by one guard at a time.
+    drop(settings);
     if args.has(Part::EventDelay) {
         part(board, &[Part::EventDelay], "delay of events", |board| {
             trace::delay(args, programs, board)
         })?;
     }
+    let _settings = Settings::raise(most)?;
     if args.has(Part::Requests) {
         part(board, &[Part::Requests], "requests", |board| {
             requests::measure(args, programs, board)

@@ -78,7 +78,9 @@ pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Resu
     let pace: &[&str] = if args.quick { &["--rate", RATE_QUICK] } else { &[] };
     for _ in 0..args.runs() {
         let value = format!("{low} {pressure} {high}");
-        let settings = Settings::set(&[Change { name: name.clone(), value }])?;
+        let mut changes = Settings::needed(args.scale())?;
+        changes.push(Change { name: name.clone(), value });
+        let settings = Settings::set(&changes)?;
         let swing = Swing::start()?;
         let held = Held::ours(programs, args.scale(), &["--trace"], pace);
         drop(swing);
