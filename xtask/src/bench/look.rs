@@ -189,6 +189,8 @@ fn scrapes(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
 /// From an address that no load comes from: beside a client that uses every port a `connect` that chooses one itself finds none.
 fn scrape(address: SocketAddr) -> Result<String> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    // The exporter ends the connection; what the end of all connections leaves is looked at later.
+    socket.set_linger(Some(Duration::ZERO))?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 2], 0)).into())?;
     socket.connect(&address.into()).context("cannot connect to the metrics")?;
     let mut stream = TcpStream::from(socket);
