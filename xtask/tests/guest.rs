@@ -82,7 +82,7 @@ fn output_and_modules() {
     let version = format!("c1m-server {}\n", env!("CARGO_PKG_VERSION"));
     // It needs others, and is compressed in some packages.
     let arguments = ["--module", "nf_conntrack", "--cpus", "2"];
-    expect(&guest(&arguments, &["/bin/c1m-server", "--version"]), 0, &version, &["exit 0"]);
+    expect(&guest(&arguments, &["/bin/c1m-server", "-V"]), 0, &version, &["exit 0"]);
     let error = "kernel 6.12";
     let absent = guest(&["--module", "no-such"], &["/bin/c1m-server"]);
     expect(&absent, 3, "", &[error, "has no module no_such"]);
