@@ -173,6 +173,7 @@ pub(crate) fn cut_at_once(world: &World, at: u64) -> u64 {
             let (allowed, closed) = (allowed.clone(), closed.clone());
             thread::spawn(move || {
                 unshare_files().expect("needs no privilege");
+                full.wait();
                 let mut held: Vec<TcpStream> = Vec::new();
                 for _ in 0..all / THREADS {
                     held.push(listener.accept().expect("there is room").0);
@@ -190,6 +191,8 @@ pub(crate) fn cut_at_once(world: &World, at: u64) -> u64 {
         })
         .collect();
     let before = sockets().orphan;
+    // Not before all have tables of their own: what tells a program's start apart from its failure would stay open in a copy of this one, and be waited for.
+    full.wait();
     let mut client = Killed(world.connect(&address, &["--idle"]));
     let end = Instant::now() + PATIENCE;
     while accepted.load(Relaxed) < all / THREADS * THREADS {
