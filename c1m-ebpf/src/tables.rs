@@ -1,6 +1,6 @@
 //! Counts the sockets of TCP's tables by reading them, without an iterator.
 //!
-//! `iter/tcp` takes each bucket's lock, and a reference to and the lock of each socket, one after the other: some 450 ns a socket. Here the chains are
+//! `iter/tcp` takes each bucket's lock, and a reference to and the lock of each socket, one after the other, on one CPU alone. Here the chains are
 //! read as the kernel's own look-ups read them (net/ipv4/inet_hashtables.c, `__inet_lookup_established`): under RCU alone, knowing by the end of a
 //! chain (include/linux/list_nulls.h) whether it was left for another one on the way. Programs are run by user space (`BPF_PROG_TEST_RUN`,
 //! 5.10), several at a time, each over some buckets.
