@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use c1m_server::{
     exporter::{Bound, Scrapes},
     host::process,
@@ -33,19 +33,12 @@ pub struct Seen {
 pub struct Metrics(Arc<Mutex<Seen>>);
 
 impl Metrics {
-    /// Binds the address before anything else is started.
+    /// As [`Bound::of`].
     ///
     /// # Errors
-    /// It can't be bound.
+    /// The address can't be bound.
     pub fn bind(address: Option<SocketAddr>) -> Result<Option<Bound>, Failure> {
-        let bind = |address| {
-            Bound::new(address).map_err(|error| {
-                Failure::Environment(anyhow!(
-                    "cannot bind {address} for metrics ({error}): choose another --metrics-addr"
-                ))
-            })
-        };
-        address.map(bind).transpose()
+        Bound::of(address).map_err(|error| Failure::Environment(error.into()))
     }
 
     /// Answers from now on.

@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -58,10 +59,25 @@ pub struct Bound {
     pub address: SocketAddr,
 }
 
+/// What a program says that was given an address which is not to be had.
+#[derive(Debug, Error)]
+#[error("cannot bind {address} for metrics ({error}): choose another --metrics-addr")]
+pub struct CannotBind {
+    address: SocketAddr,
+    error: io::Error,
+}
+
 impl Bound {
+    /// Binds the address of `--metrics-addr`, where there is one, before anything else is started.
+    ///
     /// # Errors
-    /// The address can't be bound.
-    pub fn new(address: SocketAddr) -> io::Result<Self> {
+    /// It can't be bound.
+    pub fn of(address: Option<SocketAddr>) -> Result<Option<Self>, CannotBind> {
+        let bind = |address| Self::new(address).map_err(|error| CannotBind { address, error });
+        address.map(bind).transpose()
+    }
+
+    fn new(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         Ok(Self { address: listener.local_addr()?, listener })

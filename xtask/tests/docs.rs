@@ -178,9 +178,8 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         ends.push(format!("{index}.code"));
     }
     script.push("kill ${SERVER-} 2>/dev/null; wait".into());
-    let path = format!("{}:{}", place.join("bin").display(), env::var("PATH").unwrap_or_default());
     let status =
-        own_namespaces(&script.join("\n")).current_dir(place).env("PATH", path).status()?;
+        own_namespaces(&script.join("\n")).current_dir(place).env("PATH", path(place)).status()?;
     if !status.success() {
         return Ok(Some(format!("{commands:?}: the script ended with {status}")));
     }
@@ -193,6 +192,11 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         }
     }
     Ok(None)
+}
+
+/// Our programs before all others.
+fn path(place: &Path) -> String {
+    format!("{}:{}", place.join("bin").display(), env::var("PATH").unwrap_or_default())
 }
 
 /// What the commands find: the programs, by both of their names, and files that readers have.
@@ -224,7 +228,6 @@ fn stage(place: &Path) -> Result<(), Failed> {
 fn parts(place: &Path) -> Result<(), Failed> {
     let script = "ip link set lo up; timeout 60 c1m-server --quiet --listen 127.0.0.1:8000 >/dev/null & S=$!; sleep 0.5; for i in 0 1; do c1m-client --connect 127.0.0.1:8000 \
                   --connections 2k --shard $i/2 --source 127.0.0.2 --source 127.0.0.3 --hold 0s --json >part-$i.jsonl; done; kill $S";
-    let path = format!("{}:{}", place.join("bin").display(), env::var("PATH").unwrap_or_default());
-    own_namespaces(script).current_dir(place).env("PATH", path).status()?;
+    own_namespaces(script).current_dir(place).env("PATH", path(place)).status()?;
     Ok(())
 }

@@ -19,19 +19,12 @@ use crate::{
     sys::process::{cpu_seconds, page_bytes},
 };
 
-/// Binds the address before anything else is started.
+/// As [`Bound::of`].
 ///
 /// # Errors
-/// It can't be bound.
-pub fn bind(address: Option<SocketAddr>) -> Result<Option<Bound>, EnvironmentRefused> {
-    let bind = |address| {
-        Bound::new(address).map_err(|error| {
-            EnvironmentRefused(format!(
-                "cannot bind {address} for metrics ({error}): choose another --metrics-addr"
-            ))
-        })
-    };
-    address.map(bind).transpose()
+/// The address can't be bound.
+pub(super) fn bind(address: Option<SocketAddr>) -> Result<Option<Bound>, EnvironmentRefused> {
+    Bound::of(address).map_err(|error| EnvironmentRefused(error.to_string()))
 }
 
 /// What is published at once.

@@ -23,8 +23,8 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
-pub(crate) use self::toolchain::Install;
 use self::{compile::Built, manifest::Manifest, toolchain::Toolchain};
+pub(crate) use self::{manifest::hex, toolchain::Install};
 use crate::{exit, place, process};
 
 /// Build the eBPF object and write it to c1m-ebpf/prebuilt, with its manifest

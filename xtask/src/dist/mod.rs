@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use crate::{exit, place, process};
+use crate::{build_ebpf::hex, exit, place, process};
 pub(crate) use deb::{Args as DebArgs, COMMAND as DEB_COMMAND, run as deb};
 pub(crate) use tools::provide as provide_tools;
 
@@ -115,8 +115,7 @@ fn archive(folder: &Path, epoch: &str) -> Result<PathBuf> {
         .env("XZ_OPT", "-6 --threads=1");
     process::run("make the archive", &mut tar)?;
     fs::remove_dir_all(&whole)?;
-    let hash: String =
-        Sha256::digest(fs::read(&file)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex(&Sha256::digest(fs::read(&file)?));
     fs::write(folder.join(format!("{name}.tar.xz.sha256")), format!("{hash}  {name}.tar.xz\n"))?;
     Ok(file)
 }

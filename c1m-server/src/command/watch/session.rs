@@ -231,10 +231,13 @@ impl<'a> Session<'a> {
             screen.view.holders = Some(shown(&holders));
         }
         let record = Record::Holders(holders);
+        if was_asked {
+            return self.sink.record(record);
+        }
         if let Some(metrics) = &mut self.sink.metrics {
             metrics.take(SystemTime::now(), &record);
         }
-        if was_asked { self.sink.record(record) } else { Ok(()) }
+        Ok(())
     }
 
     /// As a server of our own would say it.
