@@ -126,7 +126,7 @@ fn nr_open(world: &mut World) -> Result<(), Skip> {
 
 fn file_max(world: &mut World) -> Result<(), Skip> {
     // Root is not refused.
-    world.user = Some(65_534);
+    world.become_user(65_534);
     let open = world::file_nr();
     world.lower("fs.file-max", open + 2 * HALF)?;
     let at = world.first_wall(LimitName::FileMax, &[]);
@@ -138,7 +138,7 @@ fn file_max(world: &mut World) -> Result<(), Skip> {
 
 fn epoll_watches(world: &mut World) -> Result<(), Skip> {
     // A user that nobody else is: watches are counted by user.
-    world.user = Some(64_017);
+    world.become_user(64_017);
     world.lower("fs.epoll.max_user_watches", 2 * HALF)?;
     let at = world.first_wall(LimitName::EpollWatches, &[]);
     let held = world.run(&[], &[]);
@@ -251,7 +251,7 @@ fn memory_cgroup(world: &mut World) -> Result<(), Skip> {
 /// Settings of the host are not there in another network namespace.
 fn hidden(world: &mut World) -> Result<(), Skip> {
     world.unshare_network()?;
-    world.user = Some(65_534);
+    world.become_user(65_534);
     let idle = world.doctor(&[]);
     let names = |said: &world::Said| {
         said.record.unknown.iter().map(|it| (it.limit, it.decides)).collect::<Vec<_>>()
@@ -297,7 +297,7 @@ fn comes_back(world: &mut World) -> Result<(), Skip> {
 }
 
 fn strict(world: &mut World) -> Result<(), Skip> {
-    world.user = Some(65_534);
+    world.become_user(65_534);
     let open = world::file_nr();
     world.lower("fs.file-max", open + HALF)?;
     let connections = N.to_string();

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::process::CommandExt as _,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{
@@ -64,11 +64,30 @@ static PROGRAMS: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 impl Which {
-    fn path(self) -> PathBuf {
-        PROGRAMS.join(match self {
+    fn name(self) -> &'static str {
+        match self {
             Self::Server => "c1m-server",
             Self::Client => "c1m-client",
-        })
+        }
+    }
+}
+
+/// Somebody who may not look into every folder, such as one in which somebody else builds; so there are copies of the programs.
+struct User {
+    id: u32,
+    programs: TempDir,
+}
+
+impl User {
+    fn new(id: u32) -> Self {
+        let programs = tempfile::tempdir().expect("a folder of one's own");
+        fs::set_permissions(programs.path(), fs::Permissions::from_mode(0o755))
+            .expect("it is ours");
+        for which in [Which::Server, Which::Client] {
+            fs::copy(PROGRAMS.join(which.name()), programs.path().join(which.name()))
+                .expect("a copy");
+        }
+        Self { id, programs }
     }
 }
 
@@ -84,7 +103,7 @@ pub(crate) struct World {
     guard: Guard,
     state: TempDir,
     /// Of the doctor that says, of server and client. It is root that applies.
-    pub(crate) user: Option<u32>,
+    user: Option<User>,
     /// Of the doctor and the server.
     pub(crate) nofile: Option<u64>,
     pub(crate) connections: u64,
@@ -109,6 +128,11 @@ impl World {
             cgroup: None,
             first_network,
         })
+    }
+
+    /// From now on doctor, server and client are somebody else's than root's.
+    pub(crate) fn become_user(&mut self, id: u32) {
+        self.user = Some(User::new(id));
     }
 
     /// Everything is as it was before.
@@ -176,12 +200,13 @@ impl World {
 
     fn command(&self, which: Which) -> Command {
         let mut command = Command::new("/bin/sh");
+        let folder = self.user.as_ref().map_or(PROGRAMS.as_path(), |user| user.programs.path());
         let enter = self.cgroup.as_ref().map_or(String::new(), |cgroup| {
             format!("echo $$ > {}/cgroup.procs && ", cgroup.0.display())
         });
         command
             .args(["-c", &format!("{enter}exec \"$0\" \"$@\"")])
-            .arg(which.path())
+            .arg(folder.join(which.name()))
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -190,8 +215,8 @@ impl World {
     }
 
     fn as_user(&self, mut command: Command) -> Command {
-        if let Some(user) = self.user {
-            command.uid(user).gid(user);
+        if let Some(user) = &self.user {
+            command.uid(user.id).gid(user.id);
         }
         command
     }
