@@ -10,7 +10,7 @@ mod schema;
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Output, Stdio},
     thread,
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         |name: &'static str, victim: Victim| Trial::ignorable_test(name, move || survive(victim));
     let tests = vec![
         Trial::ignorable_test("the_crossing_is_where_the_plan_has_it", reproduction),
+        Trial::ignorable_test("a_client_that_dies_of_its_server_is_not_the_cause", cause),
         kill("a_killed_server_leaves_nothing_behind", Victim::Server),
         kill("a_killed_client_leaves_nothing_behind", Victim::Client),
         kill("a_killed_helper_leaves_nothing_behind", Victim::Helper),
@@ -51,12 +52,16 @@ fn main() -> ExitCode {
 }
 
 fn command() -> Command {
+    with_client(&program(CLIENT))
+}
+
+fn with_client(client: &Path) -> Command {
     let mut command = Command::new(XTASK);
     command
         .args(["reproduce", "--connections", "16000", "--yes", "--json"])
         // What was built with this test; a release build takes minutes.
         .args(["--server-program".as_ref(), program(SERVER).as_os_str()])
-        .args(["--client-program".as_ref(), program(CLIENT).as_os_str()])
+        .args(["--client-program".as_ref(), client.as_os_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -175,6 +180,33 @@ fn survive(victim: Victim) -> Result<Completion, Failed> {
             || tcp_mem().is_ok_and(|now| now == before) && !fs::exists(STATE_FILE).unwrap_or(true);
         assert!(eventually(is_back), "tcp_mem is {:?} after {delay_ms} ms: {said}", tcp_mem()?);
     }
+    Ok(Completion::Completed)
+}
+
+/// The death of a client that lost its server is heard of before the server's, and the server's is told.
+fn cause() -> Result<Completion, Failed> {
+    let before = tcp_mem()?;
+    let folder = tempfile::tempdir()?;
+    let (client, mark) = (folder.path().join("client"), folder.path().join("ended"));
+    let script = format!("#!/bin/sh\necho refused >&2\n: >{}\nexit 3\n", mark.display());
+    fs::write(&client, script)?;
+    fs::set_permissions(&client, PermissionsExt::from_mode(0o755))?;
+    let mut run = with_client(&client).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    if !wait_for_act_1(&mut run)? {
+        let output = run.wait_with_output()?;
+        return refusal(&output).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into());
+    }
+    let server = Family::of(&run).server_or_wait();
+    assert!(eventually(|| mark.exists() || !is_running(run.id())), "no client was started");
+    let killed = Command::new("kill").args(["-s", "KILL", &server.to_string()]).status()?;
+    assert!(killed.success(), "the server had ended");
+    let output = run.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("client: refused"), "{said}");
+    let told = said.lines().last().unwrap_or_default();
+    assert!(told.starts_with("error: the server ended before its time (signal 9)"), "{said}");
+    assert_eq!(tcp_mem()?, before, "{said}");
     Ok(Completion::Completed)
 }
 

@@ -29,6 +29,8 @@ use super::{
 
 /// How long the privileged half may take to end a server that holds a million connections, and to put everything back.
 const END_LIMIT: Duration = Duration::from_secs(60);
+/// How long the privileged half may take to tell of the death of a server, after a client that died of it is gone.
+const CAUSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long a client may take to end after it closed its output.
 const REAP_LIMIT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(500);
@@ -301,7 +303,10 @@ impl Stage {
             Event::ClientGone => {
                 let ended = self.reap_client()?;
                 self.seen.client_ended = Some(ended);
-                return self.seen.check_client(ended);
+                let Err(death) = self.seen.check_client(ended) else { return Ok(()) };
+                // A client dies of a server's death, and can be heard of first: the server's is what has to be told.
+                self.pause(CAUSE_LIMIT)?;
+                return Err(death);
             }
             Event::Built(built) => self.built = Some(built),
             Event::Answer(answer) => self.answer = Some(answer),
