@@ -145,6 +145,14 @@ pub(crate) const GOALS: &[Goal] = &[
         Reach::RatioAtMost(1.10),
     ),
     goal(
+        Part::Teardown,
+        "teardown_at_once",
+        "s",
+        "`teardown`, held against ends that close at the same time, as c1m's do",
+        Some("floor whose ends close at once"),
+        Reach::RatioAtMost(1.10),
+    ),
+    goal(
         Part::Idle,
         "idle_cpu",
         "% of a core",

@@ -91,6 +91,14 @@ pub(crate) struct Held {
     is_floor: bool,
 }
 
+/// When the ends of the floor close. c1m-server closes while its client does, whatever this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The server when all of the client's sockets are gone.
+    InTurn,
+    AtOnce,
+}
+
 /// What is left of both ends.
 #[derive(Debug)]
 pub(crate) struct Gone {
@@ -179,11 +187,17 @@ impl Held {
     }
 
     /// Ends all connections, and then both ends.
-    pub(crate) fn end(mut self) -> Result<Gone> {
+    pub(crate) fn end(self) -> Result<Gone> {
+        self.end_in(Order::InTurn)
+    }
+
+    pub(crate) fn end_in(mut self, order: Order) -> Result<Gone> {
         let start = Instant::now();
         if self.is_floor {
             self.client.close_orders();
-            check(self.client.rest()?, "the floor's client")?;
+            if order == Order::InTurn {
+                check(self.client.rest()?, "the floor's client")?;
+            }
             self.server.close_orders();
         } else {
             self.client.terminate()?;
@@ -194,6 +208,9 @@ impl Held {
         let left =
             now.orphan.saturating_sub(self.before.orphan) + now.tw.saturating_sub(self.before.tw);
         if self.is_floor {
+            if order == Order::AtOnce {
+                check(self.client.rest()?, "the floor's client")?;
+            }
             check(self.server.rest()?, "the floor's server")?;
             return Ok(Gone { seconds, left, lines: Vec::new(), summary: None });
         }

@@ -9,7 +9,7 @@ use super::{
     board::Board,
     child::{Child, pause},
     cli::{Args, Part},
-    ends::{Gone, Held, Programs},
+    ends::{Gone, Held, Order, Programs},
     host, look,
     nginx::Nginx,
 };
@@ -58,11 +58,12 @@ pub(crate) fn round(
         board.against("teardown", gone.seconds);
         host::settle()?;
     }
-    if args.has(Part::Ramp) {
+    if args.has_any(&[Part::Ramp, Part::Teardown]) {
         let held = Held::floor(programs, scale, &["--exchange"])?;
         board.against("ramp_exchange", held.ramp_s);
         board.against("ramp_exchange_cpu", held.ramp_cpu_s);
-        held.end()?;
+        let gone = held.end_in(Order::AtOnce)?;
+        board.against("teardown_at_once", gone.seconds);
         host::settle()?;
     }
     if args.has_any(&[
@@ -120,6 +121,7 @@ fn traced(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     }
     let gone = held.end()?;
     board.value("teardown", gone.seconds);
+    board.value("teardown_at_once", gone.seconds);
     judge_end(&gone, board);
     Ok(())
 }
