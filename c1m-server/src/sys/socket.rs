@@ -9,39 +9,75 @@ use std::{
 
 use super::check;
 
+/// Responses up to here are copied into one piece: less than what an array of pieces costs the kernel to read.
+const ONE_PIECE_BYTES: usize = 512;
+
+/// A system call of the hot path, past the C library's wrapper: in a program with threads glibc makes each of these calls a
+/// point at which the thread can be cancelled, with two atomic operations a call. Nobody cancels threads here.
+///
+/// # Safety
+/// As of the call: what `arguments` point to is valid for it.
+unsafe fn call(number: libc::c_long, arguments: [usize; 6]) -> io::Result<usize> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the caller's promise.
+    let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+/// A C int as the kernel takes it out of a register: the low half of it.
+#[expect(clippy::cast_sign_loss, reason = "the kernel reads the same bits as an int again")]
+fn int(value: libc::c_int) -> usize {
+    value as usize
+}
+
 /// Takes one connection from the accept queue: non-blocking, close-on-exec, without asking for the peer's address.
 pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
-    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: null addresses are allowed; the descriptor is fresh and owned by nobody else.
-    unsafe {
-        check(libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags))
-            .map(|fd| OwnedFd::from_raw_fd(fd))
-    }
+    let flags = int(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
+    // SAFETY: null addresses are allowed.
+    let fd = unsafe { call(libc::SYS_accept4, [int(listener), 0, 0, flags, 0, 0]) }?;
+    let fd = RawFd::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: the descriptor is fresh and owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Reads what is there. 0 is the peer's end of stream.
 pub fn receive(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for its length.
-    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    receive_with(fd, buffer, 0)
 }
 
 /// Copies what is there without taking it.
 pub fn peek(fd: RawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for its length.
-    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_PEEK) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    receive_with(fd, buffer, libc::MSG_PEEK)
+}
+
+fn receive_with(fd: RawFd, buffer: &mut [u8], flags: libc::c_int) -> io::Result<usize> {
+    let (start, len) = (buffer.as_mut_ptr().expose_provenance(), buffer.len());
+    // SAFETY: the buffer is valid for its length; null addresses are allowed.
+    unsafe { call(libc::SYS_recvfrom, [int(fd), start, len, int(flags), 0, 0]) }
 }
 
 /// Sends one buffer, without SIGPIPE.
 pub fn send(fd: RawFd, buffer: &[u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for its length.
-    let count = unsafe { libc::send(fd, buffer.as_ptr().cast(), buffer.len(), libc::MSG_NOSIGNAL) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    let (start, len) = (buffer.as_ptr().expose_provenance(), buffer.len());
+    // SAFETY: the buffer is valid for its length; no address is needed on a connection.
+    unsafe { call(libc::SYS_sendto, [int(fd), start, len, int(libc::MSG_NOSIGNAL), 0, 0]) }
 }
 
 /// Sends several buffers in one call, so that one response is one skb; without SIGPIPE.
 pub fn send_vectored(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+    let mut piece = [0; ONE_PIECE_BYTES];
+    let mut len = 0;
+    for buffer in buffers {
+        let Some(room) = piece.get_mut(len..len + buffer.len()) else {
+            return send_pieces(fd, buffers);
+        };
+        room.copy_from_slice(buffer);
+        len += buffer.len();
+    }
+    send(fd, &piece[..len])
+}
+
+fn send_pieces(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     // SAFETY: all zeros are a valid message header.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     // IoSlice has the layout of iovec by its documentation; sendmsg only reads through it.
@@ -52,9 +88,10 @@ pub fn send_vectored(fd: RawFd, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
     )]
     let count = buffers.len().try_into();
     message.msg_iovlen = count.map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+    let header = (&raw const message).expose_provenance();
+    let flags = int(libc::MSG_NOSIGNAL);
     // SAFETY: `message` and the buffers behind it live through the call.
-    let count = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
-    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+    unsafe { call(libc::SYS_sendmsg, [int(fd), header, flags, 0, 0, 0]) }
 }
 
 /// Ends the sending side: the peer gets everything sent so far and then the end of the stream.
@@ -69,7 +106,7 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
 /// it reports an error, so there is nothing to do about one.
 pub fn close(fd: RawFd) {
     // SAFETY: the caller's promise.
-    unsafe { libc::close(fd) };
+    let _ = unsafe { call(libc::SYS_close, [int(fd), 0, 0, 0, 0, 0]) };
 }
 
 /// The error that the kernel keeps for a socket (SO_ERROR), which reading clears. `None`: no error.
@@ -170,8 +207,10 @@ pub fn bind(fd: RawFd, source: &SocketAddr) -> io::Result<()> {
 /// Connects without waiting. `Ok(true)`: connected already; `Ok(false)`: on its way.
 pub fn connect(fd: RawFd, destination: &SocketAddr) -> io::Result<bool> {
     let destination = socket2::SockAddr::from(*destination);
+    let start = destination.as_ptr().expose_provenance();
+    let len = usize::try_from(destination.len()).unwrap_or(0);
     // SAFETY: the address is valid for its length and lives through the call.
-    match check(unsafe { libc::connect(fd, destination.as_ptr().cast(), destination.len()) }) {
+    match unsafe { call(libc::SYS_connect, [int(fd), start, len, 0, 0, 0]) } {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(false),
         Err(error) => Err(error),
