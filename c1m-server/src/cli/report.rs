@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::output::report::PlotName;
+
 /// Make a page out of a run: plots, limits, verdict and evidence in one HTML file, to look at and to hand on
 ///
 /// Reads the JSON lines that --json and --output write: of c1m-server, of its watch, and of cargo xtask reproduce. Asks nothing of the kernel,
@@ -25,4 +27,12 @@ pub struct Report {
     /// The plots alone, as one SVG file
     #[arg(long)]
     pub svg: bool,
+
+    /// With --svg: this plot alone
+    #[arg(long, value_name = "PLOT", requires = "svg")]
+    pub plot: Option<PlotName>,
+
+    /// With --plot: of which run in the file, such as the act of a reproduction
+    #[arg(long, value_name = "N", requires = "plot", default_value_t = 1)]
+    pub run: usize,
 }

@@ -40,7 +40,15 @@ pub fn run(args: &cli::Report) -> anyhow::Result<()> {
             anyhow::Error::from(UsageRefused(format!("{name}, {error}")))
         }
     })?;
-    write(&args.output, &if args.svg { report.svg() } else { report.html() })
+    let text = match args.plot {
+        Some(plot) => report.picture(args.run, plot).ok_or_else(|| {
+            let run = args.run;
+            UsageRefused(format!("{name}: there is no run {run} with this plot: leave out --plot and --run for every plot that there is"))
+        })?,
+        None if args.svg => report.svg(),
+        None => report.html(),
+    };
+    write(&args.output, &text)
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -4,7 +4,10 @@ use super::{
     footprint::{Sizes, need},
     verdict::Case,
 };
-use crate::output::record::{LimitName, Role};
+use crate::{
+    output::record::{LimitName, Role},
+    units::grouped,
+};
 
 /// Ports below this are for servers.
 pub(super) const FIRST_PORT: u64 = 1024;
@@ -66,7 +69,8 @@ fn tcp_mem(case: &Case<'_>) -> String {
     let third = wanted.min(pages / 4).max(high);
     if third <= high {
         return format!(
-            "{free_data}: net.ipv4.tcp_mem is at {high} pages already, a quarter of memory or more, and beyond that the OOM killer comes first"
+            "{free_data}: net.ipv4.tcp_mem is at {} pages already, a quarter of memory or more, and beyond that the OOM killer comes first",
+            grouped(high)
         );
     }
     format!(

@@ -3,6 +3,7 @@
 use crate::{
     limits::verdict::{Case, Finding},
     output::record::{Confidence, LimitName, Tier},
+    units::grouped,
 };
 
 pub(in crate::limits) fn buffers(case: &Case<'_>) -> Vec<Finding> {
@@ -25,19 +26,19 @@ fn receive(case: &Case<'_>) -> Option<Finding> {
         (Some(count @ 1..), _) => Finding::new(
             LimitName::ReceiveBuffer,
             Confidence::Certain,
-            format!("{count} segments were dropped because their socket's receive buffer was full: the application does not read"),
+            format!("{} segments were dropped because their socket's receive buffer was full: the application does not read", grouped(count)),
         ),
         // The hook saw each of the drops, or tcp_mem was short: then a drop is no sign of this.
         (None, 1..) if !short => Finding::new(
             LimitName::ReceiveBuffer,
             sure,
-            format!("{dropped} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full"),
+            format!("{} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full", grouped(dropped)),
         )
         .settled_by("kfree_skb with the socket (Linux 6.12 and later), or fexit of tcp_try_rmem_schedule"),
         _ if stalled > 0 && !short => Finding::new(
             LimitName::ReceiveBuffer,
             sure,
-            format!("{stalled} receive windows were closed and not opened again: senders wait for applications that do not read"),
+            format!("{} receive windows were closed and not opened again: senders wait for applications that do not read", grouped(stalled)),
         )
         .settled_by("ss -tmi: Recv-Q and rb of the socket that is not read"),
         _ => return None,
@@ -65,7 +66,7 @@ fn send(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::SendBuffer,
             Confidence::Certain,
-            format!("{count} segments could not be split for sending again, because their socket's send queue was twice its buffer"),
+            format!("{} segments could not be split for sending again, because their socket's send queue was twice its buffer", grouped(count)),
         )
         .saw("TcpExt TCPWqueueTooBig", "segments in this network namespace", count)
     })

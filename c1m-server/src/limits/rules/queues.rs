@@ -7,6 +7,7 @@ use crate::{
         verdict::{Case, Finding},
     },
     output::record::{Confidence, LimitName},
+    units::grouped,
 };
 
 pub(in crate::limits) fn queues(case: &Case<'_>) -> Vec<Finding> {
@@ -59,7 +60,10 @@ fn accept_queue(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::AcceptQueue,
             Confidence::Certain,
-            format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
+            format!(
+                "a listener's accept queue was full {} times, and SYNs or ends of handshakes were dropped{behind}",
+                grouped(count)
+            ),
         )
         .saw("TcpExt ListenOverflows", "drops in this network namespace", seen.counter("ListenOverflows"))
         .saw("tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
@@ -82,15 +86,14 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::SynQueue,
             Confidence::Certain,
-            format!("a listener's SYN queue was full, and {dropped} SYNs were dropped"),
+            format!("a listener's SYN queue was full, and {} SYNs were dropped", grouped(dropped)),
         )
     } else if unnamed > 0 {
         Finding::new(
             LimitName::SynQueue,
             Confidence::Possible,
             format!(
-                "{unnamed} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use"
-            ),
+                "{} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use", grouped(unnamed)),
         )
         .settled_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
     } else if cookies + hooked > 0 {
@@ -126,12 +129,12 @@ fn conntrack(case: &Case<'_>) -> Option<Finding> {
         (1.., _) => Finding::new(
             LimitName::Conntrack,
             if full || evicted > 0 { Confidence::Certain } else { Confidence::Likely },
-            format!("the table of tracked connections was full, and {dropped} packets were dropped before any queue saw them"),
+            format!("the table of tracked connections was full, and {} packets were dropped before any queue saw them", grouped(dropped)),
         ),
         (0, 1..) => Finding::new(
             LimitName::Conntrack,
             Confidence::Certain,
-            format!("the table of tracked connections was full: {evicted} entries were evicted for new ones, no packet was dropped for it"),
+            format!("the table of tracked connections was full: {} entries were evicted for new ones, no packet was dropped for it", grouped(evicted)),
         )
         .harmless(),
         (0, 0) => return None,

@@ -3,6 +3,7 @@
 use crate::{
     limits::verdict::{Case, Finding},
     output::record::{Confidence, LimitName, Tier},
+    units::grouped,
 };
 
 const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
@@ -24,7 +25,8 @@ fn high(case: &Case<'_>) -> Option<Finding> {
     }
     let text = if refused > 0 {
         format!(
-            "{refused} allocations were refused because tcp_mem was above its third value: data waited or was dropped, no connection was refused"
+            "{} allocations were refused because tcp_mem was above its third value: data waited or was dropped, no connection was refused",
+            grouped(refused)
         )
     } else {
         "tcp_mem usage went above its third value; nothing was seen to be refused".to_owned()
@@ -88,7 +90,8 @@ fn pressure(case: &Case<'_>, high: bool) -> Option<Finding> {
             LimitName::TcpMemPressure,
             Confidence::Certain,
             format!(
-                "{refused} allocations were refused under memory pressure, to sockets above their fair share of tcp_mem"
+                "{} allocations were refused under memory pressure, to sockets above their fair share of tcp_mem",
+                grouped(refused)
             ),
         )
     } else if high {
