@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{EnvironmentRefused, UsageRefused};
 use crate::{
     cli,
-    output::report::{BadInput, Report},
+    output::report::{BadInput, PlotName, Report},
 };
 
 /// What stands for a standard stream.
@@ -41,7 +41,7 @@ pub fn run(args: &cli::Report) -> anyhow::Result<()> {
         }
     })?;
     let text = match args.plot {
-        Some(plot) => report.picture(args.run, plot).ok_or_else(|| {
+        Some(plot) => report.picture(args.run, named(plot)).ok_or_else(|| {
             let run = args.run;
             UsageRefused(format!("{name}: there is no run {run} with this plot: leave out --plot and --run for every plot that there is"))
         })?,
@@ -49,6 +49,14 @@ pub fn run(args: &cli::Report) -> anyhow::Result<()> {
         None => report.html(),
     };
     write(&args.output, &text)
+}
+
+fn named(plot: cli::Plot) -> PlotName {
+    match plot {
+        cli::Plot::Connections => PlotName::Connections,
+        cli::Plot::Time => PlotName::Time,
+        cli::Plot::Memory => PlotName::Memory,
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -4,10 +4,7 @@ use super::{
     footprint::{Sizes, need},
     verdict::Case,
 };
-use crate::{
-    output::record::{LimitName, Role},
-    units::grouped,
-};
+use crate::output::record::{LimitName, Role};
 
 /// Ports below this are for servers.
 pub(super) const FIRST_PORT: u64 = 1024;
@@ -69,8 +66,7 @@ fn tcp_mem(case: &Case<'_>) -> String {
     let third = wanted.min(pages / 4).max(high);
     if third <= high {
         return format!(
-            "{free_data}: net.ipv4.tcp_mem is at {} pages already, a quarter of memory or more, and beyond that the OOM killer comes first",
-            grouped(high)
+            "{free_data}: net.ipv4.tcp_mem is at {high} pages already, a quarter of memory or more, and beyond that the OOM killer comes first"
         );
     }
     format!(

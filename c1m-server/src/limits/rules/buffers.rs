@@ -3,7 +3,6 @@
 use crate::{
     limits::verdict::{Case, Finding},
     output::record::{Confidence, LimitName, Tier},
-    units::grouped,
 };
 
 pub(in crate::limits) fn buffers(case: &Case<'_>) -> Vec<Finding> {
@@ -26,19 +25,19 @@ fn receive(case: &Case<'_>) -> Option<Finding> {
         (Some(count @ 1..), _) => Finding::new(
             LimitName::ReceiveBuffer,
             Confidence::Certain,
-            format!("{} segments were dropped because their socket's receive buffer was full: the application does not read", grouped(count)),
+            format!("{count} segments were dropped because their socket's receive buffer was full: the application does not read"),
         ),
         // The hook saw each of the drops, or tcp_mem was short: then a drop is no sign of this.
         (None, 1..) if !short => Finding::new(
             LimitName::ReceiveBuffer,
             sure,
-            format!("{} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full", grouped(dropped)),
+            format!("{dropped} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full"),
         )
         .settled_by("kfree_skb with the socket (Linux 6.12 and later), or fexit of tcp_try_rmem_schedule"),
         _ if stalled > 0 && !short => Finding::new(
             LimitName::ReceiveBuffer,
             sure,
-            format!("{} receive windows were closed and not opened again: senders wait for applications that do not read", grouped(stalled)),
+            format!("{stalled} receive windows were closed and not opened again: senders wait for applications that do not read"),
         )
         .settled_by("ss -tmi: Recv-Q and rb of the socket that is not read"),
         _ => return None,
@@ -66,7 +65,7 @@ fn send(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::SendBuffer,
             Confidence::Certain,
-            format!("{} segments could not be split for sending again, because their socket's send queue was twice its buffer", grouped(count)),
+            format!("{count} segments could not be split for sending again, because their socket's send queue was twice its buffer"),
         )
         .saw("TcpExt TCPWqueueTooBig", "segments in this network namespace", count)
     })

@@ -6,7 +6,6 @@ use crate::{
         verdict::{Case, Finding},
     },
     output::record::{Confidence, LimitName, Tier},
-    units::grouped,
 };
 
 pub(in crate::limits) fn ports(case: &Case<'_>) -> Vec<Finding> {
@@ -24,10 +23,7 @@ pub(in crate::limits) fn ports(case: &Case<'_>) -> Vec<Finding> {
     let found = Finding::new(
         LimitName::Ports,
         confidence,
-        format!(
-            "{} connects found no free local port for their source and destination",
-            grouped(count)
-        ),
+        format!("{count} connects found no free local port for their source and destination"),
     )
     .saw("connect EADDRNOTAVAIL", "calls of any process", failed)
     .saw("inet_hash_connect", "searches that found no port", case.seen.ports_exhausted.unwrap_or(0))
@@ -90,7 +86,7 @@ pub(in crate::limits) fn time_wait(case: &Case<'_>) -> Vec<Finding> {
     let found = Finding::new(
         LimitName::TimeWait,
         if full { Confidence::Certain } else { Confidence::Likely },
-        format!("{} connections ended without TIME_WAIT, for which there was no room; nothing was refused", grouped(count)),
+        format!("{count} connections ended without TIME_WAIT, for which there was no room; nothing was refused"),
     )
     .harmless()
     .saw("TcpExt TCPTimeWaitOverflow", "connections in this network namespace", count)

@@ -7,7 +7,6 @@ use crate::{
         verdict::{Case, Finding},
     },
     output::record::{Confidence, LimitName},
-    units::grouped,
 };
 
 /// The calls that make a connection. Others that fail with EMFILE have limits of their own (inotify_init: max_user_instances), or
@@ -41,10 +40,7 @@ fn table(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::NrOpen,
             Confidence::Likely,
-            format!(
-                "{} connections could not be had: fs.nr_open is below the limit of open files, and cuts it",
-                grouped(refused)
-            ),
+            format!("{refused} connections could not be had: fs.nr_open is below the limit of open files, and cuts it"),
         )
         .settled_by("whether the table that was full is this process's, or one with a limit of its own")
     } else {
@@ -52,8 +48,7 @@ fn table(case: &Case<'_>) -> Option<Finding> {
             LimitName::Nofile,
             Confidence::Certain,
             format!(
-                "a descriptor table was full {} times: connections waited in the accept queue, or could not be opened",
-                grouped(refused)
+                "a descriptor table was full {refused} times: connections waited in the accept queue, or could not be opened"
             ),
         )
     };
@@ -91,8 +86,7 @@ fn host(case: &Case<'_>) -> Option<Finding> {
         LimitName::FileMax,
         confidence,
         format!(
-            "the host's table of open files was full {} times: connections could not be had by any process",
-            grouped(refused)
+            "the host's table of open files was full {refused} times: connections could not be had by any process"
         ),
     );
     for (call, source) in [(Call::Accept, "accept ENFILE"), (Call::Socket, "socket ENFILE")] {

@@ -7,7 +7,6 @@ use crate::{
         verdict::{Case, Finding},
     },
     output::record::{Confidence, LimitName},
-    units::grouped,
 };
 
 /// Calls that ask for a slab object of a socket, a file or a watch. A failed `send` is none of them: ENOBUFS there is a full queue of
@@ -137,7 +136,7 @@ fn refused(case: &Case<'_>) -> Option<Finding> {
     let found = Finding::new(
         limit,
         Confidence::Likely,
-        format!("{} calls got no memory for a socket, a file or a watch", grouped(failed)),
+        format!("{failed} calls got no memory for a socket, a file or a watch"),
     );
     Some(
         found
@@ -166,8 +165,7 @@ fn charge_refused(case: &Case<'_>) -> Option<Finding> {
         LimitName::MemoryCgroup,
         if stray { Confidence::Possible } else { Confidence::Certain },
         format!(
-            "{} allocations of sockets were refused by their memory cgroup: tcp_mem allowed them",
-            grouped(refused)
+            "{refused} allocations of sockets were refused by their memory cgroup: tcp_mem allowed them"
         ),
     );
     let found = found
@@ -233,7 +231,7 @@ fn dropped(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::Memory,
             Confidence::Likely,
-            format!("{} SYNs were dropped though both queues of the listener had room: no memory for them", grouped(drops)),
+            format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"),
         )
         .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
         .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)

@@ -3,7 +3,6 @@
 use crate::{
     limits::verdict::{Case, Finding},
     output::record::{Confidence, LimitName},
-    units::grouped,
 };
 
 const CHECK: &str = "tcp_check_oom";
@@ -34,10 +33,7 @@ fn too_many(case: &Case<'_>, count: u64) -> Option<Finding> {
         let found = Finding::new(
             LimitName::Orphans,
             Confidence::Certain,
-            format!(
-                "{} closed connections were reset because there were too many orphans",
-                grouped(count)
-            ),
+            format!("{count} closed connections were reset because there were too many orphans"),
         )
         .saw(case.hook(CHECK, RESET), "orphans reset because there were too many", count)
         .saw(
@@ -66,7 +62,7 @@ fn out_of_memory(case: &Case<'_>, count: u64) -> Option<Finding> {
         Finding::new(
             LimitName::OrphanMemory,
             Confidence::Certain,
-            format!("{} connections that were closed with unsent data were reset because tcp_mem was above its third value", grouped(count)),
+            format!("{count} connections that were closed with unsent data were reset because tcp_mem was above its third value"),
         )
         .saw(case.hook(CHECK, RESET), "orphans reset for memory", count)
         .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", case.seen.counter("TCPAbortOnMemory"))
@@ -95,7 +91,7 @@ fn unsplit(case: &Case<'_>, aborted: u64) -> Finding {
     Finding::new(
         limit,
         confidence,
-        format!("{} closed connections were reset by the kernel: too many orphans, or no memory of tcp_mem for their data", grouped(aborted)),
+        format!("{aborted} closed connections were reset by the kernel: too many orphans, or no memory of tcp_mem for their data"),
     )
     .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", aborted)
     .beside(source, what, case.peak(limit))

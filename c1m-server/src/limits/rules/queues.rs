@@ -7,7 +7,6 @@ use crate::{
         verdict::{Case, Finding},
     },
     output::record::{Confidence, LimitName},
-    units::grouped,
 };
 
 pub(in crate::limits) fn queues(case: &Case<'_>) -> Vec<Finding> {
@@ -60,10 +59,7 @@ fn accept_queue(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::AcceptQueue,
             Confidence::Certain,
-            format!(
-                "a listener's accept queue was full {} times, and SYNs or ends of handshakes were dropped{behind}",
-                grouped(count)
-            ),
+            format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
         )
         .saw("TcpExt ListenOverflows", "drops in this network namespace", seen.counter("ListenOverflows"))
         .saw("tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
@@ -86,14 +82,15 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
         Finding::new(
             LimitName::SynQueue,
             Confidence::Certain,
-            format!("a listener's SYN queue was full, and {} SYNs were dropped", grouped(dropped)),
+            format!("a listener's SYN queue was full, and {dropped} SYNs were dropped"),
         )
     } else if unnamed > 0 {
         Finding::new(
             LimitName::SynQueue,
             Confidence::Possible,
             format!(
-                "{} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use", grouped(unnamed)),
+                "{unnamed} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use"
+            ),
         )
         .settled_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
     } else if cookies + hooked > 0 {
@@ -129,12 +126,12 @@ fn conntrack(case: &Case<'_>) -> Option<Finding> {
         (1.., _) => Finding::new(
             LimitName::Conntrack,
             if full || evicted > 0 { Confidence::Certain } else { Confidence::Likely },
-            format!("the table of tracked connections was full, and {} packets were dropped before any queue saw them", grouped(dropped)),
+            format!("the table of tracked connections was full, and {dropped} packets were dropped before any queue saw them"),
         ),
         (0, 1..) => Finding::new(
             LimitName::Conntrack,
             Confidence::Certain,
-            format!("the table of tracked connections was full: {} entries were evicted for new ones, no packet was dropped for it", grouped(evicted)),
+            format!("the table of tracked connections was full: {evicted} entries were evicted for new ones, no packet was dropped for it"),
         )
         .harmless(),
         (0, 0) => return None,

@@ -3,7 +3,6 @@
 use crate::{
     limits::verdict::{Case, Finding},
     output::record::{Confidence, LimitName, Tier},
-    units::grouped,
 };
 
 const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
@@ -25,8 +24,7 @@ fn high(case: &Case<'_>) -> Option<Finding> {
     }
     let text = if refused > 0 {
         format!(
-            "{} allocations were refused because tcp_mem was above its third value: data waited or was dropped, no connection was refused",
-            grouped(refused)
+            "{refused} allocations were refused because tcp_mem was above its third value: data waited or was dropped, no connection was refused"
         )
     } else {
         "tcp_mem usage went above its third value; nothing was seen to be refused".to_owned()
@@ -90,8 +88,7 @@ fn pressure(case: &Case<'_>, high: bool) -> Option<Finding> {
             LimitName::TcpMemPressure,
             Confidence::Certain,
             format!(
-                "{} allocations were refused under memory pressure, to sockets above their fair share of tcp_mem",
-                grouped(refused)
+                "{refused} allocations were refused under memory pressure, to sockets above their fair share of tcp_mem"
             ),
         )
     } else if high {

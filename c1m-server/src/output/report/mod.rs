@@ -26,13 +26,13 @@ const RUNS: usize = 12;
 const UNKNOWN_KINDS: usize = 16;
 
 /// What can be drawn of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlotName {
-    /// Pages of tcp_mem over connections
+    /// Pages of tcp_mem over connections.
     Connections,
-    /// Pages of tcp_mem and connections over time
+    /// Pages of tcp_mem and connections over time.
     Time,
-    /// Memory a connection, by component, beside the article's
+    /// Memory a connection, by component, beside the article's.
     Memory,
 }
 
