@@ -14,7 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     holders::{GroupBy, Holders, NetnsChoice},
-    report::Report,
+    report::{Plot, Report},
     states::States,
 };
 use crate::units::{parse_count, parse_duration};

@@ -11,11 +11,14 @@ use std::{
 
 use c1m_server::output::{
     record::{Line, Record},
-    report::Report,
+    report::{PlotName, Report},
 };
 use serde_json::Value;
 
 const WATCH: &str = include_str!("fixtures/report/watch.jsonl");
+/// Every line of one at full scale, and the picture of it in the README.
+const FULL_SCALE: &str = include_str!("../../docs/reproduction/run.jsonl");
+const PICTURE: &str = include_str!("../../docs/reproduction/tcp_mem.svg");
 const REPRODUCE: &str = include_str!("fixtures/report/reproduce.jsonl");
 /// Markup, quotes, an end of a comment and of a style, what turns the reading direction, and a character that XML may not have.
 const HOSTILE: &str = "</td></title></style>--><script>alert(1)</script><img src=x onerror='a'>\" onload=\"b\u{202e}\u{0}&amp;";
@@ -105,6 +108,33 @@ fn a_reproduction_stands_beside_the_article() {
         "76.0 B",
     ] {
         assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn a_reproduction_at_full_scale_has_every_figure() {
+    let page = report(FULL_SCALE).html();
+    is_sound(&page);
+    figures::check(&page, FULL_SCALE);
+    // Low is drawn in each act, also where nobody crossed it.
+    for part in
+        ["Reproduction with 1,024,000 connections", "at connection 990,413", "low 786,432 pages"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    assert_eq!(page.matches("low 786,432 pages</text>").count(), 4);
+}
+
+#[test]
+fn the_picture_in_the_readme_is_of_the_run_that_stands_beside_it() {
+    let made = report(FULL_SCALE).picture(1, PlotName::Connections).unwrap();
+    let how = "c1m-server report docs/reproduction/run.jsonl --svg --plot connections -o docs/reproduction/tcp_mem.svg";
+    assert!(made == PICTURE, "the picture is not that of these lines: run `{how}`");
+    is_sound(PICTURE);
+    // On somebody else's page, in light and in dark.
+    assert!(PICTURE.contains("prefers-color-scheme: dark"));
+    for connection in ["495,092", "660,339", "990,413"] {
+        assert!(PICTURE.contains(&format!("at connection {connection}</text>")), "{connection}");
     }
 }
 
@@ -294,6 +324,11 @@ fn the_command_reads_files_and_streams() {
     assert_eq!(program(&["-"], WATCH.as_bytes()).stdout, page.as_bytes());
     let svg = program(&["--svg", "-"], WATCH.as_bytes());
     assert!(String::from_utf8(svg.stdout).unwrap().starts_with("<svg class=\"file\" xmlns="));
+    let one = program(&["--svg", "--plot", "time", "--run", "2", "-"], REPRODUCE.as_bytes());
+    let one = String::from_utf8(one.stdout).unwrap();
+    assert_eq!(Some(&one), report(REPRODUCE).picture(2, PlotName::Time).as_ref());
+    assert_eq!(one.matches("class=\"heading\"").count(), 1);
+    assert!(one.contains("Act 2: the article") && one.contains("over time"), "{one}");
 }
 
 #[test]
@@ -312,6 +347,10 @@ fn a_refusal_names_the_line_and_what_to_do() {
     assert!(said.starts_with("c1m-server: -, line 2: not a JSON line of c1m"), "{said}");
     let said = refused(&["/nonexistent.jsonl"], "", 3);
     assert!(said.contains("give a file of JSON lines, or - for standard input"), "{said}");
+    for run in ["0", "2"] {
+        let said = refused(&["-", "--svg", "--plot", "time", "--run", run], WATCH, 2);
+        assert!(said.contains(&format!("there is no run {run} with this plot")), "{said}");
+    }
     let said = refused(&["-", "-o", "/nonexistent/run.html"], WATCH, 3);
     assert!(said.contains("choose another --output"), "{said}");
 }

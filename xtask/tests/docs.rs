@@ -221,6 +221,10 @@ fn stage(place: &Path) -> Result<(), Failed> {
     let fixtures =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../c1m-server/tests/fixtures/report");
     fs::copy(fixtures.join("watch.jsonl"), place.join("run.jsonl"))?;
+    let kept = "docs/reproduction";
+    fs::create_dir_all(place.join(kept))?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    fs::copy(root.join(kept).join("run.jsonl"), place.join(kept).join("run.jsonl"))?;
     Ok(())
 }
 

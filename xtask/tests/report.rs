@@ -16,10 +16,13 @@ use c1m_server::output::report::Report;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
-const RUNS: [(&str, &str); 2] = [
+const RUNS: [(&str, &str); 3] = [
     ("watch", include_str!("../../c1m-server/tests/fixtures/report/watch.jsonl")),
     ("reproduce", include_str!("../../c1m-server/tests/fixtures/report/reproduce.jsonl")),
+    ("full-scale", include_str!("../../docs/reproduction/run.jsonl")),
 ];
+/// As the README has it: an image, whose style is its own and whose scripts would not run.
+const PICTURE: &str = include_str!("../../docs/reproduction/tcp_mem.svg");
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let tests = vec![
         Trial::ignorable_test("the_page_opens_with_every_figure", pages),
         Trial::ignorable_test("the_plots_open_by_themselves", plots),
+        Trial::ignorable_test("the_picture_in_the_readme_is_light_and_dark", picture),
         Trial::ignorable_test("an_error_of_a_page_is_told", errors),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
@@ -86,14 +90,19 @@ fn pages() -> Result<Completion, Failed> {
             is_picture(&fs::read(&picture)?, width, &picture);
         }
     }
-    let both = written(&output, "-light.png").into_iter().zip(written(&output, "-dark.png"));
-    for (light, dark) in both {
-        assert_ne!(fs::read(light)?, fs::read(dark)?, "there is no dark page");
-    }
+    has_light_and_dark(&output)?;
     for printed in written(&output, "-printed.pdf") {
         assert!(fs::read(&printed)?.starts_with(b"%PDF-"), "{}", printed.display());
     }
     Ok(Completion::Completed)
+}
+
+fn has_light_and_dark(output: &Output) -> Result<(), Failed> {
+    for (light, dark) in written(output, "-light.png").iter().zip(written(output, "-dark.png")) {
+        let (light, dark) = (fs::read(light)?, fs::read(dark)?);
+        assert!(light != dark, "there is no dark page: {output:?}");
+    }
+    Ok(())
 }
 
 /// Of this width, and more than an empty page: PNG, 5.2 and 11.2.2.
@@ -116,6 +125,25 @@ fn plots() -> Result<Completion, Failed> {
     let document = fs::read_to_string(&written(&output, "-document.html")[0])?;
     assert!(document.contains("tcp_mem pages over connections"), "{document}");
     assert!(!document.contains("parsererror"), "{document}");
+    Ok(Completion::Completed)
+}
+
+/// Its paper covers the whole image, so that only its own style can make the difference.
+fn picture() -> Result<Completion, Failed> {
+    let folder = tempfile::tempdir()?;
+    let (picture, page) = (folder.path().join("tcp_mem.svg"), folder.path().join("readme.html"));
+    fs::write(&picture, PICTURE)?;
+    fs::write(
+        &page,
+        "<!DOCTYPE html><img src=\"tcp_mem.svg\" alt=\"\" style=\"max-width: 100%\">",
+    )?;
+    let output = look(&[page])?;
+    if let Some(ignored) = refusal(&output) {
+        return Ok(ignored);
+    }
+    assert!(output.status.success(), "{output:?}");
+    has_light_and_dark(&output)?;
+    is_picture(&fs::read(&written(&output, "-light.png")[0])?, 1000, &folder.path().join("light"));
     Ok(Completion::Completed)
 }
 

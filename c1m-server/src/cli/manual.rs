@@ -122,6 +122,8 @@ Examples:
       a page of what was seen, without anything from the network
   c1m-server report --svg run.jsonl -o run.svg
       the plots alone
+  c1m-server report --svg --plot connections --run 2 run.jsonl -o act2.svg
+      one plot, of the second run in the file
 See also:
   c1m-server(1), c1m-server-watch(1)";
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 /// Make a page out of a run: plots, limits, verdict and evidence in one HTML file, to look at and to hand on
 ///
@@ -25,4 +25,23 @@ pub struct Report {
     /// The plots alone, as one SVG file
     #[arg(long)]
     pub svg: bool,
+
+    /// With --svg: this plot alone
+    #[arg(long, value_name = "PLOT", requires = "svg")]
+    pub plot: Option<Plot>,
+
+    /// With --plot: of which run in the file, such as the act of a reproduction
+    #[arg(long, value_name = "N", requires = "plot", default_value_t = 1)]
+    pub run: usize,
+}
+
+/// What can be drawn of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Plot {
+    /// Pages of tcp_mem over connections
+    Connections,
+    /// Pages of tcp_mem and connections over time
+    Time,
+    /// Memory a connection, by component, beside the article's
+    Memory,
 }

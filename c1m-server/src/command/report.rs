@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use super::{EnvironmentRefused, UsageRefused};
 use crate::{
     cli,
-    output::report::{BadInput, Report},
+    output::report::{BadInput, PlotName, Report},
 };
 
 /// What stands for a standard stream.
@@ -40,7 +40,23 @@ pub fn run(args: &cli::Report) -> anyhow::Result<()> {
             anyhow::Error::from(UsageRefused(format!("{name}, {error}")))
         }
     })?;
-    write(&args.output, &if args.svg { report.svg() } else { report.html() })
+    let text = match args.plot {
+        Some(plot) => report.picture(args.run, named(plot)).ok_or_else(|| {
+            let run = args.run;
+            UsageRefused(format!("{name}: there is no run {run} with this plot: leave out --plot and --run for every plot that there is"))
+        })?,
+        None if args.svg => report.svg(),
+        None => report.html(),
+    };
+    write(&args.output, &text)
+}
+
+fn named(plot: cli::Plot) -> PlotName {
+    match plot {
+        cli::Plot::Connections => PlotName::Connections,
+        cli::Plot::Time => PlotName::Time,
+        cli::Plot::Memory => PlotName::Memory,
+    }
 }
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {

@@ -193,9 +193,21 @@ pub(super) fn table(run: &Reproduction) -> String {
     text
 }
 
+/// The rows as Markdown has them.
+fn markdown_table(run: &Reproduction) -> String {
+    let cell = |text: &str| text.trim_start().replace('|', "\\|");
+    let mut text = String::new();
+    for (index, (what, article, this)) in rows(run).iter().enumerate() {
+        let _ = writeln!(text, "| {} | {} | {} |", cell(what), cell(article), cell(this));
+        if index == 0 {
+            text.push_str("|---|---|---|\n");
+        }
+    }
+    text
+}
+
 /// A page to keep: the same table, and the JSON line that belongs to it.
 pub(super) fn markdown(run: &Reproduction, json: &str) -> String {
-    let cell = |text: &str| text.trim_start().replace('|', "\\|");
     let mut text = format!(
         "# {} connections on Linux {}\n\n{} CPUs, {} of memory.\n\n",
         grouped(run.connections),
@@ -203,12 +215,7 @@ pub(super) fn markdown(run: &Reproduction, json: &str) -> String {
         run.cpus,
         bytes(expect::as_f64(run.memory_bytes)),
     );
-    for (index, (what, article, this)) in rows(run).iter().enumerate() {
-        let _ = writeln!(text, "| {} | {} | {} |", cell(what), cell(article), cell(this));
-        if index == 0 {
-            text.push_str("|---|---|---|\n");
-        }
-    }
+    text.push_str(&markdown_table(run));
     text.push('\n');
     for missed in &run.missed {
         let _ = writeln!(text, "- Missed: {missed}");
@@ -218,4 +225,41 @@ pub(super) fn markdown(run: &Reproduction, json: &str) -> String {
     }
     let _ = write!(text, "\n```json\n{json}\n```\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{place, reproduce::outcome::ReproduceRecord};
+
+    /// The table in the README, and the lines above it, are of the run whose lines are kept.
+    #[test]
+    fn the_readme_has_the_run_that_is_kept() {
+        let kept = std::fs::read_to_string(place::root().join("docs/reproduction/run.jsonl"));
+        let last = kept.unwrap().lines().last().unwrap().to_owned();
+        let ReproduceRecord::Reproduction(run) = serde_json::from_str(&last).unwrap() else {
+            panic!("the last line is of another kind: {last}")
+        };
+        let readme = std::fs::read_to_string(place::root().join("README.md")).unwrap();
+        let table = markdown_table(&run);
+        assert!(readme.contains(&table), "this is not in the README:\n{table}");
+        let act = &run.acts[0];
+        for crossing in &act.crossings {
+            let line = format!(
+                "act 1: tcp_mem {} crossed at connection {}: {} pages, limit {} ({})\n",
+                crossing.level.name(),
+                grouped(crossing.connections.unwrap()),
+                grouped(crossing.pages.unwrap()),
+                grouped(crossing.limit_pages),
+                crossing.hook.as_ref().unwrap(),
+            );
+            assert!(readme.contains(&line), "this is not in the README: {line}");
+        }
+        let end = format!(
+            "act 1: {} held, 1,000 of 1,000 answered, ramp {:.1} s\n",
+            grouped(act.held),
+            act.ramp_s
+        );
+        assert!(readme.contains(&end), "this is not in the README: {end}");
+    }
 }

@@ -25,6 +25,21 @@ const RUNS: usize = 12;
 /// Names of records that are not known, each with its number.
 const UNKNOWN_KINDS: usize = 16;
 
+/// What can be drawn of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlotName {
+    /// Pages of tcp_mem over connections.
+    Connections,
+    /// Pages of tcp_mem and connections over time.
+    Time,
+    /// Memory a connection, by component, beside the article's.
+    Memory,
+}
+
+impl PlotName {
+    const ALL: [Self; 3] = [Self::Connections, Self::Time, Self::Memory];
+}
+
 /// Something that was said, and the number of the line that said it, from 1 on.
 #[derive(Debug, Clone, PartialEq)]
 struct Kept<R> {
@@ -118,6 +133,12 @@ impl Report {
     #[must_use]
     pub fn svg(&self) -> String {
         plot::file(self)
+    }
+
+    /// One plot of the run that is number `run` in the input, from 1 on, as an SVG file. `None`: there is no such run, or nothing to draw.
+    #[must_use]
+    pub fn picture(&self, run: usize, plot: PlotName) -> Option<String> {
+        plot::file_of(self.runs.get(run.checked_sub(1)?)?, plot)
     }
 }
 

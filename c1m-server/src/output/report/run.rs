@@ -196,13 +196,11 @@ impl Run {
         }
     }
 
-    /// What tcp_mem was last, as far as it is known.
+    /// What tcp_mem was last, as far as it is known. Where nothing was crossed no server has told low; an act knows what it wrote.
     pub(super) fn levels(&self) -> [Option<u64>; 3] {
-        match (self.tcp_mem.values.last(), &self.act) {
-            (Some((_, levels)), _) => *levels,
-            (None, Some(act)) => act.record.tcp_mem.map(Some),
-            (None, None) => [None; 3],
-        }
+        let read = self.tcp_mem.values.last().map_or([None; 3], |(_, levels)| *levels);
+        let written = self.act.as_ref().map_or([None; 3], |act| act.record.tcp_mem.map(Some));
+        std::array::from_fn(|level| read[level].or(written[level]))
     }
 
     /// Readings in the order of time; events are told a moment late.

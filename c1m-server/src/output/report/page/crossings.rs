@@ -59,20 +59,19 @@ fn seen(run: &Run) -> Markup {
                 th scope="col" { "level" } th scope="col" { "first, UTC" } th.number scope="col" { "connection" }
                 @if run.act.is_some() { th.number scope="col" { "expected" } }
                 th.number scope="col" { "pages" }
-                th scope="col" { "precision, hook" } th scope="col" { "by" } th.number scope="col" { "times" }
+                th scope="col" { "precision, hook" } th scope="col" { "by" }
             } }
             tbody { @for kept in first {
                 @let crossing = &kept.record;
                 @let is_up = crossing.direction == Direction::Up;
                 tr {
-                    th scope="row" { (if is_up { "▲ above " } else { "▽ below " }) (crossing.level.name()) @if crossing.limit_moved { " (it was written)" } }
+                    th scope="row" { (if is_up { "▲ above " } else { "▽ below " }) (crossing.level.name()) @if crossing.limit_moved { " (it was written)" } br; span.quiet { (times(run, crossing)) } }
                     td { (clock(kept.at)) }
                     td.number { (figure(kept.line, "/connections", crossing.connections)) }
                     @if run.act.is_some() { td.number { @if is_up { (expected(run, crossing)) } } }
                     td.number { (figure(kept.line, "/pages", crossing.pages)) br; span.quiet { "of " (figure(kept.line, "/limit_pages", crossing.limit_pages)) } }
                     td { (precise(crossing.precision)) br; code.quiet { (foreign(&crossing.hook)) } }
                     td { (by(crossing)) }
-                    td.number { (grouped(run.crossings.counts.get(&(crossing.level, is_up)).copied().unwrap_or_default())) }
                 }
             } }
         }))
@@ -80,6 +79,15 @@ fn seen(run: &Run) -> Markup {
             "Pages are what the kernel's own counter held at that instant, connections what it had counted by then. Further crossings than these were counted in the kernel and not reported one by one: "
             (grouped(run.crossings.suppressed)) "."
         }
+    }
+}
+
+/// How often this level was crossed in this direction.
+fn times(run: &Run, crossing: &Crossing) -> String {
+    let is_up = crossing.direction == Direction::Up;
+    match run.crossings.counts.get(&(crossing.level, is_up)).copied().unwrap_or_default() {
+        1 => "once".into(),
+        count => format!("{} times", grouped(count)),
     }
 }
 

@@ -11,7 +11,7 @@ mod tcp_mem;
 
 use maud::{Markup, PreEscaped, html};
 
-use super::{Report, page, run::Run, say::as_f64};
+use super::{PlotName, Report, page, run::Run, say::as_f64};
 use labels::CHARACTER;
 pub(super) use tcp_mem::{over_connections, over_time};
 
@@ -86,21 +86,32 @@ fn n(value: f64) -> String {
 
 /// All plots of a report as one file.
 pub(super) fn file(report: &Report) -> String {
+    let plots = report.runs.iter().flat_map(|run| {
+        let plots = PlotName::ALL.into_iter().filter_map(|name| plot(run, name));
+        plots.map(|plot| (page::title(run), plot))
+    });
+    drawn(&plots.collect::<Vec<_>>())
+}
+
+/// One plot of one run as a file. `None`: the run has no such plot.
+pub(super) fn file_of(run: &Run, name: PlotName) -> Option<String> {
+    Some(drawn(&[(page::title(run), plot(run, name)?)]))
+}
+
+/// Plots one below the other, each with what its run was of.
+fn drawn(plots: &[(String, Plot)]) -> String {
     const HEADING: f64 = 62.0;
     const MARGIN: f64 = 20.0;
     let mut height = MARGIN;
     let mut drawn = Vec::new();
-    for (index, run) in report.runs.iter().enumerate() {
-        let heading = page::title(run);
-        for (kind, plot) in plots(run).into_iter().enumerate() {
-            let svg = plot.svg(&format!("run{index}-{kind}"), WIDE, &plot.wide);
-            drawn.push(html! {
-                text class="heading" x=(n(MARGIN)) y=(n(height + 18.0)) { (heading) }
-                text x=(n(MARGIN)) y=(n(height + 38.0)) { (plot.title) }
-                svg x=(n(MARGIN)) y=(n(height + HEADING)) width=(n(WIDE.width)) height=(n(plot.wide.height)) { (svg) }
-            });
-            height += HEADING + plot.wide.height + MARGIN;
-        }
+    for (index, (heading, plot)) in plots.iter().enumerate() {
+        let svg = plot.svg(&format!("plot{index}"), WIDE, &plot.wide);
+        drawn.push(html! {
+            text class="heading" x=(n(MARGIN)) y=(n(height + 18.0)) { (heading) }
+            text x=(n(MARGIN)) y=(n(height + 38.0)) { (plot.title) }
+            svg x=(n(MARGIN)) y=(n(height + HEADING)) width=(n(WIDE.width)) height=(n(plot.wide.height)) { (svg) }
+        });
+        height += HEADING + plot.wide.height + MARGIN;
     }
     if drawn.is_empty() {
         let text = "These records hold nothing that can be drawn: no readings of tcp_mem or of connections.";
@@ -118,11 +129,10 @@ pub(super) fn file(report: &Report) -> String {
     markup.into_string() + "\n"
 }
 
-/// Whatever can be drawn of a run.
-fn plots(run: &Run) -> Vec<Plot> {
-    let costs = page::costs(run);
-    [over_connections(run), over_time(run), costs.as_deref().and_then(memory::bars)]
-        .into_iter()
-        .flatten()
-        .collect()
+fn plot(run: &Run, name: PlotName) -> Option<Plot> {
+    match name {
+        PlotName::Connections => over_connections(run),
+        PlotName::Time => over_time(run),
+        PlotName::Memory => page::costs(run).as_deref().and_then(memory::bars),
+    }
 }

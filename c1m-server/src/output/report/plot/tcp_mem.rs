@@ -253,7 +253,11 @@ fn under_pressure(run: &Run, frame: &mut Frame, seconds: impl Fn(u64) -> f64, to
     }
 }
 
-/// Triangles, filled upwards and hollow downwards, with the number of the connection.
+/// Height of the triangle of a crossing.
+const MARK: f64 = 10.5;
+
+/// Triangles, filled upwards and hollow downwards, with the number of the connection. They stand on the crossing and hang below it, so that
+/// neither of two at one place covers the other.
 fn marked(
     frame: &mut Frame,
     marks: &[Mark],
@@ -264,8 +268,9 @@ fn marked(
         .iter()
         .filter_map(|mark| Some((mark, frame.x.place(x(mark)?), frame.y.place(as_f64(mark.pages)))))
         .collect();
-    for (_, x, y) in &places {
-        frame.labels.take(Area { left: x - 6.0, top: y - 6.0, width: 12.0, height: 12.0 });
+    for (mark, x, y) in &places {
+        let top = if mark.is_up { y - MARK } else { *y };
+        frame.labels.take(Area { left: x - 6.0, top, width: 12.0, height: MARK });
     }
     // Going up is what it is about: its labels choose first, and its marks lie on top.
     let (ups, downs): (Vec<_>, Vec<_>) = places.into_iter().partition(|(mark, ..)| mark.is_up);
@@ -280,9 +285,9 @@ fn one_mark(frame: &mut Frame, size: Size, (mark, x, y): (&Mark, f64, f64)) -> M
             g class={ "mark " (mark.level.name()) @if !mark.is_up { " down" } } {
                 title { (in_words(mark)) }
                 @if mark.is_up {
-                    path d={ "M" (n(x)) " " (n(y - 6.0)) "l6 10.5h-12z" } {}
+                    path d={ "M" (n(x)) " " (n(y - MARK)) "l6 " (MARK) "h-12z" } {}
                 } @else {
-                    path d={ "M" (n(x)) " " (n(y + 6.0)) "l6 -10.5h-12z" } {}
+                    path d={ "M" (n(x)) " " (n(y + MARK)) "l6 -" (MARK) "h-12z" } {}
                 }
             }
             @if let Some((left, base)) = frame.labels.put(&text, x, y, &beside(&text)) {
