@@ -154,10 +154,11 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         let rest = line.split_once("c1m-server").map(|(_, rest)| rest.trim_start());
         rest.is_some_and(|rest| rest.starts_with("--") && !rest.starts_with("--version"))
     };
-    let needs_one = |line: &String| is_client(line) || line.contains("pidof");
+    let needs_one = |line: &String| is_client(line) || line.contains("nginx.pid");
     if commands.iter().any(needs_one) && !commands.iter().any(is_server) {
+        // It stands for nginx, too.
         script.push(
-            "c1m-server --quiet --listen 0.0.0.0:8000 >/dev/null & export SERVER=$!; sleep 1"
+            "c1m-server --quiet --listen 0.0.0.0:8000 >/dev/null & SERVER=$!; mount -t tmpfs none /run; echo $SERVER >/run/nginx.pid; sleep 1"
                 .into(),
         );
     }
@@ -215,8 +216,6 @@ fn stage(place: &Path) -> Result<(), Failed> {
         symlink(programs.join(name), place.join("bin").join(name))?;
     }
     tool("bin/sudo", "exec \"$@\"")?;
-    // Some process that listens.
-    tool("bin/pidof", "echo $SERVER")?;
     tool("load-test.sh", "exit 0")?;
     let fixtures =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../c1m-server/tests/fixtures/report");

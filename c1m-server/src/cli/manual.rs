@@ -54,7 +54,7 @@ Files:
 Examples:
   c1m-server watch
       the whole host, live
-  c1m-server watch --pid $(pidof -s nginx)
+  c1m-server watch --pid $(cat /run/nginx.pid)
       its ports, its descriptors, its cgroup
   c1m-server watch --json --output run.jsonl --port 443 --duration 10m
       JSON lines into a file, for c1m-server-report(1)

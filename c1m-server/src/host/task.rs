@@ -27,6 +27,13 @@ pub fn comm(pid: u32) -> Option<String> {
     fs::read_to_string(folder(pid).join("comm")).ok().map(|name| name.trim_end().to_owned())
 }
 
+/// The process that started it, or that took it over.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(folder(pid).join("status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
 /// How many descriptors the process has open, in the fullest of its tables: the size of its folder, which the kernel tells since 6.2
 /// (fs/proc/fd.c, proc_fd_getattr). `None`: an older kernel, or not to be seen from here.
 #[must_use]
@@ -198,7 +205,9 @@ mod tests {
     #[test]
     fn what_it_started_is_its_family() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-        let family = family(std::process::id());
+        let own = std::process::id();
+        let family = family(own);
+        assert_eq!(parent(child.id()), Some(own));
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(family.contains(&child.id()), "{family:?}");

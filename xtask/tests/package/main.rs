@@ -3,6 +3,7 @@
 //!
 //! All of it is made once, by `cargo xtask dist` with the programs of the tests. What a test needs and is not there is the reason why it is ignored.
 
+mod readme;
 mod system;
 mod unit;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         test("systemd_takes_the_unit_and_finds_little_exposed", |_| unit::systemd_takes_it()),
         test("the_unit_allows_what_the_program_does", |_| unit::it_does()),
         test("the_package_installs_runs_and_leaves_nothing", system::installs),
+        test("the_readme_leads_from_the_package_to_the_verdict", readme::leads_to_the_verdict),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }
@@ -75,7 +77,8 @@ fn unpacked(name: &str) -> Option<PathBuf> {
 /// An installed program, or an unpacked one.
 fn tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let unpacked = unpacked(name).map(|root| ["usr/bin", "bin"].map(|folder| root.join(folder)));
+    let unpacked =
+        unpacked(name).map(|root| ["usr/sbin", "usr/bin", "bin"].map(|folder| root.join(folder)));
     let mut folders = env::split_paths(&path).chain(unpacked.into_iter().flatten());
     folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()))
 }

@@ -46,13 +46,8 @@ inside dpkg --purge c1m > out/purge 2>&1
 "#;
 
 pub(crate) fn installs(made: &Path) -> Tried {
-    let Some(packages) = unpacked("small-system") else {
-        return without("a small system of Debian's packages");
-    };
     let folder = tempfile::tempdir()?;
-    let root = folder.path().join("root");
-    succeeds(Command::new("cp").args(["--archive", "--"]).arg(&packages).arg(&root))?;
-    record(&root)?;
+    let Some(root) = small(folder.path())? else { return without(SMALL) };
     fs::copy(package(made)?, root.join("c1m.deb"))?;
     let before = files(&root)?;
     // A port that was free a moment ago.
@@ -105,11 +100,23 @@ pub(crate) fn installs(made: &Path) -> Tried {
     Ok(Completion::Completed)
 }
 
+/// What is missing where [`small`] finds nothing.
+pub(crate) const SMALL: &str = "a small system of Debian's packages";
+
+/// A copy of the small system, in this folder.
+pub(crate) fn small(folder: &Path) -> Result<Option<PathBuf>, Failed> {
+    let Some(packages) = unpacked("small-system") else { return Ok(None) };
+    let root = folder.join("root");
+    succeeds(Command::new("cp").args(["--archive", "--"]).arg(&packages).arg(&root))?;
+    record(&root)?;
+    Ok(Some(root))
+}
+
 fn last(lines: &str) -> Value {
     lines.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default()
 }
 
-fn package(made: &Path) -> Result<PathBuf, Failed> {
+pub(crate) fn package(made: &Path) -> Result<PathBuf, Failed> {
     let files = fs::read_dir(made)?.filter_map(Result::ok).map(|entry| entry.path());
     let mut packages = files.filter(|file| file.extension().is_some_and(|it| it == "deb"));
     Ok(packages.next().ok_or("no package was made")?)
@@ -117,9 +124,17 @@ fn package(made: &Path) -> Result<PathBuf, Failed> {
 
 /// Tells dpkg what is there.
 fn record(root: &Path) -> Result<(), Failed> {
-    for folder in
-        ["proc", "sys", "dev", "tmp", "out", "var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log"]
-    {
+    for folder in [
+        "proc",
+        "sys",
+        "dev",
+        "run",
+        "tmp",
+        "out",
+        "var/lib/dpkg/info",
+        "var/lib/dpkg/updates",
+        "var/log",
+    ] {
         fs::create_dir_all(root.join(folder))?;
     }
     let mut status = String::new();

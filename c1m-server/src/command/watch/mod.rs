@@ -50,12 +50,13 @@ async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Re
     let (tracing, hooks) = Tracing::start(&target.options(args))?;
     let signals = session::signals(args)?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
+    let master = target.master();
     let tcp_mem = tracing.look().map(|look| look.tcp_mem);
     let subject = Subject::Others(target.others);
     let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
     let sink = Sink::new(args, bound.map(Metrics::start).transpose()?)?;
     let mut session = Session::begin(args, tracing, diagnosis, sink, signals)?;
-    session.first(hooks, watching)?;
+    session.first(hooks, watching, master)?;
     let command = match args.command() {
         None => None,
         Some(command) => Some(Running::start(command)?),

@@ -112,9 +112,20 @@ impl<'a> Session<'a> {
     }
 
     /// What stands at the beginning, and a first look.
-    pub(super) fn first(&mut self, hooks: Hooks, watching: Watching) -> anyhow::Result<()> {
+    pub(super) fn first(
+        &mut self,
+        hooks: Hooks,
+        watching: Watching,
+        master: Option<u32>,
+    ) -> anyhow::Result<()> {
         self.sink.record(Record::Hooks(hooks))?;
         self.sink.record(Record::Watching(watching))?;
+        if let Some(master) = master {
+            let text = format!(
+                "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
+            );
+            self.sink.record(Record::Warning(Warning { name: "worker".into(), text }))?;
+        }
         if let Err(reason) = self.tracing.all_connections() {
             let text = format!("connections that were there before are not counted: {reason}");
             self.sink.record(Record::Warning(Warning { name: "present".into(), text }))?;

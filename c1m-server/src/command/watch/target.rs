@@ -89,6 +89,16 @@ impl Target {
         Ok(Some(Named { inode: netns::of(pid).map_err(refuse)?, file }))
     }
 
+    /// Who named a worker meant the server: its master, by which all of its workers are watched.
+    pub(super) fn master(&self) -> Option<u32> {
+        let pid = self.pid?;
+        let parent = task::parent(pid)?;
+        let is_one = task::comm(pid) == task::comm(parent);
+        let accepts_too = |ports: BTreeSet<u16>| self.ports.iter().any(|port| ports.contains(port));
+        let listens = || task::listening_ports(&[parent]).is_ok_and(accepts_too);
+        (is_one && listens()).then_some(parent)
+    }
+
     /// For the probes.
     pub(super) fn options(&self, args: &Watch) -> Options {
         Options {
