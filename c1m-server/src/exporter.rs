@@ -8,7 +8,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::Arc,
+    sync::{Arc, mpsc::sync_channel},
     thread::Builder,
     time::{Duration, Instant},
 };
@@ -16,7 +16,8 @@ use std::{
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    net::{self, TcpStream},
+    runtime::Runtime,
     sync::Semaphore,
     task::{LocalSet, spawn_local},
     time::{sleep, timeout},
@@ -92,32 +93,45 @@ impl Bound {
     /// Answers from now on, until the process ends.
     ///
     /// # Errors
-    /// The thread can't be had.
+    /// The thread can't be had, or can't give its privileges up, or has no descriptor left for what it waits with.
     pub fn serve(self, content_type: &'static str, render: impl Render) -> io::Result<()> {
         // The thread inherits the mask: signals are for those who wait for them.
         let _mask = block_signals()?;
+        let (ready, is_ready) = sync_channel(1);
         let body = move || {
-            // What reads from strangers needs no privilege. Without a runtime there is no answer, which a scraper tells.
-            drop_capabilities()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(serve(self.listener, content_type, render))
+            // Whoever starts the thread waits for this word.
+            match prepare(self.listener) {
+                Ok((runtime, listener)) => {
+                    let _ = ready.send(Ok(()));
+                    runtime.block_on(serve(listener, content_type, render));
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
         };
-        Builder::new().name("metrics".into()).stack_size(STACK_BYTES).spawn(body).map(drop)
+        Builder::new().name("metrics".into()).stack_size(STACK_BYTES).spawn(body)?;
+        is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("it panicked")))
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    content_type: &'static str,
-    render: impl Render,
-) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(listener)?;
+/// What can fail before the first scraper comes.
+fn prepare(listener: TcpListener) -> io::Result<(Runtime, net::TcpListener)> {
+    // What reads from strangers needs no privilege.
+    drop_capabilities()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = {
+        let _inside = runtime.enter();
+        net::TcpListener::from_std(listener)?
+    };
+    Ok((runtime, listener))
+}
+
+async fn serve(listener: net::TcpListener, content_type: &'static str, render: impl Render) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let page = Rc::new(Page { content_type, render, scrapes: Cell::default() });
     let connections = LocalSet::new();
     let accept = async {
-        loop {
-            let slot = slots.clone().acquire_owned().await.map_err(io::Error::other)?;
+        // Nobody closes the semaphore.
+        while let Ok(slot) = slots.clone().acquire_owned().await {
             match listener.accept().await {
                 Ok((stream, _)) => {
                     let page = page.clone();
@@ -131,7 +145,7 @@ async fn serve(
             }
         }
     };
-    connections.run_until(accept).await
+    connections.run_until(accept).await;
 }
 
 struct Page<R> {
@@ -234,15 +248,32 @@ fn response(status: &str, content_type: &str, header: &str, body: &str) -> Strin
 #[cfg(test)]
 mod tests {
     use std::{
+        fs::File,
         io::{Read as _, Write as _},
-        net::TcpStream,
+        net::{IpAddr, Ipv4Addr, TcpStream},
     };
 
     use super::*;
+    use crate::sys::thread::spawn_with_own_table;
+
+    #[test]
+    fn a_thread_that_cannot_answer_is_an_error() {
+        let refused = spawn_with_own_table("full".into(), 2 << 20, Vec::new(), || {
+            let bound = Bound::new(ANY).unwrap();
+            let mut files = Vec::new();
+            while let Ok(file) = File::open("/dev/null") {
+                files.push(file);
+            }
+            bound.serve("text/x-test", |_| String::new())
+        });
+        let refused = refused.unwrap().join().unwrap().unwrap().unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EMFILE), "{refused}");
+    }
+
+    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
     fn started() -> SocketAddr {
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let bound = Bound::new(any).unwrap();
+        let bound = Bound::new(ANY).unwrap();
         let address = bound.address;
         assert_eq!(bound.url(), format!("http://{address}/metrics"));
         bound.serve("text/x-test", |scrapes| format!("page {}\n", scrapes.count)).unwrap();
