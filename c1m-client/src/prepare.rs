@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use c1m_server::{
     command::doctor::look::{Ask, foresee},
     limits::footprint::payload_of,
-    output::record::Role,
+    output::{escape, record::Role},
     sys::epoll::Waker,
 };
 
@@ -86,7 +86,7 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
 
 /// For people.
 fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "c1m-client: warning: {text}");
+    let _ = writeln!(io::stderr(), "c1m-client: warning: {}", escape::line(text));
 }
 
 /// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.

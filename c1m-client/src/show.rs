@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use c1m_server::output::{diagnosis::verdict_lines, record::Line};
+use c1m_server::output::{diagnosis::verdict_lines, escape, record::Line};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
@@ -93,7 +93,8 @@ fn clock(now: SystemTime) -> String {
 }
 
 /// A record as lines for people, each with the time.
-fn lines(now: SystemTime, record: &ClientRecord) -> String {
+#[must_use]
+pub fn lines(now: SystemTime, record: &ClientRecord) -> String {
     let texts = match record {
         ClientRecord::Plan(plan) => plan_lines(plan),
         ClientRecord::Progress(Progress { established, answered, failed, rate_per_s }) => {
@@ -107,7 +108,11 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
         ClientRecord::Summary(summary) => summary_lines(summary),
     };
     let clock = clock(now);
-    texts.iter().map(|text| format!("{clock}  {text}")).collect::<Vec<_>>().join("\n")
+    texts
+        .iter()
+        .map(|text| format!("{clock}  {}", escape::line(text)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn plan_lines(plan: &Plan) -> Vec<String> {

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::sysctl::{Name, SysctlError, Tree, normalized};
+use crate::output::escape;
 
 /// Where the state file and the lock stand. Cleared by a reboot, as the settings are.
 pub const STATE_FOLDER: &str = "/run/c1m";
@@ -239,7 +240,7 @@ impl Drop for Guard {
         }
         for outcome in self.restore() {
             // Standard error may be gone together with the terminal: that must not keep the rest from being put back.
-            let _ = writeln!(io::stderr(), "{outcome}");
+            let _ = writeln!(io::stderr(), "{}", escape::line(&outcome.to_string()));
         }
     }
 }

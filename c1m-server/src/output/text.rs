@@ -84,16 +84,17 @@ fn hooks_lines(hooks: &Hooks) -> Vec<String> {
         hooks.hooks.len(),
         hooks.kernel
     )];
-    lines.extend(hooks.hooks.iter().filter(|hook| hook.hook.is_none()).map(hook_line));
+    lines.extend(hooks.hooks.iter().filter(|hook| hook.hook.is_none()).flat_map(hook_lines));
     lines
 }
 
 /// One line a signal.
 pub(super) fn every_hook(hooks: &Hooks) -> Vec<String> {
-    hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().map(hook_line)).collect()
+    hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().flat_map(hook_lines)).collect()
 }
 
-fn hook_line(hook: &Hook) -> String {
+/// The reason may have the verifier's log in it: a line each.
+fn hook_lines(hook: &Hook) -> Vec<String> {
     let way = match (&hook.hook, hook.precision, &hook.says) {
         (Some(way), Some(precision), Some(says)) => {
             format!("{way} ({}: {says})", precision_name(precision))
@@ -101,7 +102,8 @@ fn hook_line(hook: &Hook) -> String {
         _ => "not on this host".into(),
     };
     let reason = hook.reason.as_ref().map(|reason| format!("  because {reason}"));
-    format!("hook  {}: {way}{}", hook.signal, reason.unwrap_or_default())
+    let text = format!("hook  {}: {way}{}", hook.signal, reason.unwrap_or_default());
+    text.split('\n').map(str::to_owned).collect()
 }
 
 fn precision_name(precision: Precision) -> &'static str {

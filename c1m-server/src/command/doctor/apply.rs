@@ -20,6 +20,7 @@ use crate::{
     },
     limits::walls::Examination,
     output::{
+        escape,
         lines::Printer,
         record::{Applied, Change, Record, Restored},
     },
@@ -146,5 +147,5 @@ fn wait(termination: &Termination) -> io::Result<()> {
 
 fn say(text: &str) {
     // Standard error may be gone together with the terminal.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escape::line(text));
 }
