@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use super::{
     EXIT_COMMAND, EXIT_LIMIT,
     child::Running,
-    holding::{Found, Holding, shown},
+    holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
     target::Target,
@@ -124,11 +124,11 @@ impl<'a> Session<'a> {
             let text = format!(
                 "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
             );
-            self.sink.record(Record::Warning(Warning { name: "worker".into(), text }))?;
+            self.sink.record(warning("worker", text))?;
         }
         if let Err(reason) = self.tracing.all_connections() {
             let text = format!("connections that were there before are not counted: {reason}");
-            self.sink.record(Record::Warning(Warning { name: "present".into(), text }))?;
+            self.sink.record(warning("present", text))?;
         }
         self.look()?;
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
@@ -229,13 +229,24 @@ impl<'a> Session<'a> {
         self.sink.events(events)
     }
 
-    /// Tells who holds the memory, if that was asked for; the view shows it in any case.
-    fn found(&mut self, Found { was_asked, holders }: Found) -> io::Result<()> {
-        let holders = match holders {
-            Ok(holders) => holders,
-            Err(text) => {
-                let name = "holders".into();
-                return self.sink.record(Record::Warning(Warning { name, text }));
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    fn found(&mut self, found: Found) -> io::Result<()> {
+        let (was_asked, holders) = match found {
+            Found::Holders { was_asked, holders } => (was_asked, *holders),
+            Found::Failed(text) => {
+                if let Some(screen) = &mut self.sink.screen {
+                    screen.view.holders = Some(unknown(&text));
+                }
+                if let Some(metrics) = &mut self.sink.metrics {
+                    metrics.forget_holders();
+                }
+                return self.sink.record(warning("holders", text));
+            }
+            Found::Recovered { failures } => {
+                let text = format!(
+                    "who holds the memory is known again, after {failures} failed attempts"
+                );
+                return self.sink.record(warning("holders", text));
             }
         };
         if let Some(screen) = &mut self.sink.screen {
@@ -293,6 +304,10 @@ impl<'a> Session<'a> {
         self.sink.events(vec![(SystemTime::now(), Record::Ended(ended))])?;
         Ok(verdict)
     }
+}
+
+fn warning(name: &str, text: String) -> Record {
+    Record::Warning(Warning { name: name.into(), text })
 }
 
 /// The limit that was hit: the first cause, unless others fit as well.
