@@ -196,6 +196,7 @@ pub(super) fn evidence(counted: &Counted<'_>) -> Evidence {
 
 #[cfg(test)]
 mod tests {
+    use crate::output::metrics::CALL_ERRORS;
     use c1m_ebpf::{Config, ERROR_EADDRNOTAVAIL, ERROR_EMFILE, HOOK_EXCEED};
 
     use super::*;
@@ -276,6 +277,22 @@ mod tests {
             (seen.dropped_skb, seen.dropped_tcp_mem, seen.accept_queue_ack),
             (Some(7), None, None)
         );
+    }
+
+    #[test]
+    fn every_call_error_of_a_limit_has_a_counter() {
+        let mut of_limits = BTreeMap::<&str, Vec<&str>>::new();
+        for call in (0u32..).take(c1m_ebpf::CALLS) {
+            for error in (0u32..).take(c1m_ebpf::ERRNOS.len()) {
+                if c1m_ebpf::is_of_a_limit(call, error) {
+                    let errno = errno::name(calls::errno(error).unwrap());
+                    of_limits.entry(calls::name(call)).or_default().push(errno);
+                }
+            }
+        }
+        of_limits.values_mut().for_each(|errnos| errnos.sort_unstable());
+        let exported = CALL_ERRORS.map(|(call, errnos)| (call, errnos.to_vec()));
+        assert_eq!(of_limits, exported.into());
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Told {
             peak: now.peak,
             accepted: now.accepted,
             closed: now.closed,
+            requests: Some(now.requests),
             errors: now.errors.clone(),
             rss_bytes: memory.map(|memory| memory.rss_bytes),
             pss_bytes: self.at_peak.map(|peak| peak.pss_bytes),

@@ -192,6 +192,9 @@ pub struct Summary {
     pub peak: u64,
     pub accepted: u64,
     pub closed: u64,
+    /// Requests read, the refused ones included; `null` in records of before it was counted.
+    #[serde(default)]
+    pub requests: Option<u64>,
     /// By name: of accept (`accept EMFILE`), of connections (`connection ECONNRESET`), of requests (`400`, `431`).
     pub errors: BTreeMap<String, u64>,
     pub rss_bytes: Option<u64>,

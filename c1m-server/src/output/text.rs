@@ -248,8 +248,13 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         .map_or("unknown".into(), |bytes| format!("{bytes:.1} bytes"));
     let mut lines = vec![
         format!(
-            "summary  held={} peak={} accepted={} closed={} elapsed={:.1}s",
-            summary.held, summary.peak, summary.accepted, summary.closed, summary.elapsed_s
+            "summary  held={} peak={} accepted={} closed={} requests={} elapsed={:.1}s",
+            summary.held,
+            summary.peak,
+            summary.accepted,
+            summary.closed,
+            summary.requests.map_or("unknown".into(), |count| count.to_string()),
+            summary.elapsed_s
         ),
         format!(
             "memory  rss={} pss_at_peak={} user_per_connection={each}",
@@ -322,6 +327,7 @@ mod tests {
             peak: 5,
             accepted: 9,
             closed: 6,
+            requests: Some(11),
             errors: BTreeMap::from([("accept EMFILE".into(), 2), ("431".into(), 1)]),
             rss_bytes: Some(2 << 20),
             pss_bytes: None,
@@ -339,7 +345,7 @@ mod tests {
         assert_eq!(
             lines(&Record::Summary(summary.clone())),
             [
-                "summary  held=3 peak=5 accepted=9 closed=6 elapsed=10.0s",
+                "summary  held=3 peak=5 accepted=9 closed=6 requests=11 elapsed=10.0s",
                 "memory  rss=2048 KiB pss_at_peak=unknown user_per_connection=unknown",
                 "cpu  user=0.50s system=1.25s",
                 "file-nr  allocated=7 max=8",
