@@ -63,7 +63,7 @@ pub struct Serve {
     pub workers: Workers,
 
     /// Stop accepting at this many connections, and size the workers for it
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = max_connections)]
     pub max_connections: Option<u64>,
 
     /// Attach eBPF probes: report each crossing of tcp_mem, and what the kernel refused
@@ -121,6 +121,14 @@ pub struct Serve {
     /// Say more when something is refused; -vv for the whole verifier log
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// A server that may hold nothing answers nobody.
+fn max_connections(text: &str) -> Result<u64, String> {
+    match parse_count(text) {
+        Ok(0) => Err("a server that holds no connection serves nobody: use at least 1, or leave --max-connections out".into()),
+        other => other.map_err(|error| error.to_string()),
+    }
 }
 
 /// A tracepoint or kernel function that a program is for, or a kind of them.
