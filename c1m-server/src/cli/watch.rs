@@ -74,8 +74,8 @@ pub struct Watch {
 
     /// Run this command (everything behind --cmd is its), and watch for as long as it lives
     ///
-    /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It gets the signals that come here,
-    /// and never outlives the watch.
+    /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It has the limits, and the blocked and
+    /// ignored signals, that c1m-server was started with. It gets the signals that come here, and never outlives the watch.
     #[arg(
         long,
         value_name = "COMMAND",

@@ -6,6 +6,7 @@ pub mod confine;
 pub mod epoll;
 pub mod errno;
 pub mod files;
+pub mod inherited;
 pub mod interface;
 pub mod machine;
 pub mod mapping;

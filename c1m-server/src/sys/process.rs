@@ -33,6 +33,20 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(most)
 }
 
+/// Raises the soft limit of open files to the hard one, and leaves the hard one as it is, so that a child can have the limits from before.
+///
+/// # Errors
+/// EPERM where the hard limit is above fs.nr_open: no limit can be set then that keeps it (kernel/sys.c, `do_prlimit`; 6.18).
+pub fn raise_soft_nofile() -> io::Result<()> {
+    let (soft, hard) = nofile()?;
+    if soft < hard {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: reads a local of the right type.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    }
+    Ok(())
+}
+
 /// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no privilege.
 ///
 /// From here on a descriptor number means something in this thread alone: descriptors must not be handed to or
@@ -114,26 +128,6 @@ pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io
     let parent = std::process::id();
     // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates nothing.
     unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
-}
-
-/// Starts a program that gets every signal as if it had been started by itself, whatever the calling thread blocks, and that ends with the calling
-/// *thread*, like [`spawn_dying_with_parent`], by SIGKILL.
-pub fn spawn_unblocked(command: &mut Command) -> io::Result<Child> {
-    let parent = std::process::id();
-    let unblock = move || {
-        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set, which the other call reads; both are safe between fork and exec.
-        let error = unsafe {
-            libc::sigemptyset(none.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
-        };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        die_with_parent(parent, libc::SIGKILL)
-    };
-    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates nothing.
-    unsafe { command.pre_exec(unblock) }.spawn()
 }
 
 /// Sends SIGTERM to a child. One that has ended is no error.

@@ -9,6 +9,7 @@ mod count;
 mod held;
 mod hooks;
 mod host;
+mod inherit;
 mod memory;
 mod nginx;
 mod offer;
@@ -112,6 +113,11 @@ fn main() -> ExitCode {
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
         test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
+        test(
+            "a_watched_command_inherits_what_it_would_without_a_watch",
+            &[Tracing],
+            inherit::as_without_a_watch,
+        ),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }

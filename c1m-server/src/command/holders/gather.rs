@@ -10,7 +10,7 @@ use crate::{
     command::EnvironmentRefused,
     host::{descriptors, namespaces, sock_diag, sockstat},
     output::record::{Holder, Source, StateRow, TcpState},
-    sys::{netns::Namespace, process::raise_nofile},
+    sys::{netns::Namespace, process::raise_soft_nofile},
     trace::{
         TraceError,
         snapshot::{Held, Snapshots, StateCounts, Which},
@@ -49,7 +49,7 @@ impl Look {
     /// There is no /proc, or a namespace is asked for that only iterators can look into, and they can't be had.
     pub(in crate::command) fn begin(choice: NetnsChoice) -> anyhow::Result<Self> {
         // Each namespace that is looked into is a descriptor; fewer fit if it fails.
-        let _ = raise_nofile();
+        let _ = raise_soft_nofile();
         let own = namespaces::own()?.inode;
         let iterators = Snapshots::load().map_err(|error| reason(&error));
         let look = Self { choice, own, iterators };
