@@ -37,15 +37,22 @@ pub struct Readings {
     pub longest_backlog: Option<u64>,
     /// Of the own listener: the smaller of its backlog and somaxconn.
     pub backlog: Option<u64>,
+    /// `net.core.somaxconn` itself.
+    pub somaxconn: Option<u64>,
     pub max_syn_backlog: Option<u64>,
     /// 0 off, 1 when the SYN queue is full, 2 always
     pub syncookies: Option<u64>,
     /// Ports of net.ipv4.ip_local_port_range that are not reserved.
     pub ports: Option<u64>,
+    /// First and last port of that range.
+    pub port_range: Option<[u64; 2]>,
+    /// `net.ipv4.ip_unprivileged_port_start`: the kernel refuses a range that begins below it.
+    pub first_unprivileged_port: Option<u64>,
     /// Addresses of the interfaces but for those of the link: without any, IPv6 leads nowhere.
     pub ipv6_addresses: Option<u64>,
     pub conntrack: Option<u64>,
     pub conntrack_max: Option<u64>,
+    pub conntrack_buckets: Option<u64>,
     /// Watches of this process.
     pub epoll_watches: Option<u64>,
     pub max_user_watches: Option<u64>,

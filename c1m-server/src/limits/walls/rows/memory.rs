@@ -5,6 +5,7 @@ use crate::{
     limits::{
         advice::{ORPHAN_BYTES, mib, with_slack},
         footprint::{PAGE_BYTES, charged_each, charged_pages, each, held_by, sum},
+        raise::at_least,
         walls::{Row, Run},
     },
     output::record::{Effect, Setting},
@@ -53,7 +54,8 @@ impl Case<'_> {
             let text = "fewer connections, or fewer queued bytes: let applications read; half of this host's memory would not do for tcp_mem";
             return (text.into(), Vec::new());
         }
-        let value = format!("{} {} {high}", high / 2, high / 3 * 2);
+        let level = |wanted, index: usize| at_least(wanted, self.now.tcp_mem.map(|it| it[index]));
+        let value = format!("{} {} {high}", level(high / 2, 0), level(high / 3 * 2, 1));
         let text = format!(
             "net.ipv4.tcp_mem=\"{value}\" (pages; {} MiB at most), or let applications read",
             mib(high.saturating_mul(PAGE_BYTES))
@@ -82,6 +84,7 @@ impl Case<'_> {
         let counts_sockets = self.host.cgroup_counts_sockets;
         let each = charged_each(&self.host.sizes, role, ipv6, queued_bytes, counts_sockets);
         let needed = sum(each, self.connections()).saturating_add(used.unwrap_or(0));
+        let wanted = at_least(with_slack(needed), now);
         let stops_at = now
             .zip(used)
             .map(|(now, used)| held_by(each, now.saturating_sub(used)).saturating_add(1));
@@ -92,9 +95,8 @@ impl Case<'_> {
             stops_at,
             counts: true,
             fix: format!(
-                "memory.max={} (bytes; {} MiB) of the cgroup, MemoryMax= of a systemd unit; or fewer connections",
-                with_slack(needed),
-                mib(with_slack(needed))
+                "memory.max={wanted} (bytes; {} MiB) of the cgroup, MemoryMax= of a systemd unit; or fewer connections",
+                mib(wanted)
             ),
             danger: "what it is kept from taking is the rest of the host's".into(),
             note: Some(match now {
@@ -127,7 +129,7 @@ impl Case<'_> {
         let used = self.now.sockstat.map(|sockets| sockets.orphan);
         let now = self.now.max_orphans;
         let needed = self.connections().saturating_add(used.unwrap_or(0));
-        let wanted = needed.saturating_mul(4);
+        let wanted = at_least(needed.saturating_mul(4), now);
         Row {
             now,
             used,
