@@ -17,7 +17,9 @@ use self::read::{Found, read};
 use crate::{
     cli::Merge,
     prepare::Failure,
-    record::{ClientRecord, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary},
+    record::{
+        ClientRecord, EndedBy, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary,
+    },
     require,
     shard::Shard,
     show::Show,
@@ -254,6 +256,8 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
         merged: Some(Merged { shards: parts.len() as u64, started_apart_s: since(last_start) }),
         connected: total(|it| it.connected),
         held_at_end: total(|it| it.held_at_end),
+        lost: total(|it| it.lost),
+        ended_by: parts.iter().map(|it| it.result.ended_by).max().unwrap_or(EndedBy::Hold),
         answered: total(|it| it.answered),
         failed: total(|it| it.failed),
         errors,

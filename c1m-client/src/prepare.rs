@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
@@ -73,6 +73,9 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         workload,
         pace: Pace::new(cli.rate, shard.of()),
         timeout: cli.timeout,
+        give_up: cli.give_up(),
+        stalled: AtomicBool::new(false),
+        ends: AtomicBool::new(false),
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
@@ -199,6 +202,7 @@ fn asked(cli: &Load) -> Asked {
         heartbeat_s: cli.heartbeat.map(|every| every.as_secs_f64()),
         hold_s: cli.hold.map(|time| time.as_secs_f64()),
         timeout_s: cli.timeout.as_secs_f64(),
+        give_up_s: cli.give_up().as_secs_f64(),
         end: cli.end,
         start_at: cli.start_at.map(|at| at.to_string()),
     }

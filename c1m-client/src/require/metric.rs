@@ -95,9 +95,10 @@ fn beats_answered(result: &Summary) -> Option<u64> {
     Some(result.heartbeats.as_ref()?.answered)
 }
 
-static COUNTS: [Count; 11] = [
+static COUNTS: [Count; 12] = [
     of_connections("connected", |result| Some(result.connected)),
     of_connections("held_at_end", |result| Some(result.held_at_end)),
+    of_connections("lost", |result| Some(result.lost)),
     of_connections("answered", |result| Some(result.answered)),
     of_connections("failed", |result| Some(result.failed)),
     Count {

@@ -38,6 +38,8 @@ impl Run<'_> {
             merged: None,
             connected: self.shared.sum(|counters| &counters.established),
             held_at_end: self.held_at_end,
+            lost: self.lost_at_end,
+            ended_by: self.ended_by,
             answered: self.shared.sum(|counters| &counters.answered),
             failed: self.shared.sum(|counters| &counters.failed),
             errors,

@@ -16,6 +16,8 @@ use socket2::{Domain, Socket, Type};
 use super::{Report, TICK, Worker, micros};
 use crate::{table::Stage, tuple::Tuple, workload::Opening};
 
+/// Connections that are opened before events and commands get their turn: an opening that fails at once waits for neither.
+const OPENINGS_A_TURN: usize = 64;
 const HELD: u32 = epoll::IN | epoll::PEER_CLOSED | epoll::EDGE;
 
 /// Why a connection was not opened.
@@ -38,15 +40,26 @@ impl Worker {
     /// Opens connections until enough are in flight, or all are opened. Returns how long the pace wants it to wait.
     pub(super) fn open_some(&mut self) -> Option<Duration> {
         let all = self.share.end - self.share.start;
+        // A server that answers nobody would be asked a few at a time, each few for a whole timeout.
+        let stalled = self.shared.stalled.load(Relaxed);
+        let in_flight = if stalled { usize::MAX } else { self.shared.in_flight };
+        let mut opened = 0;
         while self.ramping && (self.table.len() as u64) < all {
-            if self.in_flight >= self.shared.in_flight {
+            if self.in_flight >= in_flight {
                 return Some(TICK);
+            }
+            if self.shared.ends.load(Relaxed) {
+                return None;
+            }
+            if opened == OPENINGS_A_TURN {
+                return Some(Duration::ZERO);
             }
             if let Err(wait) = self.shared.pace.take(self.shared.start.elapsed()) {
                 // Not longer than a tick: a command can come.
                 return Some(wait.min(TICK));
             }
             self.open_one();
+            opened += 1;
         }
         if self.ramping && self.in_flight == 0 {
             self.ramping = false;
@@ -57,7 +70,8 @@ impl Worker {
         None
     }
 
-    /// Opens the next connection of the share, on its own tuple or on a spare one.
+    /// Opens the next connection of the share, on its own tuple or on a spare one. Millions of spare ones can be taken: a run that ends does not
+    /// try them all.
     fn open_one(&mut self) {
         let slot = self.table.add();
         let mut index = self.share.start + slot as u64;
@@ -67,6 +81,9 @@ impl Worker {
                 Err(Refused::Taken(name)) => {
                     index = self.shared.spare.fetch_add(1, Relaxed);
                     self.tally.errors.count(&name);
+                    if self.shared.ends.load(Relaxed) {
+                        return;
+                    }
                     if index < self.shared.plan.capacity() {
                         continue;
                     }
@@ -151,6 +168,7 @@ impl Worker {
         } else {
             self.table.set_stage(slot, Stage::Between);
             self.in_flight -= 1;
+            self.heard();
         }
         self.counters().established.fetch_add(1, Relaxed);
         self.counters().held.fetch_add(1, Relaxed);
@@ -172,7 +190,13 @@ impl Worker {
         };
         match error {
             Some(error) if is_early(&error) => {}
-            Some(error) => self.fail(slot, &format!("connect {}", errno::of(&error))),
+            Some(error) => {
+                // The kernel's own timeout is no answer.
+                if error.raw_os_error() != Some(libc::ETIMEDOUT) {
+                    self.heard();
+                }
+                self.fail(slot, &format!("connect {}", errno::of(&error)));
+            }
             None if is_over => {
                 self.established(slot, self.now_us());
                 if flags & !(epoll::OUT) != 0 {
