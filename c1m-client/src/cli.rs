@@ -95,7 +95,10 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count, default_value = "64000")]
     pub per_source: u64,
 
-    /// New connections a second, over all workers [default: as fast as it goes]
+    /// New connections a second, over all workers [default: unlimited]
+    ///
+    /// Connection k is planned at k / R after the start, and latencies count from there. Late ones are made up for at twice the rate at most. A rate that
+    /// is not reached is a warning; `--require 'rate>=95%'` makes it a failure.
     #[arg(long, value_name = "R", value_parser = positive_count)]
     pub rate: Option<u64>,
 

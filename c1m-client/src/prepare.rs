@@ -87,8 +87,29 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
     })
 }
 
+/// What to say when the ramp was slower than `--rate` has planned it, of this part.
+pub fn slower_than_planned(
+    cli: &Load,
+    in_flight: u64,
+    reached_per_s: Option<f64>,
+) -> Option<String> {
+    /// A short ramp ends late by one answer.
+    const ENOUGH: f64 = 0.95;
+    let (planned, reached) = (cli.rate?, reached_per_s?);
+    let (planned, of_part) = match cli.shard.of() {
+        1 => (planned as f64, ""),
+        parts => (planned as f64 / parts as f64, " of this part"),
+    };
+    (reached < planned * ENOUGH).then(|| {
+        format!(
+            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+             in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
+        )
+    })
+}
+
 /// For people.
-fn warn(text: &str) {
+pub fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "c1m-client: warning: {text}");
 }
 

@@ -192,6 +192,8 @@ pub struct Ramped {
     pub answered: u64,
     pub failed: u64,
     pub ramp_s: f64,
+    /// Connections established a second, from the first planned instant to the last one that was established; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     pub connect_us: Latency,
     pub first_byte_us: Latency,
     /// `null` without `--pin`
@@ -256,6 +258,10 @@ pub struct Summary {
     pub first_byte_us: Latency,
     /// `null`: the run ended before every connection was tried. Merged: from the first part's start to the end of the last part's ramp.
     pub ramp_s: Option<f64>,
+    /// From the start to the last connection that was established; `null`: none was. Merged: from the first part's start.
+    pub last_established_s: Option<f64>,
+    /// Connections established a second, until `last_established_s`; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     /// Merged: from the first part's start to the last part's end.
     pub elapsed_s: f64,
     pub cpu_user_s: f64,
@@ -333,7 +339,8 @@ pub struct Heartbeats {
     pub latency_us: Latency,
 }
 
-/// A distribution of times, microseconds.
+/// A distribution of times, microseconds. With `--rate` those of the ramp count from the planned time of each connection, so that an opening that had
+/// to wait for room (`--in-flight`) is as late as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latency {

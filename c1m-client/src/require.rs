@@ -191,10 +191,11 @@ impl Requirement {
     fn compare(&self, measured: &Measured<'_>) -> Result<(f64, Ordering), String> {
         let known = self.metric.value(measured)?;
         match (known, self.threshold) {
-            (Known::Count { count, .. }, Threshold::Count(threshold)) => {
-                Ok((lossy(count.into()), count.cmp(&threshold)))
+            (Known::Count { count, scale, .. }, Threshold::Count(threshold)) => {
+                let threshold = u128::from(threshold) * u128::from(scale);
+                Ok((lossy(count.into()) / lossy(scale.into()), u128::from(count).cmp(&threshold)))
             }
-            (Known::Count { count, whole }, Threshold::Percent { digits, scale }) => {
+            (Known::Count { count, whole, .. }, Threshold::Percent { digits, scale }) => {
                 let whole = whole.filter(|whole| *whole > 0).ok_or("nothing to have a share of")?;
                 // count / whole against digits / 10^scale / 100
                 let own = u128::from(count) * 100 * 10u128.pow(scale);

@@ -29,7 +29,8 @@ use crate::{
     cli::Load,
     metrics::Metrics,
     pin::{host_pages, tolerance_pages},
-    prepare::{Failure, plan_record, prepare},
+    prepare::{Failure, plan_record, prepare, slower_than_planned, warn},
+    ramp::reached_per_s,
     record::{Accounted, ClientRecord, EndedBy, Plan, Ramped, Sample},
     show::Show,
     summary::Sampled,
@@ -260,18 +261,25 @@ impl<'a> Run<'a> {
         };
         let ramp_s = shared.start.elapsed().as_secs_f64();
         self.ramp_s = Some(ramp_s);
+        let last_established_s = shared.last_established().map(|last| last.as_secs_f64());
+        let established = shared.sum(|counters| &counters.established);
         let record = Ramped {
-            established: shared.sum(|counters| &counters.established),
+            established,
             answered: shared.sum(|counters| &counters.answered),
             failed: shared.sum(|counters| &counters.failed),
             ramp_s,
+            rate_per_s: reached_per_s(established, last_established_s),
             connect_us: self.outcome.tally.connect.latency(),
             first_byte_us: self.outcome.tally.first_byte.latency(),
             pin,
         };
         self.show.ramp_over();
         self.metrics.ramped(&record);
+        let slower = slower_than_planned(self.cli, self.plan.in_flight, record.rate_per_s);
         self.show.record(&ClientRecord::Ramped(record))?;
+        if let Some(slower) = slower {
+            warn(&slower);
+        }
         match self.cli.sample {
             Some(wanted) => self.begin_sample(self.cli.shard.count(wanted)),
             None => self.hold(),

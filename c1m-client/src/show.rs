@@ -199,8 +199,12 @@ fn ended_line(summary: &Summary) -> Option<String> {
 fn ramped_lines(ramped: &Ramped) -> Vec<String> {
     let mut lines = vec![
         format!(
-            "ramped    established={} answered={} failed={} ramp={:.3}s",
-            ramped.established, ramped.answered, ramped.failed, ramped.ramp_s
+            "ramped    established={} answered={} failed={} ramp={:.3}s rate={}",
+            ramped.established,
+            ramped.answered,
+            ramped.failed,
+            ramped.ramp_s,
+            rate(ramped.rate_per_s)
         ),
         latency_line("connect", &ramped.connect_us),
         latency_line("first byte", &ramped.first_byte_us),
@@ -212,6 +216,11 @@ fn ramped_lines(ramped: &Ramped) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Connections a second, if it is known.
+fn rate(per_s: Option<f64>) -> String {
+    per_s.map_or("-".into(), |per_s| format!("{per_s:.0}/s"))
 }
 
 fn summary_lines(summary: &Summary) -> Vec<String> {
@@ -228,12 +237,13 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         None => Vec::new(),
     };
     lines.push(format!(
-        "summary   connected={} held_at_end={} lost={} answered={} failed={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
+        "summary   connected={} held_at_end={} lost={} answered={} failed={} rate={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
         summary.connected,
         summary.held_at_end,
         summary.lost,
         summary.answered,
         summary.failed,
+        rate(summary.rate_per_s),
         summary.elapsed_s,
         summary.cpu_user_s,
         summary.cpu_system_s,

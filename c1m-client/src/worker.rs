@@ -81,6 +81,8 @@ struct Worker {
     /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
     pending: Vec<usize>,
     in_flight: usize,
+    /// By how many microseconds the openings of `pending` were later than planned. Empty without `--rate`.
+    late_us: HashMap<usize, u64>,
     /// Connections that wait for more than a byte can say.
     exchanges: HashMap<usize, Exchange>,
     sampling: Option<Sampling>,
@@ -115,6 +117,7 @@ impl Worker {
             ramping: true,
             pending: Vec::new(),
             in_flight: 0,
+            late_us: HashMap::new(),
             exchanges: HashMap::new(),
             sampling: None,
             beating: None,

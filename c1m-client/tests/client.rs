@@ -3,6 +3,8 @@
 mod common;
 #[path = "client/losses.rs"]
 mod losses;
+#[path = "client/rates.rs"]
+mod rates;
 #[path = "client/shards.rs"]
 mod shards;
 #[path = "client/silence.rs"]
@@ -406,20 +408,6 @@ fn the_second_signal_ends_at_once() {
     // Stopped, it finds both at once when it goes on: there is no time in which the first one could have ended it.
     client.signal(&["STOP", "INT", "TERM", "CONT"]);
     assert_eq!(client.end().0, Some(130));
-}
-
-#[test]
-fn a_rate_is_not_exceeded() {
-    let server = Server::start(ANY_PORT, Manner::Good);
-    let mut client = Client::start(&format!(
-        "--connect {} --connections 300 --rate 400 --hold 0s",
-        server.address
-    ));
-    client.plan();
-    let ramped = client.ramped();
-    // The last one is due after 299/400 s, and a tenth of a second may be made up for.
-    assert!(ramped.ramp_s >= 0.64, "{}", ramped.ramp_s);
-    assert_eq!(ramped.established, 300);
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(crate) fn summary(connections: u64) -> Summary {
         connect_us: Latency::default(),
         first_byte_us: Latency::default(),
         ramp_s: Some(1.0),
+        last_established_s: None,
+        rate_per_s: None,
         elapsed_s: 2.0,
         cpu_user_s: 0.5,
         cpu_system_s: 0.25,

@@ -1,6 +1,7 @@
 //! Opening connections: from a planned tuple to the first byte of the answer.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
     sync::atomic::Ordering::Relaxed,
@@ -54,16 +55,17 @@ impl Worker {
             if opened == OPENINGS_A_TURN {
                 return Some(Duration::ZERO);
             }
-            if let Err(wait) = self.shared.pace.take(self.shared.start.elapsed()) {
+            let planned = match self.shared.pace.take(self.shared.start.elapsed()) {
+                Ok(planned) => planned,
                 // Not longer than a tick: a command can come.
-                return Some(wait.min(TICK));
-            }
-            self.open_one();
+                Err(wait) => return Some(wait.min(TICK)),
+            };
+            self.open_one(micros(planned));
             opened += 1;
         }
         if self.ramping && self.in_flight == 0 {
             self.ramping = false;
-            self.pending = Vec::new();
+            (self.pending, self.late_us) = (Vec::new(), HashMap::new());
             let tally = std::mem::take(&mut self.tally);
             self.report(Report::Ramped(Box::new(tally)));
         }
@@ -72,11 +74,11 @@ impl Worker {
 
     /// Opens the next connection of the share, on its own tuple or on a spare one. Millions of spare ones can be taken: a run that ends does not
     /// try them all.
-    fn open_one(&mut self) {
+    fn open_one(&mut self, planned_us: u64) {
         let slot = self.table.add();
         let mut index = self.share.start + slot as u64;
         loop {
-            let name = match self.try_open(slot, index) {
+            let name = match self.try_open(slot, index, planned_us) {
                 Ok(()) => return,
                 Err(Refused::Taken(name)) => {
                     index = self.shared.spare.fetch_add(1, Relaxed);
@@ -97,7 +99,7 @@ impl Worker {
         }
     }
 
-    fn try_open(&mut self, slot: usize, index: u64) -> Result<(), Refused> {
+    fn try_open(&mut self, slot: usize, index: u64, planned_us: u64) -> Result<(), Refused> {
         let Some(tuple) = self.shared.plan.tuple(index) else {
             return Err(Refused::Taken("no such 4-tuple".into()));
         };
@@ -126,6 +128,9 @@ impl Worker {
         self.in_flight += 1;
         self.pending.push(slot);
         self.table.enter(slot, Stage::Connecting, started_us);
+        if self.shared.pace.is_limited() {
+            self.late_us.insert(slot, started_us.saturating_sub(planned_us));
+        }
         if established {
             self.established(slot, connected_us);
         }
@@ -160,9 +165,15 @@ impl Worker {
         Ok(socket.into())
     }
 
+    /// The age of the present stage, from when it would have begun if the connection had been opened as planned: as much as the opening was late,
+    /// both the handshake and the request were.
+    fn since_planned_us(&self, slot: usize, now_us: u64) -> u64 {
+        self.table.age_us(slot, now_us) + self.late_us.get(&slot).copied().unwrap_or(0)
+    }
+
     /// The handshake ended at `now_us`, and the request is sent, if there is one.
     fn established(&mut self, slot: usize, now_us: u64) {
-        self.tally.connect.record(self.table.age_us(slot, now_us));
+        self.tally.connect.record(self.since_planned_us(slot, now_us));
         if self.opening(slot).request.is_some() {
             self.table.enter(slot, Stage::Waiting, now_us);
         } else {
@@ -171,6 +182,7 @@ impl Worker {
             self.heard();
         }
         self.counters().established.fetch_add(1, Relaxed);
+        self.counters().last_us.fetch_max(now_us, Relaxed);
         self.counters().held.fetch_add(1, Relaxed);
     }
 
@@ -221,7 +233,7 @@ impl Worker {
         match self.table.stage(slot) {
             Stage::Waiting => {
                 self.in_flight -= 1;
-                self.tally.first_byte.record(self.table.age_us(slot, now_us));
+                self.tally.first_byte.record(self.since_planned_us(slot, now_us));
             }
             // Its time was over, and was counted so.
             Stage::Overdue => {}
@@ -246,6 +258,9 @@ impl Worker {
                 self.tally.errors.count("first byte timeout");
                 self.in_flight -= 1;
                 self.table.set_stage(*slot, Stage::Overdue);
+            }
+            if !waits || over {
+                self.late_us.remove(slot);
             }
             waits && !over
         });

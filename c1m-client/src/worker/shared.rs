@@ -44,6 +44,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// When the last connection was established, since the start. `None`: none was.
+    pub fn last_established(&self) -> Option<Duration> {
+        let last_us = self.counters.iter().map(|counters| counters.last_us.load(Relaxed)).max();
+        last_us.filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
     /// The sum of one counter over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
@@ -63,6 +69,8 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// Events that show that the server, or its kernel, is there: bytes, ends and refusals, and with `--idle` handshakes.
     pub answers: AtomicU64,
+    /// When the last one was established, microseconds since the start of the run; 0: none was.
+    pub last_us: AtomicU64,
     /// Connections that are being opened.
     pub in_flight: AtomicU64,
     /// Planned pages of the held connections whose answer has come.

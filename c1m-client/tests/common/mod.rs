@@ -46,6 +46,7 @@ pub(crate) struct Server {
     /// Every peer that ever connected.
     pub(crate) peers: Arc<Mutex<HashSet<SocketAddr>>>,
     to_close: Arc<AtomicU64>,
+    to_sleep_ms: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,18 +75,24 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (held, requests, peers) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<_>)>::default();
         let stop = Arc::new(AtomicBool::new(false));
-        let to_close = Arc::new(AtomicU64::new(0));
+        let (to_close, to_sleep_ms) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let mut state = State {
             manner,
             held: held.clone(),
             requests: requests.clone(),
             peers: Arc::clone(&peers),
             to_close: to_close.clone(),
+            to_sleep_ms: to_sleep_ms.clone(),
             connections: HashMap::new(),
         };
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || state.serve(&listener, &stopped));
-        Self { address, held, requests, peers, to_close, stop, thread: Some(thread) }
+        Self { address, held, requests, peers, to_close, to_sleep_ms, stop, thread: Some(thread) }
+    }
+
+    /// Has it do nothing for so long. The kernel goes on to take connections.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.to_sleep_ms.store(time.as_millis().try_into().unwrap(), Relaxed);
     }
 
     /// Has it end so many of its connections.
@@ -108,6 +115,7 @@ struct State {
     requests: Arc<AtomicU64>,
     peers: Arc<Mutex<HashSet<SocketAddr>>>,
     to_close: Arc<AtomicU64>,
+    to_sleep_ms: Arc<AtomicU64>,
     connections: HashMap<u64, Connection>,
 }
 
@@ -119,6 +127,7 @@ impl State {
         epoll.add(listener.as_raw_fd(), epoll::IN, LISTENER).unwrap();
         let mut events = Events::with_capacity(256);
         while !stop.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(self.to_sleep_ms.swap(0, Relaxed)));
             epoll.wait(&mut events, Some(Duration::from_millis(20))).unwrap();
             for token in self
                 .connections
