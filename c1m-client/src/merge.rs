@@ -17,7 +17,10 @@ use self::read::{Found, read};
 use crate::{
     cli::Merge,
     prepare::Failure,
-    record::{ClientRecord, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary},
+    ramp::reached_per_s,
+    record::{
+        ClientRecord, EndedBy, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary,
+    },
     require,
     shard::Shard,
     show::Show,
@@ -248,12 +251,16 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
     let ends: Option<Vec<_>> =
         parts.iter().map(|part| Some(part.at(part.result.ramp_s?))).collect();
     let end = parts.iter().map(|part| part.at(part.result.elapsed_s)).max();
+    let last = parts.iter().filter_map(|part| Some(part.at(part.result.last_established_s?))).max();
+    let (connected, last_established_s) = (total(|it| it.connected), last.map(since));
     let result = Summary {
         plan: plan_of(parts),
         started_at: humantime::format_rfc3339_micros(start).to_string(),
         merged: Some(Merged { shards: parts.len() as u64, started_apart_s: since(last_start) }),
-        connected: total(|it| it.connected),
+        connected,
         held_at_end: total(|it| it.held_at_end),
+        lost: total(|it| it.lost),
+        ended_by: parts.iter().map(|it| it.result.ended_by).max().unwrap_or(EndedBy::Hold),
         answered: total(|it| it.answered),
         failed: total(|it| it.failed),
         errors,
@@ -262,6 +269,8 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
         connect_us: times.connect.latency(),
         first_byte_us: times.first_byte.latency(),
         ramp_s: ends.and_then(|ends| ends.into_iter().max()).map(since),
+        last_established_s,
+        rate_per_s: reached_per_s(connected, last_established_s),
         elapsed_s: end.map_or(0.0, since),
         cpu_user_s: seconds(|it| it.cpu_user_s),
         cpu_system_s: seconds(|it| it.cpu_system_s),

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
@@ -73,6 +73,9 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         workload,
         pace: Pace::new(cli.rate, shard.of()),
         timeout: cli.timeout,
+        give_up: cli.give_up(),
+        stalled: AtomicBool::new(false),
+        ends: AtomicBool::new(false),
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
@@ -84,8 +87,29 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
     })
 }
 
+/// What to say when the ramp was slower than `--rate` has planned it, of this part.
+pub fn slower_than_planned(
+    cli: &Load,
+    in_flight: u64,
+    reached_per_s: Option<f64>,
+) -> Option<String> {
+    /// A short ramp ends late by one answer.
+    const ENOUGH: f64 = 0.95;
+    let (planned, reached) = (cli.rate?, reached_per_s?);
+    let (planned, of_part) = match cli.shard.of() {
+        1 => (planned as f64, ""),
+        parts => (planned as f64 / parts as f64, " of this part"),
+    };
+    (reached < planned * ENOUGH).then(|| {
+        format!(
+            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+             in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
+        )
+    })
+}
+
 /// For people.
-fn warn(text: &str) {
+pub fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "c1m-client: warning: {}", escape::line(text));
 }
 
@@ -199,6 +223,7 @@ fn asked(cli: &Load) -> Asked {
         heartbeat_s: cli.heartbeat.map(|every| every.as_secs_f64()),
         hold_s: cli.hold.map(|time| time.as_secs_f64()),
         timeout_s: cli.timeout.as_secs_f64(),
+        give_up_s: cli.give_up().as_secs_f64(),
         end: cli.end,
         start_at: cli.start_at.map(|at| at.to_string()),
     }

@@ -21,6 +21,8 @@ fn result() -> Summary {
     result.failed = 1;
     result.errors = [("connect timeout".into(), 1), ("reset by peer".into(), 2)].into();
     result.ramp_s = Some(1.5);
+    result.rate_per_s = Some(9_900.5);
+    result.plan.asked.rate_per_s = Some(10_000);
     result.sample =
         Some(Sample { asked: 3, answered: 2, took_s: 0.25, latency_us: Latency::default() });
     result
@@ -46,6 +48,11 @@ fn counts_shares_and_times_are_judged() {
         ("failed<=0.1%", true),
         ("failed<0.1%", false),
         ("errors==3", true),
+        ("rate>=9900", true),
+        ("rate==9900", false),
+        ("rate>=9901", false),
+        ("rate>=99%", true),
+        ("rate>=99.01%", false),
         ("sample_answered>=66.6%", true),
         ("sample_answered>=66.7%", false),
         ("sample_took<=250ms", true),
