@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use c1m_server::{
     cli::Workers,
     sources::SourceRange,
-    units::{parse_bytes, parse_count, parse_duration},
+    units::{parse_bytes, parse_count, parse_duration, parse_small_count},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub struct Load {
     pub workers: Workers,
 
     /// Connections that one worker opens at the same time: sent for and not answered yet, or not established with --idle
-    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = parse_small_count)]
     pub in_flight: u32,
 
     /// How long to hold the connections after the ramp [default: until SIGINT or SIGTERM]
@@ -205,7 +205,7 @@ fn positive_count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A duration of at least a millisecond, below a day: the clocks of the connections are sized for it.
+/// A duration of at least a millisecond, at most an hour: the clocks of the connections are sized for it.
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text).map_err(|error| error.to_string())? {
         short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        let cli = parse("--pin 7.53K --rate 20k --hold 60s --workers 3").unwrap();
+        let cli = parse("--pin 7.53K --in-flight 1,000 --rate 20k --hold 60s --workers 3").unwrap();
         assert_eq!((cli.connections, cli.pin, cli.rate), (1_000_000, Some(7711), Some(20_000)));
         assert_eq!(cli.hold, Some(Duration::from_secs(60)));
         assert_eq!(cli.workers, Workers::Count(3));
@@ -285,6 +285,11 @@ mod tests {
         for flags in [
             "--connections 0",
             "--rate 0",
+            "--rate 1_",
+            "--hold 1M",
+            "--timeout 10",
+            "--in-flight +5",
+            "--workers +5",
             "--request bytes",
             "--request /a\u{7f}",
             "--timeout 0s",

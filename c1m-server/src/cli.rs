@@ -155,8 +155,9 @@ impl FromStr for Workers {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => match text.parse() {
-                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
+            // Not what `parse` takes besides: a sign.
+            _ => match parse_count(text).ok().and_then(|count| usize::try_from(count).ok()) {
+                Some(count @ 1..=4096) => Ok(Self::Count(count)),
                 _ => Err("use auto, or a number from 1 to 4096".into()),
             },
         }

@@ -250,14 +250,19 @@ impl Metric {
     }
 }
 
-/// `99`, `99.9`, and `999` as the usual short form of it: above 100, all digits after the second one stand behind the point.
+/// `99`, `99.9`, and `999` as the usual short form of it: of nines alone, all after the second one stand behind the point. Any other number above 100 is
+/// none: `101` is not 10.1.
 fn quantile(percentile: &str) -> Option<f64> {
     let (digits, scale) = c1m_server::units::decimal(percentile)?;
-    if percentile.contains('_') {
+    if percentile.contains(['_', ','])
+        || (percentile.len() > 1 && percentile.starts_with('0') && scale == 0)
+    {
         return None;
     }
     let scale = match percentile.len() {
-        length @ 3..=7 if scale == 0 && digits > 100 => u32::try_from(length - 2).ok()?,
+        length @ 3..=7 if percentile.bytes().all(|byte| byte == b'9') => {
+            u32::try_from(length - 2).ok()?
+        }
         _ => scale,
     };
     let whole = 100 * 10u128.pow(scale);
