@@ -53,7 +53,7 @@ pub(super) fn mib(bytes: u64) -> u64 {
 /// tcp_init_mem, 6.18). Below it nobody is helped by any other number.
 fn tcp_mem(case: &Case<'_>) -> String {
     let free_data = "let applications read, and send no faster than peers do";
-    let page = case.now.page_bytes.unwrap_or(4096).max(1);
+    let page = case.now.page();
     let (Some([_, _, high]), Some(total)) = (case.now.tcp_mem, case.now.memory_total_bytes) else {
         return format!(
             "{free_data}; net.ipv4.tcp_mem (pages) is a setting of the host, and not to be seen from here"
