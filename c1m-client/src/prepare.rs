@@ -11,7 +11,7 @@ use c1m_server::{
     command::doctor::look::{Ask, foresee},
     limits::footprint::payload_of,
     output::{escape, record::Role},
-    sys::epoll::Waker,
+    sys::{epoll::Waker, process::page_bytes},
 };
 
 use crate::{
@@ -139,7 +139,8 @@ fn start(cli: &Load) -> Result<Instant, Failure> {
 fn ask(cli: &Load, plan: &Plan) -> Ask {
     let ip = cli.connect.ip();
     let queued_bytes = match (cli.pin, cli.unread) {
-        (Some(charged), _) => payload_of(charged),
+        // It never fails; 4 KiB are the pages of most kernels.
+        (Some(charged), _) => payload_of(charged, page_bytes().unwrap_or(4096)),
         // One skb at least, whatever is in it.
         (None, true) => 1,
         (None, false) => 0,

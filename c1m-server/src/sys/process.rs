@@ -66,15 +66,38 @@ pub unsafe fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
         keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut first = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
+    for fd in keep.iter().copied().chain([u32::MAX]) {
         if fd > first {
             // SAFETY: the caller's promise.
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
             if result < 0 {
-                return Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                return match error.raw_os_error() {
+                    // Before Linux 5.9, or a sandbox that does not know the call.
+                    // SAFETY: the caller's promise.
+                    Some(libc::ENOSYS | libc::EPERM) => unsafe { close_listed_but(&keep) },
+                    _ => Err(error),
+                };
             }
         }
         first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// The same, one by one as /proc lists them.
+///
+/// # Safety
+/// As for [`close_all_but`].
+unsafe fn close_listed_but(keep: &[u32]) -> io::Result<()> {
+    let number =
+        |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    // All of them first: the list has a descriptor of its own, which is closed by then, and no other thread has this table.
+    let open: Vec<u32> = std::fs::read_dir("/proc/thread-self/fd")?.filter_map(number).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the caller's promise. The list's own descriptor is gone: EBADF.
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }
@@ -216,7 +239,10 @@ pub fn monotonic_ns() -> io::Result<u64> {
     }
 }
 
-/// Bytes of one page of memory.
+/// Bytes of one page of memory, as the kernel tells it when a program starts (man 3 getauxval, AT_PAGESZ): the unit of tcp_mem and of slabs.
+///
+/// # Errors
+/// The C library does not know it, which none is known for.
 pub fn page_bytes() -> io::Result<u64> {
     // SAFETY: takes no pointer.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -91,6 +91,8 @@ pub(super) struct Session<'a> {
     signals: Signals,
     signalled: Readable,
     drawn: Option<Instant>,
+    /// It was said that not all of the target is looked at.
+    said_left_out: bool,
 }
 
 impl<'a> Session<'a> {
@@ -107,8 +109,18 @@ impl<'a> Session<'a> {
         let is_wanted = sink.screen.is_some() || sink.metrics.is_some();
         let every = is_wanted.then_some(args.interval.max(MIN_INTERVAL));
         let holding = Holding::begin(every);
-        let drawn = None;
-        Ok(Self { args, tracing, diagnosis, measure, holding, sink, signals, signalled, drawn })
+        Ok(Self {
+            args,
+            tracing,
+            diagnosis,
+            measure,
+            holding,
+            sink,
+            signals,
+            signalled,
+            drawn: None,
+            said_left_out: false,
+        })
     }
 
     /// What stands at the beginning, and a first look.
@@ -217,6 +229,12 @@ impl<'a> Session<'a> {
             self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
         if let Some(verdict) = verdict {
             self.sink.record(Record::Verdict(verdict))?;
+        }
+        if !self.said_left_out
+            && let Some(text) = self.diagnosis.left_out()
+        {
+            self.said_left_out = true;
+            self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
         }
         let limits = self.diagnosis.limits();
         let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
