@@ -278,6 +278,9 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
     }
     if let (Some(dropped), Some(suppressed)) = (summary.dropped, summary.suppressed) {
         let mut line = format!("events  dropped={dropped} suppressed={suppressed}");
+        if let Some(not_shown) = summary.not_shown.filter(|count| *count > 0) {
+            line += &format!(" not_shown={not_shown}");
+        }
         if dropped > 0 {
             line += &format!("  lost by {}", pairs(&summary.dropped_by));
         }
@@ -341,6 +344,7 @@ mod tests {
             dropped: None,
             dropped_by: BTreeMap::new(),
             suppressed: None,
+            not_shown: None,
         };
         assert_eq!(
             lines(&Record::Summary(summary.clone())),
@@ -357,13 +361,14 @@ mod tests {
         let full = lines(&Record::Summary(summary.clone()));
         assert_eq!(full.last().unwrap(), "events  dropped=0 suppressed=4");
         assert!(full.iter().any(|line| line.contains("dropped_skb=unknown")));
+        summary.not_shown = Some(12);
         summary.dropped = Some(3);
         summary.dropped_by =
             BTreeMap::from([("ring buffer".into(), 2), ("tp_btf/kfree_skb".into(), 1)]);
         let last = lines(&Record::Summary(summary)).pop().unwrap();
         assert_eq!(
             last,
-            "events  dropped=3 suppressed=4  lost by ring_buffer=2 tp_btf/kfree_skb=1"
+            "events  dropped=3 suppressed=4 not_shown=12  lost by ring_buffer=2 tp_btf/kfree_skb=1"
         );
     }
 

@@ -221,6 +221,9 @@ impl<'a> Session<'a> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
+        if let Some(text) = self.tracing.recount_if_needed() {
+            self.sink.record(Record::Warning(Warning { name: "recounted".into(), text }))?;
+        }
         let look = self.tracing.look();
         let events = self.tracing.poll_with(look)?;
         self.events(events)?;
@@ -312,6 +315,7 @@ impl<'a> Session<'a> {
             dropped: lost.total(),
             dropped_by: lost.by(),
             suppressed: self.tracing.suppressed(),
+            not_shown: Some(self.tracing.not_shown()),
             cpu_user_s,
             cpu_system_s,
             own_cpu_percent: usage.own_cpu_percent,
