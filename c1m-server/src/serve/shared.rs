@@ -44,6 +44,8 @@ pub(super) mod order {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// How long a request head may take.
+    pub(super) header_timeout: Duration,
     pub(super) counters: Vec<Counters>,
     pub(super) group: Group,
     pub(super) slots: Slots,
@@ -59,8 +61,13 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(plan: &Plan, max_connections: Option<u64>) -> io::Result<Self> {
+    pub(super) fn new(
+        plan: &Plan,
+        max_connections: Option<u64>,
+        header_timeout: Duration,
+    ) -> io::Result<Self> {
         Ok(Self {
+            header_timeout,
             counters: (0..plan.workers).map(|_| Counters::default()).collect(),
             group: Group::new(plan.workers, plan.window),
             slots: Slots::new(max_connections),

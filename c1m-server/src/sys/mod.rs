@@ -2,6 +2,7 @@
 //!
 //! Everything that is `unsafe` in this crate outside the eBPF records stands in this folder.
 
+pub mod clock;
 pub mod confine;
 pub mod epoll;
 pub mod errno;

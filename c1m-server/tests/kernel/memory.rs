@@ -23,7 +23,7 @@ use crate::{
 
 /// Two pages in a receive queue. In the sender's call more than one page and less than SOCK_MIN_SNDBUF: above high the kernel
 /// refuses it first (net/core/sock.c, __sk_mem_raise_allocated, 6.18).
-const REQUEST: &str = "GET /bytes/5000 HTTP/1.1\r\n\r\n";
+const REQUEST: &str = "GET /bytes/5000 HTTP/1.1\r\nHost: test\r\n\r\n";
 const INTERVAL: Duration = Duration::from_millis(50);
 /// Pages that a CPU may hold outside of the kernel's counter: net.core.mem_pcpu_rsv, less one.
 const RESERVE_PAGES: u64 = 255;

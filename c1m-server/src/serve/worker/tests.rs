@@ -9,7 +9,7 @@ const PLAN: Plan = Plan { workers: 2, window: 2, table: 100, margin: 10, backlog
 #[test]
 fn a_worker_that_waited_for_a_slot_waits_no_more_when_the_server_ends() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let shared = Arc::new(Shared::new(&PLAN, Some(1)).unwrap());
+    let shared = Arc::new(Shared::new(&PLAN, Some(1), Duration::MAX).unwrap());
     let mut worker = Worker::new(0, listener.as_raw_fd(), Arc::clone(&shared), &PLAN).unwrap();
     let slots = &shared.slots;
     assert_eq!(slots.take(), Some(1));
