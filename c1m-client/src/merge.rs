@@ -20,7 +20,7 @@ use crate::{
     record::{ClientRecord, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary},
     require,
     shard::Shard,
-    show::Show,
+    show,
     summary::{AllTimes, Times},
 };
 
@@ -62,7 +62,7 @@ pub fn run(flags: &Merge) -> Result<bool, Failure> {
         _ => Failure::Usage(anyhow!(error)),
     })?;
     let reached = require::judge_all(&flags.require, &mut result, &times);
-    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(Box::new(result)))?;
+    show::once(flags.json, &ClientRecord::Summary(Box::new(result)))?;
     Ok(reached)
 }
 
@@ -267,6 +267,7 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
         cpu_system_s: seconds(|it| it.cpu_system_s),
         histograms: times.record(),
         requirements: Vec::new(),
+        lines_dropped: total(|it| it.lines_dropped),
     };
     (result, times)
 }

@@ -212,4 +212,7 @@ pub struct Summary {
     pub dropped_by: BTreeMap<String, u64>,
     /// Crossings that were counted but not reported; `null` without `--trace`.
     pub suppressed: Option<u64>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

@@ -211,6 +211,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         dropped: Some(if stand.is("lost events") { 3 } else { 0 }),
         dropped_by: Default::default(),
         suppressed: Some(0),
+        lines_dropped: 0,
     }
 }
 
