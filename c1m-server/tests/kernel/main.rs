@@ -111,6 +111,7 @@ fn main() -> ExitCode {
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
         test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
+        test("a_watch_goes_on_while_its_file_cant_be_written", &[Tracing], watch::full_disk),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
