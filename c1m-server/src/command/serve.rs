@@ -153,6 +153,8 @@ async fn serve_and_tell(
     }
     let running = server.start()?;
 
+    // Whoever reads where the metrics are finds them there.
+    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let begun = told
         .listening(cli, &plan, running.address(), metrics)
         .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
