@@ -9,9 +9,12 @@ Exit status:
   2
       wrong usage, or a plan that can't be
   3
-      the environment refused: a limit, no route, nobody who listens
+      the environment refused: a limit, no route, nobody who listens, a standard output that can't be written or
+      that nobody reads
   4
       internal
+  129, 130, 131, 143
+      SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /proc/sys/net/ipv4/ip_local_port_range
       the ports that one source address has for connections to one destination
@@ -36,7 +39,7 @@ Exit status:
   2
       wrong usage, or results that don't belong together
   3
-      a file can't be read
+      a file can't be read, or standard output not be written
   4
       internal
 Examples:

@@ -24,7 +24,7 @@ use crate::{
     },
     require,
     shard::Shard,
-    show::Show,
+    show,
     summary::{AllTimes, Times},
 };
 
@@ -70,7 +70,7 @@ pub fn run(flags: &Merge) -> Result<bool, Failure> {
         _ => Failure::Usage(anyhow!(error)),
     })?;
     let reached = require::judge_all(&flags.require, &mut result, &times);
-    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(Box::new(result)))?;
+    show::once(flags.json, &ClientRecord::Summary(Box::new(result)))?;
     Ok(reached)
 }
 
@@ -319,6 +319,7 @@ fn sum(parts: &[Part]) -> Result<(Summary, AllTimes), MergeError> {
         cpu_system_s: seconds(|it| it.cpu_system_s),
         histograms: times.record(),
         requirements: Vec::new(),
+        lines_dropped: total("lines_dropped", |it| it.lines_dropped)?,
     };
     Ok((result, times))
 }

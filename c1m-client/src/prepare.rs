@@ -1,16 +1,18 @@
 //! Everything that can be refused, refused before the first connection.
 
 use std::{
-    io::{self, Write as _},
     sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
 use c1m_server::{
-    command::doctor::look::{Ask, foresee},
+    command::{
+        doctor::look::{Ask, foresee},
+        streams::say,
+    },
     limits::footprint::payload_of,
-    output::{escape, record::Role},
+    output::{record::Role, writer::WriteError},
     sys::{epoll::Waker, process::page_bytes},
 };
 
@@ -36,6 +38,12 @@ pub enum Failure {
     Environment(anyhow::Error),
     /// A fault of this program.
     Internal(anyhow::Error),
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self::Environment(error.into())
+    }
 }
 
 impl From<std::io::Error> for Failure {
@@ -110,7 +118,7 @@ pub fn slower_than_planned(
 
 /// For people.
 pub fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "c1m-client: warning: {}", escape::line(text));
+    say(&format!("c1m-client: warning: {text}"));
 }
 
 /// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::Verdict;
+use c1m_server::output::record::{Verdict, Warning};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::End;
@@ -19,6 +19,8 @@ pub enum ClientRecord {
     Lost(Lost),
     Ramped(Ramped),
     Sample(Sample),
+    /// Something that the user should know while it runs, such as lines that are missing in this output.
+    Warning(Warning),
     /// Once, directly before the summary.
     Verdict(Verdict),
     Summary(Box<Summary>),
@@ -269,6 +271,9 @@ pub struct Summary {
     pub histograms: Histograms,
     /// One for each `--require`, in this order.
     pub requirements: Vec<Requirement>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }
 
 /// What a merged result is of.

@@ -60,6 +60,7 @@ pub(crate) fn summary(connections: u64) -> Summary {
         cpu_system_s: 0.25,
         histograms: AllTimes::default().record(),
         requirements: vec![],
+        lines_dropped: 0,
     }
 }
 

@@ -217,4 +217,7 @@ pub struct Summary {
     pub suppressed: Option<u64>,
     /// Refusals, overflows and failed calls that were counted without a line of their own; `null` without `--trace`.
     pub not_shown: Option<u64>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

@@ -220,6 +220,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
             .collect(),
         suppressed: Some(0),
         not_shown: Some(0),
+        lines_dropped: 0,
     }
 }
 

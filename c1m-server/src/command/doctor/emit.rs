@@ -2,10 +2,9 @@
 
 use std::{fs, io::Write, path::Path};
 
-use anyhow::Context as _;
-
 use super::look::Looked;
 use crate::{
+    command::EnvironmentRefused,
     limits::walls::Examination,
     output::{
         escape,
@@ -30,7 +29,12 @@ pub(super) fn write(folder: &Path, looked: &Looked, told: &mut impl Write) -> an
         path.parent()
             .map_or(Ok(()), fs::create_dir_all)
             .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+            .map_err(|error| {
+                EnvironmentRefused(format!(
+                    "cannot write {} ({error}): choose another --emit",
+                    path.display()
+                ))
+            })?;
         // Nobody has to read it.
         let _ = writeln!(told, "wrote {}", escape::line(&path.to_string_lossy()));
     }

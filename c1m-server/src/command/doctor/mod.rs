@@ -9,7 +9,7 @@ use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
 
-use super::{UsageRefused, tracing::Tracing};
+use super::{UsageRefused, printer, tracing::Tracing};
 use crate::{
     cli::{
         Workers,
@@ -24,6 +24,7 @@ use crate::{
         lines::Printer,
         record::{Doctor, Record, Role},
     },
+    sys::stream::Stream,
     trace::Options,
 };
 use look::{Ask, Looked};
@@ -38,7 +39,7 @@ const UNKNOWN: u8 = 3;
 /// # Errors
 /// See [`super::exit_code`].
 pub fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let mut printer = Printer::new(io::stdout(), flags.json);
+    let mut printer = printer(flags.json)?;
     if flags.restore {
         return apply::restore(flags, &mut printer);
     }
@@ -52,7 +53,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<u8> {
         emit::write(folder, &looked, &mut io::stderr())?;
     }
     if flags.apply {
-        return apply::apply(flags, &ask, &looked.examination, &mut printer);
+        return apply::apply(flags, &ask, &looked.examination);
     }
     Ok(exit_code(&looked.examination))
 }
@@ -66,7 +67,7 @@ fn exit_code(examination: &Examination) -> u8 {
 }
 
 /// What tracing would attach to, and by what: the dry run of the server.
-fn hooks(printer: &mut Printer<io::Stdout>) -> anyhow::Result<u8> {
+fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let options = Options {
         ports: Vec::new(),
         netns: netns::own(),

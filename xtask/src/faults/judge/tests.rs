@@ -41,6 +41,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         dropped_by: BTreeMap::new(),
         suppressed: None,
         not_shown: None,
+        lines_dropped: 0,
     }
 }
 
