@@ -1,5 +1,6 @@
 //! Makes one result of those of all parts of a run, and refuses what is not that.
 
+mod answers;
 mod read;
 
 use std::{
@@ -144,7 +145,7 @@ impl Part {
             }
         };
         let decode = |name: &str, text: &str, latency: &Latency| {
-            let times = Times::decode(text)
+            let times = Times::decode(text, latency.unanswered)
                 .map_err(|error| contradiction(format!("histogram {name}: {error}")))?;
             match times.latency() == *latency {
                 true => Ok(times),
@@ -171,6 +172,7 @@ impl Part {
                 beats.map(|it| &it.latency_us),
             )?,
         };
+        answers::check(&result).map_err(contradiction)?;
         let started = humantime::parse_rfc3339(&result.started_at)
             .map_err(|error| contradiction(format!("started_at: {error}")))?;
         Ok(Self { place, shard, started, result, times })
@@ -230,6 +232,7 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
             sum.due += own.due;
             sum.answered += own.answered;
             sum.late += own.late;
+            sum.wrong += own.wrong;
             sum.missed += own.missed;
         }
     }
@@ -278,6 +281,8 @@ fn sample_of(parts: &[Part], times: &AllTimes) -> Option<Sample> {
     Some(Sample {
         asked: samples.iter().map(|it| it.asked).sum(),
         answered: samples.iter().map(|it| it.answered).sum(),
+        wrong: samples.iter().map(|it| it.wrong).sum(),
+        missed: samples.iter().map(|it| it.missed).sum(),
         took_s: samples.iter().map(|it| it.took_s).fold(0.0, f64::max),
         latency_us: times.sample.as_ref()?.latency(),
     })

@@ -209,8 +209,8 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            Report::Sampled { asked, answered, times } => {
-                self.sample.add(asked, answered, &times);
+            Report::Sampled(part) => {
+                self.sample.add(&part);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
                     let sample = self.sample.record();
@@ -300,6 +300,8 @@ impl<'a> Run<'a> {
         }
         self.phase = Phase::End;
         self.show.ramp_over();
+        // Before anything is counted: what comes from now on belongs to no figure.
+        self.shared.begin_close(self.hold_until);
         self.held_at_end = self.shared.sum(|counters| &counters.held);
         for _ in 0..self.shared.crew.at_a_time {
             self.end_next();

@@ -79,6 +79,11 @@ const fn of_connections(name: &'static str, value: fn(&Summary) -> Option<u64>) 
     Count { name, value, whole: Some(|result| Some(result.plan.connections)), unknown: ALWAYS }
 }
 
+const fn of_sample(name: &'static str, value: fn(&Summary) -> Option<u64>) -> Count {
+    let whole: fn(&Summary) -> Option<u64> = |result| Some(result.sample?.asked);
+    Count { name, value, whole: Some(whole), unknown: NO_SAMPLE }
+}
+
 const fn of_beats(
     name: &'static str,
     value: fn(&Summary) -> Option<u64>,
@@ -95,7 +100,7 @@ fn beats_answered(result: &Summary) -> Option<u64> {
     Some(result.heartbeats.as_ref()?.answered)
 }
 
-static COUNTS: [Count; 11] = [
+static COUNTS: [Count; 14] = [
     of_connections("connected", |result| Some(result.connected)),
     of_connections("held_at_end", |result| Some(result.held_at_end)),
     of_connections("answered", |result| Some(result.answered)),
@@ -112,15 +117,13 @@ static COUNTS: [Count; 11] = [
         whole: None,
         unknown: NO_SAMPLE,
     },
-    Count {
-        name: "sample_answered",
-        value: |result| Some(result.sample?.answered),
-        whole: Some(|result| Some(result.sample?.asked)),
-        unknown: NO_SAMPLE,
-    },
+    of_sample("sample_answered", |result| Some(result.sample?.answered)),
+    of_sample("sample_wrong", |result| Some(result.sample?.wrong)),
+    of_sample("sample_missed", |result| Some(result.sample?.missed)),
     Count { name: "heartbeat_due", value: due, whole: None, unknown: NO_HEARTBEAT },
     of_beats("heartbeat_answered", beats_answered, due),
     of_beats("heartbeat_late", |result| Some(result.heartbeats.as_ref()?.late), beats_answered),
+    of_beats("heartbeat_wrong", |result| Some(result.heartbeats.as_ref()?.wrong), due),
     of_beats("heartbeat_missed", |result| Some(result.heartbeats.as_ref()?.missed), due),
 ];
 
@@ -200,8 +203,16 @@ impl Metric {
                 Ok(Known::Time { ns })
             }
             Self::Quantile { family, quantile } => {
-                let us = (family.times)(measured.times).and_then(|times| times.at(*quantile));
-                Ok(Known::Time { ns: u128::from(us.ok_or(family.unknown)?) * 1000 })
+                let times = (family.times)(measured.times).filter(|times| times.asked() > 0);
+                let times = times.ok_or(family.unknown)?;
+                let us = times.at(*quantile).ok_or_else(|| {
+                    format!(
+                        "{} of {} had no right answer within --timeout, and this one is among them",
+                        times.unanswered(),
+                        times.asked()
+                    )
+                })?;
+                Ok(Known::Time { ns: u128::from(us) * 1000 })
             }
         }
     }
