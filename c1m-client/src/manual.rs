@@ -25,6 +25,8 @@ Examples:
       each leaves 7.53 KiB of tcp_mem charged, on average
   c1m-client --connect [::1]:8000 --connections 64k --heartbeat 10s --hold 60s
       each asks once in ten seconds, for a minute
+  c1m-client --connect 192.0.2.10:80 --connections 64k --request /index.html --sample 1000 --hold 0s
+      another server, and whether a thousand of its connections still answer right
   c1m-client --connect 127.0.0.1:8000 --connections 64k --hold 10s --require 'connect_p99<50ms'
       pass or fail
 See also:

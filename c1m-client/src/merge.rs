@@ -1,5 +1,6 @@
 //! Makes one result of those of all parts of a run, and refuses what is not that.
 
+mod answers;
 mod check;
 mod read;
 
@@ -157,7 +158,7 @@ impl Part {
         };
         let decode = |name: &str, text: &str, latency: &Latency| {
             let times = check::histogram_size(text)
-                .and_then(|()| Times::decode(text))
+                .and_then(|()| Times::decode(text, latency.unanswered))
                 .map_err(|error| contradiction(format!("histogram {name}: {error}")))?;
             match times.latency() == *latency {
                 true => Ok(times),
@@ -185,6 +186,7 @@ impl Part {
             )?,
         };
         check::figures(&result).map_err(contradiction)?;
+        answers::check(&result).map_err(contradiction)?;
         let started = humantime::parse_rfc3339(&result.started_at)
             .map_err(|error| contradiction(format!("started_at: {error}")))?;
         Ok(Self { place, shard, started, result, times })
@@ -263,6 +265,7 @@ fn beats_of(parts: &[Part], times: &AllTimes) -> Result<Option<Heartbeats>, Merg
         due: all("heartbeats.due", |it| it.due)?,
         answered: all("heartbeats.answered", |it| it.answered)?,
         late: all("heartbeats.late", |it| it.late)?,
+        wrong: all("heartbeats.wrong", |it| it.wrong)?,
         missed: all("heartbeats.missed", |it| it.missed)?,
         latency_us: times.latency(),
     }))
@@ -336,6 +339,8 @@ fn sample_of(parts: &[Part], times: &AllTimes) -> Result<Option<Sample>, MergeEr
     Ok(Some(Sample {
         asked: all("sample.asked", |it| it.asked)?,
         answered: all("sample.answered", |it| it.answered)?,
+        wrong: all("sample.wrong", |it| it.wrong)?,
+        missed: all("sample.missed", |it| it.missed)?,
         took_s: samples().flatten().map(|it| it.took_s).fold(0.0, f64::max),
         latency_us: times.latency(),
     }))

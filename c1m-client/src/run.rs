@@ -221,8 +221,8 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            Report::Sampled { asked, answered, times } => {
-                self.sample.add(asked, answered, &times);
+            Report::Sampled(part) => {
+                self.sample.add(&part);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
                     let sample = self.sample.record();
@@ -319,9 +319,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.phase = Phase::End;
-        self.shared.ends.store(true, Relaxed);
         self.ended_by = ended_by;
         self.show.ramp_over();
+        // Before anything is counted: what comes from now on belongs to no figure.
+        self.shared.begin_close(self.hold_until);
         (self.held_at_end, self.lost_at_end) = self.held_and_lost();
         for _ in 0..self.shared.crew.at_a_time {
             self.end_next();

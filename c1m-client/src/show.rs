@@ -371,8 +371,8 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
     lines.push(latency_line("first byte", &summary.first_byte_us));
     if let Some(beats) = &summary.heartbeats {
         lines.push(format!(
-            "heartbeat due={} answered={} late={} missed={}",
-            beats.due, beats.answered, beats.late, beats.missed
+            "heartbeat due={} answered={} late={} wrong={} missed={}",
+            beats.due, beats.answered, beats.late, beats.wrong, beats.missed
         ));
         lines.push(latency_line("heartbeat", &beats.latency_us));
     }
@@ -391,9 +391,11 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
 }
 
 fn sample_lines(sample: &Sample) -> [String; 2] {
-    let Sample { asked, answered, took_s, latency_us } = sample;
+    let Sample { asked, answered, wrong, missed, took_s, latency_us } = sample;
     [
-        format!("sample    asked={asked} answered={answered} took={took_s:.3}s"),
+        format!(
+            "sample    asked={asked} answered={answered} wrong={wrong} missed={missed} took={took_s:.3}s"
+        ),
         latency_line("sample", latency_us),
     ]
 }
@@ -416,10 +418,13 @@ fn requirement_line(requirement: &Requirement) -> String {
 }
 
 fn latency_line(name: &str, latency: &Latency) -> String {
-    let Latency { count, p50, p90, p99, p999, max } = latency;
-    format!(
-        "latency   {name}: count={count} p50={p50}us p90={p90}us p99={p99}us p99.9={p999}us max={max}us"
-    )
+    let Latency { count, unanswered, p50, p90, p99, p999, max } = latency;
+    let points = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)];
+    let points = points.map(|(name, us)| match us {
+        Some(us) => format!("{name}={us}us"),
+        None => format!("{name}=-"),
+    });
+    format!("latency   {name}: count={count} unanswered={unanswered} {}", points.join(" "))
 }
 
 #[cfg(test)]
@@ -434,13 +439,15 @@ mod tests {
         let sample = ClientRecord::Sample(crate::record::Sample {
             asked: 3,
             answered: 2,
+            wrong: 0,
+            missed: 1,
             took_s: 0.5,
-            latency_us: Latency { count: 2, p50: 7, p90: 8, p99: 8, p999: 8, max: 8 },
+            latency_us: Latency { count: 2, unanswered: 1, p50: Some(7), ..Latency::default() },
         });
         assert_eq!(
             lines(now, &sample),
-            "01:02:03.004  sample    asked=3 answered=2 took=0.500s\n\
-             01:02:03.004  latency   sample: count=2 p50=7us p90=8us p99=8us p99.9=8us max=8us"
+            "01:02:03.004  sample    asked=3 answered=2 wrong=0 missed=1 took=0.500s\n\
+             01:02:03.004  latency   sample: count=2 unanswered=1 p50=7us p90=- p99=- p99.9=- max=-"
         );
     }
 

@@ -198,6 +198,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         peak,
         accepted: peak,
         closed: peak,
+        requests: None,
         errors: Default::default(),
         rss_bytes: None,
         pss_bytes: Some(peak * 20),
