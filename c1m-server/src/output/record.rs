@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use super::doctor::{
-    Applied, Change, Doctor, Effect, Ehash, Judged, Judgement, MemoryNeed, Restored, Role, Setting,
-    SizesFrom, Unknown, Wall,
+    Applied, Assessment, Change, ConfiguredSetting, Doctor, Effect, Ehash, MemoryNeed, Restored,
+    Role, Setting, SizesFrom, Unknown, Wall,
 };
 pub use super::event::*;
 pub use super::held::{
