@@ -31,7 +31,7 @@ pub(super) fn tcp_mem(article: [u64; 3], connections: u64) -> [u64; 3] {
 
 /// Memory for both ends of so many connections, with their pinned bytes and 5 % for what is in flight, in bytes.
 #[must_use]
-pub(super) fn need_bytes(connections: u64) -> u64 {
+pub fn need_bytes(connections: u64) -> u64 {
     let queued = footprint::payload_of(PIN_BYTES);
     let need = footprint::need(&Sizes::default(), Role::Both, false, connections, queued);
     (need.bytes / 20 * 21).saturating_add(SPARE_BYTES)

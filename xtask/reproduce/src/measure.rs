@@ -36,7 +36,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(crate) fn take(stage: &mut Stage, host: &Host) -> Result<Self, End> {
         // Only root may read it, and some kernels do not have it.
-        let slab = match stage.request(&Request::Read { path: host.proc.join("slabinfo") }) {
+        let slab = match stage.request(&Request::Slabinfo) {
             Ok(Reply::Text { text }) => {
                 Some(slabinfo::parse(&text).map_err(|error| End::Refused(error.to_string()))?)
             }
