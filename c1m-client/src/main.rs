@@ -7,7 +7,7 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_server::{command::version::parse, sys::signal::Termination};
+use c1m_server::{command::version::parse, output::escape, sys::signal::Termination};
 use clap::{CommandFactory as _, error::ErrorKind};
 
 /// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Err(Failure::Environment(error)) => (error, 3),
         Err(Failure::Internal(error)) => (error, 4),
     };
-    eprintln!("c1m-client: {error:#}");
+    eprintln!("c1m-client: {}", escape::paragraph(&format!("{error:#}")));
     ExitCode::from(code)
 }
 

@@ -5,7 +5,7 @@ Exit status:
   0
       done
   1
-      fewer connections than asked for, or a requirement that does not hold
+      fewer connections than asked for, every connection lost, no answer for --give-up, or a requirement that does not hold
   2
       wrong usage, or a plan that can't be
   3

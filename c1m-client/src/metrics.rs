@@ -220,6 +220,7 @@ mod tests {
             answered: 7,
             failed: 0,
             ramp_s: 1.5,
+            rate_per_s: Some(4.0),
             connect_us: latency,
             first_byte_us: Latency::default(),
             pin: None,

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
@@ -10,8 +10,8 @@ use anyhow::{Context as _, anyhow};
 use c1m_server::{
     command::doctor::look::{Ask, foresee},
     limits::footprint::payload_of,
-    output::record::Role,
-    sys::epoll::Waker,
+    output::{escape, record::Role},
+    sys::{epoll::Waker, process::page_bytes},
 };
 
 use crate::{
@@ -73,6 +73,9 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         workload,
         pace: Pace::new(cli.rate, shard.of()),
         timeout: cli.timeout,
+        give_up: cli.give_up(),
+        stalled: AtomicBool::new(false),
+        ends: AtomicBool::new(false),
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
@@ -84,9 +87,30 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
     })
 }
 
+/// What to say when the ramp was slower than `--rate` has planned it, of this part.
+pub fn slower_than_planned(
+    cli: &Load,
+    in_flight: u64,
+    reached_per_s: Option<f64>,
+) -> Option<String> {
+    /// A short ramp ends late by one answer.
+    const ENOUGH: f64 = 0.95;
+    let (planned, reached) = (cli.rate?, reached_per_s?);
+    let (planned, of_part) = match cli.shard.of() {
+        1 => (planned as f64, ""),
+        parts => (planned as f64 / parts as f64, " of this part"),
+    };
+    (reached < planned * ENOUGH).then(|| {
+        format!(
+            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+             in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
+        )
+    })
+}
+
 /// For people.
-fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "c1m-client: warning: {text}");
+pub fn warn(text: &str) {
+    let _ = writeln!(io::stderr(), "c1m-client: warning: {}", escape::line(text));
 }
 
 /// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
@@ -115,7 +139,8 @@ fn start(cli: &Load) -> Result<Instant, Failure> {
 fn ask(cli: &Load, plan: &Plan) -> Ask {
     let ip = cli.connect.ip();
     let queued_bytes = match (cli.pin, cli.unread) {
-        (Some(charged), _) => payload_of(charged),
+        // It never fails; 4 KiB are the pages of most kernels.
+        (Some(charged), _) => payload_of(charged, page_bytes().unwrap_or(4096)),
         // One skb at least, whatever is in it.
         (None, true) => 1,
         (None, false) => 0,
@@ -199,6 +224,7 @@ fn asked(cli: &Load) -> Asked {
         heartbeat_s: cli.heartbeat.map(|every| every.as_secs_f64()),
         hold_s: cli.hold.map(|time| time.as_secs_f64()),
         timeout_s: cli.timeout.as_secs_f64(),
+        give_up_s: cli.give_up().as_secs_f64(),
         end: cli.end,
         start_at: cli.start_at.map(|at| at.to_string()),
     }

@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::End;
 
-/// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
+/// What c1m-client reports, in this order; `progress` once a second during the ramp, `waiting` and `lost` when there is something to say,
+/// `sample` when asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ClientRecord {
     Plan(Box<Plan>),
     Progress(Progress),
+    Waiting(Waiting),
+    Lost(Lost),
     Ramped(Ramped),
     Sample(Sample),
     /// Once, directly before the summary.
@@ -81,6 +84,7 @@ pub struct Asked {
     /// `null`: until a signal.
     pub hold_s: Option<f64>,
     pub timeout_s: f64,
+    pub give_up_s: f64,
     pub end: End,
     /// RFC 3339, UTC, microseconds.
     pub start_at: Option<String>,
@@ -120,6 +124,66 @@ pub struct Progress {
     pub rate_per_s: f64,
 }
 
+/// Nothing answers: after some time of that, and again each time that it has lasted twice as long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Waiting {
+    /// Nothing has come from the server for so long.
+    pub unanswered_s: f64,
+    /// Connections that are being opened; `null` while a sample is asked.
+    pub in_flight: Option<u64>,
+    /// Connections that are neither established nor given up; `null` while a sample is asked.
+    pub left: Option<u64>,
+    /// `null`: the server is on another host, or the kernel does not say.
+    pub accept_queue: Option<AcceptQueue>,
+    /// The run ends when nothing has come for so long.
+    pub give_up_s: f64,
+}
+
+/// The accept queues of the listeners on the target's ports, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AcceptQueue {
+    pub listeners: u64,
+    /// Listeners whose queue is full: the kernel drops handshakes to them.
+    pub full: u64,
+    /// Connections that wait for accept.
+    pub queued: u64,
+    /// A queue is full when more than its part of this wait.
+    pub most: u64,
+}
+
+/// Established connections were ended by the peer or the network. At most once a second, and once before the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lost {
+    /// Since the last such record.
+    pub connections: u64,
+    /// Connections that are left.
+    pub held: u64,
+    /// By name, such as `reset by peer`.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// Why a run ended. Later ones are worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// The time of `--hold` was over.
+    Hold,
+    /// A signal.
+    Signal,
+    /// No connection was established: there was nothing to hold.
+    NoneConnected,
+    /// Every connection was lost.
+    AllLost,
+    /// Nothing answered for the time of `--give-up`.
+    NoAnswer,
+    /// A worker could not go on.
+    Failure,
+}
+
 /// Every connection was tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -128,6 +192,8 @@ pub struct Ramped {
     pub answered: u64,
     pub failed: u64,
     pub ramp_s: f64,
+    /// Connections established a second, from the first planned instant to the last one that was established; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     pub connect_us: Latency,
     pub first_byte_us: Latency,
     /// `null` without `--pin`
@@ -174,6 +240,10 @@ pub struct Summary {
     pub connected: u64,
     /// When the end began, before the client closed anything itself.
     pub held_at_end: u64,
+    /// Established, and ended by the peer or the network before the end began.
+    pub lost: u64,
+    /// Merged: the worst one of the parts.
+    pub ended_by: EndedBy,
     pub answered: u64,
     /// Connections that could not be established.
     pub failed: u64,
@@ -188,6 +258,10 @@ pub struct Summary {
     pub first_byte_us: Latency,
     /// `null`: the run ended before every connection was tried. Merged: from the first part's start to the end of the last part's ramp.
     pub ramp_s: Option<f64>,
+    /// From the start to the last connection that was established; `null`: none was. Merged: from the first part's start.
+    pub last_established_s: Option<f64>,
+    /// Connections established a second, until `last_established_s`; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     /// Merged: from the first part's start to the last part's end.
     pub elapsed_s: f64,
     pub cpu_user_s: f64,
@@ -265,7 +339,8 @@ pub struct Heartbeats {
     pub latency_us: Latency,
 }
 
-/// A distribution of times, microseconds.
+/// A distribution of times, microseconds. With `--rate` those of the ramp count from the planned time of each connection, so that an opening that had
+/// to wait for room (`--in-flight`) is as late as it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latency {

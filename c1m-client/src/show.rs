@@ -1,16 +1,19 @@
 //! Facts on standard output, as lines for people or JSON lines; progress on standard error.
 
 use std::{
-    fmt,
+    fmt::{self, Write as _},
     io::{self, IsTerminal as _, Write as _},
     time::SystemTime,
 };
 
-use c1m_server::output::{diagnosis::verdict_lines, record::Line};
+use c1m_server::output::{diagnosis::verdict_lines, escape, record::Line};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 use crate::{
-    record::{ClientRecord, Latency, Plan, Progress, Ramped, Requirement, Sample, Summary, Unit},
+    record::{
+        AcceptQueue, ClientRecord, EndedBy, Latency, Lost, Plan, Progress, Ramped, Requirement,
+        Sample, Summary, Unit, Waiting,
+    },
     summary::remedy,
 };
 
@@ -93,7 +96,8 @@ fn clock(now: SystemTime) -> String {
 }
 
 /// A record as lines for people, each with the time.
-fn lines(now: SystemTime, record: &ClientRecord) -> String {
+#[must_use]
+pub fn lines(now: SystemTime, record: &ClientRecord) -> String {
     let texts = match record {
         ClientRecord::Plan(plan) => plan_lines(plan),
         ClientRecord::Progress(Progress { established, answered, failed, rate_per_s }) => {
@@ -101,13 +105,19 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
                 "progress  established={established} answered={answered} failed={failed} rate={rate_per_s:.0}/s"
             )]
         }
+        ClientRecord::Waiting(waiting) => vec![waiting_line(waiting)],
+        ClientRecord::Lost(lost) => vec![lost_line(lost)],
         ClientRecord::Ramped(ramped) => ramped_lines(ramped),
         ClientRecord::Sample(sample) => sample_lines(sample).to_vec(),
         ClientRecord::Verdict(verdict) => verdict_lines(verdict),
         ClientRecord::Summary(summary) => summary_lines(summary),
     };
     let clock = clock(now);
-    texts.iter().map(|text| format!("{clock}  {text}")).collect::<Vec<_>>().join("\n")
+    texts
+        .iter()
+        .map(|text| format!("{clock}  {}", escape::line(text)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn plan_lines(plan: &Plan) -> Vec<String> {
@@ -149,11 +159,57 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
     lines
 }
 
+fn waiting_line(waiting: &Waiting) -> String {
+    let Waiting { unanswered_s, in_flight, left, accept_queue, give_up_s } = waiting;
+    let mut line = format!("waiting   nothing answered for {unanswered_s:.1}s");
+    if let (Some(in_flight), Some(left)) = (in_flight, left) {
+        let _ = write!(line, " in_flight={in_flight} left={left}");
+    }
+    if let Some(AcceptQueue { listeners, full, queued, most }) = accept_queue {
+        let _ = match full {
+            0 => write!(line, " accept_queue={queued}/{most}"),
+            _ => write!(
+                line,
+                ": the server's accept queue is full (queued={queued} backlog={most} full={full} of {listeners})"
+            ),
+        };
+    }
+    match unanswered_s >= give_up_s {
+        true => line + ": giving up",
+        false => line + &format!(", giving up after {give_up_s}s"),
+    }
+}
+
+fn lost_line(Lost { connections, held, reasons }: &Lost) -> String {
+    let reasons: Vec<String> =
+        reasons.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+    format!("lost      connections={connections} held={held} ({})", reasons.join(", "))
+}
+
+/// Why the run ended, where that is not what it was told to do.
+fn ended_line(summary: &Summary) -> Option<String> {
+    let Summary { connected, lost, plan, .. } = summary;
+    let why = match summary.ended_by {
+        EndedBy::Hold | EndedBy::Signal => return None,
+        EndedBy::NoneConnected => "no connection was established".into(),
+        EndedBy::AllLost => format!(
+            "every connection was lost: the peer or the network ended {lost} of {connected}"
+        ),
+        EndedBy::NoAnswer => format!("nothing answered for {}s (--give-up)", plan.asked.give_up_s),
+        EndedBy::Failure => "a worker could not go on".into(),
+    };
+    Some(format!("ended     {why}"))
+}
+
 fn ramped_lines(ramped: &Ramped) -> Vec<String> {
     let mut lines = vec![
         format!(
-            "ramped    established={} answered={} failed={} ramp={:.3}s",
-            ramped.established, ramped.answered, ramped.failed, ramped.ramp_s
+            "ramped    established={} answered={} failed={} ramp={:.3}s rate={}",
+            ramped.established,
+            ramped.answered,
+            ramped.failed,
+            ramped.ramp_s,
+            rate(ramped.rate_per_s)
         ),
         latency_line("connect", &ramped.connect_us),
         latency_line("first byte", &ramped.first_byte_us),
@@ -165,6 +221,11 @@ fn ramped_lines(ramped: &Ramped) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Connections a second, if it is known.
+fn rate(per_s: Option<f64>) -> String {
+    per_s.map_or("-".into(), |per_s| format!("{per_s:.0}/s"))
 }
 
 fn summary_lines(summary: &Summary) -> Vec<String> {
@@ -181,15 +242,18 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         None => Vec::new(),
     };
     lines.push(format!(
-        "summary   connected={} held_at_end={} answered={} failed={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
+        "summary   connected={} held_at_end={} lost={} answered={} failed={} rate={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
         summary.connected,
         summary.held_at_end,
+        summary.lost,
         summary.answered,
         summary.failed,
+        rate(summary.rate_per_s),
         summary.elapsed_s,
         summary.cpu_user_s,
         summary.cpu_system_s,
     ));
+    lines.extend(ended_line(summary));
     lines.push(latency_line("connect", &summary.connect_us));
     lines.push(latency_line("first byte", &summary.first_byte_us));
     if let Some(beats) = &summary.heartbeats {

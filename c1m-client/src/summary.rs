@@ -91,6 +91,17 @@ impl Errors {
     }
 
     #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Of all names.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    #[must_use]
     pub fn into_inner(self) -> BTreeMap<String, u64> {
         self.0
     }

@@ -16,7 +16,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::Ordering::Relaxed,
+        atomic::Ordering::{Relaxed, Release},
         mpsc::{Receiver, Sender},
     },
     thread::JoinHandle,
@@ -32,7 +32,7 @@ use c1m_server::sys::{
 use self::exchange::{Beating, Exchange, Sampling};
 pub use self::shared::{Broken, Command, Counters, Outcome, Report, Shared};
 use crate::{
-    summary::Tally,
+    summary::{Errors, Tally},
     table::{Stage, Table},
 };
 
@@ -81,11 +81,15 @@ struct Worker {
     /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
     pending: Vec<usize>,
     in_flight: usize,
+    /// By how many microseconds the openings of `pending` were later than planned. Empty without `--rate`.
+    late_us: HashMap<usize, u64>,
     /// Connections that wait for more than a byte can say.
     exchanges: HashMap<usize, Exchange>,
     sampling: Option<Sampling>,
     beating: Option<Beating>,
     tally: Tally,
+    /// Connections lost since the last report of it.
+    lost: Errors,
     buffer: Vec<u8>,
     /// When timeouts are looked for next, microseconds since the start of the run.
     next_tick_us: u64,
@@ -113,10 +117,12 @@ impl Worker {
             ramping: true,
             pending: Vec::new(),
             in_flight: 0,
+            late_us: HashMap::new(),
             exchanges: HashMap::new(),
             sampling: None,
             beating: None,
             tally: Tally::default(),
+            lost: Errors::default(),
             buffer: vec![0; BUFFER_BYTES],
             next_tick_us: 0,
         })
@@ -140,6 +146,7 @@ impl Worker {
         let mut events = Events::with_capacity(512);
         loop {
             let open_wait = self.open_some();
+            self.counters().in_flight.store(self.in_flight as u64, Relaxed);
             let beat_wait = self.beat();
             self.ask_samples();
             let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
@@ -157,6 +164,15 @@ impl Worker {
                 }
             }
             self.tick();
+            self.report_losses();
+        }
+    }
+
+    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of events has ended.
+    fn report_losses(&mut self) {
+        if !self.lost.is_empty() {
+            let lost = std::mem::take(&mut self.lost);
+            self.report(Report::Lost(lost));
         }
     }
 
@@ -200,6 +216,7 @@ impl Worker {
         let ended = flags & (epoll::PEER_CLOSED | epoll::ERROR | epoll::HANGUP) != 0;
         // An end of stream is readable too: then only a byte proves an answer.
         if flags & epoll::IN != 0 && (!ended || matches!(peek(fd, &mut [0]), Ok(1))) {
+            self.heard();
             self.first_byte(slot);
             self.table.set_stage(slot, Stage::Unread);
         }
@@ -221,6 +238,7 @@ impl Worker {
                     break;
                 }
                 Ok(count) => {
+                    self.heard();
                     self.first_byte(slot);
                     self.consume(slot, &buffer[..count]);
                     // A short read has emptied the queue: what comes after makes an event of its own. But an end that
@@ -249,7 +267,15 @@ impl Worker {
             Some(name) => format!("connection {name}"),
         };
         self.tally.errors.count(&name);
+        self.lost.count(&name);
+        self.heard();
         self.drop_connection(slot);
+        self.counters().lost.fetch_add(1, Release);
+    }
+
+    /// Something came from the server.
+    fn heard(&self) {
+        self.counters().answers.fetch_add(1, Relaxed);
     }
 
     /// Ends an established connection, and all that waits for it.

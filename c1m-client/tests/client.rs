@@ -1,8 +1,14 @@
 //! The client against a real server on loopback, as a process.
 
 mod common;
+#[path = "client/losses.rs"]
+mod losses;
+#[path = "client/rates.rs"]
+mod rates;
 #[path = "client/shards.rs"]
 mod shards;
+#[path = "client/silence.rs"]
+mod silence;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -281,7 +287,7 @@ fn heartbeats_are_answered_over_an_open_chunked_body() {
 fn heartbeats_and_samples_that_nobody_answers_are_missed() {
     let server = Server::start(ANY_PORT, Manner::Once);
     let mut client = Client::start(&format!(
-        "--connect {} --connections 20 --heartbeat 100ms --sample 10 --timeout 200ms --hold 2s",
+        "--connect {} --connections 20 --heartbeat 100ms --sample 10 --timeout 200ms --give-up 5m --hold 2s",
         server.address
     ));
     client.plan();
@@ -315,7 +321,7 @@ fn a_sample_checks_what_comes_back() {
 fn a_server_that_never_answers_is_held_all_the_same() {
     let server = Server::start(ANY_PORT, Manner::Silent);
     let mut client = Client::start(&format!(
-        "--connect {} --connections 50 --in-flight 10 --timeout 200ms --hold 0s",
+        "--connect {} --connections 50 --in-flight 10 --timeout 200ms --give-up 5m --hold 0s",
         server.address
     ));
     client.plan();
@@ -335,7 +341,7 @@ fn a_queue_that_is_full_is_a_connect_timeout() {
     socket.listen(1).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut client = Client::start(&format!(
-        "--connect {address} --connections 8 --workers 1 --timeout 300ms --hold 0s"
+        "--connect {address} --connections 8 --workers 1 --timeout 300ms --give-up 5m --hold 0s"
     ));
     client.plan();
     let ramped = client.ramped();
@@ -346,18 +352,6 @@ fn a_queue_that_is_full_is_a_connect_timeout() {
     assert!(!verdict.quiet);
     assert_eq!(verdict.causes[0].limit, LimitName::AcceptQueue, "{verdict:?}");
     assert_eq!(client.end().0, Some(1));
-}
-
-#[test]
-fn a_server_that_closes_is_counted_and_ends_the_hold() {
-    let server = Server::start(ANY_PORT, Manner::Closing);
-    let mut client = Client::start(&format!("--connect {} --connections 40", server.address));
-    client.plan();
-    assert_eq!(client.ramped().answered, 40);
-    let summary = client.summary();
-    assert_eq!((summary.connected, summary.held_at_end), (40, 0));
-    assert_eq!(summary.errors, BTreeMap::from([("closed by peer".into(), 40)]));
-    assert_eq!(client.end().0, Some(0));
 }
 
 #[test]
@@ -414,20 +408,6 @@ fn the_second_signal_ends_at_once() {
     // Stopped, it finds both at once when it goes on: there is no time in which the first one could have ended it.
     client.signal(&["STOP", "INT", "TERM", "CONT"]);
     assert_eq!(client.end().0, Some(130));
-}
-
-#[test]
-fn a_rate_is_not_exceeded() {
-    let server = Server::start(ANY_PORT, Manner::Good);
-    let mut client = Client::start(&format!(
-        "--connect {} --connections 300 --rate 400 --hold 0s",
-        server.address
-    ));
-    client.plan();
-    let ramped = client.ramped();
-    // The last one is due after 299/400 s, and a tenth of a second may be made up for.
-    assert!(ramped.ramp_s >= 0.64, "{}", ramped.ramp_s);
-    assert_eq!(ramped.established, 300);
 }
 
 #[test]

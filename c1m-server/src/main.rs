@@ -5,6 +5,7 @@ use std::{io::Write as _, process::ExitCode};
 use c1m_server::{
     cli::{Cli, Command},
     command,
+    output::escape,
 };
 
 fn main() -> ExitCode {
@@ -24,7 +25,8 @@ fn main() -> ExitCode {
     let code = command::exit_code(&error);
     if code != 0 {
         // With standard error closed there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "c1m-server: {error:#}");
+        let _ =
+            writeln!(std::io::stderr(), "c1m-server: {}", escape::paragraph(&format!("{error:#}")));
     }
     ExitCode::from(code)
 }

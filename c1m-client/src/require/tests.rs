@@ -21,6 +21,8 @@ fn result() -> Summary {
     result.failed = 1;
     result.errors = [("connect timeout".into(), 1), ("reset by peer".into(), 2)].into();
     result.ramp_s = Some(1.5);
+    result.rate_per_s = Some(9_900.5);
+    result.plan.asked.rate_per_s = Some(10_000);
     result.sample =
         Some(Sample { asked: 3, answered: 2, took_s: 0.25, latency_us: Latency::default() });
     result
@@ -46,6 +48,11 @@ fn counts_shares_and_times_are_judged() {
         ("failed<=0.1%", true),
         ("failed<0.1%", false),
         ("errors==3", true),
+        ("rate>=9900", true),
+        ("rate==9900", false),
+        ("rate>=9901", false),
+        ("rate>=99%", true),
+        ("rate>=99.01%", false),
         ("sample_answered>=66.6%", true),
         ("sample_answered>=66.7%", false),
         ("sample_took<=250ms", true),
@@ -133,6 +140,9 @@ fn what_makes_no_sense_is_told_with_what_does() {
         ("connect_p0<1s", "is no metric"),
         ("connect_p100.1<1s", "is no metric"),
         ("connect_p<1s", "is no metric"),
+        ("connect_p101<1s", "is no metric"),
+        ("connect_p995<1s", "is no metric"),
+        ("connect_p05<1s", "is no metric"),
         ("connect_count>1", "is no metric"),
         ("connected==", "is not a count"),
         ("connected===5", "is not a count"),

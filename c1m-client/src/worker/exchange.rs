@@ -1,6 +1,6 @@
 //! Asking connections that are held: samples and heartbeats, and reading whatever comes.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{collections::VecDeque, io, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use c1m_server::sys::errno;
 
@@ -241,7 +241,7 @@ impl Worker {
     /// Asks as many of the sample as may be under way, and reports when all are through.
     pub(super) fn ask_samples(&mut self) {
         while let Some(sampling) = &mut self.sampling {
-            if sampling.waiting >= SAMPLES_AT_A_TIME {
+            if sampling.waiting >= SAMPLES_AT_A_TIME && !self.shared.stalled.load(Relaxed) {
                 return;
             }
             let Some(slot) = sampling.queue.pop_front() else { break };

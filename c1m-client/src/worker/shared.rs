@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use c1m_server::sys::epoll::Waker;
 
 use crate::{
     ramp::{Crew, Pace},
-    summary::{Beats, Tally, Times},
+    summary::{Beats, Errors, Tally, Times},
     tuple::Plan,
     workload::Workload,
 };
@@ -23,6 +23,12 @@ pub struct Shared {
     pub workload: Workload,
     pub pace: Pace,
     pub timeout: Duration,
+    /// How long nothing may answer before the run ends.
+    pub give_up: Duration,
+    /// Nothing has answered for [`Self::timeout`]: what is left is asked side by side, not `in_flight` at a time.
+    pub stalled: AtomicBool,
+    /// The end has begun: nothing is opened any more.
+    pub ends: AtomicBool,
     pub heartbeat: Option<Duration>,
     /// Connections that one worker opens at the same time.
     pub in_flight: usize,
@@ -38,6 +44,12 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// When the last connection was established, since the start. `None`: none was.
+    pub fn last_established(&self) -> Option<Duration> {
+        let last_us = self.counters.iter().map(|counters| counters.last_us.load(Relaxed)).max();
+        last_us.filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
     /// The sum of one counter over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
@@ -53,6 +65,14 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Established and not ended.
     pub held: AtomicU64,
+    /// Established, and ended by the peer or the network. Added to after `held` has shrunk, with release.
+    pub lost: AtomicU64,
+    /// Events that show that the server, or its kernel, is there: bytes, ends and refusals, and with `--idle` handshakes.
+    pub answers: AtomicU64,
+    /// When the last one was established, microseconds since the start of the run; 0: none was.
+    pub last_us: AtomicU64,
+    /// Connections that are being opened.
+    pub in_flight: AtomicU64,
     /// Planned pages of the held connections whose answer has come.
     pub pages: AtomicU64,
 }
@@ -78,6 +98,8 @@ pub enum Report {
         answered: u64,
         times: Box<Times>,
     },
+    /// Connections that were established have ended by the peer or the network: how many, by name. In the tally as well.
+    Lost(Errors),
     /// Its connections are closed: the last report.
     Done(Box<Outcome>),
     /// It could not go on: the last report as well.

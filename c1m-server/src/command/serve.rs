@@ -138,6 +138,7 @@ async fn serve_and_tell(
         plan,
         max_connections: cli.max_connections,
         keepalive: cli.keepalive,
+        header_timeout: cli.header_timeout,
     })?;
     if tracing.is_some() {
         drop_capabilities().context("cannot give up the capabilities that tracing needed")?;

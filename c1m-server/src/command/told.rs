@@ -23,7 +23,7 @@ use crate::{
     },
     serve::{Notice, Plan, Snapshot},
     sys::process::cpu_seconds,
-    trace::attach::Lost,
+    trace::lost::Lost,
 };
 
 pub(super) struct Told {
@@ -191,6 +191,7 @@ impl Told {
             peak: now.peak,
             accepted: now.accepted,
             closed: now.closed,
+            requests: Some(now.requests),
             errors: now.errors.clone(),
             rss_bytes: memory.map(|memory| memory.rss_bytes),
             pss_bytes: self.at_peak.map(|peak| peak.pss_bytes),
@@ -204,6 +205,7 @@ impl Told {
             dropped: None,
             dropped_by: BTreeMap::new(),
             suppressed: None,
+            not_shown: None,
         }
     }
 
@@ -218,6 +220,7 @@ impl Told {
         summary.dropped = lost.as_ref().map(Lost::total);
         summary.dropped_by = lost.map(|lost| lost.by()).unwrap_or_default();
         summary.suppressed = tracing.map(Tracing::suppressed);
+        summary.not_shown = tracing.map(Tracing::not_shown);
         self.print(Record::Summary(summary))
     }
 

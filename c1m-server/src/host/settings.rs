@@ -19,7 +19,11 @@ pub struct Settings {
     pub tcp_syncookies: Option<u64>,
     /// Ports of the local range that are not reserved.
     pub ports: Option<u64>,
+    /// First and last port of the local range.
+    pub port_range: Option<[u64; 2]>,
+    pub first_unprivileged_port: Option<u64>,
     pub nf_conntrack_max: Option<u64>,
+    pub nf_conntrack_buckets: Option<u64>,
     pub nf_conntrack_count: Option<u64>,
     pub epoll_max_user_watches: Option<u64>,
     pub tcp_max_tw_buckets: Option<u64>,
@@ -36,20 +40,22 @@ pub fn read() -> Settings {
 fn at(tree: &Tree) -> Settings {
     let text = |name: &str| tree.read(&Name::new(name).ok()?).ok();
     let number = |name: &str| text(name)?.parse::<u64>().ok();
-    let three = |name: &str| tree.numbers::<3>(&Name::new(name).ok()?).ok();
     let range = text("net.ipv4.ip_local_port_range");
     let reserved = text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
     Settings {
-        tcp_mem: three("net.ipv4.tcp_mem"),
-        tcp_rmem: three("net.ipv4.tcp_rmem"),
-        tcp_wmem: three("net.ipv4.tcp_wmem"),
+        tcp_mem: numbers(tree, "net.ipv4.tcp_mem"),
+        tcp_rmem: numbers(tree, "net.ipv4.tcp_rmem"),
+        tcp_wmem: numbers(tree, "net.ipv4.tcp_wmem"),
         tcp_max_orphans: number("net.ipv4.tcp_max_orphans"),
         nr_open: number("fs.nr_open"),
         somaxconn: number("net.core.somaxconn"),
         tcp_max_syn_backlog: number("net.ipv4.tcp_max_syn_backlog"),
         tcp_syncookies: number("net.ipv4.tcp_syncookies"),
         ports: range.and_then(|range| ports(&range, &reserved)),
+        port_range: numbers(tree, "net.ipv4.ip_local_port_range"),
+        first_unprivileged_port: number("net.ipv4.ip_unprivileged_port_start"),
         nf_conntrack_max: number("net.netfilter.nf_conntrack_max"),
+        nf_conntrack_buckets: number("net.netfilter.nf_conntrack_buckets"),
         nf_conntrack_count: number("net.netfilter.nf_conntrack_count"),
         epoll_max_user_watches: number("fs.epoll.max_user_watches"),
         tcp_max_tw_buckets: number("net.ipv4.tcp_max_tw_buckets"),
@@ -57,6 +63,10 @@ fn at(tree: &Tree) -> Settings {
         ehash_buckets: text("net.ipv4.tcp_ehash_entries")
             .and_then(|text| Some(text.parse::<i64>().ok()?.unsigned_abs())),
     }
+}
+
+fn numbers<const COUNT: usize>(tree: &Tree, name: &str) -> Option<[u64; COUNT]> {
+    tree.numbers(&Name::new(name).ok()?).ok()
 }
 
 /// `range` as in `32768 60999`, `reserved` as in `8080,9000-9100` or empty.

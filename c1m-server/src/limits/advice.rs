@@ -2,6 +2,7 @@
 
 use super::{
     footprint::{Sizes, need},
+    raise::{at_least, widest_ports},
     verdict::Case,
 };
 use crate::output::record::{LimitName, Role};
@@ -53,8 +54,10 @@ pub(super) fn mib(bytes: u64) -> u64 {
 /// tcp_init_mem, 6.18). Below it nobody is helped by any other number.
 fn tcp_mem(case: &Case<'_>) -> String {
     let free_data = "let applications read, and send no faster than peers do";
-    let page = case.now.page_bytes.unwrap_or(4096).max(1);
-    let (Some([_, _, high]), Some(total)) = (case.now.tcp_mem, case.now.memory_total_bytes) else {
+    let page = case.now.page();
+    let (Some([low, pressure, high]), Some(total)) =
+        (case.now.tcp_mem, case.now.memory_total_bytes)
+    else {
         return format!(
             "{free_data}; net.ipv4.tcp_mem (pages) is a setting of the host, and not to be seen from here"
         );
@@ -72,8 +75,8 @@ fn tcp_mem(case: &Case<'_>) -> String {
     format!(
         "{free_data}; or net.ipv4.tcp_mem=\"{} {} {third}\" (pages, not bytes: {} MiB at most, {} % of memory). It is the whole host's, \
          also for containers, and too much of it ends in the OOM killer",
-        third / 2,
-        third / 3 * 2,
+        low.max(third / 2),
+        pressure.max(third / 3 * 2),
         mib(third.saturating_mul(page)),
         third * 100 / pages.max(1)
     )
@@ -84,7 +87,7 @@ fn memory_cgroup(case: &Case<'_>) -> String {
         Some(peak) => format!(
             "memory.max (bytes) of the cgroup: {} would leave a quarter more than the {} MiB seen; sockets, their files and what is queued \
              in them all count. Or smaller buffers, or fewer connections",
-            with_slack(peak.used.max(peak.ceiling)),
+            at_least(with_slack(peak.used.max(peak.ceiling)), case.now.cgroup_max_bytes),
             mib(peak.used)
         ),
         None => "memory.max (bytes) of the cgroup of the process that was hit (memory.kmem.tcp.limit_in_bytes on cgroup v1); sockets, \
@@ -116,7 +119,7 @@ fn nofile(case: &Case<'_>) -> String {
     let own = case.seen.own("accept EMFILE") > 0;
     let wanted = match (own, nofile) {
         (true, Some(each)) => each.saturating_mul(2),
-        _ => 1 << 20,
+        _ => at_least(1 << 20, nofile),
     };
     let at_most = case.now.nr_open.filter(|most| *most < wanted).map_or(String::new(), |most| {
         format!("; fs.nr_open={most} is below that, and has to be raised first")
@@ -136,7 +139,7 @@ fn nofile(case: &Case<'_>) -> String {
 }
 
 fn nr_open(case: &Case<'_>) -> String {
-    let wanted = case.now.nofile.unwrap_or(1 << 20);
+    let wanted = at_least(case.now.nofile.unwrap_or(1 << 20), case.now.nr_open);
     format!(
         "fs.nr_open={wanted} (descriptors of one table) at least, which is what RLIMIT_NOFILE says already"
     )
@@ -147,6 +150,7 @@ fn file_max(case: &Case<'_>) -> String {
     let used = case.peak(LimitName::FileMax).map_or(0, |peak| peak.used.max(peak.ceiling));
     let wanted =
         with_slack(used).max(sockets.saturating_add(10_000)).max(used.saturating_add(10_000));
+    let wanted = at_least(wanted, case.now.file_nr.map(|files| files.max));
     format!(
         "fs.file-max={wanted} (files of the whole host). Every service of the host is hit at once when it is too low; root is not, and \
          uses up what others need"
@@ -156,26 +160,35 @@ fn file_max(case: &Case<'_>) -> String {
 fn accept_queue(case: &Case<'_>) -> String {
     let seen =
         case.seen.accept_queue_max.or(case.peak(LimitName::AcceptQueue).map(|peak| peak.ceiling));
-    let wanted = seen.unwrap_or(0).saturating_mul(4).max(4096);
+    let wanted = at_least(seen.unwrap_or(0).saturating_mul(4).max(4096), case.now.backlog);
+    let somaxconn = match case.now.somaxconn.filter(|most| *most >= wanted) {
+        Some(most) => {
+            format!("net.core.somaxconn={most} is enough, and the smaller of the two counts")
+        }
+        None => format!(
+            "net.core.somaxconn={wanted}: the smaller of the two counts, so raising one alone does nothing"
+        ),
+    };
     format!(
-        "a backlog of {wanted} connections in listen (--backlog {wanted}) and net.core.somaxconn={wanted}: the smaller of the two counts, so \
-         raising one alone does nothing. An accept loop that pauses fills any queue"
+        "a backlog of {wanted} connections in listen (--backlog {wanted}) and {somaxconn}. An accept loop that pauses fills any queue"
     )
 }
 
 fn syn_queue(case: &Case<'_>) -> String {
     let wanted = case.now.max_syn_backlog.unwrap_or(0).saturating_mul(4).max(4096);
     format!(
-        "net.ipv4.tcp_syncookies=1 refuses nobody; net.ipv4.tcp_max_syn_backlog={wanted}, and a backlog and net.core.somaxconn of as much \
-         (requests), since the SYN queue is as long as the accept queue"
+        "net.ipv4.tcp_syncookies={} refuses nobody; net.ipv4.tcp_max_syn_backlog={wanted}, and a backlog and net.core.somaxconn of as much \
+         or more (requests), since the SYN queue is as long as the accept queue",
+        at_least(1, case.now.syncookies)
     )
 }
 
 fn ports(case: &Case<'_>) -> String {
-    let widest = u64::from(u16::MAX) + 1 - FIRST_PORT;
+    let range @ [first, last] = widest_ports(&case.now);
+    let widest = last + 1 - first;
     match case.now.ports {
-        Some(ports) if ports < widest => format!(
-            "net.ipv4.ip_local_port_range=\"{FIRST_PORT} 65535\" gives {widest} ports for each source, destination address and port instead \
+        Some(ports) if ports < widest && case.now.port_range != Some(range) => format!(
+            "net.ipv4.ip_local_port_range=\"{first} {last}\" gives {widest} ports for each source, destination address and port instead \
              of {ports}, and may take those of services (net.ipv4.ip_local_reserved_ports); or more source or destination addresses"
         ),
         _ => "more source addresses, or more addresses or ports of the destination: the range is as wide as it can be".into(),
@@ -186,10 +199,11 @@ fn conntrack(case: &Case<'_>) -> String {
     let wanted = case.peak(LimitName::Conntrack).map_or(1 << 18, |peak| {
         with_slack(peak.used.max(peak.ceiling)).max(peak.ceiling.saturating_mul(2))
     });
+    let wanted = at_least(wanted, case.now.conntrack_max);
     format!(
         "net.netfilter.nf_conntrack_max={wanted} with nf_conntrack_buckets={} (entries, about 320 bytes each: {} MiB); or no tracking of \
          these ports (NOTRACK)",
-        wanted / 4,
+        at_least(wanted / 4, case.now.conntrack_buckets),
         mib(wanted.saturating_mul(320))
     )
 }
@@ -198,6 +212,7 @@ fn epoll(case: &Case<'_>) -> String {
     let peak = case.peak(LimitName::EpollWatches);
     let wanted =
         peak.map_or(1 << 20, |peak| with_slack(peak.used.max(peak.ceiling)).saturating_mul(2));
+    let wanted = at_least(wanted, case.now.max_user_watches);
     format!(
         "fs.epoll.max_user_watches={wanted} (watches of one user, {WATCH_BYTES} bytes each of memory that can't be swapped: {} MiB)",
         mib(wanted.saturating_mul(WATCH_BYTES))

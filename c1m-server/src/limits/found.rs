@@ -3,7 +3,7 @@
 
 use super::{
     advice::mib,
-    footprint::{PAGE_BYTES, charged_pages},
+    footprint::charged_pages,
     walls::{Examination, Host, Run},
 };
 use crate::output::record::{Judged, Judgement, LimitName};
@@ -149,7 +149,7 @@ impl Circumstances<'_> {
             return harms("the three values have to ascend: low, pressure, high");
         }
         if let Some(total) = self.host.readings.memory_total_bytes {
-            let pages = total / PAGE_BYTES;
+            let pages = total / self.host.readings.page();
             if high > pages {
                 return harms(self.beyond_memory(high, pages));
             }
@@ -160,7 +160,7 @@ impl Circumstances<'_> {
                 return harms(format!(
                     "high is {high} pages ({} MiB), below the kernel's own default of about {default} for this host: it makes the limit \
                      lower than it was",
-                    mib(high.saturating_mul(PAGE_BYTES))
+                    mib(high.saturating_mul(self.host.readings.page()))
                 ));
             }
         }
@@ -169,7 +169,7 @@ impl Circumstances<'_> {
                 "three equal values leave no band: memory pressure begins where allocations are refused already",
             );
         }
-        let each = charged_pages(self.run.queued_bytes);
+        let each = charged_pages(self.run.queued_bytes, self.host.readings.page());
         if each == 0 {
             return nothing(
                 "idle connections use none of it: tcp_mem counts what waits in queues, and no socket, inode or file",
@@ -179,16 +179,17 @@ impl Circumstances<'_> {
     }
 
     fn beyond_memory(&self, high: u64, pages: u64) -> String {
+        let page = self.host.readings.page();
         let beyond = format!("high is more pages ({high}) than this host has ({pages})");
         match () {
-            () if high / PAGE_BYTES > pages => {
+            () if high / page > pages => {
                 beyond + ": it is no limit at all, and the OOM killer comes first"
             }
-            () if high / 1024 * 1024 == high && high / PAGE_BYTES * 64 > pages => {
-                beyond + ": it looks like bytes, and the unit is pages of 4,096 bytes"
+            () if high / 1024 * 1024 == high && high / page * 64 > pages => {
+                beyond + &format!(": it looks like bytes, and the unit is pages of {page} bytes")
             }
-            () if high / 4 <= pages => {
-                beyond + ": it looks like kB, and the unit is pages of 4,096 bytes"
+            () if high / (page / 1024).max(1) <= pages => {
+                beyond + &format!(": it looks like kB, and the unit is pages of {page} bytes")
             }
             () => beyond + ": it is no limit at all, and the OOM killer comes first",
         }

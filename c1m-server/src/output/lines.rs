@@ -7,7 +7,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{held_text, record::*, text};
+use super::{escape, held_text, record::*, text};
 
 /// Where records go. Each one is written and flushed as a whole.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub fn clock(time: SystemTime) -> String {
 
 fn stamped(time: SystemTime, lines: &[String]) -> String {
     let clock = clock(time);
-    lines.iter().map(|line| format!("{clock}  {line}\n")).collect()
+    lines.iter().map(|line| format!("{clock}  {}\n", escape::line(line))).collect()
 }
 
 #[cfg(test)]

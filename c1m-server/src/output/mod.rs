@@ -3,6 +3,7 @@
 pub mod diagnosis;
 pub mod doctor;
 mod doctor_text;
+pub mod escape;
 pub mod event;
 pub mod held;
 mod held_text;

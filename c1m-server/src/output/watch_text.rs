@@ -61,6 +61,9 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         ended.cpu_user_s, ended.cpu_system_s
     ));
     let mut events = format!("events  dropped={} suppressed={}", ended.dropped, ended.suppressed);
+    if let Some(not_shown) = ended.not_shown.filter(|count| *count > 0) {
+        events += &format!(" not_shown={not_shown}");
+    }
     if ended.dropped > 0 {
         let by: Vec<String> = ended
             .dropped_by
@@ -162,6 +165,7 @@ mod tests {
             dropped: 2,
             dropped_by: BTreeMap::from([("ring buffer".into(), 2)]),
             suppressed: 0,
+            not_shown: Some(0),
             cpu_user_s: 0.01,
             cpu_system_s: 0.02,
             own_cpu_percent: Some(1.5),

@@ -21,7 +21,7 @@ pub struct Signals(OwnedFd);
 
 impl Signals {
     /// Blocks them in the calling thread and in the threads that it starts from now on. A program that it starts has them blocked as well, unless
-    /// [`super::process::spawn_unblocked`] starts it.
+    /// [`super::inherited::spawn`] starts it.
     pub fn new(signals: &[libc::c_int]) -> io::Result<Self> {
         signal_fd(signals).map(Self)
     }

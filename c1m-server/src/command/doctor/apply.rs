@@ -18,8 +18,9 @@ use crate::{
         guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
         sysctl::{Name, Tree},
     },
-    limits::walls::Examination,
+    limits::{raise::raised, walls::Examination},
     output::{
+        escape,
         lines::Printer,
         record::{Applied, Change, Record, Restored},
     },
@@ -97,7 +98,7 @@ pub(super) fn apply(
     }
 }
 
-/// Values that differ from what the kernel has.
+/// Values that permit more than those that the kernel has. What is enough is left alone.
 fn changes(examination: &Examination) -> Result<Vec<Change>, EnvironmentRefused> {
     let tree = Tree::at(Tree::KERNEL);
     let mut changes: Vec<Change> = Vec::new();
@@ -105,12 +106,16 @@ fn changes(examination: &Examination) -> Result<Vec<Change>, EnvironmentRefused>
         let from = Name::new(&setting.name)
             .and_then(|name| tree.read(&name))
             .map_err(|error| EnvironmentRefused(error.to_string()))?;
-        // Two limits may be moved by one setting; it is the same value then.
-        let is_new = changes.iter().all(|change| change.name != setting.name);
-        if is_new && from != setting.value {
-            changes.push(Change { name: setting.name.clone(), from, to: setting.value.clone() });
+        match changes.iter_mut().find(|change| change.name == setting.name) {
+            // Two limits may be moved by one setting.
+            Some(change) => change.to = raised(&setting.name, &change.to, &setting.value),
+            None => {
+                let to = raised(&setting.name, &from, &setting.value);
+                changes.push(Change { name: setting.name.clone(), from, to });
+            }
         }
     }
+    changes.retain(|change| change.from != change.to);
     Ok(changes)
 }
 
@@ -146,5 +151,5 @@ fn wait(termination: &Termination) -> io::Result<()> {
 
 fn say(text: &str) {
     // Standard error may be gone together with the terminal.
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", escape::line(text));
 }

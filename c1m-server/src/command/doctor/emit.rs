@@ -7,7 +7,10 @@ use anyhow::Context as _;
 use super::look::Looked;
 use crate::{
     limits::walls::Examination,
-    output::record::{LimitName, Wall},
+    output::{
+        escape,
+        record::{LimitName, Wall},
+    },
 };
 
 /// Below the folder that was named, as below /etc.
@@ -29,7 +32,7 @@ pub(super) fn write(folder: &Path, looked: &Looked, told: &mut impl Write) -> an
             .and_then(|()| fs::write(&path, text))
             .with_context(|| format!("cannot write {}", path.display()))?;
         // Nobody has to read it.
-        let _ = writeln!(told, "wrote {}", path.display());
+        let _ = writeln!(told, "wrote {}", escape::line(&path.to_string_lossy()));
     }
     Ok(())
 }

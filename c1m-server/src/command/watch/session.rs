@@ -13,7 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use super::{
     EXIT_COMMAND, EXIT_LIMIT,
     child::Running,
-    holding::{Found, Holding, shown},
+    holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
     target::Target,
@@ -91,6 +91,8 @@ pub(super) struct Session<'a> {
     signals: Signals,
     signalled: Readable,
     drawn: Option<Instant>,
+    /// It was said that not all of the target is looked at.
+    said_left_out: bool,
 }
 
 impl<'a> Session<'a> {
@@ -107,8 +109,18 @@ impl<'a> Session<'a> {
         let is_wanted = sink.screen.is_some() || sink.metrics.is_some();
         let every = is_wanted.then_some(args.interval.max(MIN_INTERVAL));
         let holding = Holding::begin(every);
-        let drawn = None;
-        Ok(Self { args, tracing, diagnosis, measure, holding, sink, signals, signalled, drawn })
+        Ok(Self {
+            args,
+            tracing,
+            diagnosis,
+            measure,
+            holding,
+            sink,
+            signals,
+            signalled,
+            drawn: None,
+            said_left_out: false,
+        })
     }
 
     /// What stands at the beginning, and a first look.
@@ -124,11 +136,11 @@ impl<'a> Session<'a> {
             let text = format!(
                 "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
             );
-            self.sink.record(Record::Warning(Warning { name: "worker".into(), text }))?;
+            self.sink.record(warning("worker", text))?;
         }
         if let Err(reason) = self.tracing.all_connections() {
             let text = format!("connections that were there before are not counted: {reason}");
-            self.sink.record(Record::Warning(Warning { name: "present".into(), text }))?;
+            self.sink.record(warning("present", text))?;
         }
         self.look()?;
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
@@ -209,6 +221,9 @@ impl<'a> Session<'a> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
+        if let Some(text) = self.tracing.recount_if_needed() {
+            self.sink.record(Record::Warning(Warning { name: "recounted".into(), text }))?;
+        }
         let look = self.tracing.look();
         let events = self.tracing.poll_with(look)?;
         self.events(events)?;
@@ -217,6 +232,12 @@ impl<'a> Session<'a> {
             self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
         if let Some(verdict) = verdict {
             self.sink.record(Record::Verdict(verdict))?;
+        }
+        if !self.said_left_out
+            && let Some(text) = self.diagnosis.left_out()
+        {
+            self.said_left_out = true;
+            self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
         }
         let limits = self.diagnosis.limits();
         let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
@@ -229,13 +250,24 @@ impl<'a> Session<'a> {
         self.sink.events(events)
     }
 
-    /// Tells who holds the memory, if that was asked for; the view shows it in any case.
-    fn found(&mut self, Found { was_asked, holders }: Found) -> io::Result<()> {
-        let holders = match holders {
-            Ok(holders) => holders,
-            Err(text) => {
-                let name = "holders".into();
-                return self.sink.record(Record::Warning(Warning { name, text }));
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    fn found(&mut self, found: Found) -> io::Result<()> {
+        let (was_asked, holders) = match found {
+            Found::Holders { was_asked, holders } => (was_asked, *holders),
+            Found::Failed(text) => {
+                if let Some(screen) = &mut self.sink.screen {
+                    screen.view.holders = Some(unknown(&text));
+                }
+                if let Some(metrics) = &mut self.sink.metrics {
+                    metrics.forget_holders();
+                }
+                return self.sink.record(warning("holders", text));
+            }
+            Found::Recovered { failures } => {
+                let text = format!(
+                    "who holds the memory is known again, after {failures} failed attempts"
+                );
+                return self.sink.record(warning("holders", text));
             }
         };
         if let Some(screen) = &mut self.sink.screen {
@@ -283,6 +315,7 @@ impl<'a> Session<'a> {
             dropped: lost.total(),
             dropped_by: lost.by(),
             suppressed: self.tracing.suppressed(),
+            not_shown: Some(self.tracing.not_shown()),
             cpu_user_s,
             cpu_system_s,
             own_cpu_percent: usage.own_cpu_percent,
@@ -293,6 +326,10 @@ impl<'a> Session<'a> {
         self.sink.events(vec![(SystemTime::now(), Record::Ended(ended))])?;
         Ok(verdict)
     }
+}
+
+fn warning(name: &str, text: String) -> Record {
+    Record::Warning(Warning { name: name.into(), text })
 }
 
 /// The limit that was hit: the first cause, unless others fit as well.

@@ -5,7 +5,8 @@ mod memory;
 use super::{Host, PAUSE_MS, Row, Run};
 use crate::{
     limits::{
-        advice::{FIRST_PORT, WATCH_BYTES, mib, with_slack},
+        advice::{WATCH_BYTES, mib, with_slack},
+        raise::{at_least, widest_ports},
         reading::Readings,
     },
     output::record::{Effect, LimitName, MemoryNeed, Setting},
@@ -13,8 +14,6 @@ use crate::{
 
 /// Files and watches that the programs have beside their connections.
 const OWN_FILES: u64 = 64;
-/// Ports from [`FIRST_PORT`] on.
-const WIDEST: u64 = u16::MAX as u64 + 1 - FIRST_PORT;
 
 pub(super) struct Case<'a> {
     pub(super) run: &'a Run,
@@ -72,7 +71,7 @@ impl Case<'_> {
 
     fn nofile(&self) -> Row {
         let tables = &self.host.tables;
-        let wanted = with_slack(tables.needed);
+        let wanted = at_least(with_slack(tables.needed), self.now.nofile);
         let above = self.now.nr_open.filter(|most| *most < wanted);
         Row {
             now: self.now.nofile,
@@ -93,7 +92,8 @@ impl Case<'_> {
 
     fn nr_open(&self) -> Row {
         let tables = &self.host.tables;
-        let wanted = with_slack(tables.needed).max(self.now.nofile.unwrap_or(0));
+        let wanted = at_least(with_slack(tables.needed), self.now.nofile);
+        let wanted = at_least(wanted, self.now.nr_open);
         Row {
             now: self.now.nr_open,
             needed: Some(tables.needed),
@@ -116,7 +116,7 @@ impl Case<'_> {
             .saturating_mul(self.ends())
             .saturating_add(OWN_FILES)
             .saturating_add(used.unwrap_or(0));
-        let wanted = needed.saturating_add(10_000);
+        let wanted = at_least(needed.saturating_add(10_000), files.map(|files| files.max));
         Row {
             now: files.map(|files| files.max),
             used,
@@ -154,19 +154,28 @@ impl Case<'_> {
         let has_server = self.run.role.has_server();
         let burst = if has_server { self.burst() } else { Some(0) };
         let wanted = with_slack(burst.unwrap_or(0));
+        let enough = self.now.somaxconn.filter(|most| *most >= wanted);
         Row {
             now: self.now.backlog,
             needed: burst,
             stops_at: self.now.backlog.and_then(|backlog| self.filled(backlog, burst)),
             effect: Some(Effect::Stalls),
             counts: has_server,
-            fix: format!(
-                "net.core.somaxconn={wanted} and --backlog {wanted}: the smaller of the two counts, so raising one alone does nothing; or a lower --rate"
-            ),
+            fix: match enough {
+                Some(most) => format!(
+                    "--backlog {wanted}: net.core.somaxconn={most} is enough, and the smaller of the two counts; or a lower --rate"
+                ),
+                None => format!(
+                    "net.core.somaxconn={wanted} and --backlog {wanted}: the smaller of the two counts, so raising one alone does nothing; or a lower --rate"
+                ),
+            },
             danger:
                 "a long queue hides an accept loop that is too slow, and its connections wait in it"
                     .into(),
-            settings: setting("net.core.somaxconn", wanted),
+            settings: match enough {
+                Some(_) => Vec::new(),
+                None => setting("net.core.somaxconn", wanted),
+            },
             note: Some(match (has_server, self.run.rate) {
                 (false, _) => "the server's, which is not here".into(),
                 (true, None) => format!(
@@ -191,13 +200,14 @@ impl Case<'_> {
         let is_remote = has_server && !self.run.role.has_client();
         let burst = if is_remote { self.burst() } else { Some(0) };
         let cookies = self.now.syncookies;
+        let cookies_on = at_least(1, cookies);
         // Without cookies the last quarter is for peers that are known (net/ipv4/tcp_input.c, tcp_conn_request, 6.18).
         let known = self.now.max_syn_backlog.map(|most| most - most / 4);
         let now = match (self.now.backlog, known, cookies) {
             (Some(backlog), Some(most), Some(0)) => Some(backlog.min(most)),
             (backlog, _, _) => backlog,
         };
-        let wanted = with_slack(burst.unwrap_or(0)) / 3 * 4;
+        let wanted = at_least(with_slack(burst.unwrap_or(0)) / 3 * 4, self.now.max_syn_backlog);
         Row {
             now,
             needed: burst,
@@ -205,11 +215,11 @@ impl Case<'_> {
             effect: Some(Effect::Stalls),
             counts: is_remote && cookies == Some(0),
             fix: format!(
-                "net.ipv4.tcp_syncookies=1, which refuses nobody; or net.ipv4.tcp_max_syn_backlog={wanted} with net.core.somaxconn and --backlog of as much"
+                "net.ipv4.tcp_syncookies={cookies_on}, which refuses nobody; or net.ipv4.tcp_max_syn_backlog={wanted} with net.core.somaxconn and --backlog of as much or more"
             ),
             danger: "cookies leave TCP options out; a long queue takes 320 bytes for each request"
                 .into(),
-            settings: setting("net.ipv4.tcp_syncookies", 1),
+            settings: setting("net.ipv4.tcp_syncookies", cookies_on),
             note: Some(match (is_remote, cookies) {
                 (false, _) => {
                     "on one host no handshake waits, and without a server there is none".into()
@@ -233,7 +243,11 @@ impl Case<'_> {
             self.connections().div_ceil(ports.max(1).saturating_mul(self.run.destinations.max(1)))
         };
         let now = self.now.ports;
-        let range = (needed <= WIDEST).then(|| format!("{FIRST_PORT} 65535"));
+        let widest @ [first, last] = widest_ports(self.now);
+        let width = last + 1 - first;
+        // A range that is as wide as it can be is no remedy.
+        let range = (needed <= width && self.now.port_range != Some(widest))
+            .then(|| format!("{first} {last}"));
         Row {
             now,
             needed: Some(needed),
@@ -243,13 +257,13 @@ impl Case<'_> {
             counts: has_client,
             fix: match (&range, now) {
                 (Some(range), _) => format!(
-                    "net.ipv4.ip_local_port_range=\"{range}\" ({WIDEST} ports for each source, destination address and port); or {} source \
+                    "net.ipv4.ip_local_port_range=\"{range}\" ({width} ports for each source, destination address and port); or {} source \
                      addresses (--source)",
-                    sources(now.unwrap_or(WIDEST))
+                    sources(now.unwrap_or(width))
                 ),
                 (None, _) => format!(
-                    "{} source addresses (--source) with net.ipv4.ip_local_port_range=\"{FIRST_PORT} 65535\"; or more destination ports",
-                    sources(WIDEST)
+                    "{} source addresses (--source) with net.ipv4.ip_local_port_range=\"{first} {last}\"; or more destination ports",
+                    sources(width)
                 ),
             },
             danger:
@@ -280,7 +294,7 @@ impl Case<'_> {
             Some(false) => Some(0),
             _ => Some(self.connections().saturating_add(used.unwrap_or(0))),
         };
-        let wanted = with_slack(needed.unwrap_or(0));
+        let wanted = at_least(with_slack(needed.unwrap_or(0)), now);
         // Then it does not matter.
         let fits =
             now.is_some_and(|now| self.connections() <= now.saturating_sub(used.unwrap_or(0)));
@@ -295,7 +309,7 @@ impl Case<'_> {
             counts: tracked != Some(false),
             fix: format!(
                 "net.netfilter.nf_conntrack_max={wanted} with nf_conntrack_buckets={}; or no tracking of these ports (NOTRACK)",
-                wanted / 4
+                at_least(wanted / 4, self.now.conntrack_buckets)
             ),
             danger: format!("about 320 bytes an entry, {} MiB for all; with too few buckets each look-up is slow", mib(wanted.saturating_mul(320))),
             settings: setting("net.netfilter.nf_conntrack_max", wanted),
@@ -319,7 +333,7 @@ impl Case<'_> {
     fn epoll_watches(&self) -> Row {
         let now = self.now.max_user_watches;
         let needed = self.connections().saturating_mul(self.ends()).saturating_add(OWN_FILES);
-        let wanted = with_slack(needed);
+        let wanted = at_least(with_slack(needed), now);
         Row {
             now,
             needed: Some(needed),

@@ -40,6 +40,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         dropped,
         dropped_by: BTreeMap::new(),
         suppressed: None,
+        not_shown: None,
     }
 }
 
