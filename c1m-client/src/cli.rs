@@ -116,12 +116,15 @@ pub struct Load {
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     pub hold: Option<Duration>,
 
-    /// What each connection asks for first
-    #[arg(long, value_name = "PATH", default_value = "/", value_parser = request_path)]
-    pub request: String,
+    /// What each connection asks for first, and --sample and --heartbeat after that [default: / first, then /bytes/64]
+    ///
+    /// The default is for c1m-server, whose / has a body without end. For another server name a path that it answers with a status of 2xx and
+    /// a complete body.
+    #[arg(long, value_name = "PATH", value_parser = request_path)]
+    pub request: Option<String>,
 
-    /// Ask for nothing: a connection is its handshake, and then idle
-    #[arg(long, conflicts_with_all = ["request", "unread", "pin"])]
+    /// Ask for nothing: a connection is its handshake, and then idle. --request is then of --sample and --heartbeat alone
+    #[arg(long, conflicts_with_all = ["unread", "pin"])]
     pub idle: bool,
 
     /// Leave the answer unread, in the kernel's receive queue
@@ -132,7 +135,7 @@ pub struct Load {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "request")]
     pub pin: Option<u64>,
 
-    /// From the end of the ramp on, each connection asks once in this time, spread evenly
+    /// From the end of the ramp on, each connection asks once in this time, spread evenly. One that is lost is asked in vain
     #[arg(long, value_name = "D", value_parser = positive_duration, conflicts_with_all = ["unread", "pin"])]
     pub heartbeat: Option<Duration>,
 
@@ -140,7 +143,7 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub sample: Option<u64>,
 
-    /// How long a connect, a first byte or an answer may take
+    /// How long a connect, a first byte or an answer may take; what comes later is not an answer
     #[arg(long, value_name = "D", value_parser = positive_duration, default_value = "10s")]
     pub timeout: Duration,
 
@@ -300,7 +303,6 @@ mod tests {
             "--in-flight 0",
             "--idle --unread",
             "--idle --pin 1K",
-            "--idle --request /x",
         ] {
             assert!(parse(flags).is_err(), "{flags} was taken");
         }

@@ -1,5 +1,6 @@
 //! Makes one result of those of all parts of a run, and refuses what is not that.
 
+mod answers;
 mod check;
 mod read;
 
@@ -24,7 +25,7 @@ use crate::{
     },
     require,
     shard::Shard,
-    show::Show,
+    show,
     summary::{AllTimes, Times},
 };
 
@@ -70,7 +71,7 @@ pub fn run(flags: &Merge) -> Result<bool, Failure> {
         _ => Failure::Usage(anyhow!(error)),
     })?;
     let reached = require::judge_all(&flags.require, &mut result, &times);
-    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(Box::new(result)))?;
+    show::once(flags.json, &ClientRecord::Summary(Box::new(result)))?;
     Ok(reached)
 }
 
@@ -157,7 +158,7 @@ impl Part {
         };
         let decode = |name: &str, text: &str, latency: &Latency| {
             let times = check::histogram_size(text)
-                .and_then(|()| Times::decode(text))
+                .and_then(|()| Times::decode(text, latency.unanswered))
                 .map_err(|error| contradiction(format!("histogram {name}: {error}")))?;
             match times.latency() == *latency {
                 true => Ok(times),
@@ -185,6 +186,7 @@ impl Part {
             )?,
         };
         check::figures(&result).map_err(contradiction)?;
+        answers::check(&result).map_err(contradiction)?;
         let started = humantime::parse_rfc3339(&result.started_at)
             .map_err(|error| contradiction(format!("started_at: {error}")))?;
         Ok(Self { place, shard, started, result, times })
@@ -263,6 +265,7 @@ fn beats_of(parts: &[Part], times: &AllTimes) -> Result<Option<Heartbeats>, Merg
         due: all("heartbeats.due", |it| it.due)?,
         answered: all("heartbeats.answered", |it| it.answered)?,
         late: all("heartbeats.late", |it| it.late)?,
+        wrong: all("heartbeats.wrong", |it| it.wrong)?,
         missed: all("heartbeats.missed", |it| it.missed)?,
         latency_us: times.latency(),
     }))
@@ -319,6 +322,7 @@ fn sum(parts: &[Part]) -> Result<(Summary, AllTimes), MergeError> {
         cpu_system_s: seconds(|it| it.cpu_system_s),
         histograms: times.record(),
         requirements: Vec::new(),
+        lines_dropped: total("lines_dropped", |it| it.lines_dropped)?,
     };
     Ok((result, times))
 }
@@ -335,6 +339,8 @@ fn sample_of(parts: &[Part], times: &AllTimes) -> Result<Option<Sample>, MergeEr
     Ok(Some(Sample {
         asked: all("sample.asked", |it| it.asked)?,
         answered: all("sample.answered", |it| it.answered)?,
+        wrong: all("sample.wrong", |it| it.wrong)?,
+        missed: all("sample.missed", |it| it.missed)?,
         took_s: samples().flatten().map(|it| it.took_s).fold(0.0, f64::max),
         latency_us: times.latency(),
     }))

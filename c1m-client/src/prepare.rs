@@ -1,16 +1,18 @@
 //! Everything that can be refused, refused before the first connection.
 
 use std::{
-    io::{self, Write as _},
     sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
 use c1m_server::{
-    command::doctor::look::{Ask, foresee},
+    command::{
+        doctor::look::{Ask, foresee},
+        streams::say,
+    },
     limits::footprint::payload_of,
-    output::{escape, record::Role},
+    output::{record::Role, writer::WriteError},
     sys::{epoll::Waker, process::page_bytes},
 };
 
@@ -23,8 +25,8 @@ use crate::{
     shard::Shard,
     start::Start,
     tuple::Plan,
-    worker::{Counters, Shared},
-    workload::Workload,
+    worker::{Closing, Counters, Shared},
+    workload::{CHECK_PATH, FIRST_PATH, Requests, Workload},
 };
 
 /// What went wrong, by what the exit code says of it.
@@ -36,6 +38,12 @@ pub enum Failure {
     Environment(anyhow::Error),
     /// A fault of this program.
     Internal(anyhow::Error),
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self::Environment(error.into())
+    }
 }
 
 impl From<std::io::Error> for Failure {
@@ -65,8 +73,7 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         // What comes of it is in the records.
         warn(&walls);
     }
-    let path = (!cli.idle).then_some(cli.request.as_str());
-    let workload = Workload::new(path, cli.unread, pin, &cli.connect.first);
+    let workload = Workload::new(&requests(cli)?, cli.unread, pin, &cli.connect.first);
     Ok(Shared {
         plan,
         crew,
@@ -75,7 +82,6 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         timeout: cli.timeout,
         give_up: cli.give_up(),
         stalled: AtomicBool::new(false),
-        ends: AtomicBool::new(false),
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
@@ -84,6 +90,21 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         to_main: Waker::new()?,
         to_workers: Waker::new()?,
         start: start(cli)?,
+        closing: Closing::default(),
+    })
+}
+
+/// What the connections ask for, by the flags.
+fn requests(cli: &Load) -> Result<Requests, Failure> {
+    let own = cli.request.as_deref();
+    if own.is_some() && cli.idle && cli.sample.is_none() && cli.heartbeat.is_none() {
+        return Err(Failure::Usage(anyhow!(
+            "--idle asks for nothing: take --request away, or let --sample or --heartbeat ask for it"
+        )));
+    }
+    Ok(Requests {
+        first: (!cli.idle).then_some(own.unwrap_or(FIRST_PATH).into()),
+        check: own.unwrap_or(CHECK_PATH).into(),
     })
 }
 
@@ -110,7 +131,7 @@ pub fn slower_than_planned(
 
 /// For people.
 pub fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "c1m-client: warning: {}", escape::line(text));
+    say(&format!("c1m-client: warning: {text}"));
 }
 
 /// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
@@ -213,10 +234,12 @@ pub fn plan_record(cli: &Load, shared: &Shared, metrics: Option<String>) -> Plan
 }
 
 fn asked(cli: &Load) -> Asked {
+    let path = |default: &str| cli.request.clone().unwrap_or_else(|| default.into());
     Asked {
         source: cli.source.iter().map(ToString::to_string).collect(),
         per_source: cli.per_source,
-        request: (!cli.idle && cli.pin.is_none()).then(|| cli.request.clone()),
+        request: (!cli.idle && cli.pin.is_none()).then(|| path(FIRST_PATH)),
+        check: (cli.sample.is_some() || cli.heartbeat.is_some()).then(|| path(CHECK_PATH)),
         unread: cli.unread || cli.pin.is_some(),
         pin_bytes: cli.pin,
         rate_per_s: cli.rate,

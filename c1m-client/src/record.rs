@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::Verdict;
+use c1m_server::output::record::{Verdict, Warning};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::End;
@@ -19,6 +19,8 @@ pub enum ClientRecord {
     Lost(Lost),
     Ramped(Ramped),
     Sample(Sample),
+    /// Something that the user should know while it runs, such as lines that are missing in this output.
+    Warning(Warning),
     /// Once, directly before the summary.
     Verdict(Verdict),
     Summary(Box<Summary>),
@@ -73,6 +75,8 @@ pub struct Asked {
     pub per_source: u64,
     /// The path that each connection asks for first; `null` with `--idle` and with `--pin`.
     pub request: Option<String>,
+    /// The path that samples and heartbeats ask for; `null` without them.
+    pub check: Option<String>,
     /// Answers stay unread.
     pub unread: bool,
     pub pin_bytes: Option<u64>,
@@ -218,8 +222,12 @@ pub struct Accounted {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     pub asked: u64,
-    /// With status 200 and the body's full length, in time.
+    /// Right, complete, and within `--timeout`.
     pub answered: u64,
+    /// Answered within `--timeout`, but with a status other than 2xx, a body of another length, cut off, or not by RFC 9112.
+    pub wrong: u64,
+    /// Neither: timed out, lost with the connection, or not sent. `asked` is the sum of the three.
+    pub missed: u64,
     /// From the order to ask until the last one was through.
     pub took_s: f64,
     /// From each request until its answer was complete; of those that were answered so.
@@ -244,6 +252,7 @@ pub struct Summary {
     pub lost: u64,
     /// Merged: the worst one of the parts.
     pub ended_by: EndedBy,
+    /// Connections whose first byte came within `--timeout`, before the end began.
     pub answered: u64,
     /// Connections that could not be established.
     pub failed: u64,
@@ -269,6 +278,9 @@ pub struct Summary {
     pub histograms: Histograms,
     /// One for each `--require`, in this order.
     pub requirements: Vec<Requirement>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }
 
 /// What a merged result is of.
@@ -328,12 +340,17 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Heartbeats {
-    /// Planned instants that have come. Those that still waited in time for their answer at the end are left out.
+    /// Planned instants of all connections that were held when the hold began, those that are gone included. Up to the end of
+    /// the run; up to the planned end of the hold when every connection was lost before it. Left out: what could still be
+    /// answered within `--timeout` when the end began.
     pub due: u64,
+    /// Right, complete, and within `--timeout` of the planned instant.
     pub answered: u64,
     /// Of the answered ones, those that took longer than from one heartbeat to the next.
     pub late: u64,
-    /// Due and not answered: timed out, lost with the connection, or still waiting behind another one.
+    /// Answered within `--timeout`, but with a status other than 2xx, a body of another length, cut off, or not by RFC 9112.
+    pub wrong: u64,
+    /// Neither: timed out, or the connection was gone. `due` is the sum of `answered`, `wrong` and `missed`.
     pub missed: u64,
     /// From the planned instant to the end of the answer: what a heartbeat waits behind a late one counts.
     pub latency_us: Latency,
@@ -341,13 +358,20 @@ pub struct Heartbeats {
 
 /// A distribution of times, microseconds. With `--rate` those of the ramp count from the planned time of each connection, so that an opening that had
 /// to wait for room (`--in-flight`) is as late as it was.
+///
+/// Percentiles are of `count` and `unanswered` together. What was not answered counts as longer than all that was, so a percentile
+/// that falls among it is `null`: it is not known. Without any of both all of them are `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latency {
+    /// Those that have a time.
     pub count: u64,
-    pub p50: u64,
-    pub p90: u64,
-    pub p99: u64,
-    pub p999: u64,
-    pub max: u64,
+    /// Those without a right answer within `--timeout`. Of `connect_us`: handshakes that timed out; one that is refused has an
+    /// answer.
+    pub unanswered: u64,
+    pub p50: Option<u64>,
+    pub p90: Option<u64>,
+    pub p99: Option<u64>,
+    pub p999: Option<u64>,
+    pub max: Option<u64>,
 }

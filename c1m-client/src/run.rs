@@ -6,7 +6,6 @@ mod silence;
 
 use std::{
     os::fd::AsRawFd as _,
-    process::exit,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -20,7 +19,7 @@ use c1m_server::{
     exporter::Bound,
     sys::{
         epoll::{self, Epoll, Events},
-        signal::Termination,
+        signal::Shutdown,
     },
 };
 
@@ -40,21 +39,21 @@ use crate::{
 
 /// Time between two looks at the live line, and at what has answered.
 const LIVE: Duration = Duration::from_millis(200);
-/// What the second signal ends with: that of a process that SIGINT killed.
-const INTERRUPTED: i32 = 130;
 
 /// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].
 ///
-/// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
-pub fn run(cli: &Load, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+/// A signal ends it early and in order, see [`Shutdown`].
+pub fn run(cli: &Load, shutdown: &Shutdown, show: &mut Show) -> Result<bool, Failure> {
     let bound = Metrics::bind(cli.metrics_addr)?;
     let shared = Arc::new(prepare(cli)?);
+    let main = shared.clone();
+    show.on_failure(move || main.to_main.wake());
     let plan = plan_record(cli, &shared, bound.as_ref().map(Bound::url));
     let metrics = Metrics::start(bound)?;
     metrics.planned(&shared);
     show.record(&ClientRecord::Plan(Box::new(plan.clone())))?;
     let mut run = Run::new(cli, shared, plan, metrics, show);
-    run.watch(termination)?;
+    run.watch(shutdown)?;
     run.finish()
 }
 
@@ -176,23 +175,24 @@ impl<'a> Run<'a> {
     }
 
     /// Follows the run until every worker has ended.
-    fn watch(&mut self, termination: &Termination) -> Result<(), Failure> {
+    fn watch(&mut self, shutdown: &Shutdown) -> Result<(), Failure> {
         let epoll = Epoll::new()?;
         let mut events = Events::with_capacity(8);
-        epoll.add(termination.as_raw_fd(), epoll::IN, 0)?;
+        epoll.add(shutdown.as_raw_fd(), epoll::IN, 0)?;
         epoll.add(self.shared.to_main.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
         while !(self.phase == Phase::End && self.members.iter().all(|member| member.done)) {
             epoll.wait(&mut events, self.wait())?;
-            while termination.take()?.is_some() {
-                if self.phase == Phase::End {
-                    exit(INTERRUPTED);
-                }
+            self.show.check()?;
+            if shutdown.take()?.is_some() {
                 self.begin_end(EndedBy::Signal)?;
             }
             while let Ok((id, report)) = self.reports.try_recv() {
                 self.on_report(id, report)?;
             }
             self.look()?;
+            if self.phase == Phase::End {
+                shutdown.end_at_once()?;
+            }
         }
         Ok(())
     }
@@ -221,8 +221,8 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            Report::Sampled { asked, answered, times } => {
-                self.sample.add(asked, answered, &times);
+            Report::Sampled(part) => {
+                self.sample.add(&part);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
                     let sample = self.sample.record();
@@ -319,9 +319,10 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         self.phase = Phase::End;
-        self.shared.ends.store(true, Relaxed);
         self.ended_by = ended_by;
         self.show.ramp_over();
+        // Before anything is counted: what comes from now on belongs to no figure.
+        self.shared.begin_close(self.hold_until);
         (self.held_at_end, self.lost_at_end) = self.held_and_lost();
         for _ in 0..self.shared.crew.at_a_time {
             self.end_next();

@@ -1,6 +1,12 @@
 //! The client against a real server on loopback, as a process.
 
 mod common;
+#[path = "client/ends.rs"]
+mod ends;
+#[path = "client/figures.rs"]
+mod figures;
+#[path = "client/foreign.rs"]
+mod foreign;
 #[path = "client/losses.rs"]
 mod losses;
 #[path = "client/rates.rs"]
@@ -293,10 +299,10 @@ fn heartbeats_and_samples_that_nobody_answers_are_missed() {
     client.plan();
     assert_eq!(client.ramped().answered, 20);
     let sample = client.sample();
-    assert_eq!((sample.asked, sample.answered), (10, 0));
+    assert_eq!((sample.asked, sample.answered, sample.wrong, sample.missed), (10, 0, 0, 10));
     let summary = client.summary();
     let beats = summary.heartbeats.unwrap();
-    assert_eq!(beats.answered, 0);
+    assert_eq!((beats.answered, beats.wrong), (0, 0));
     assert!(beats.missed == beats.due && beats.due >= 20, "{beats:?}");
     assert_eq!(summary.errors["sample timeout"], 10);
     assert_eq!(summary.errors["heartbeat timeout"], 10);
@@ -313,8 +319,8 @@ fn a_sample_checks_what_comes_back() {
     client.plan();
     client.ramped();
     let sample = client.sample();
-    assert_eq!((sample.asked, sample.answered), (30, 0));
-    assert_eq!(client.summary().errors["sample wrong response"], 30);
+    assert_eq!((sample.asked, sample.answered, sample.wrong, sample.missed), (30, 0, 30, 0));
+    assert_eq!(client.summary().errors["sample wrong length"], 30);
 }
 
 #[test]
@@ -407,7 +413,8 @@ fn the_second_signal_ends_at_once() {
     client.ramped();
     // Stopped, it finds both at once when it goes on: there is no time in which the first one could have ended it.
     client.signal(&["STOP", "INT", "TERM", "CONT"]);
-    assert_eq!(client.end().0, Some(130));
+    // 128, and the number of the second one.
+    assert_eq!(client.end().0, Some(143));
 }
 
 #[test]

@@ -21,6 +21,7 @@ fn plan(connections: u64) -> Plan {
             source: vec![],
             per_source: 64_000,
             request: Some("/".into()),
+            check: None,
             unread: false,
             pin_bytes: None,
             rate_per_s: None,
@@ -60,6 +61,7 @@ pub(crate) fn summary(connections: u64) -> Summary {
         cpu_system_s: 0.25,
         histograms: AllTimes::default().record(),
         requirements: vec![],
+        lines_dropped: 0,
     }
 }
 
@@ -147,7 +149,7 @@ fn what_does_not_belong_together_is_refused() {
             "contradicts itself: part 1/3 of 100 connections has other ones",
         ),
         (with(|it| it.plan.shard.as_mut().unwrap().index = 3), "there is no part 3 of 3"),
-        (with(|it| it.connect_us.p50 = 7), "histogram connect is not of its latencies"),
+        (with(|it| it.connect_us.p50 = Some(7)), "histogram connect is not of its latencies"),
         (with(|it| it.histograms.first_byte = "AAAA".into()), "histogram first_byte: "),
         (
             with(|it| it.histograms.sample = Some(Times::default().encode())),
@@ -201,22 +203,82 @@ fn a_sample_that_one_part_lacks_is_unknown_and_heartbeats_add_up() {
     let mut parts = [busy(0, 2, 10), busy(1, 2, 10)];
     let mut times = Times::default();
     times.record(7);
+    times.miss(1);
     for part in &mut parts {
         let latency_us = times.latency();
-        part.sample = Some(Sample { asked: 2, answered: 1, took_s: 0.5, latency_us });
+        part.sample =
+            Some(Sample { asked: 2, answered: 1, wrong: 1, missed: 0, took_s: 0.5, latency_us });
         part.histograms.sample = Some(times.encode());
     }
-    let beats = Heartbeats { due: 5, answered: 3, late: 1, missed: 2, latency_us: times.latency() };
+    let latency_us = times.latency();
+    let beats = Heartbeats { due: 2, answered: 1, late: 1, wrong: 0, missed: 1, latency_us };
     parts[0].heartbeats = Some(beats);
     parts[0].histograms.heartbeat = Some(times.encode());
     let result = merged(lines(&parts).as_bytes()).unwrap();
     let sample = result.sample.unwrap();
-    assert_eq!((sample.asked, sample.answered, sample.latency_us.count), (4, 2, 2));
+    assert_eq!((sample.asked, sample.answered, sample.wrong, sample.missed), (4, 2, 2, 0));
+    assert_eq!((sample.latency_us.count, sample.latency_us.unanswered), (2, 2));
+    assert_eq!((sample.latency_us.p50, sample.latency_us.p90), (Some(7), None));
     let beats = result.heartbeats.unwrap();
-    assert_eq!((beats.due, beats.missed, beats.latency_us.count), (5, 2, 1));
+    assert_eq!((beats.due, beats.missed, beats.latency_us.count), (2, 1, 1));
     (parts[1].sample, parts[1].histograms.sample) = (None, None);
     let result = merged(lines(&parts).as_bytes()).unwrap();
     assert_eq!((result.sample, result.histograms.sample), (None, None));
+}
+
+#[test]
+fn answers_that_contradict_each_other_are_refused() {
+    let mut times = Times::default();
+    times.record(7);
+    times.miss(2);
+    let latency_us = times.latency();
+    let mut whole = busy(0, 1, 10);
+    whole.sample =
+        Some(Sample { asked: 3, answered: 1, wrong: 1, missed: 1, took_s: 0.5, latency_us });
+    whole.heartbeats =
+        Some(Heartbeats { due: 3, answered: 1, late: 1, wrong: 2, missed: 0, latency_us });
+    whole.histograms.sample = Some(times.encode());
+    whole.histograms.heartbeat = Some(times.encode());
+    assert!(merged(lines(&[whole.clone()]).as_bytes()).is_ok());
+    type Change = fn(&mut Summary);
+    let changes: [(Change, &str); 8] = [
+        (|it| it.sample.as_mut().unwrap().asked = 4, "are not asked=4"),
+        (|it| it.sample.as_mut().unwrap().missed = u64::MAX, "are not asked=3"),
+        (|it| it.heartbeats.as_mut().unwrap().due = 2, "are not due=2"),
+        (
+            |it| it.heartbeats.as_mut().unwrap().late = 2,
+            "heartbeats.late is 2, and heartbeats.answered 1",
+        ),
+        (
+            |it| {
+                let beats = it.heartbeats.as_mut().unwrap();
+                (beats.due, beats.answered) = (6, 4);
+            },
+            "are not those of its latencies (count=1, unanswered=2)",
+        ),
+        (
+            |it| it.connect_us.unanswered = it.failed + 1,
+            "histogram connect is not of its latencies",
+        ),
+        (
+            |it| {
+                let mut times = Times::decode(&it.histograms.first_byte, 0).unwrap();
+                times.miss(it.connected + 1);
+                it.first_byte_us = times.latency();
+            },
+            "and connected is",
+        ),
+        // One that would not have been answered makes other percentiles.
+        (
+            |it| it.sample.as_mut().unwrap().latency_us.unanswered = 0,
+            "histogram sample is not of its latencies",
+        ),
+    ];
+    for (change, said) in changes {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        refused(&lines(&[changed]), said);
+    }
 }
 
 #[test]
@@ -403,20 +465,23 @@ proptest! {
 
     #[test]
     fn parts_in_any_order_make_the_whole(
-        times in prop::collection::vec((0u64..10_000_000, 0u64..10_000_000), 1..80),
+        times in prop::collection::vec((0u64..10_000_000, prop::option::of(0u64..10_000_000)), 1..80),
         of in 1u64..9,
         order in any::<prop::sample::Index>(),
     ) {
         let connections = times.len() as u64;
         let of = of.min(connections);
-        let measure = |result: &mut Summary, own: &[(u64, u64)]| {
+        let measure = |result: &mut Summary, own: &[(u64, Option<u64>)]| {
             let mut all = AllTimes::default();
             for (connect, first_byte) in own {
                 all.connect.record(*connect);
-                all.first_byte.record(*first_byte);
+                match first_byte {
+                    Some(us) => all.first_byte.record(*us),
+                    None => all.first_byte.miss(1),
+                }
             }
             result.connected = own.len() as u64;
-            result.answered = result.connected;
+            result.answered = own.len() as u64 - all.first_byte.unanswered();
             result.errors = [("reset by peer".to_owned(), own.len() as u64)].into();
             (result.connect_us, result.first_byte_us) = (all.connect.latency(), all.first_byte.latency());
             result.histograms = all.record();

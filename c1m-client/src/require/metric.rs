@@ -94,6 +94,11 @@ const fn of_connections(name: &'static str, value: fn(&Summary) -> Option<u64>) 
     }
 }
 
+const fn of_sample(name: &'static str, value: fn(&Summary) -> Option<u64>) -> Count {
+    let whole: fn(&Summary) -> Option<u64> = |result| Some(result.sample?.asked);
+    Count { name, value, whole: Some(whole), scale: 1, unknown: NO_SAMPLE }
+}
+
 const fn of_beats(
     name: &'static str,
     value: fn(&Summary) -> Option<u64>,
@@ -127,7 +132,7 @@ fn planned_rate(result: &Summary) -> Option<u64> {
     Some(rate / result.plan.shard.as_ref().map_or(1, |shard| shard.of.max(1)))
 }
 
-static COUNTS: [Count; 13] = [
+static COUNTS: [Count; 16] = [
     of_connections("connected", |result| Some(result.connected)),
     of_connections("held_at_end", |result| Some(result.held_at_end)),
     of_connections("lost", |result| Some(result.lost)),
@@ -154,16 +159,13 @@ static COUNTS: [Count; 13] = [
         scale: 1,
         unknown: NO_SAMPLE,
     },
-    Count {
-        name: "sample_answered",
-        value: |result| Some(result.sample?.answered),
-        whole: Some(|result| Some(result.sample?.asked)),
-        scale: 1,
-        unknown: NO_SAMPLE,
-    },
+    of_sample("sample_answered", |result| Some(result.sample?.answered)),
+    of_sample("sample_wrong", |result| Some(result.sample?.wrong)),
+    of_sample("sample_missed", |result| Some(result.sample?.missed)),
     Count { name: "heartbeat_due", value: due, whole: None, scale: 1, unknown: NO_HEARTBEAT },
     of_beats("heartbeat_answered", beats_answered, due),
     of_beats("heartbeat_late", |result| Some(result.heartbeats.as_ref()?.late), beats_answered),
+    of_beats("heartbeat_wrong", |result| Some(result.heartbeats.as_ref()?.wrong), due),
     of_beats("heartbeat_missed", |result| Some(result.heartbeats.as_ref()?.missed), due),
 ];
 
@@ -243,8 +245,16 @@ impl Metric {
                 Ok(Known::Time { ns })
             }
             Self::Quantile { family, quantile } => {
-                let us = (family.times)(measured.times).and_then(|times| times.at(*quantile));
-                Ok(Known::Time { ns: u128::from(us.ok_or(family.unknown)?) * 1000 })
+                let times = (family.times)(measured.times).filter(|times| times.asked() > 0);
+                let times = times.ok_or(family.unknown)?;
+                let us = times.at(*quantile).ok_or_else(|| {
+                    format!(
+                        "{} of {} had no right answer within --timeout, and this one is among them",
+                        times.unanswered(),
+                        times.asked()
+                    )
+                })?;
+                Ok(Known::Time { ns: u128::from(us) * 1000 })
             }
         }
     }

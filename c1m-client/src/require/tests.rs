@@ -21,10 +21,11 @@ fn result() -> Summary {
     result.failed = 1;
     result.errors = [("connect timeout".into(), 1), ("reset by peer".into(), 2)].into();
     result.ramp_s = Some(1.5);
+    let latency_us = Latency::default();
     result.rate_per_s = Some(9_900.5);
     result.plan.asked.rate_per_s = Some(10_000);
     result.sample =
-        Some(Sample { asked: 3, answered: 2, took_s: 0.25, latency_us: Latency::default() });
+        Some(Sample { asked: 3, answered: 2, wrong: 1, missed: 0, took_s: 0.25, latency_us });
     result
 }
 
@@ -55,6 +56,9 @@ fn counts_shares_and_times_are_judged() {
         ("rate>=99.01%", false),
         ("sample_answered>=66.6%", true),
         ("sample_answered>=66.7%", false),
+        ("sample_wrong==1", true),
+        ("sample_wrong<33%", false),
+        ("sample_missed<=0%", true),
         ("sample_took<=250ms", true),
         ("sample_took<0.25s", false),
         ("ramp==1500000us", true),
@@ -101,6 +105,28 @@ fn what_is_unknown_is_not_held_whatever_is_asked() {
     assert!(judge("ramp>0s").unknown.unwrap().contains("ended before"));
     // A share of nothing.
     assert!(judge("failed<=1%").unknown.unwrap().contains("nothing"));
+}
+
+#[test]
+fn a_percentile_among_the_unanswered_is_unknown_and_not_held() {
+    let mut first_byte = Times::default();
+    (1..=99).for_each(|us| first_byte.record(us));
+    first_byte.miss(1);
+    let mut times = AllTimes { first_byte, ..AllTimes::default() };
+    let judge =
+        |times: &AllTimes, text: &str| require(text).judge(&Measured { result: &result(), times });
+    assert!(judge(&times, "first_byte_p99<100ms").held);
+    let unknown = judge(&times, "first_byte_p99.1<100ms").unknown.unwrap();
+    assert_eq!(
+        unknown,
+        "1 of 100 had no right answer within --timeout, and this one is among them"
+    );
+    times.first_byte.miss(1);
+    for text in ["first_byte_p99<100ms", "first_byte_p99>=100ms", "first_byte_max<1s"] {
+        let judged = judge(&times, text);
+        assert!(!judged.held && judged.actual.is_none(), "{judged:?}");
+    }
+    assert!(judge(&times, "first_byte_p90<100ms").held);
 }
 
 #[test]

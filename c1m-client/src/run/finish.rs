@@ -58,6 +58,7 @@ impl Run<'_> {
             cpu_system_s,
             histograms: times.record(),
             requirements: Vec::new(),
+            lines_dropped: self.show.lines_dropped(),
         };
         let reached = require::judge_all(&self.cli.require, &mut result, &times);
         self.show.record(&ClientRecord::Summary(Box::new(result)))?;

@@ -49,7 +49,7 @@ impl Worker {
             if self.in_flight >= in_flight {
                 return Some(TICK);
             }
-            if self.shared.ends.load(Relaxed) {
+            if self.shared.closing.has_begun() {
                 return None;
             }
             if opened == OPENINGS_A_TURN {
@@ -83,7 +83,7 @@ impl Worker {
                 Err(Refused::Taken(name)) => {
                     index = self.shared.spare.fetch_add(1, Relaxed);
                     self.tally.errors.count(&name);
-                    if self.shared.ends.load(Relaxed) {
+                    if self.shared.closing.has_begun() {
                         return;
                     }
                     if index < self.shared.plan.capacity() {
@@ -173,6 +173,10 @@ impl Worker {
 
     /// The handshake ended at `now_us`, and the request is sent, if there is one.
     fn established(&mut self, slot: usize, now_us: u64) {
+        if self.table.age_us(slot, now_us) > micros(self.shared.timeout) {
+            // As if the look for timeouts had come first.
+            return self.fail(slot, "connect timeout");
+        }
         self.tally.connect.record(self.since_planned_us(slot, now_us));
         if self.opening(slot).request.is_some() {
             self.table.enter(slot, Stage::Waiting, now_us);
@@ -222,26 +226,39 @@ impl Worker {
     /// A connection that was never established is given up.
     fn fail(&mut self, slot: usize, name: &str) {
         self.tally.errors.count(name);
+        if matches!(name, "connect timeout" | "connect ETIMEDOUT") {
+            self.tally.connect.miss(1);
+        }
         self.counters().failed.fetch_add(1, Relaxed);
         self.in_flight -= 1;
         self.table.end(slot);
     }
 
-    /// A byte of the answer is there. Only the first one counts.
-    pub(super) fn first_byte(&mut self, slot: usize) {
-        let now_us = self.now_us();
+    /// A byte of the answer is there. `true`: the first one. It counts when it comes in time.
+    pub(super) fn first_byte(&mut self, slot: usize) -> bool {
         match self.table.stage(slot) {
             Stage::Waiting => {
                 self.in_flight -= 1;
-                self.tally.first_byte.record(self.since_planned_us(slot, now_us));
+                let now_us = self.now_us();
+                if self.table.age_us(slot, now_us) > micros(self.shared.timeout) {
+                    self.first_byte_timeout();
+                } else {
+                    self.tally.first_byte.record(self.since_planned_us(slot, now_us));
+                    self.counters().answered.fetch_add(1, Relaxed);
+                }
             }
             // Its time was over, and was counted so.
             Stage::Overdue => {}
-            _ => return,
+            _ => return false,
         }
-        self.counters().answered.fetch_add(1, Relaxed);
         self.counters().pages.fetch_add(self.opening(slot).pages, Relaxed);
         self.table.set_stage(slot, Stage::Between);
+        true
+    }
+
+    fn first_byte_timeout(&mut self) {
+        self.tally.errors.count("first byte timeout");
+        self.tally.first_byte.miss(1);
     }
 
     /// Gives up the connects that take too long, and stops waiting for first bytes that do.
@@ -255,7 +272,7 @@ impl Worker {
             if over && stage == Stage::Connecting {
                 self.fail(*slot, "connect timeout");
             } else if over {
-                self.tally.errors.count("first byte timeout");
+                self.first_byte_timeout();
                 self.in_flight -= 1;
                 self.table.set_stage(*slot, Stage::Overdue);
             }

@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use c1m_server::sys::epoll::Waker;
 
 use crate::{
     ramp::{Crew, Pace},
-    summary::{Beats, Errors, Tally, Times},
+    summary::{Beats, Errors, SamplePart, Tally},
     tuple::Plan,
     workload::Workload,
 };
@@ -27,8 +30,6 @@ pub struct Shared {
     pub give_up: Duration,
     /// Nothing has answered for [`Self::timeout`]: what is left is asked side by side, not `in_flight` at a time.
     pub stalled: AtomicBool,
-    /// The end has begun: nothing is opened any more.
-    pub ends: AtomicBool,
     pub heartbeat: Option<Duration>,
     /// Connections that one worker opens at the same time.
     pub in_flight: usize,
@@ -41,6 +42,28 @@ pub struct Shared {
     pub to_workers: Waker,
     /// The zero of every clock of the run.
     pub start: Instant,
+    pub closing: Closing,
+}
+
+/// The end of the run, which has an instant of its own: workers close one after the other, and the connections that one closes
+/// free the server's slots for those of another. What comes after this instant does not count.
+#[derive(Debug, Default)]
+pub struct Closing {
+    /// When it began, and up to when heartbeats of lost connections are due: microseconds since the start of the run.
+    instants_us: OnceLock<(u64, u64)>,
+}
+
+impl Closing {
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.instants_us.get().is_some()
+    }
+
+    /// The two instants. `now_us` stands for both before it has begun.
+    #[must_use]
+    pub fn at_us(&self, now_us: u64) -> (u64, u64) {
+        self.instants_us.get().copied().unwrap_or((now_us, now_us))
+    }
 }
 
 impl Shared {
@@ -53,6 +76,19 @@ impl Shared {
     /// The sum of one counter over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
+    }
+
+    /// Begins the end of the run: workers count nothing from now on. `hold_until`: the planned end of the hold. When no
+    /// connection is left, heartbeats are due up to it: the plan had them, and no server answers them. Again: does nothing.
+    pub fn begin_close(&self, hold_until: Option<Instant>) {
+        let micros = |instant: Instant| {
+            let since = instant.saturating_duration_since(self.start).as_micros();
+            u64::try_from(since).unwrap_or(u64::MAX)
+        };
+        let now = Instant::now();
+        let is_lost = self.sum(|counters| &counters.held) == 0;
+        let plan_until = hold_until.filter(|until| is_lost && *until > now).unwrap_or(now);
+        self.closing.instants_us.get_or_init(|| (micros(now), micros(plan_until)));
     }
 }
 
@@ -75,6 +111,10 @@ pub struct Counters {
     pub in_flight: AtomicU64,
     /// Planned pages of the held connections whose answer has come.
     pub pages: AtomicU64,
+    pub beats_due: AtomicU64,
+    pub beats_answered: AtomicU64,
+    /// Of samples and heartbeats.
+    pub answers_wrong: AtomicU64,
 }
 
 /// What the main thread tells a worker, after its ramp but for `End`.
@@ -93,11 +133,7 @@ pub enum Command {
 pub enum Report {
     /// Every connection of its share was tried. What it saw so far is handed over, and counted anew.
     Ramped(Box<Tally>),
-    Sampled {
-        asked: u64,
-        answered: u64,
-        times: Box<Times>,
-    },
+    Sampled(Box<SamplePart>),
     /// Connections that were established have ended by the peer or the network: how many, by name. In the tally as well.
     Lost(Errors),
     /// Its connections are closed: the last report.

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod diag;
+pub(crate) mod foreign;
 #[path = "../../../c1m-server/tests/schema/mod.rs"]
 pub(crate) mod schema;
 

@@ -58,13 +58,17 @@ pub struct Doctor {
     #[arg(long, value_enum, default_value = "reset")]
     pub end: End,
 
-    /// Judge the settings of this file too, as sysctl.d or limits.conf has them; may be given several times
-    #[arg(long, value_name = "FILE")]
+    /// Assess every line of these files: of sysctl.d, limits.conf, units of systemd or calls of sysctl; - for standard input, or folders such as /etc/sysctl.d
+    #[arg(long, value_name = "FILE", num_args = 1.., requires = "connections")]
     pub judge: Vec<PathBuf>,
 
-    /// Write what is needed below DIR, as /etc has it: sysctl.d, a systemd drop-in, limits.d
+    /// Write what is needed below DIR, as /etc has it: sysctl.d, a systemd drop-in, limits.d; files that exist are left alone
     #[arg(long, value_name = "DIR", requires = "connections")]
     pub emit: Option<PathBuf>,
+
+    /// Replace files of --emit that exist
+    #[arg(long, requires = "emit")]
+    pub force: bool,
 
     /// Change the kernel settings that are needed, until SIGINT or SIGTERM: shows the difference, and asks
     #[arg(long, requires = "connections")]

@@ -137,28 +137,59 @@ pub struct MemoryNeed {
     pub sizes_from: SizesFrom,
 }
 
-/// How a setting is to be judged.
+/// What a configured setting does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum Judgement {
+pub enum Assessment {
     /// It makes things worse, or is a mistake.
     Harms,
+    /// The kernel, or whoever reads the file, does not accept the value, so it sets nothing.
+    Refused,
+    /// This kernel has no setting of this name.
+    Absent,
+    /// The line is no setting for the program that reads the file.
+    Ignored,
     /// It changes nothing for this run.
     Nothing,
     /// It moves a limit that this run would meet without it.
     Helps,
 }
 
-/// A setting that was found, and what it does.
+impl Assessment {
+    /// For people.
+    #[must_use]
+    pub fn says(self) -> &'static str {
+        match self {
+            Self::Harms => "harms",
+            Self::Refused => "is refused",
+            Self::Absent => "is not in this kernel",
+            Self::Ignored => "is not read",
+            Self::Nothing => "does nothing here",
+            Self::Helps => "helps",
+        }
+    }
+}
+
+/// A setting of one line of a file, or of the running kernel, and its assessment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Judged {
-    /// Where it was found: `now` for the running kernel, or a file.
-    pub place: String,
-    pub setting: String,
+pub struct ConfiguredSetting {
+    /// `now` for the running kernel, `-` for standard input, or a file.
+    pub file: String,
+    /// From 1 on; `null` for the running kernel.
+    pub line: Option<u64>,
+    /// With dots; for a limit of open files domain, type and item. A line that is no setting stands here as a whole.
+    pub name: String,
+    /// As it is written.
     pub value: String,
-    pub judgement: Judgement,
+    /// The numbers that the kernel takes from it. `null`: none, or it is no kernel setting.
+    pub taken: Option<String>,
+    /// What this host has at present. `null`: not known from here.
+    pub present: Option<String>,
+    pub assessment: Assessment,
+    /// The line that counts instead, as `file:line`. `null`: this one counts.
+    pub overridden_by: Option<String>,
     pub text: String,
 }
 
@@ -184,8 +215,10 @@ pub struct Doctor {
     pub memory: MemoryNeed,
     /// `null`: the kernel does not show it (before Linux 6.1).
     pub ehash: Option<Ehash>,
-    /// Settings that were found, and what is to be said of them.
-    pub judged: Vec<Judged>,
+    /// Configured settings: each of the files that were named, and those of this host that harm.
+    pub configured: Vec<ConfiguredSetting>,
+    /// Names of settings in the files that were named of which nothing can be said.
+    pub unassessed: Vec<String>,
 }
 
 /// A kernel setting that was changed.

@@ -27,18 +27,48 @@ pub(super) fn doctor_lines(doctor: &Doctor) -> Vec<String> {
             ehash.buckets, ehash.chain
         )
     }));
-    for judged in &doctor.judged {
-        let how = match judged.judgement {
-            Judgement::Harms => "harms",
-            Judgement::Nothing => "does nothing here",
-            Judgement::Helps => "helps",
-        };
+    lines.extend(doctor.configured.iter().map(configured_line));
+    if !doctor.unassessed.is_empty() {
         lines.push(format!(
-            "setting  {} = {} ({}) {how}: {}",
-            judged.setting, judged.value, judged.place, judged.text
+            "settings without an assessment  {}: {}",
+            doctor.unassessed.len(),
+            printable(&doctor.unassessed.join(", "))
         ));
     }
     lines
+}
+
+fn configured_line(setting: &ConfiguredSetting) -> String {
+    let place = setting.line.map_or(String::new(), |line| format!(":{line}"));
+    let value = match setting.value.as_str() {
+        "" => String::new(),
+        value => format!(" = {value}"),
+    };
+    let is_other = |taken: &&String| !setting.value.split_whitespace().eq(taken.split_whitespace());
+    let taken = setting.taken.iter().filter(is_other).map(|taken| format!("taken as {taken}"));
+    let present = setting.present.iter().map(|present| match present.as_str() {
+        "" => "this host has none".into(),
+        present => format!("this host has {present}"),
+    });
+    let beside = match taken.chain(present).collect::<Vec<_>>().join("; ") {
+        none if none.is_empty() => none,
+        some => format!(" ({some})"),
+    };
+    let how = match setting.overridden_by {
+        Some(_) => "does not count",
+        None => setting.assessment.says(),
+    };
+    let (file, name) = (&setting.file, &setting.name);
+    printable(&format!("setting  {file}{place}  {name}{value}{beside}  {how}: {}", setting.text))
+}
+
+/// Files may have anything in them, such as escapes that a terminal obeys.
+fn printable(text: &str) -> String {
+    let letter = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().map(letter).collect()
 }
 
 fn head(doctor: &Doctor) -> String {

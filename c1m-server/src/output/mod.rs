@@ -16,3 +16,4 @@ mod text;
 pub mod view;
 pub mod watch;
 mod watch_text;
+pub mod writer;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::{Deserialize, Serialize};
 
 pub use super::doctor::{
-    Applied, Change, Doctor, Effect, Ehash, Judged, Judgement, MemoryNeed, Restored, Role, Setting,
-    SizesFrom, Unknown, Wall,
+    Applied, Assessment, Change, ConfiguredSetting, Doctor, Effect, Ehash, MemoryNeed, Restored,
+    Role, Setting, SizesFrom, Unknown, Wall,
 };
 pub use super::event::*;
 pub use super::held::{
@@ -217,4 +217,7 @@ pub struct Summary {
     pub suppressed: Option<u64>,
     /// Refusals, overflows and failed calls that were counted without a line of their own; `null` without `--trace`.
     pub not_shown: Option<u64>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

@@ -286,7 +286,13 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         }
         lines.push(line);
     }
+    lines.extend(dropped_line(summary.lines_dropped));
     lines
+}
+
+/// Lines of this output that are missing; nothing when none is.
+pub(super) fn dropped_line(lines: u64) -> Option<String> {
+    (lines > 0).then(|| format!("output  lines_dropped={lines}"))
 }
 
 /// What is known of a socket, each field with a space in front.
@@ -345,6 +351,7 @@ mod tests {
             dropped_by: BTreeMap::new(),
             suppressed: None,
             not_shown: None,
+            lines_dropped: 0,
         };
         assert_eq!(
             lines(&Record::Summary(summary.clone())),

@@ -149,4 +149,7 @@ pub struct Ended {
     pub confidence: Option<Confidence>,
     /// `null` without `--cmd`.
     pub command: Option<CommandEnd>,
+    /// Lines that were dropped because nobody read them in time, or that `--output` could not take.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

@@ -73,6 +73,7 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         events += &format!("  lost by {}", by.join(" "));
     }
     lines.push(events);
+    lines.extend(super::text::dropped_line(ended.lines_dropped));
     lines.push(ended_line(ended));
     lines
 }
@@ -172,6 +173,7 @@ mod tests {
             limit: None,
             confidence: None,
             command: None,
+            lines_dropped: 0,
         }
     }
 
@@ -190,6 +192,12 @@ mod tests {
                 "ended  limit=none",
             ]
         );
+    }
+
+    #[test]
+    fn lines_that_are_missing_are_counted() {
+        let lines = ended_lines(&Ended { lines_dropped: 12, ..ended() }, Vec::new());
+        assert_eq!(lines[lines.len() - 2], "output  lines_dropped=12");
     }
 
     #[test]

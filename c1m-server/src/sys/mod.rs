@@ -16,6 +16,7 @@ pub mod process;
 pub mod readable;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod thread;
 
 use std::io;

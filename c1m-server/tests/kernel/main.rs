@@ -121,6 +121,7 @@ fn main() -> ExitCode {
         test("connections_are_counted_again", &[Tracing], nested::recount),
         test("examples_come_again_and_for_each_place", &[Tracing], calls::examples),
         test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
+        test("a_watch_goes_on_while_its_file_cant_be_written", &[Tracing], watch::full_disk),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
         test(
             "a_watched_command_inherits_what_it_would_without_a_watch",

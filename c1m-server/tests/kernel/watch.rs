@@ -464,3 +464,42 @@ pub(crate) fn signals() -> Result<(), Skip> {
     assert!(is_gone, "{command} outlived its watch");
     Ok(())
 }
+
+/// A file on a disk that is full, and then is not: the watch goes on, and says both.
+pub(crate) fn full_disk() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    let inside = thread::spawn(move || {
+        confine::mount_memory(&path, 64 << 10)
+            .map_err(|error| Skip(format!("no mount namespace: {error}")))?;
+        let (file, rest) = (path.join("run.jsonl"), path.join("rest"));
+        // The file system ends it where it is full.
+        let _ = std::fs::write(&rest, vec![b'x'; 128 << 10]);
+        let name = file.to_str().unwrap();
+        let mut watch = Watch::start(&["--interval", "50ms", "--output", name]);
+        let output = |record: &Record| match record {
+            Record::Warning(warning) if warning.name == "output" => Some(warning.text.clone()),
+            _ => None,
+        };
+        let text = watch.wait_for("warning that it is full", output);
+        assert!(text.contains(name) && text.contains("No space left"), "{text}");
+        std::fs::remove_file(rest).unwrap();
+        // Something to write.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _pair = pair(&listener);
+        let text = watch.wait_for("warning that it is written again", output);
+        assert!(text.contains("is written again"), "{text}");
+        let ended = watch.finish();
+        assert!(ended.lines_dropped > 0, "{ended:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let records: Vec<Line<Record>> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let missing = records.iter().find_map(|line| output(&line.record)).unwrap();
+        assert!(missing.contains("lines missing here"), "{missing}");
+        assert!(matches!(records.last().unwrap().record, Record::Ended(_)));
+        Ok(())
+    });
+    inside.join().unwrap()
+}

@@ -222,6 +222,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         peak,
         accepted: peak,
         closed: peak,
+        requests: None,
         errors: Default::default(),
         rss_bytes: None,
         pss_bytes: Some(peak * 20),
@@ -244,6 +245,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
             .collect(),
         suppressed: Some(0),
         not_shown: Some(0),
+        lines_dropped: 0,
     }
 }
 

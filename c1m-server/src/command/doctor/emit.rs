@@ -1,11 +1,10 @@
 //! Writes what a run needs as files for /etc, each value with its reason and its danger.
 
-use std::{fs, io::Write, path::Path};
+use std::{io::Write, path::Path};
 
-use anyhow::Context as _;
-
-use super::look::Looked;
+use super::{beside::Folder, look::Looked};
 use crate::{
+    command::EnvironmentRefused,
     limits::walls::Examination,
     output::{
         escape,
@@ -18,21 +17,29 @@ const SYSCTL: &str = "sysctl.d/90-c1m.conf";
 const UNIT: &str = "systemd/system/c1m-server.service.d/90-c1m.conf";
 const LIMITS: &str = "security/limits.d/90-c1m.conf";
 
-/// Writes all three, and says where.
-pub(super) fn write(folder: &Path, looked: &Looked, told: &mut impl Write) -> anyhow::Result<()> {
+/// Writes all three, and says where. Without `force`, a file that exists is left alone, and then none is written.
+pub(super) fn write(
+    folder: &Path,
+    force: bool,
+    looked: &Looked,
+    told: &mut impl Write,
+) -> Result<(), EnvironmentRefused> {
     let nofile = nofile(looked);
-    for (name, text) in [
+    let texts = [
         (SYSCTL, sysctl(&looked.examination, looked.run.connections)),
         (UNIT, unit(nofile, looked)),
         (LIMITS, limits(nofile, looked)),
-    ] {
-        let path = folder.join(name);
-        path.parent()
-            .map_or(Ok(()), fs::create_dir_all)
-            .and_then(|()| fs::write(&path, text))
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    ];
+    let refused = |error: super::beside::Error| EnvironmentRefused(error.to_string());
+    let root = Folder::create(folder).map_err(refused)?;
+    let names: Vec<&str> = texts.iter().map(|(name, _)| *name).collect();
+    if !force {
+        root.has_none_of(&names).map_err(refused)?;
+    }
+    for (name, text) in texts {
+        root.write(name, &text, force).map_err(refused)?;
         // Nobody has to read it.
-        let _ = writeln!(told, "wrote {}", escape::line(&path.to_string_lossy()));
+        let _ = writeln!(told, "wrote {}", escape::line(&folder.join(name).to_string_lossy()));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Says before a run what will stop it, and moves what can be moved when told to.
 
 mod apply;
+mod beside;
 mod emit;
 mod files;
 pub mod look;
@@ -9,7 +10,7 @@ use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
 
-use super::{UsageRefused, tracing::Tracing};
+use super::{UsageRefused, printer, tracing::Tracing};
 use crate::{
     cli::{
         Workers,
@@ -17,13 +18,14 @@ use crate::{
     },
     host::{cgroup, netns},
     limits::{
-        found::{Circumstances, judge},
+        configured::{Assessed, Circumstances, assess},
         walls::Examination,
     },
     output::{
         lines::Printer,
         record::{Doctor, Record, Role},
     },
+    sys::stream::Stream,
     trace::Options,
 };
 use look::{Ask, Looked};
@@ -38,7 +40,7 @@ const UNKNOWN: u8 = 3;
 /// # Errors
 /// See [`super::exit_code`].
 pub fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let mut printer = Printer::new(io::stdout(), flags.json);
+    let mut printer = printer(flags.json)?;
     if flags.restore {
         return apply::restore(flags, &mut printer);
     }
@@ -47,14 +49,16 @@ pub fn run(flags: &Flags) -> anyhow::Result<u8> {
     }
     let ask = ask(flags)?;
     let looked = look::look(&ask);
-    printer.print(SystemTime::now(), Record::Doctor(record(flags, &ask, &looked)?))?;
+    let (record, has_fault) = record(flags, &ask, &looked)?;
+    printer.print(SystemTime::now(), Record::Doctor(record))?;
     if let Some(folder) = &flags.emit {
-        emit::write(folder, &looked, &mut io::stderr())?;
+        emit::write(folder, flags.force, &looked, &mut io::stderr())?;
     }
-    if flags.apply {
-        return apply::apply(flags, &ask, &looked.examination, &mut printer);
-    }
-    Ok(exit_code(&looked.examination))
+    let code = match flags.apply {
+        true => apply::apply(flags, &ask, &looked.examination)?,
+        false => exit_code(&looked.examination),
+    };
+    Ok(if has_fault { WALL } else { code })
 }
 
 fn exit_code(examination: &Examination) -> u8 {
@@ -66,7 +70,7 @@ fn exit_code(examination: &Examination) -> u8 {
 }
 
 /// What tracing would attach to, and by what: the dry run of the server.
-fn hooks(printer: &mut Printer<io::Stdout>) -> anyhow::Result<u8> {
+fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let options = Options {
         ports: Vec::new(),
         netns: netns::own(),
@@ -109,17 +113,21 @@ fn ask(flags: &Flags) -> Result<Ask, UsageRefused> {
     })
 }
 
-fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<Doctor> {
+/// What is printed, and whether a line of a file that was named harms.
+fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, bool)> {
+    let lines = files::lines(&flags.judge)?;
+    let present = files::present(&lines);
     let unit = cgroup::unit();
     let circumstances = Circumstances {
         run: &looked.run,
         host: &looked.host,
         examination: &looked.examination,
         unit: unit.as_deref(),
+        present: &present,
     };
-    let judged = judge(&files::found(&flags.judge)?, &circumstances);
+    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &circumstances);
     let Examination { fits, first, walls, unknown, memory, ehash } = looked.examination.clone();
-    Ok(Doctor {
+    let record = Doctor {
         connections: ask.connections,
         role: ask.role,
         queued_bytes: ask.queued_bytes,
@@ -131,6 +139,8 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<Doctor> {
         unknown,
         memory,
         ehash,
-        judged,
-    })
+        configured,
+        unassessed,
+    };
+    Ok((record, has_fault))
 }

@@ -27,6 +27,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         peak: 0,
         accepted: 0,
         closed: 0,
+        requests: None,
         errors: BTreeMap::new(),
         rss_bytes: None,
         pss_bytes: None,
@@ -41,6 +42,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         dropped_by: BTreeMap::new(),
         suppressed: None,
         not_shown: None,
+        lines_dropped: 0,
     }
 }
 
