@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
+    sync::Once,
 };
 
 use anyhow::{Context as _, Result};
@@ -31,18 +32,22 @@ fn is_debian(os_release: &str) -> bool {
         .any(|name| name == "debian")
 }
 
-/// Brings the lists of packages up to date. A source that cannot be reached is no reason to give up: the packages may
-/// be in another one, and installing says so when they are not.
+/// Brings the lists of packages up to date, once in this process: what they said before is of the day on which the machine was made.
+///
+/// A source that cannot be reached is no reason to give up: the packages may be in another one, and installing says so when they are not.
 pub(crate) fn update() {
-    if let Err(error) = process::run("update the package lists", apt_get().arg("update")) {
-        eprintln!("warning: {error:#}");
-    }
+    static UPDATED: Once = Once::new();
+    UPDATED.call_once(|| {
+        if let Err(error) = process::run("update the package lists", apt_get().arg("update")) {
+            eprintln!("warning: {error:#}");
+        }
+    });
 }
 
 /// Whether every one of `packages` can be installed from the lists at hand.
 pub(crate) fn offers(packages: &[String]) -> bool {
     packages.iter().all(|package| {
-        process::ask(Command::new("apt-cache").args(["show", "--no-all-versions", package]))
+        process::ask(apt_cache().args(["show", "--no-all-versions", package]))
             .is_some_and(|text| text.starts_with("Package:"))
     })
 }
@@ -96,9 +101,10 @@ pub(crate) fn system(name: &str, packages: &[&str]) -> Result<PathBuf> {
     if !can_install() {
         return Err(exit::refused("no Debian to take packages from"));
     }
-    let mut command = Command::new("apt-cache");
-    command.args(["depends", "--recurse", "--important"]).args(packages);
-    let text = process::ask(&mut command).unwrap_or_default();
+    update();
+    let text =
+        process::ask(apt_cache().args(["depends", "--recurse", "--important"]).args(packages));
+    let text = text.unwrap_or_default();
     let with_theirs: Vec<&str> = named(&text).collect();
     unpack(&with_theirs, &whole)
         .map_err(|error| exit::refused(format!("{packages:?} cannot be had: {error:#}")))?;
@@ -123,10 +129,10 @@ pub(crate) fn command(program: &Path) -> Command {
 /// The folder is there as a whole or not at all.
 fn unpack(packages: &[&str], whole: &Path) -> Result<()> {
     let folder = &whole.with_extension("new");
+    // Of a download that was cut off: it may have packages of other versions.
+    let _ = fs::remove_dir_all(folder);
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut download = process::foreign("apt-get");
-    download.current_dir(folder).args(["--quiet", "download"]).args(packages);
-    process::run("download the packages", &mut download)?;
+    download(packages, folder)?;
     for file in fs::read_dir(folder)?.filter_map(Result::ok) {
         if file.path().extension().is_some_and(|it| it == "deb") {
             let mut unpack = process::foreign("dpkg-deb");
@@ -135,6 +141,90 @@ fn unpack(packages: &[&str], whole: &Path) -> Result<()> {
         }
     }
     Ok(fs::rename(folder, whole)?)
+}
+
+/// Downloads the files of `packages` into `folder`, each in a version that a source has.
+///
+/// `apt-get download NAME` would ask for the candidate, which is the installed version where no source has a newer one; and the source that it came
+/// from may be none of this machine's any more.
+pub(crate) fn download(packages: &[&str], folder: &Path) -> Result<()> {
+    if can_install() {
+        update();
+    }
+    let policy = process::ask(apt_cache().arg("policy").args(packages)).unwrap_or_default();
+    let wanted = from_sources(&policy, packages).map_err(|missing| {
+        exit::refused(format!(
+            "no source of this machine has {}: is there a network, and are the package lists up to date (apt-get update)?",
+            missing.join(", ")
+        ))
+    })?;
+    let mut download = process::foreign("apt-get");
+    // Without it root downloads as another user, who may not write here.
+    download.current_dir(folder).args(["--quiet", "-o", "APT::Sandbox::User=root", "download"]);
+    process::run("download the packages", download.args(wanted))
+}
+
+/// What `apt-cache policy` is the answer about.
+#[derive(Debug, Default)]
+struct Policy<'a> {
+    candidate: Option<&'a str>,
+    /// The versions that a source has, the newest first.
+    in_sources: Vec<&'a str>,
+}
+
+impl Policy<'_> {
+    /// The candidate where a source has it, else the newest that one has.
+    fn version(&self) -> Option<&str> {
+        let candidate = self.candidate.filter(|it| self.in_sources.contains(it));
+        candidate.or(self.in_sources.first().copied())
+    }
+}
+
+/// Each of `packages` with its version, as apt-get takes them; or those that no source has.
+fn from_sources(policy: &str, packages: &[&str]) -> Result<Vec<String>, Vec<String>> {
+    let policies = policies(policy);
+    let (mut wanted, mut missing) = (Vec::new(), Vec::new());
+    for name in packages {
+        let of_it = policies.iter().find(|(package, _)| package == name);
+        match of_it.and_then(|(_, policy)| policy.version()) {
+            Some(version) => wanted.push(format!("{name}={version}")),
+            None => missing.push((*name).to_owned()),
+        }
+    }
+    if missing.is_empty() { Ok(wanted) } else { Err(missing) }
+}
+
+/// The output of `apt-cache policy`: a package at the margin, its versions five columns in, and further in where each of them is.
+fn policies(text: &str) -> Vec<(&str, Policy<'_>)> {
+    const RECORD: &str = "/var/lib/dpkg/status";
+    let mut policies: Vec<(&str, Policy<'_>)> = Vec::new();
+    let mut version = None;
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().filter(|word| *word != "***").collect();
+        if !line.starts_with(' ') {
+            policies.push((line.trim_end_matches(':'), Policy::default()));
+            continue;
+        }
+        let Some((_, policy)) = policies.last_mut() else { continue };
+        match words.as_slice() {
+            ["Candidate:", candidate] => policy.candidate = Some(candidate),
+            ["Installed:", _] | ["Version", "table:"] => {}
+            // Its priority, and a number of a phased update.
+            [it, _] | [it, _, "(phased", ..] if !line.starts_with("        ") => {
+                version = Some(*it)
+            }
+            [_, place, ..] if *place != RECORD => policy.in_sources.extend(version.take()),
+            _ => {}
+        }
+    }
+    policies
+}
+
+/// In the language that is read here.
+fn apt_cache() -> Command {
+    let mut command = Command::new("apt-cache");
+    command.env("LC_ALL", "C");
+    command
 }
 
 fn apt_get() -> Command {
@@ -151,6 +241,66 @@ mod tests {
     fn packages_are_told_from_what_they_depend_on() {
         let text = "dpkg\n  PreDepends: libc6\n |Depends: awk\n<awk>\n    mawk\nlibc6\n";
         assert_eq!(named(text).collect::<Vec<_>>(), ["dpkg", "libc6"]);
+    }
+
+    /// As `apt-cache policy` said it: with the lists of the day on which the machine was made, after an update, and without a network.
+    const STALE: &str = "\
+libpcre2-8-0:
+  Installed: 10.42-1+deb12u1
+  Candidate: 10.42-1+deb12u1
+  Version table:
+ *** 10.42-1+deb12u1 100
+        100 /var/lib/dpkg/status
+     10.42-1 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+mandoc:
+  Installed: (none)
+  Candidate: 1.14.6-1+b1
+  Version table:
+     1.14.6-1+b1 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+";
+    const UPDATED: &str = "\
+libpcre2-8-0:
+  Installed: 10.42-1+deb12u1
+  Candidate: 10.42-1+deb12u2
+  Version table:
+     10.42-1+deb12u2 500
+        500 http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+ *** 10.42-1+deb12u1 100
+        100 /var/lib/dpkg/status
+     10.42-1 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+dash:
+  Installed: 0.5.12-2
+  Candidate: 0.5.12-2
+  Version table:
+ *** 0.5.12-2 500
+        500 http://deb.debian.org/debian bookworm/main amd64 Packages
+        100 /var/lib/dpkg/status
+";
+    const NO_LISTS: &str = "\
+dash:
+  Installed: 0.5.12-2
+  Candidate: 0.5.12-2
+  Version table:
+ *** 0.5.12-2 100
+        100 /var/lib/dpkg/status
+";
+
+    #[test]
+    fn a_package_is_asked_for_in_a_version_that_a_source_has() {
+        let wanted = from_sources(STALE, &["libpcre2-8-0", "mandoc"]);
+        assert_eq!(wanted.unwrap(), ["libpcre2-8-0=10.42-1", "mandoc=1.14.6-1+b1"]);
+        let wanted = from_sources(UPDATED, &["libpcre2-8-0", "dash"]);
+        assert_eq!(wanted.unwrap(), ["libpcre2-8-0=10.42-1+deb12u2", "dash=0.5.12-2"]);
+    }
+
+    #[test]
+    fn packages_that_no_source_has_are_named() {
+        let missing = from_sources(NO_LISTS, &["dash", "mandoc"]).unwrap_err();
+        assert_eq!(missing, ["dash", "mandoc"]);
+        assert!(from_sources("", &["dash"]).is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 mod bench;
 mod btf_fixture;
 mod build_ebpf;
+mod counts;
 mod debian;
 mod dist;
 mod exit;
@@ -16,13 +17,13 @@ mod look;
 mod metrics;
 mod place;
 mod process;
-mod reproduce;
 mod schema;
 mod test;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use xtask_reproduce::{Places, privileged};
 
 /// What developers of c1m run
 #[derive(Debug, Parser)]
@@ -43,15 +44,15 @@ enum Cli {
     Hooks(hooks::Args),
     Look(look::Args),
     Metrics(metrics::Args),
-    Reproduce(reproduce::Args),
+    Reproduce(guest::reproduce::Args),
     Schema(schema::Args),
     Test(test::Args),
     #[command(name = dist::DEB_COMMAND, hide = true)]
     Deb(dist::DebArgs),
     #[command(name = bench::floor::COMMAND, hide = true)]
     Floor(bench::floor::FloorArgs),
-    #[command(name = reproduce::privileged::COMMAND, hide = true)]
-    Privileged(reproduce::Places),
+    #[command(name = privileged::COMMAND, hide = true)]
+    Privileged(Places),
 }
 
 fn main() -> ExitCode {
@@ -69,10 +70,10 @@ fn main() -> ExitCode {
         Cli::Hooks(args) => exit::code(hooks::run(&args)),
         Cli::Look(args) => exit::code(look::run(&args)),
         Cli::Metrics(args) => exit::code(metrics::run(&args)),
-        Cli::Reproduce(args) => reproduce::main(&args),
+        Cli::Reproduce(args) => guest::reproduce::main(&args),
         Cli::Schema(args) => exit::code(schema::run(&args)),
         Cli::Test(args) => exit::code(test::run(&args)),
         Cli::Floor(args) => bench::floor::main(&args),
-        Cli::Privileged(places) => reproduce::privileged::main(&places),
+        Cli::Privileged(places) => privileged::main(&places),
     }
 }

@@ -6,8 +6,9 @@ use anyhow::Context as _;
 use c1m_client::record::ClientRecord;
 use c1m_server::output::record::{Line, Record};
 use schemars::{Schema, generate::SchemaSettings};
+use xtask_reproduce::ReproduceRecord;
 
-use crate::{bench::BenchRecord, faults::FaultsRecord, place, reproduce::ReproduceRecord};
+use crate::{bench::BenchRecord, faults::FaultsRecord, place};
 
 /// Write docs/schema/*.json from the record types
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! `test`: everything that must hold before a change is merged, in one command.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -12,12 +13,9 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     build_ebpf::{self, Install},
+    counts::{self, Counts},
     debian, dist, exit, faults,
-    guest::{
-        kernel::Kernel,
-        kernel_tests::{self, Counts},
-        machine, programs,
-    },
+    guest::{kernel::Kernel, kernel_tests, machine, programs},
     kubernetes, place, process,
 };
 
@@ -31,7 +29,8 @@ const PROMETHEUS: &str = "C1M_PROMETHEUS";
 ///
 /// Installs what is missing: components of rustup, bpf-linker, nginx, Prometheus, kernels for guests, the schemas of Kubernetes and what looks at packages into the target folder, and on Debian, as
 /// root, the packages of the eBPF toolchain and qemu.
-/// The first step that fails ends it, with that step's exit code.
+/// The first step that fails ends it, with that step's exit code. With CI set in the environment a test that is ignored for anything but the
+/// kernel that it runs on is a failure, and so is a kernel for guests that can't be had. The last line has how many tests ran on which kernel.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Install nothing; say what is missing instead
@@ -87,7 +86,8 @@ fn steps(args: &Args) -> Result<Vec<String>> {
     })?;
     // Some of them boot a guest.
     let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), &provided))?;
-    let mut summary = vec![format!("here: {here}")];
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut summary = vec![format!("here {}: {here}", release.trim())];
     summary.push(step("bench --quick", || bench(&built))?.into());
     if args.no_guests {
         summary.push("guests: none, as told".into());
@@ -106,6 +106,10 @@ struct Provided {
 
 /// What tests need, the schemas of Kubernetes among it, and the check of the eBPF object.
 fn beside(args: &Args) -> Result<Provided> {
+    // Before anything is looked for: the lists of a machine are as old as the machine.
+    if !args.no_install && debian::can_install() {
+        debian::update();
+    }
     let kernels = match args.no_guests {
         true => Vec::new(),
         false => kernels(!args.no_install)?,
@@ -174,6 +178,7 @@ fn tests(command: &mut Command, provided: &Provided) -> Result<Counts> {
     }
     let status = child.wait().context("cannot wait for cargo")?;
     if status.success() {
+        counts.check_reasons("here")?;
         return Ok(counts);
     }
     let code = status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(4);
@@ -182,7 +187,8 @@ fn tests(command: &mut Command, provided: &Provided) -> Result<Counts> {
 
 /// All that is booted later, and what it is booted by.
 fn kernels(install: bool) -> Result<Vec<Kernel>> {
-    let provide = || machine::provide(install).and_then(|()| kernel_tests::kernels(install));
+    let provide =
+        || machine::provide(install).and_then(|()| kernel_tests::kernels(install, counts::is_ci()));
     step("kernels for guests", provide).map_err(|error| match exit::code_of(&error) {
         3 => exit::refused(format!("{error:#}; or test without guests: --no-guests")),
         _ => error,

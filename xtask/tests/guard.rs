@@ -1,14 +1,17 @@
 //! Whatever happens to a run of `xtask reproduce`, the kernel's settings end as they were, and no process stays behind.
 //!
 //! The runs have a server and a client that only speak, and a tree of settings in a folder: no privilege, no load. What needs
-//! a real setting uses one of a network namespace of its own, as root.
+//! a real setting changes one by one, as root.
 
 mod support;
 
 use std::{
     fs,
     io::Write as _,
+    path::Path,
     process::{Child, Command, ExitCode, Stdio},
+    thread,
+    time::Duration,
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -52,6 +55,20 @@ fn main() -> ExitCode {
         test("somebody_elses_value_is_left_alone", somebody_elses_value_is_left_alone),
         test("the_report_and_the_table_say_the_same", the_report_and_the_table_say_the_same),
         test("a_reader_that_goes_away_is_no_error", a_reader_that_goes_away_is_no_error),
+        test(
+            "the_privileged_half_does_what_a_run_needs_and_nothing_else",
+            the_privileged_half_does_what_a_run_needs_and_nothing_else,
+        ),
+        test(
+            "on_the_running_kernel_another_server_is_refused",
+            on_the_running_kernel_another_server_is_refused,
+        ),
+        test(
+            "the_server_has_nothing_of_the_callers_environment",
+            the_server_has_nothing_of_the_callers_environment,
+        ),
+        test("a_server_that_counts_late_is_waited_for", a_server_that_counts_late_is_waited_for),
+        test("what_still_goes_is_waited_for", what_still_goes_is_waited_for),
         Trial::ignorable_test("a_real_setting_survives_sigkill", a_real_setting_survives_sigkill),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
@@ -168,18 +185,36 @@ fn programs_that_fail_end_the_run() {
 
 fn a_run_without_steps_is_ended() {
     let stand = Stand::new("stands still");
-    let arguments = ["--connections", "16000", "--yes", "--json"];
-    let mut command = stand.command(&arguments);
-    // The last value counts.
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|argument| if argument == "15s" { "1s".into() } else { argument.to_owned() })
-        .collect();
-    command = Command::new(run::XTASK);
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    finish(command.spawn().unwrap())
+    finish(stand.start_with_stall("1s"))
         .expect_code(4)
         .expect_error("nothing moved for 1s while connections were opened");
+    stand.expect_untouched();
+}
+
+/// A slow host: the server takes longer to count than any constant that was thought of on a fast one.
+fn a_server_that_counts_late_is_waited_for() {
+    let stand = Stand::new("server counts late");
+    let finished = stand.run_all().expect_code(0);
+    assert_eq!(finished.last_json()["acts"][1]["held"], 16_000);
+    stand.expect_untouched();
+}
+
+/// A slow host: sockets of an act take longer to go than nothing may move, and the next act begins when they are gone.
+fn what_still_goes_is_waited_for() {
+    let stand = Stand::new("good");
+    let sockstat = stand.path("proc/net/sockstat");
+    let quiet = fs::read_to_string(&sockstat).unwrap();
+    let mut run = stand.start_with_stall("2s");
+    let mut acts = json_lines(run.stdout.take().unwrap());
+    assert_eq!(acts.next().unwrap()["kind"], "act");
+    for left in (1..=8).rev() {
+        fs::write(&sockstat, quiet.replace("alloc 1", &format!("alloc {}", left * 1_000))).unwrap();
+        thread::sleep(Duration::from_millis(500));
+    }
+    fs::write(&sockstat, quiet).unwrap();
+    assert_eq!(acts.filter(|line| line["kind"] == "act").count(), 2);
+    let finished = finish(run).expect_code(0);
+    assert!(!finished.stderr.contains("not quiet yet"), "{}", finished.stderr);
     stand.expect_untouched();
 }
 
@@ -335,86 +370,117 @@ fn helper_of(run: &Child) -> u32 {
     child_of(run.id(), "__privileged").unwrap()
 }
 
-/// A process that keeps a network namespace, so that its settings outlive the privileged half.
-struct Namespace(Child);
+/// A setting of the running kernel that a run may change, and which one watch more does not matter to.
+const SETTING: &str = "/proc/sys/fs/epoll/max_user_watches";
 
-impl Namespace {
-    fn new() -> Option<Self> {
-        let child = Command::new("unshare").args(["-n", "sleep", "300"]).spawn().ok()?;
-        let namespace = Self(child);
-        let own = fs::read_link("/proc/self/ns/net").ok()?;
-        let path = format!("/proc/{}/ns/net", namespace.0.id());
-        eventually(|| fs::read_link(&path).is_ok_and(|other| other != own)).then_some(namespace)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["-t", &self.0.id().to_string(), "-n", program]);
-        command
-    }
-
-    fn somaxconn(&self) -> String {
-        let output = self.command("cat").arg("/proc/sys/net/core/somaxconn").output().unwrap();
-        String::from_utf8(output.stdout).unwrap().trim().into()
-    }
-
-    /// The privileged half in this namespace, which has told that it is ready.
-    fn helper(&self, state: &std::path::Path) -> (Child, Value) {
-        let mut helper = self
-            .command(run::XTASK)
-            .args(["__privileged", "--state-dir"])
-            .arg(state)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let ready = json_lines(helper.stdout.as_mut().unwrap()).next().unwrap();
-        assert_eq!(ready["is"], "ready", "{ready}");
-        (helper, ready)
-    }
-
-    fn set(&self, helper: &mut Child, value: &str) {
-        let change =
-            json!({"do": "set", "changes": [{"name": "net.core.somaxconn", "value": value}]});
-        writeln!(helper.stdin.as_mut().unwrap(), "{change}").unwrap();
-        assert!(eventually(|| self.somaxconn() == value));
-    }
+fn setting() -> u64 {
+    fs::read_to_string(SETTING).unwrap().trim().parse().unwrap()
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+/// The privileged half for the running kernel, with what it said first.
+fn privileged(state: &Path, arguments: &[&str]) -> (Child, Value) {
+    let mut helper = Command::new(run::XTASK)
+        .args(["__privileged", "--state-dir"])
+        .arg(state)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let first = answer(&mut helper);
+    (helper, first)
+}
+
+fn answer(helper: &mut Child) -> Value {
+    json_lines(helper.stdout.as_mut().unwrap()).next().unwrap_or_default()
+}
+
+fn ask(helper: &mut Child, request: &Value) -> Value {
+    writeln!(helper.stdin.as_mut().unwrap(), "{request}").unwrap();
+    answer(helper)
+}
+
+fn set(helper: &mut Child, value: u64) {
+    let changes = json!([{"name": "fs.epoll.max_user_watches", "value": value.to_string()}]);
+    let told = ask(helper, &json!({"do": "set", "changes": changes}));
+    assert_eq!(told["is"], "done", "{told}");
+    assert_eq!(setting(), value);
+}
+
+/// Whatever comes by the pipe: it starts no program, changes no setting and reads no file but those of a run.
+fn the_privileged_half_does_what_a_run_needs_and_nothing_else() {
+    let stand = Stand::new("good");
+    let mark = stand.path("mark");
+    let script = format!("touch {}", mark.display());
+    let pattern = stand.path("proc/sys/kernel/core_pattern");
+    fs::write(&pattern, "core\n").unwrap();
+    let places = stand.path("proc");
+    let arguments = ["--proc-dir", places.to_str().unwrap()];
+    let (mut helper, ready) = privileged(&stand.path("run"), &arguments);
+    assert_eq!(ready["is"], "ready", "{ready}");
+    for request in [
+        json!({"do": "start", "program": "/bin/sh", "arguments": ["-c", script]}),
+        json!({"do": "start", "program": "/bin/sh", "arguments": ["-c", script], "port": 1, "connections": 1}),
+        json!({"do": "start", "port": 1, "connections": 1, "arguments": ["--output", mark]}),
+        json!({"do": "set", "changes": [{"name": "kernel.core_pattern", "value": format!("|/bin/sh -c {script}")}]}),
+        json!({"do": "set", "changes": [{"name": "fs.file-max", "value": "many"}]}),
+        json!({"do": "read", "path": places.join("self/root/etc/passwd")}),
+    ] {
+        let told = ask(&mut helper, &request);
+        assert_eq!(told["is"], "failed", "{request}: {told}");
     }
+    assert!(!mark.exists());
+    assert_eq!(fs::read_to_string(pattern).unwrap(), "core\n");
+    drop(helper.stdin.take());
+    helper.wait().unwrap();
+}
+
+/// Another server is for folders that stand for the kernel's files.
+fn on_the_running_kernel_another_server_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut helper, told) = privileged(folder.path(), &["--server-program", "/bin/sh"]);
+    assert_eq!(told["is"], "failed", "{told}");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains("/bin/sh is not started as root"), "{message}");
+    assert!(!helper.wait().unwrap().success());
+}
+
+/// What a loader or a library reads there is the user's, and the server is root.
+fn the_server_has_nothing_of_the_callers_environment() {
+    let stand = Stand::new("stands still");
+    let mut command = stand.command(&["--connections", "16000", "--yes", "--json"]);
+    let run = command.env("LD_PRELOAD", "").env("C1M_OF_THE_CALLER", "1").spawn().unwrap();
+    stand.wait_for_halfway();
+    let server = fs::read(format!("/proc/{}/environ", stand.pid(SERVER))).unwrap();
+    assert!(server.is_empty(), "{}", String::from_utf8_lossy(&server));
+    signal(run.id(), "INT");
+    finish(run).expect_code(130);
+    stand.expect_untouched();
 }
 
 fn a_real_setting_survives_sigkill() -> Result<Completion, Failed> {
     if !is_root() {
         return Ok(Completion::ignored_with("needs root"));
     }
-    let Some(namespace) = Namespace::new() else {
-        return Ok(Completion::ignored_with("no network namespace can be made here"));
-    };
     let state = tempfile::tempdir()?;
-    let before = namespace.somaxconn();
-    assert_ne!(before, "1234");
+    let before = setting();
 
     // The other half dies: the pipe ends.
-    let (mut helper, _) = namespace.helper(state.path());
-    namespace.set(&mut helper, "1234");
+    let (mut helper, _) = privileged(state.path(), &[]);
+    set(&mut helper, before + 1);
     drop(helper.stdin.take());
     helper.wait()?;
-    assert_eq!(namespace.somaxconn(), before);
+    assert_eq!(setting(), before);
 
     // It dies itself: the next one puts back.
-    let (mut helper, _) = namespace.helper(state.path());
-    namespace.set(&mut helper, "1234");
+    let (mut helper, _) = privileged(state.path(), &[]);
+    set(&mut helper, before + 1);
     helper.kill()?;
     helper.wait()?;
-    assert_eq!(namespace.somaxconn(), "1234");
-    let (mut helper, ready) = namespace.helper(state.path());
+    assert_eq!(setting(), before + 1);
+    let (mut helper, ready) = privileged(state.path(), &[]);
     assert_eq!(ready["stale"][0]["fate"], "restored", "{ready}");
-    assert_eq!(namespace.somaxconn(), before);
+    assert_eq!(setting(), before);
     drop(helper.stdin.take());
     helper.wait()?;
     Ok(Completion::Completed)

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use c1m_server::{output::record::Line, sys::process::raise_nofile};
+use xtask_reproduce::signals;
 
 use super::{
     Args,
@@ -25,7 +26,7 @@ use super::{
     rounds::{self, Quiet},
     trace,
 };
-use crate::{debian, exit, place, process, reproduce::signals};
+use crate::{debian, exit, place, process};
 
 const PAGE: &str = "docs/benchmarks.md";
 

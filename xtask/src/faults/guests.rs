@@ -7,7 +7,6 @@ use c1m_server::output::record::Line;
 
 use super::{
     Args,
-    catalog::FAULTS,
     record::{FaultsRecord, Run},
 };
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
     guest::{
         self, Stream,
         kernel::{self, Wanted},
-        machine::{self, Guest},
+        machine::{self, Guest, Limit},
         programs,
     },
 };
@@ -38,13 +37,11 @@ pub(crate) fn run(
     machine::provide(true)?;
     let kernel = kernel::find(wanted)?;
     let release = kernel.release.clone();
-    let count = if args.only.is_empty() { FAULTS.len() } else { args.only.len() };
-    let runs = u32::try_from(count)?.saturating_mul(args.repeat);
     let machine = Guest {
         kernel,
         memory_bytes: MEMORY_BYTES,
         cpus: CPUS,
-        timeout: BOOT + RUN * runs,
+        limit: Limit::Silence(BOOT + RUN),
         modules: MODULES.map(String::from).into(),
         files: guest::basics(&programs::workspace()?)?,
         env: Vec::new(),

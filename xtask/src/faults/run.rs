@@ -18,6 +18,7 @@ use c1m_server::{
     output::record::{Line, Record},
     sys::{confine, process::raise_nofile},
 };
+use xtask_reproduce::signals;
 
 use super::{
     Args,
@@ -30,7 +31,7 @@ use super::{
     report,
     stand::{INTERRUPTED, Stand, Step, Stop},
 };
-use crate::{debian, exit, place, process, reproduce::signals};
+use crate::{debian, exit, place, process};
 
 /// Somebody may be in the middle of a whole reproduction, which changes the same settings.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);

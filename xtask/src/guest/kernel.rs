@@ -130,7 +130,8 @@ fn of_package(name: &str) -> Option<Version> {
 pub(crate) fn series(oldest: Version, download: bool) -> Vec<Version> {
     let mut series = here();
     if download {
-        if series.is_empty() && offered().is_empty() && debian::can_install() {
+        // Also where there are some: a machine's first lists may offer fewer series than there are.
+        if debian::can_install() {
             debian::update();
         }
         series.extend(offered().into_iter().map(|(version, _)| version));
@@ -169,12 +170,11 @@ fn download(series: Version) -> Result<Kernel> {
             "a guest of {series} needs Debian's kernel package, and there is no apt-get here: give --kernel the file of an image"
         )));
     }
-    let newest = || offered().into_iter().find(|(version, _)| *version == series);
-    let mut package = newest();
-    if package.is_none() && debian::can_install() {
+    // The lists of a machine that was made some time ago name packages that are gone.
+    if debian::can_install() {
         debian::update();
-        package = newest();
     }
+    let package = offered().into_iter().find(|(version, _)| *version == series);
     let (_, package) = package.ok_or_else(|| exit::refused(absent(series)))?;
     fs::create_dir_all(folder()).context("cannot make the folder of kernels")?;
     // In its own folder until it is whole: another process may be at it.
@@ -193,14 +193,7 @@ fn download(series: Version) -> Result<Kernel> {
 fn fetch(package: &str, draft: &Path) -> Result<()> {
     fs::create_dir_all(draft).with_context(|| format!("cannot make {}", draft.display()))?;
     eprintln!("downloading {package}");
-    let mut apt = process::foreign("apt-get");
-    // Without it root downloads as another user, who may not write here.
-    apt.args(["--quiet", "-o", "APT::Sandbox::User=root", "download", package]).current_dir(draft);
-    process::run("download a kernel", &mut apt).map_err(|error| {
-        exit::refused(format!(
-            "{error:#}: is there a network, and are the package lists up to date (apt-get update)?"
-        ))
-    })?;
+    debian::download(&[package], draft)?;
     let mut files = fs::read_dir(draft)?.filter_map(Result::ok).map(|file| file.path());
     let archive = files
         .find(|file| file.extension().is_some_and(|it| it == "deb"))

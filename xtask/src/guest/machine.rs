@@ -3,7 +3,7 @@
 //! Always `-accel tcg`: /dev/kvm can be there and hang, and what is measured in a guest is never a time.
 
 use std::{
-    env, fs,
+    env, fmt, fs,
     io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
@@ -35,14 +35,41 @@ const TAIL: usize = 40;
 /// Between the verdict and the end of qemu.
 const SWITCH_OFF: Duration = Duration::from_secs(20);
 
+/// How long a guest may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    /// For everything, from the start of qemu.
+    Whole(Duration),
+    /// From one line of its command to the next: what moves may go on, however slow the machine is.
+    Silence(Duration),
+}
+
+impl Limit {
+    /// When a guest has had its time that was started then, and of which a line came last then.
+    fn end(self, start: Instant, last_line: Instant) -> Instant {
+        match self {
+            Self::Whole(time) => start + time,
+            Self::Silence(time) => last_line + time,
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(time) => write!(f, "it did not end within {} s", time.as_secs()),
+            Self::Silence(time) => write!(f, "its command said nothing for {} s", time.as_secs()),
+        }
+    }
+}
+
 /// What to boot, and what to run in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
     pub(crate) kernel: Kernel,
     pub(crate) memory_bytes: u64,
     pub(crate) cpus: u32,
-    /// For everything, from the start of qemu.
-    pub(crate) timeout: Duration,
+    pub(crate) limit: Limit,
     /// Names, without what they depend on.
     pub(crate) modules: Vec<String>,
     /// With the static xtask at [`initramfs::XTASK`].
@@ -60,7 +87,7 @@ impl Guest {
             kernel,
             memory_bytes: 2 << 30,
             cpus: 1,
-            timeout: Duration::from_secs(120),
+            limit: Limit::Whole(Duration::from_secs(120)),
             modules: Vec::new(),
             files: Vec::new(),
             env: Vec::new(),
@@ -96,7 +123,7 @@ pub(crate) fn run(guest: &Guest, mut sink: impl FnMut(Stream, &[u8])) -> Result<
     let modules = modules::find(&guest.kernel, &guest.modules)?;
     initramfs::write(&initrd, orders, &guest.files, &modules)?;
     let mut qemu = Qemu::start(guest, &initrd, &console)?;
-    let verdict = qemu.verdict(start + guest.timeout, &mut sink);
+    let verdict = qemu.verdict(start, guest.limit, &mut sink);
     let said = qemu.end();
     let console = fs::read(&console).unwrap_or_default();
     let console = String::from_utf8_lossy(&console).replace('\r', "");
@@ -106,7 +133,7 @@ pub(crate) fn run(guest: &Guest, mut sink: impl FnMut(Stream, &[u8])) -> Result<
         Verdict::None if console.contains("Kernel panic") => "the kernel panicked".to_owned(),
         Verdict::None if !said.is_empty() => format!("{QEMU}: {said}"),
         Verdict::None => "it ended without a verdict".to_owned(),
-        Verdict::TimedOut => format!("it did not end within {} s", guest.timeout.as_secs()),
+        Verdict::TimedOut => guest.limit.to_string(),
     };
     Err(exit::failed(format!(
         "guest {}: {why}, after {seconds:.1} s; the last lines of its console:\n{}",
@@ -190,16 +217,25 @@ impl Qemu {
     }
 
     /// Takes lines until the verdict.
-    fn verdict(&self, end: Instant, sink: &mut impl FnMut(Stream, &[u8])) -> Verdict {
+    fn verdict(
+        &self,
+        start: Instant,
+        limit: Limit,
+        sink: &mut impl FnMut(Stream, &[u8]),
+    ) -> Verdict {
+        let mut last_line = start;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = limit.end(start, last_line).saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) => match channel::parse(&line) {
-                    Message::Line(stream, text) => sink(stream, &text),
-                    Message::Verdict(code) => return Verdict::Code(code),
-                    Message::Foreign(text) if text.is_empty() => {}
-                    Message::Foreign(text) => sink(Stream::Stderr, &text),
-                },
+                Ok(line) => {
+                    last_line = Instant::now();
+                    match channel::parse(&line) {
+                        Message::Line(stream, text) => sink(stream, &text),
+                        Message::Verdict(code) => return Verdict::Code(code),
+                        Message::Foreign(text) if text.is_empty() => {}
+                        Message::Foreign(text) => sink(Stream::Stderr, &text),
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return Verdict::None,
                 Err(RecvTimeoutError::Timeout) => return Verdict::TimedOut,
             }
@@ -278,6 +314,15 @@ impl Drop for Scratch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guest_that_says_something_now_and_then_has_no_end() {
+        let (second, start) = (Duration::from_secs(1), Instant::now());
+        let silence = Limit::Silence(10 * second);
+        assert_eq!(silence.end(start, start), start + 10 * second);
+        assert_eq!(silence.end(start, start + 500 * second), start + 510 * second);
+        assert_eq!(Limit::Whole(10 * second).end(start, start + 9 * second), start + 10 * second);
+    }
 
     #[test]
     fn the_tail_is_the_last_lines() {

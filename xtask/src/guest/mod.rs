@@ -5,6 +5,7 @@
 //! - [`cpio`], [`initramfs`]: its first file system.
 //! - [`init`]: its first process, which is this program.
 //! - [`channel`], [`machine`]: qemu, and what comes up from the guest.
+//! - [`reproduce`]: the main job, here or in a guest.
 //! - [`kernel_tests`]: c1m-server's kernel tests in guests.
 
 mod channel;
@@ -17,6 +18,7 @@ mod libraries;
 pub(crate) mod machine;
 mod modules;
 pub(crate) mod programs;
+pub(crate) mod reproduce;
 
 use std::{
     fs,
@@ -31,7 +33,7 @@ use c1m_server::units::{parse_bytes, parse_duration};
 pub(crate) use channel::Stream;
 use initramfs::Brought;
 use kernel::{Version, Wanted};
-use machine::Guest;
+use machine::{Guest, Limit};
 
 use crate::{exit, process};
 
@@ -115,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             kernel,
             memory_bytes: args.memory,
             cpus: args.cpus,
-            timeout: args.timeout,
+            limit: Limit::Whole(args.timeout),
             modules: args.modules.clone(),
             files: files.clone(),
             env: args.env.clone(),

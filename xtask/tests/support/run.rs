@@ -106,9 +106,13 @@ impl Stand {
     }
 
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        self.command_with_stall("15s", arguments)
+    }
+
+    fn command_with_stall(&self, stall: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(XTASK);
         command
-            .args(["reproduce", "--stall", "15s", "--proc-dir"])
+            .args(["reproduce", "--stall", stall, "--proc-dir"])
             .arg(self.path("proc"))
             .arg("--state-dir")
             .arg(self.path("run"))
@@ -126,6 +130,12 @@ impl Stand {
     /// A run of 16,000 connections with JSON.
     pub(crate) fn start(&self) -> Child {
         self.command(&["--connections", "16000", "--yes", "--json"]).spawn().unwrap()
+    }
+
+    /// The same, ended when nothing moves for so long.
+    pub(crate) fn start_with_stall(&self, stall: &str) -> Child {
+        let arguments = ["--connections", "16000", "--yes", "--json"];
+        self.command_with_stall(stall, &arguments).spawn().unwrap()
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Finished {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
     process::ExitCode,
     time::{Instant, SystemTime},
 };
@@ -18,13 +19,13 @@ use c1m_server::{
 use super::{
     End,
     act::{self, Play},
-    build::{self, Programs},
     cli::{Args, Connections},
     expect,
     log::is_page,
     measure::{Host, Snapshot},
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
+    programs,
     progress::{self, grouped},
     protocol::{Reply, Request},
     report, scale,
@@ -60,7 +61,7 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     if !args.yes {
         consent(stage)?;
     }
-    let programs = programs(args, stage)?;
+    let client = client(args)?;
     if !changes.is_empty() {
         stage.request(&Request::Set { changes })?;
     }
@@ -68,7 +69,7 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     let acts = acts(
         args,
         stage,
-        &Play { programs: &programs, facts: &facts, connections, quiet, host: &host },
+        &Play { client: &client, facts: &facts, connections, quiet, host: &host },
     )?;
     let restored = restore(stage, &tree, &before)?;
     let run = Reproduction::new(
@@ -170,13 +171,11 @@ fn consent(stage: &mut Stage) -> Result<(), End> {
     }
 }
 
-fn programs(args: &Args, stage: &mut Stage) -> Result<Programs, End> {
-    if let (Some(server), Some(client)) = (&args.server_program, &args.client_program) {
-        return Ok(Programs { server: server.clone(), client: client.clone() });
-    }
-    stage.progress.say("building c1m-server and c1m-client");
-    build::start(stage.sender())?;
-    stage.built()
+/// The client, which runs as the user: the one beside this program, unless a test brings its own.
+fn client(args: &Args) -> Result<PathBuf, End> {
+    let own = || programs::own(programs::CLIENT);
+    let client = args.client_program.clone().map_or_else(own, Ok);
+    client.map_err(|error| End::Refused(format!("{error:#}")))
 }
 
 fn acts(args: &Args, stage: &mut Stage, play: &Play<'_>) -> Result<Vec<Act>, End> {
@@ -238,7 +237,7 @@ fn publish(args: &Args, stage: &mut Stage, run: Reproduction) -> Result<ExitCode
 }
 
 /// Writes a report in Markdown, and prints the table, or `line`, which is the same as JSON.
-pub(super) fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
+pub fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
     if let Some(path) = args.report.as_ref().filter(|path| !is_page(path)) {
         fs::write(path, report::markdown(run, line))
             .map_err(|error| End::Failed(format!("cannot write {}: {error}", path.display())))?;

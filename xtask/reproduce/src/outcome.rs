@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::{expect, progress::grouped};
 
 /// The records of `reproduce --json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum ReproduceRecord {
+pub enum ReproduceRecord {
     /// After each act.
     Act(Box<Act>),
     /// The last line.
@@ -21,9 +22,10 @@ pub(crate) enum ReproduceRecord {
 }
 
 /// What an act is played for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ActName {
+pub enum ActName {
     /// The `tcp_mem` that the article's server had, with pinned bytes.
     Default,
     /// The `tcp_mem` with which it went on, with pinned bytes.
@@ -33,8 +35,9 @@ pub(crate) enum ActName {
 }
 
 /// One act.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub(crate) struct Act {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Act {
     pub(crate) name: ActName,
     /// low, pressure, high, in pages
     pub(crate) tcp_mem: [u64; 3],
@@ -88,8 +91,9 @@ pub(crate) struct Act {
 }
 
 /// The first crossing of one level.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub(crate) struct ActCrossing {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct ActCrossing {
     pub(crate) level: Level,
     pub(crate) connections: Option<u64>,
     pub(crate) expected: Option<u64>,
@@ -101,16 +105,18 @@ pub(crate) struct ActCrossing {
 }
 
 /// What one slab cache holds for a connection.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub(crate) struct SlabShare {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SlabShare {
     pub(crate) cache: String,
     pub(crate) objects_per_connection: f64,
     pub(crate) bytes_per_connection: f64,
 }
 
 /// The whole run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-pub(crate) struct Reproduction {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Reproduction {
     /// `uname -r`
     pub(crate) kernel: String,
     pub(crate) cpus: u64,
@@ -306,7 +312,7 @@ mod tests {
 
     /// The first act of the run that is kept, with these events lost.
     fn act(dropped: &[(&str, u64)]) -> Act {
-        let kept = crate::place::root().join("docs/reproduction/run.jsonl");
+        let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reproduction/run.jsonl");
         let kept = std::fs::read_to_string(kept).unwrap();
         let ReproduceRecord::Reproduction(run) =
             serde_json::from_str(kept.lines().last().unwrap()).unwrap()

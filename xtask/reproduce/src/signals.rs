@@ -10,7 +10,7 @@ pub(super) fn ignore() -> io::Result<()> {
 }
 
 /// From here on each of these signals calls `arrived`, in a thread of its own.
-pub(crate) fn watch(mut arrived: impl FnMut() + Send + 'static) -> io::Result<()> {
+pub fn watch(mut arrived: impl FnMut() + Send + 'static) -> io::Result<()> {
     let (ready, is_ready) = mpsc::channel();
     thread::Builder::new().name("signals".into()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();

@@ -1,38 +1,45 @@
 //! The privileged half of `reproduce`: this same program, started again as root.
 //!
-//! It does what is asked of it on standard input, and lives until that ends. The kernel closes the pipe when the other half
+//! It does what is asked of it on standard input, and no more than a run needs: it starts one program only, c1m-server beside it, with arguments that it makes itself and without
+//! the caller's environment; it changes the settings of a run, and reads one file. It lives until its input ends. The kernel closes the pipe when the other half
 //! dies, in whatever way; then the server is ended and the settings are put back at once. Signals of the terminal do
 //! nothing here: the other half decides when it is over.
 
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Read, Write as _},
-    path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use c1m_server::{host::guard::Guard, sys::process};
+use c1m_server::{
+    host::guard::{Change, Guard, GuardError, Outcome},
+    sys::process,
+};
 
 use super::{
     Places,
-    protocol::{Reply, Request},
+    measure::Host,
+    patience::Patience,
+    protocol::{Reply, Request, SETTINGS, address},
     signals,
 };
 
 /// The name under which xtask starts itself again.
-pub(crate) const COMMAND: &str = "__privileged";
+pub const COMMAND: &str = "__privileged";
 
-/// How long the privileged half of a run that was just killed may take to put its settings back.
+/// How long the privileged half of a run that was just killed may take to put its settings back, from when the last socket of its server was closed.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the lock is tried for.
+const LOCK_STEP: Duration = Duration::from_millis(200);
 /// How often an ended server is looked for: `wait` would keep SIGTERM from being sent.
 const REAP: Duration = Duration::from_millis(20);
 
 /// Runs until standard input ends.
-pub(crate) fn main(places: &Places) -> ExitCode {
+pub fn main(places: &Places) -> ExitCode {
     let replies = Replies(Arc::new(Mutex::new(io::stdout())));
     match serve(places, &replies) {
         Ok(()) => ExitCode::SUCCESS,
@@ -45,14 +52,14 @@ pub(crate) fn main(places: &Places) -> ExitCode {
 
 fn serve(places: &Places, replies: &Replies) -> anyhow::Result<()> {
     signals::ignore().context("cannot handle signals")?;
-    let (guard, stale) = Guard::take(places.tree(), &places.state_dir, PATIENCE)?;
+    // Before anything is changed: what it would not start it says at once.
+    if places.server_program.is_some() {
+        places.server()?;
+    }
+    let (guard, stale) = take(places)?;
     let (_, nofile_hard) = process::nofile().context("cannot read the limit of open files")?;
-    let mut half = Half {
-        guard,
-        files: places.proc_dir.clone(),
-        server: Server::default(),
-        replies: replies.clone(),
-    };
+    let mut half =
+        Half { guard, places: places.clone(), server: Server::default(), replies: replies.clone() };
     replies.send(&Reply::Ready { nofile_hard, stale });
     for line in io::stdin().lock().lines() {
         // A line that is no text ends it like the end of the input: the other half is broken.
@@ -67,11 +74,24 @@ fn serve(places: &Places, replies: &Replies) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Takes the lock on the settings. A run that was killed has it until the kernel has closed its server's sockets.
+fn take(places: &Places) -> Result<(Guard, Vec<Outcome>), GuardError> {
+    let host = Host::at(&places.proc_dir);
+    let mut patience = Patience::new(PATIENCE, Instant::now());
+    loop {
+        let taken = Guard::take(places.tree(), &places.state_dir, LOCK_STEP);
+        patience.left(host.sockstat().ok().map(|now| now.alloc), Instant::now());
+        if !matches!(taken, Err(GuardError::Busy { .. })) || patience.is_over(Instant::now()) {
+            return taken;
+        }
+        thread::sleep(LOCK_STEP);
+    }
+}
+
 /// Dropping it, for instance by a panic, puts the settings back; the kernel then ends the server with this process.
 struct Half {
     guard: Guard,
-    /// Where the kernel's files are.
-    files: PathBuf,
+    places: Places,
     server: Server,
     replies: Replies,
 }
@@ -80,16 +100,12 @@ impl Half {
     fn answer(&mut self, line: &str) -> anyhow::Result<Reply> {
         match serde_json::from_str(line).context("this request is not understood")? {
             Request::Set { changes } => {
+                check(&changes)?;
                 self.guard.set(&changes).map(|()| Reply::Done).map_err(Into::into)
             }
             Request::Restore => Ok(Reply::Restored { outcomes: self.guard.restore() }),
-            Request::Start { program, arguments } => {
-                let mut command = Command::new(&program);
-                command.args(arguments);
-                let pid = self
-                    .server
-                    .start(&mut command, &self.replies)
-                    .with_context(|| format!("cannot start {}", program.display()))?;
+            Request::Start { port, connections } => {
+                let pid = self.start(port, connections).context("cannot start the server")?;
                 Ok(Reply::Started { pid })
             }
             Request::Terminate => {
@@ -98,8 +114,24 @@ impl Half {
                 }
                 Ok(Reply::Done)
             }
-            Request::Read { path } => read(&self.files, &path).map(|text| Reply::Text { text }),
+            Request::Slabinfo => {
+                let path = self.places.proc_dir.join("slabinfo");
+                let text = fs::read_to_string(&path);
+                let text = text.with_context(|| format!("cannot read {}", path.display()))?;
+                Ok(Reply::Text { text })
+            }
         }
+    }
+
+    fn start(&mut self, port: u16, connections: u64) -> anyhow::Result<u32> {
+        let mut command = Command::new(self.places.server()?);
+        // Server and client name the errors of their own calls, so that nobody's system calls have to be looked at.
+        command.args(["--trace", "--without-hook", "sys_exit", "--json"]);
+        command.args(["--listen", &address(port).to_string()]);
+        command.args(["--max-connections", &connections.to_string()]);
+        // Nothing of the caller's reaches a program that is root: what its loader or its library would read, and where it stands.
+        command.env_clear().current_dir("/");
+        self.server.start(&mut command, &self.replies)
     }
 
     fn end(&mut self) {
@@ -116,12 +148,17 @@ impl Half {
     }
 }
 
-/// Files of the kernel only: nothing else is needed, so nothing else is given.
-fn read(files: &Path, path: &Path) -> anyhow::Result<String> {
-    if !path.starts_with(files) || path.components().any(|part| part.as_os_str() == "..") {
-        bail!("{} is not below {}", path.display(), files.display());
+/// Settings of a run, with whole numbers: some others name a program that the kernel starts.
+fn check(changes: &[Change]) -> anyhow::Result<()> {
+    for Change { name, value } in changes {
+        if !SETTINGS.contains(&name.as_str()) {
+            bail!("{name} is not changed: a run needs {} alone", SETTINGS.join(", "));
+        }
+        if value.is_empty() || value.split_whitespace().any(|word| word.parse::<u64>().is_err()) {
+            bail!("`{value}` is no value of {name}: it has whole numbers");
+        }
     }
-    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    Ok(())
 }
 
 /// The one server. A child that has ended is taken out by the thread that reads its output.

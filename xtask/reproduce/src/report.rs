@@ -236,17 +236,18 @@ pub(super) fn markdown(run: &Reproduction, json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{place, reproduce::outcome::ReproduceRecord};
+    use crate::outcome::ReproduceRecord;
 
     /// The table in the README, and the lines above it, are of the run whose lines are kept.
     #[test]
     fn the_readme_has_the_run_that_is_kept() {
-        let kept = std::fs::read_to_string(place::root().join("docs/reproduction/run.jsonl"));
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let kept = std::fs::read_to_string(root.join("docs/reproduction/run.jsonl"));
         let last = kept.unwrap().lines().last().unwrap().to_owned();
         let ReproduceRecord::Reproduction(run) = serde_json::from_str(&last).unwrap() else {
             panic!("the last line is of another kind: {last}")
         };
-        let readme = std::fs::read_to_string(place::root().join("README.md")).unwrap();
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
         let table = markdown_table(&run);
         assert!(readme.contains(&table), "this is not in the README:\n{table}");
         let act = &run.acts[0];

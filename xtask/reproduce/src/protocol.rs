@@ -1,24 +1,35 @@
 //! What xtask and its privileged half say to each other, one JSON value a line; and what the client says.
 
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use c1m_server::host::guard::{Change, Outcome};
 use serde::{Deserialize, Serialize};
 
+/// All that a run changes. The privileged half changes nothing else.
+pub(super) const SETTINGS: [&str; 3] =
+    ["net.ipv4.tcp_mem", "fs.file-max", "fs.epoll.max_user_watches"];
+
 /// From xtask. Each gets exactly one answer, in order.
+///
+/// No request names a program, an argument, or a file: whoever gets hold of the pipe gets no more of root than a run needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Request {
-    /// Answered by `Done`.
+    /// Of [`SETTINGS`]. Answered by `Done`.
     Set { changes: Vec<Change> },
     /// Answered by `Restored`.
     Restore,
-    /// Starts the one server. Answered by `Started`.
-    Start { program: PathBuf, arguments: Vec<String> },
+    /// Starts the one server, for so many connections to this port of the loopback address. Answered by `Started`.
+    Start { port: u16, connections: u64 },
     /// SIGTERM to the server, if there is one. Answered by `Done`.
     Terminate,
-    /// A file below /proc. Answered by `Text`.
-    Read { path: PathBuf },
+    /// What /proc/slabinfo says. Answered by `Text`.
+    Slabinfo,
+}
+
+/// Where the server listens.
+pub(super) fn address(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
 /// From the privileged half: `Ready` or `Failed` first, then the answers, and in between what the server does.
@@ -185,9 +196,11 @@ mod tests {
 
     #[test]
     fn requests_and_replies_survive_the_pipe() {
-        let request = Request::Start { program: "/bin/true".into(), arguments: vec!["a b".into()] };
+        let request = Request::Start { port: 8000, connections: 16_000 };
         let text = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        let unheard_of = r#"{"do":"start","port":8000,"connections":1,"program":"/bin/true"}"#;
+        assert!(serde_json::from_str::<Request>(unheard_of).is_err());
         let reply = Reply::ServerEnded { ended: Ended::Signal(9) };
         let text = serde_json::to_string(&reply).unwrap();
         assert_eq!(serde_json::from_str::<Reply>(&text).unwrap(), reply);

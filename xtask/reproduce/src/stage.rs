@@ -17,9 +17,10 @@ use c1m_server::{
 
 use super::{
     End, Places,
-    build::Programs,
     helper::Helper,
     log::Log,
+    measure::Host,
+    patience::Patience,
     privileged::forward,
     progress::Progress,
     protocol::{ClientRecord, Ended, Reply, Request},
@@ -27,13 +28,12 @@ use super::{
     signals,
 };
 
-/// How long the privileged half may take to end a server that holds a million connections, and to put everything back.
-const END_LIMIT: Duration = Duration::from_secs(60);
-/// How long the privileged half may take to tell of the death of a server, after a client that died of it is gone.
+/// How long the privileged half may take to tell of the death of a server, from when the last socket of the two was closed: a client that died of it is heard of
+/// first.
 const CAUSE_LIMIT: Duration = Duration::from_secs(2);
-/// How long a client may take to end after it closed its output.
-const REAP_LIMIT: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(500);
+/// How often an ended client is looked for.
+const REAP_STEP: Duration = Duration::from_millis(20);
 
 /// Something arrived.
 pub(super) enum Event {
@@ -44,7 +44,6 @@ pub(super) enum Event {
     ClientError(String),
     /// The client closed its output.
     ClientGone,
-    Built(Result<Programs, End>),
     /// What was typed after a question.
     Answer(String),
     Signal,
@@ -58,16 +57,17 @@ pub(super) struct Stage {
     /// What server and client of the present act have said.
     pub(crate) seen: Seen,
     places: Places,
+    host: Host,
     helper: Option<Helper>,
     client: Option<Child>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     replies: VecDeque<Reply>,
-    built: Option<Result<Programs, End>>,
     answer: Option<String>,
     /// Without a step forward for so long something is stuck.
     stall: Duration,
-    last_step: Instant,
+    /// Of the present wait.
+    patience: Patience,
 }
 
 impl Stage {
@@ -88,23 +88,22 @@ impl Stage {
             progress: Progress::new(),
             log,
             seen: Seen::default(),
+            host: Host::at(&places.proc_dir),
             places,
             helper: None,
             client: None,
             events,
             sender,
             replies: VecDeque::new(),
-            built: None,
             answer: None,
             stall,
-            last_step: Instant::now(),
+            patience: Patience::new(stall, Instant::now()),
         })
     }
 
     /// Starts the privileged half. The answer: the hard limit of open files there, and what an earlier run had left behind.
     pub(super) fn open_helper(&mut self) -> Result<(u64, Vec<Outcome>), End> {
         self.helper = Some(Helper::start(&self.places, &self.sender)?);
-        self.last_step = Instant::now();
         // Without a limit: somebody may be looking for a password.
         while self.replies.is_empty() {
             self.wait(TICK)?;
@@ -121,7 +120,7 @@ impl Stage {
         let helper = self.helper.as_mut().ok_or_else(helper_gone)?;
         // When it can't be written to it is gone; the wait below says so.
         let _ = helper.send(request);
-        self.last_step = Instant::now();
+        self.patience = self.patience();
         while self.replies.is_empty() {
             self.wait(TICK)?;
             self.check_stall("waiting for the privileged half")?;
@@ -183,7 +182,7 @@ impl Stage {
 
     /// Lets things arrive until `done`; an error when nothing moves for too long. `what` completes "nothing moved while ...".
     pub(super) fn until(&mut self, what: &str, done: impl Fn(&Seen) -> bool) -> Result<(), End> {
-        self.last_step = Instant::now();
+        self.patience = self.patience();
         while !done(&self.seen) {
             self.wait(TICK)?;
             self.check_stall(what)?;
@@ -198,16 +197,6 @@ impl Stage {
             self.wait(left.min(TICK))?;
         }
         Ok(())
-    }
-
-    /// Waits for the programs, without a limit: a first build takes minutes.
-    pub(super) fn built(&mut self) -> Result<Programs, End> {
-        loop {
-            if let Some(built) = self.built.take() {
-                return built;
-            }
-            self.wait(TICK)?;
-        }
     }
 
     /// Waits for a line on standard input, without a limit.
@@ -233,11 +222,6 @@ impl Stage {
         self.stall
     }
 
-    /// Where other threads report.
-    pub(super) fn sender(&self) -> Sender<Event> {
-        self.sender.clone()
-    }
-
     /// Ends whatever runs, and puts the settings back. The answer: what became of them, if any were changed; `None` when
     /// the privileged half did not say.
     pub(super) fn end(&mut self) -> Option<Vec<Outcome>> {
@@ -245,17 +229,19 @@ impl Stage {
         let mut told = None;
         if let Some(mut helper) = self.helper.take() {
             helper.close();
-            let end = Instant::now() + END_LIMIT;
-            while let Some(left) = end.checked_duration_since(Instant::now()) {
-                match self.events.recv_timeout(left) {
+            let mut patience = self.patience();
+            while !patience.is_over(Instant::now()) {
+                match self.events.recv_timeout(TICK) {
                     Ok(Event::Reply(line)) => {
+                        patience.step(Instant::now());
                         if let Ok(Reply::Restored { outcomes }) = serde_json::from_str(&line) {
                             told = Some(outcomes);
                         }
                     }
-                    Ok(Event::HelperGone) | Err(_) => break,
-                    Ok(_) => {}
+                    Ok(Event::HelperGone) | Err(RecvTimeoutError::Disconnected) => break,
+                    Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 }
+                patience.left(self.sockets(), Instant::now());
             }
         }
         told
@@ -291,7 +277,7 @@ impl Stage {
                     End::Failed(format!("the client printed `{line}`, which is no record: {error}"))
                 })?;
                 if self.seen.client(line.record) {
-                    self.last_step = Instant::now();
+                    self.patience.step(Instant::now());
                 }
             }
             Event::ClientError(line) => {
@@ -305,10 +291,13 @@ impl Stage {
                 self.seen.client_ended = Some(ended);
                 let Err(death) = self.seen.check_client(ended) else { return Ok(()) };
                 // A client dies of a server's death, and can be heard of first: the server's is what has to be told.
-                self.pause(CAUSE_LIMIT)?;
+                let mut patience = Patience::new(CAUSE_LIMIT, Instant::now());
+                while !patience.is_over(Instant::now()) {
+                    self.wait(TICK)?;
+                    patience.left(self.sockets(), Instant::now());
+                }
                 return Err(death);
             }
-            Event::Built(built) => self.built = Some(built),
             Event::Answer(answer) => self.answer = Some(answer),
         }
         Ok(())
@@ -330,7 +319,7 @@ impl Stage {
                     self.progress.say(&text);
                 }
                 if self.seen.server(line.record) {
-                    self.last_step = Instant::now();
+                    self.patience.step(Instant::now());
                 }
                 self.show();
             }
@@ -340,7 +329,7 @@ impl Stage {
             }
             Reply::ServerEnded { ended } => {
                 self.seen.server_ended = Some(ended);
-                self.last_step = Instant::now();
+                self.patience.step(Instant::now());
                 self.seen.check_server(ended)?;
             }
             reply => self.replies.push_back(reply),
@@ -359,29 +348,43 @@ impl Stage {
         let Some(mut client) = self.client.take() else {
             return Err(End::Failed("the client ended twice".into()));
         };
-        let end = Instant::now() + REAP_LIMIT;
+        let failed = |error| End::Failed(format!("cannot wait for the client: {error}"));
+        let mut patience = self.patience();
         loop {
-            match client.try_wait() {
-                Ok(Some(status)) => return Ok(status.into()),
-                Ok(None) if Instant::now() < end => thread::sleep(Duration::from_millis(10)),
-                Ok(None) => {
-                    let _ = client.kill();
-                }
-                Err(error) => {
-                    return Err(End::Failed(format!("cannot wait for the client: {error}")));
-                }
+            if let Some(status) = client.try_wait().map_err(failed)? {
+                return Ok(status.into());
             }
+            if patience.is_over(Instant::now()) {
+                // It closed its output, and then nothing.
+                let _ = client.kill();
+                return client.wait().map(Into::into).map_err(failed);
+            }
+            thread::sleep(REAP_STEP);
+            patience.left(self.sockets(), Instant::now());
         }
     }
 
-    fn check_stall(&self, what: &str) -> Result<(), End> {
-        if self.last_step.elapsed() < self.stall {
-            return Ok(());
-        }
-        Err(End::Failed(format!(
+    /// How long anything may stand still from now on.
+    fn patience(&self) -> Patience {
+        Patience::new(self.stall, Instant::now())
+    }
+
+    /// Sockets that are left. That they go is a step: a process with a million of them says nothing while the kernel closes them.
+    fn sockets(&self) -> Option<u64> {
+        self.host.sockstat().ok().map(|now| now.alloc + now.orphan)
+    }
+
+    fn check_stall(&mut self, what: &str) -> Result<(), End> {
+        self.patience.left(self.sockets(), Instant::now());
+        if self.patience.is_over(Instant::now()) { Err(self.stalled(what)) } else { Ok(()) }
+    }
+
+    /// Nothing moved for too long. `what` completes "nothing moved while ...".
+    pub(crate) fn stalled(&self, what: &str) -> End {
+        End::Failed(format!(
             "nothing moved for {} while {what}",
             humantime::format_duration(self.stall)
-        )))
+        ))
     }
 }
 

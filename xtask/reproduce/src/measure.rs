@@ -42,7 +42,7 @@ fn slab(text: &str) -> Result<Slabinfo, End> {
 impl Snapshot {
     pub(crate) fn take(stage: &mut Stage, host: &Host) -> Result<Self, End> {
         // Only root may read it, and some kernels do not have it.
-        let slab = match stage.request(&Request::Read { path: host.proc.join("slabinfo") }) {
+        let slab = match stage.request(&Request::Slabinfo) {
             Ok(Reply::Text { text }) => Some(slab(&text)?),
             Ok(_) | Err(End::Failed(_)) => None,
             Err(error) => return Err(error),

@@ -41,6 +41,12 @@ impl Helper {
             .arg(&places.state_dir)
             .arg("--proc-dir")
             .arg(&places.proc_dir)
+            .args(
+                places
+                    .server_program
+                    .iter()
+                    .flat_map(|it| ["--server-program".as_ref(), it.as_os_str()]),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| {

@@ -1,6 +1,9 @@
 //! One act: settle, set, start, ramp, measure while it is held, end.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use c1m_server::{
     host::{guard::Change, netstat, slabinfo},
@@ -8,14 +11,13 @@ use c1m_server::{
 };
 
 use super::{
-    End,
-    build::Programs,
-    expect,
+    End, expect,
     measure::{Host, Snapshot},
     outcome::{Act, ActCrossing, ActName, SlabShare, per_connection, rounded},
+    patience::Patience,
     preflight::{self, Facts},
     progress::grouped,
-    protocol::{Pin, Reply, Request},
+    protocol::{Pin, Reply, Request, address},
     scale,
     seen::Seen,
     stage::Stage,
@@ -24,14 +26,16 @@ use super::{
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 /// Slab memory that other programs move in such a step.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// `online` lines in which the server may catch up with the client.
+/// `online` lines on end with the same number, after which the server counts no further.
 const ONLINE_LINES: u64 = 5;
+const COUNT_STEP: Duration = Duration::from_millis(100);
 /// Connections that are asked for a response at the end of the ramp.
 const SAMPLE: u64 = 1_000;
 
 /// What all acts have in common.
 pub(super) struct Play<'a> {
-    pub(crate) programs: &'a Programs,
+    /// The program, which runs as the user.
+    pub(crate) client: &'a Path,
     pub(crate) facts: &'a Facts,
     pub(crate) host: &'a Host,
     pub(crate) connections: u64,
@@ -96,24 +100,30 @@ pub(super) fn play(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<
     Measured { play, name, before, held, online, summary, seen: &stage.seen }.act()
 }
 
-/// Waits until the last act's sockets and their memory are gone; when they never go, the next act starts all the same.
+/// Waits until the last act's sockets and their memory are gone; when they go no further, the next act starts all the same.
 fn settle(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
     let few = play.connections / 100;
-    let end = Instant::now() + stage.stall();
+    let mut patience = Patience::new(stage.stall(), Instant::now());
     let mut slab_before = play.host.memory()?.slab_bytes;
     loop {
         stage.pause(SETTLE_STEP)?;
         let now = play.host.sockstat()?;
         let slab_now = play.host.memory()?.slab_bytes;
+        let slab_falls = slab_now + SETTLE_BYTES < slab_before;
         let is_quiet = now.alloc <= play.quiet.sockstat.alloc + few
             && now.tw <= play.quiet.sockstat.tw + few
             && now.orphan <= play.quiet.sockstat.orphan + few
             && now.tcp_mem_pages <= play.quiet.sockstat.tcp_mem_pages.max(play.facts.reserve_pages)
-            && slab_now + SETTLE_BYTES >= slab_before;
+            && !slab_falls;
         if is_quiet {
             return Ok(());
         }
-        if Instant::now() >= end {
+        let left = now.alloc + now.tw + now.orphan + now.tcp_mem_pages;
+        patience.left(Some(left), Instant::now());
+        if slab_falls {
+            patience.step(Instant::now());
+        }
+        if patience.is_over(Instant::now()) {
             stage.progress.say(&format!(
                 "{}: the host is not quiet yet ({} TCP sockets, {} pages of tcp_mem): going on all the same",
                 stage.seen.title,
@@ -127,15 +137,9 @@ fn settle(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
 }
 
 fn start(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<(), End> {
-    let address = format!("127.0.0.1:{}", preflight::free_port()?);
-    let connections = play.connections.to_string();
-    // Server and client name the errors of their own calls, so that nobody's system calls have to be looked at.
-    let mut server = vec!["--trace", "--without-hook", "sys_exit", "--json"];
-    server.extend(["--listen", &address, "--max-connections", &connections]);
-    let request = Request::Start {
-        program: play.programs.server.clone(),
-        arguments: server.into_iter().map(String::from).collect(),
-    };
+    let port = preflight::free_port()?;
+    let (address, connections) = (address(port).to_string(), play.connections.to_string());
+    let request = Request::Start { port, connections: play.connections };
     let Reply::Started { .. } = stage.request(&request)? else {
         return Err(End::Failed("the privileged half did not start the server".into()));
     };
@@ -148,30 +152,47 @@ fn start(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<(), End> {
         client.push("--idle");
     }
     // It ends when it is told to.
-    client.extend(["--sample", &sample, "--hold", "1h"]);
+    client.extend(["--sample", &sample]);
     let client: Vec<String> = client.into_iter().map(String::from).collect();
-    stage.start_client(play.programs.client.as_os_str(), &client)
+    stage.start_client(play.client.as_os_str(), &client)
 }
 
 /// Waits for the end of the ramp and of the sample, and measures.
 fn hold(stage: &mut Stage, host: &Host, connections: u64) -> Result<(Snapshot, Online), End> {
     stage.until("connections were opened", |seen| seen.ramped.is_some())?;
     stage.until("a sample of the connections was asked", |seen| seen.sample.is_some())?;
-    let first = stage.seen.online_count;
-    // `until` asks for steps, and a server that holds what it holds makes none: so by time.
-    let end = Instant::now() + Duration::from_secs(2 * ONLINE_LINES);
-    while Instant::now() < end {
-        let lines = stage.seen.online_count - first;
-        let is_full = stage.seen.online.as_ref().is_some_and(|online| online.online == connections);
-        if lines >= ONLINE_LINES || (lines >= 1 && is_full) {
-            break;
-        }
-        stage.pause(Duration::from_millis(100))?;
-    }
+    count(stage, connections)?;
     let online = stage.seen.online.clone();
     let online =
         online.ok_or_else(|| End::Failed("the server does not say how many it holds".into()))?;
     Ok((Snapshot::take(stage, host)?, online))
+}
+
+/// Waits until the server counts all connections, or the same number in several lines on end. `until` asks for steps, and a server that holds what it
+/// holds makes none.
+fn count(stage: &mut Stage, connections: u64) -> Result<(), End> {
+    let online = |stage: &Stage| stage.seen.online.as_ref().map(|online| online.online);
+    let (mut lines, mut before) = (stage.seen.online_count, online(stage));
+    let mut repeated = 0;
+    let mut patience = Patience::new(stage.stall(), Instant::now());
+    while repeated < ONLINE_LINES {
+        stage.pause(COUNT_STEP)?;
+        if stage.seen.online_count == lines {
+            if patience.is_over(Instant::now()) {
+                return Err(stage.stalled("the server counted its connections"));
+            }
+            continue;
+        }
+        patience.step(Instant::now());
+        lines = stage.seen.online_count;
+        let now = online(stage);
+        if now == Some(connections) {
+            break;
+        }
+        repeated = if now == before { repeated + 1 } else { 0 };
+        before = now;
+    }
+    Ok(())
 }
 
 /// Ends the client, then the server, each with its summary.

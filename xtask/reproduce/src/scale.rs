@@ -32,7 +32,7 @@ pub(super) fn tcp_mem(article: [u64; 3], connections: u64) -> [u64; 3] {
 
 /// Memory for both ends of so many connections, with their pinned bytes and 5 % for what is in flight, in bytes.
 #[must_use]
-pub(super) fn need_bytes(connections: u64) -> u64 {
+pub fn need_bytes(connections: u64) -> u64 {
     // It never fails; 4 KiB are the pages of most kernels.
     let page = page_bytes().unwrap_or(4096);
     let queued = footprint::payload_of(PIN_BYTES, page);

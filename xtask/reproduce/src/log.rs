@@ -13,7 +13,7 @@ use super::{End, cli::Args, run};
 
 /// Where the lines go: to the file of `--output`, into the page of `--report`, and out of a guest.
 #[derive(Debug, Default)]
-pub(crate) struct Log {
+pub struct Log {
     file: Option<(PathBuf, File)>,
     page: Option<Page>,
     prints: bool,
@@ -21,7 +21,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens the files before the run, which takes minutes.
-    pub(super) fn open(args: &Args) -> Result<Self, End> {
+    pub fn open(args: &Args) -> Result<Self, End> {
         let file = args.output.as_ref().map(|path| match File::create(path) {
             Ok(file) => Ok((path.clone(), file)),
             Err(error) => Err(End::Refused(format!(
@@ -35,7 +35,7 @@ impl Log {
     }
 
     /// Does anybody want the lines of the servers?
-    pub(super) fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         self.file.is_some() || self.page.is_some()
     }
 
@@ -47,7 +47,8 @@ impl Log {
         self.take(line)
     }
 
-    pub(super) fn take(&mut self, line: &str) -> Result<(), End> {
+    /// A line of the run.
+    pub fn take(&mut self, line: &str) -> Result<(), End> {
         if let Some((path, file)) = &mut self.file {
             writeln!(file, "{line}").map_err(|error| {
                 End::Failed(format!("cannot write {}: {error}", path.display()))
@@ -62,7 +63,7 @@ impl Log {
     }
 
     /// Writes the page of all that was taken, the end of the run or not.
-    pub(super) fn write_page(&mut self) -> Result<(), End> {
+    pub fn write_page(&mut self) -> Result<(), End> {
         self.page
             .as_mut()
             .map_or(Ok(()), Page::write)

@@ -4,30 +4,29 @@
 //! - [`scale`]: the article's figures, and how they shrink with the connections.
 //! - [`preflight`]: what would stop the run, before anything starts.
 //! - [`helper`], [`privileged`], [`protocol`]: the half that runs as root, and how both halves speak; [`signals`] is for both.
-//! - [`build`]: server and client, as the user.
+//! - [`programs`]: server and client; [`patience`]: how long anything may take.
 //! - [`stage`], [`seen`]: the one place where everything arrives, and what it adds up to.
 //! - [`act`], [`measure`], [`expect`]: one act, what is read during it, and what had to come out.
-//! - [`guest`]: the same in a virtual machine.
 //! - [`outcome`], [`report`], [`progress`], [`log`]: what was found, and how it is told.
 
 mod act;
-mod build;
 mod cli;
 mod expect;
-mod guest;
 mod helper;
 mod log;
 mod measure;
-mod outcome;
+pub mod outcome;
+mod patience;
 mod preflight;
-pub(crate) mod privileged;
+pub mod privileged;
+mod programs;
 mod progress;
 mod protocol;
 mod report;
 mod run;
 mod scale;
 mod seen;
-pub(crate) mod signals;
+pub mod signals;
 mod stage;
 
 use std::{
@@ -38,18 +37,23 @@ use std::{
 
 use c1m_server::host::{guard, sysctl::Tree};
 
-pub(crate) use cli::Args;
-use log::Log;
-pub(crate) use outcome::ReproduceRecord;
+pub use cli::{Args, Connections};
+pub use log::Log;
+pub use outcome::ReproduceRecord;
+pub use run::tell;
+pub use scale::need_bytes;
 use stage::Stage;
 
 /// Where the kernel's files are, and where the old values of its settings are kept. Only tests have reasons to change them.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Places {
+pub struct Places {
     #[arg(long, hide = true, default_value = guard::STATE_FOLDER)]
     pub(crate) state_dir: PathBuf,
     #[arg(long, hide = true, default_value = KERNEL_FILES)]
     pub(crate) proc_dir: PathBuf,
+    /// Run this server, not the one beside this program: only where the kernel's files are no kernel's
+    #[arg(long, hide = true)]
+    pub(crate) server_program: Option<PathBuf>,
 }
 
 /// Where the running kernel shows itself.
@@ -61,6 +65,19 @@ impl Places {
         Tree::at(self.proc_dir.join("sys"))
     }
 
+    /// The server that is started as root: on the running kernel always the one beside this program.
+    pub(crate) fn server(&self) -> anyhow::Result<PathBuf> {
+        match &self.server_program {
+            None => programs::own(programs::SERVER),
+            Some(program) if !self.is_kernel() => Ok(program.clone()),
+            Some(program) => anyhow::bail!(
+                "{} is not started as root: only {} beside this program is",
+                program.display(),
+                programs::SERVER
+            ),
+        }
+    }
+
     /// Is it the running kernel, or a folder that stands for it?
     pub(crate) fn is_kernel(&self) -> bool {
         self.proc_dir.as_os_str() == KERNEL_FILES
@@ -69,7 +86,7 @@ impl Places {
 
 /// Why a run did not come to its end. Each message is whole.
 #[derive(Debug)]
-pub(crate) enum End {
+pub enum End {
     Usage(String),
     /// The environment refused: privilege, kernel, memory, limits.
     Refused(String),
@@ -94,10 +111,7 @@ impl End {
 }
 
 /// Runs it, and answers with the exit code.
-pub(crate) fn main(args: &Args) -> ExitCode {
-    if args.guest {
-        return guest::main(args);
-    }
+pub fn main(args: &Args) -> ExitCode {
     let stage = Log::open(args).and_then(|log| Stage::new(args.places.clone(), args.stall, log));
     let mut stage = match stage {
         Ok(stage) => stage,
@@ -118,7 +132,8 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     }
 }
 
-fn fail(end: &End) -> ExitCode {
+/// Tells why it did not come to its end, and answers with the exit code.
+pub fn fail(end: &End) -> ExitCode {
     let (text, code) = end.told();
     let _ = writeln!(io::stderr(), "error: {text}");
     ExitCode::from(code)

@@ -5,7 +5,6 @@ use std::{path::PathBuf, str::FromStr, time::Duration};
 use c1m_server::units::{parse_count, parse_duration};
 
 use super::{Places, scale};
-use crate::guest::kernel::Wanted;
 
 /// Hold 1,024,000 connections, and report exactly when tcp_mem high is hit
 ///
@@ -15,10 +14,10 @@ use crate::guest::kernel::Wanted;
 #[command(
     after_help = "Exit: 0 done, 1 done but a target was missed, 2 usage, 3 the environment refused, 4 internal, 130 interrupted."
 )]
-pub(crate) struct Args {
+pub struct Args {
     /// How many; auto: the largest power-of-two fraction of 1,024,000 that the memory holds, and 16,000 in a guest
     #[arg(long, value_name = "N|auto", default_value = "auto")]
-    pub(crate) connections: Connections,
+    pub connections: Connections,
 
     /// Do not ask before kernel settings are changed
     #[arg(long)]
@@ -26,7 +25,7 @@ pub(crate) struct Args {
 
     /// JSON lines on standard output; the last one has kind "reproduction"
     #[arg(long)]
-    pub(crate) json: bool,
+    pub json: bool,
 
     /// Also write a page to this file: HTML to look at where its name ends in .html, else Markdown with the table and the JSON line
     #[arg(long, value_name = "FILE")]
@@ -44,25 +43,13 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["connections", "report", "output"])]
     pub(crate) restore: bool,
 
-    /// Play it in a virtual machine without hardware help: no setting of this host is touched, and no root is needed
-    #[arg(long, conflicts_with_all = ["restore", "server_program"])]
-    pub(crate) guest: bool,
-
-    /// The guest's kernel: a series such as 6.1 or 6.12, or the file of a kernel image
-    #[arg(long, value_name = "SERIES|FILE", default_value = "6.12", requires = "guest")]
-    pub(crate) kernel: Wanted,
-
-    /// Run this server instead of building one
-    #[arg(long, hide = true, requires = "client_program")]
-    pub(crate) server_program: Option<PathBuf>,
-
-    /// Run this client instead of building one
-    #[arg(long, hide = true, requires = "server_program")]
+    /// Run this client, not the one beside this program
+    #[arg(long, hide = true)]
     pub(crate) client_program: Option<PathBuf>,
 
     /// End it when nothing has moved for so long
     #[arg(long, hide = true, value_name = "D", default_value = "60s", value_parser = parse_duration)]
-    pub(crate) stall: Duration,
+    pub stall: Duration,
 
     #[command(flatten)]
     pub(crate) places: Places,
@@ -70,7 +57,7 @@ pub(crate) struct Args {
 
 /// A number of connections, or `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Connections {
+pub enum Connections {
     Auto,
     Count(u64),
 }

@@ -1,4 +1,4 @@
-//! The same run in a guest: the host lends memory and time, and nothing of its settings.
+//! `reproduce`, here or in a guest, to which the host lends memory and time, and nothing of its settings.
 
 use std::{
     io::{self, Write as _},
@@ -9,36 +9,48 @@ use std::{
 use c1m_server::{
     host::{cgroup, meminfo},
     output::record::Line,
+    units::bytes,
 };
+use xtask_reproduce::{Connections, End, Log, ReproduceRecord, fail, need_bytes, tell};
 
-use super::{
-    End,
-    cli::{Args, Connections},
-    expect, fail,
-    log::Log,
-    outcome::ReproduceRecord,
-    progress::bytes,
-    run, scale,
-};
-use crate::{
-    exit,
-    guest::{self, Stream, kernel, machine, programs},
-};
+use super::{Stream, basics, kernel, machine, pass_on, programs};
+use crate::exit;
+
+/// Hold 1,024,000 connections, and report exactly when tcp_mem high is hit
+///
+/// Plays three acts: the article's default tcp_mem, its cure, and idle connections. Needs root for tcp_mem and eBPF, and
+/// asks sudo for it. Every kernel setting that it changes is put back, whatever happens.
+// The flags below are a group of the same name.
+#[derive(Debug, Clone, clap::Args)]
+#[group(skip)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    run: xtask_reproduce::Args,
+
+    /// Play it in a virtual machine without hardware help: no setting of this host is touched, and no root is needed
+    #[arg(long, conflicts_with_all = ["restore", "server_program", "client_program"])]
+    guest: bool,
+
+    /// The guest's kernel: a series such as 6.1 or 6.12, or the file of a kernel image
+    #[arg(long, value_name = "SERIES|FILE", default_value = "6.12", requires = "guest")]
+    kernel: kernel::Wanted,
+}
 
 /// Without hardware help some thousand connections a second come up.
 const CONNECTIONS: u64 = 16_000;
 const MEMORY_MIN_BYTES: u64 = 2 << 30;
 /// The guest's kernel, and its first file system.
 const SYSTEM_BYTES: u64 = 512 << 20;
-/// For everything that does not depend on the number of connections.
-const TIMEOUT: Duration = Duration::from_secs(300);
-/// More for each connection: three acts, each of which opens and ends all of them.
-const TIMEOUT_EACH: Duration = Duration::from_millis(10);
+/// From the start to the first line of the run: the kernel, and in it programs that are verified.
+const START: Duration = Duration::from_secs(300);
 /// How much longer nothing may move, for each connection: all end at once.
 const STALL_EACH: Duration = Duration::from_millis(1);
 
 /// Plays it, and answers with the exit code.
-pub(super) fn main(args: &Args) -> ExitCode {
+pub(crate) fn main(args: &Args) -> ExitCode {
+    if !args.guest {
+        return xtask_reproduce::main(&args.run);
+    }
     match play(args) {
         Ok(code) => code,
         Err(end) => fail(&end),
@@ -46,19 +58,19 @@ pub(super) fn main(args: &Args) -> ExitCode {
 }
 
 fn play(args: &Args) -> Result<ExitCode, End> {
-    let connections = match args.connections {
+    let connections = match args.run.connections {
         Connections::Auto => CONNECTIONS,
         Connections::Count(count) => count,
     };
     let memory_bytes = memory(connections);
     check(memory_bytes)?;
-    let mut log = Log::open(args)?;
+    let mut log = Log::open(&args.run)?;
     let guest = prepare(args, connections, memory_bytes, log.is_wanted()).map_err(ended)?;
     let mut last = None;
     let mut logged = Ok(());
     let ended = machine::run(&guest, |stream, line| {
         if stream == Stream::Stderr {
-            return guest::pass_on(stream, line);
+            return pass_on(stream, line);
         }
         if logged.is_ok() {
             logged = log.take(&String::from_utf8_lossy(line));
@@ -68,7 +80,7 @@ fn play(args: &Args) -> Result<ExitCode, End> {
                 last = Some((run, String::from_utf8_lossy(line).into_owned()));
             }
             // One by one; what servers say is for the log alone.
-            Some(ReproduceRecord::Act(_)) if args.json => guest::pass_on(stream, line),
+            Some(ReproduceRecord::Act(_)) if args.run.json => pass_on(stream, line),
             _ => {}
         }
     })
@@ -76,7 +88,7 @@ fn play(args: &Args) -> Result<ExitCode, End> {
     logged.and_then(|()| log.write_page())?;
     match (last, u8::try_from(ended.code)) {
         (Some((run, line)), Ok(code)) => {
-            run::tell(args, &run, &line)?;
+            tell(&args.run, &run, &line)?;
             Ok(ExitCode::from(code))
         }
         // It has said why.
@@ -101,7 +113,7 @@ fn prepare(
     let kernel = kernel::find(&args.kernel)?;
     let built = programs::workspace()?;
     let each = u32::try_from(connections).unwrap_or(u32::MAX);
-    let stall = args.stall.saturating_add(STALL_EACH.saturating_mul(each));
+    let stall = args.run.stall.saturating_add(STALL_EACH.saturating_mul(each));
     let mut command: Vec<String> = [
         "/bin/xtask",
         "reproduce",
@@ -111,10 +123,6 @@ fn prepare(
         &connections.to_string(),
         "--stall",
         &format!("{}s", stall.as_secs()),
-        "--server-program",
-        "/bin/c1m-server",
-        "--client-program",
-        "/bin/c1m-client",
     ]
     .map(str::to_owned)
     .into();
@@ -123,15 +131,16 @@ fn prepare(
     }
     Ok(machine::Guest {
         memory_bytes,
-        timeout: TIMEOUT.saturating_add(TIMEOUT_EACH.saturating_mul(each)),
-        files: guest::basics(&built)?,
+        // In it `--stall` ends a run in which nothing moves, with a reason; this is for a guest that hangs.
+        limit: machine::Limit::Silence(START.saturating_add(stall.saturating_mul(2))),
+        files: basics(&built)?,
         ..machine::Guest::new(kernel, command)
     })
 }
 
 /// What a guest needs for so many connections.
 fn memory(connections: u64) -> u64 {
-    let need = scale::need_bytes(connections);
+    let need = need_bytes(connections);
     // A 64th of the memory describes the pages (struct page).
     (need + need / 32 + SYSTEM_BYTES).next_multiple_of(1 << 20).max(MEMORY_MIN_BYTES)
 }
@@ -139,7 +148,7 @@ fn memory(connections: u64) -> u64 {
 fn check(memory_bytes: u64) -> Result<(), End> {
     let host = meminfo::read().map_err(|error| End::Refused(error.to_string()))?;
     let available = host.available_bytes.min(cgroup::headroom().unwrap_or(u64::MAX));
-    let told = |count| bytes(expect::as_f64(count));
+    let told = |count: u64| bytes(count as f64);
     if memory_bytes <= available {
         let _ = writeln!(io::stderr(), "the guest has {} of memory", told(memory_bytes));
         return Ok(());
@@ -164,7 +173,7 @@ mod tests {
     fn a_guest_has_room_for_what_the_run_asks_for() {
         for connections in [1_000, CONNECTIONS, 256_000, 1_024_000] {
             let left = memory(connections) - SYSTEM_BYTES;
-            assert!(left - left / 64 > scale::need_bytes(connections), "{connections}");
+            assert!(left - left / 64 > need_bytes(connections), "{connections}");
         }
         assert_eq!(memory(1_000), MEMORY_MIN_BYTES);
         // The cure took 14,488 bytes a connection in a guest of 6.12.
