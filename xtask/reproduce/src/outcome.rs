@@ -312,7 +312,8 @@ mod tests {
 
     /// The first act of the run that is kept, with these events lost.
     fn act(dropped: &[(&str, u64)]) -> Act {
-        let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reproduction/run.jsonl");
+        let kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../docs/reproduction/run.jsonl");
         let kept = std::fs::read_to_string(kept).unwrap();
         let ReproduceRecord::Reproduction(run) =
             serde_json::from_str(kept.lines().last().unwrap()).unwrap()
