@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use c1m_server::{
     cli::Workers,
     sources::SourceRange,
-    units::{parse_bytes, parse_count, parse_duration},
+    units::{parse_bytes, parse_count, parse_duration, parse_small_count},
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,8 @@ use crate::{require::Requirement, shard::Shard, start::StartAt, target::Target};
     max_term_width = 110,
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    after_help = "Exit: 0 done, 1 fewer connections than asked for (or than --require has of `connected`) or a --require that does not hold, \
+    after_help = "Exit: 0 done, 1 fewer connections than asked for (or than --require has of `connected`), every connection lost, no answer for --give-up, or \
+                  a --require that does not hold, \
                   2 usage or a plan that can't be, 3 the environment refused, 4 internal.",
     after_long_help = crate::manual::CLIENT
 )]
@@ -94,7 +95,10 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count, default_value = "64000")]
     pub per_source: u64,
 
-    /// New connections a second, over all workers [default: as fast as it goes]
+    /// New connections a second, over all workers [default: unlimited]
+    ///
+    /// Connection k is planned at k / R after the start, and latencies count from there. Late ones are made up for at twice the rate at most. A rate that
+    /// is not reached is a warning; `--require 'rate>=95%'` makes it a failure.
     #[arg(long, value_name = "R", value_parser = positive_count)]
     pub rate: Option<u64>,
 
@@ -105,19 +109,22 @@ pub struct Load {
     pub workers: Workers,
 
     /// Connections that one worker opens at the same time: sent for and not answered yet, or not established with --idle
-    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value = "64", value_parser = parse_small_count)]
     pub in_flight: u32,
 
     /// How long to hold the connections after the ramp [default: until SIGINT or SIGTERM]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     pub hold: Option<Duration>,
 
-    /// What each connection asks for first
-    #[arg(long, value_name = "PATH", default_value = "/", value_parser = request_path)]
-    pub request: String,
+    /// What each connection asks for first, and --sample and --heartbeat after that [default: / first, then /bytes/64]
+    ///
+    /// The default is for c1m-server, whose / has a body without end. For another server name a path that it answers with a status of 2xx and
+    /// a complete body.
+    #[arg(long, value_name = "PATH", value_parser = request_path)]
+    pub request: Option<String>,
 
-    /// Ask for nothing: a connection is its handshake, and then idle
-    #[arg(long, conflicts_with_all = ["request", "unread", "pin"])]
+    /// Ask for nothing: a connection is its handshake, and then idle. --request is then of --sample and --heartbeat alone
+    #[arg(long, conflicts_with_all = ["unread", "pin"])]
     pub idle: bool,
 
     /// Leave the answer unread, in the kernel's receive queue
@@ -128,7 +135,7 @@ pub struct Load {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "request")]
     pub pin: Option<u64>,
 
-    /// From the end of the ramp on, each connection asks once in this time, spread evenly
+    /// From the end of the ramp on, each connection asks once in this time, spread evenly. One that is lost is asked in vain
     #[arg(long, value_name = "D", value_parser = positive_duration, conflicts_with_all = ["unread", "pin"])]
     pub heartbeat: Option<Duration>,
 
@@ -136,9 +143,16 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub sample: Option<u64>,
 
-    /// How long a connect, a first byte or an answer may take
+    /// How long a connect, a first byte or an answer may take; what comes later is not an answer
     #[arg(long, value_name = "D", value_parser = positive_duration, default_value = "10s")]
     pub timeout: Duration,
+
+    /// End the run when nothing has answered for this long while connections are opened or a sample is asked [default: three times --timeout]
+    ///
+    /// An answer is anything that comes from the server: a byte, an end, a refusal, and with --idle a handshake. After one --timeout
+    /// without an answer the remaining connections are opened side by side, without regard to --in-flight. The exit code is 1.
+    #[arg(long, value_name = "D", value_parser = give_up)]
+    pub give_up: Option<Duration>,
 
     /// How connections end: by reset they leave neither orphans nor TIME_WAIT
     #[arg(long, value_enum, default_value = "reset")]
@@ -168,6 +182,14 @@ pub struct Load {
     pub quiet: bool,
 }
 
+impl Load {
+    /// How long nothing may answer.
+    #[must_use]
+    pub fn give_up(&self) -> Duration {
+        self.give_up.unwrap_or(self.timeout * 3)
+    }
+}
+
 /// How connections end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -186,11 +208,19 @@ fn positive_count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A duration of at least a millisecond, below a day: the clocks of the connections are sized for it.
+/// A duration of at least a millisecond, at most an hour: the clocks of the connections are sized for it.
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text).map_err(|error| error.to_string())? {
         short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),
         long if long > Duration::from_hours(1) => Err("use at most 1h".into()),
+        duration => Ok(duration),
+    }
+}
+
+/// As [`positive_duration`], of any length.
+fn give_up(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),
         duration => Ok(duration),
     }
 }
@@ -247,7 +277,7 @@ mod tests {
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
-        let cli = parse("--pin 7.53K --rate 20k --hold 60s --workers 3").unwrap();
+        let cli = parse("--pin 7.53K --in-flight 1,000 --rate 20k --hold 60s --workers 3").unwrap();
         assert_eq!((cli.connections, cli.pin, cli.rate), (1_000_000, Some(7711), Some(20_000)));
         assert_eq!(cli.hold, Some(Duration::from_secs(60)));
         assert_eq!(cli.workers, Workers::Count(3));
@@ -258,6 +288,11 @@ mod tests {
         for flags in [
             "--connections 0",
             "--rate 0",
+            "--rate 1_",
+            "--hold 1M",
+            "--timeout 10",
+            "--in-flight +5",
+            "--workers +5",
             "--request bytes",
             "--request /a\u{7f}",
             "--timeout 0s",
@@ -268,7 +303,6 @@ mod tests {
             "--in-flight 0",
             "--idle --unread",
             "--idle --pin 1K",
-            "--idle --request /x",
         ] {
             assert!(parse(flags).is_err(), "{flags} was taken");
         }

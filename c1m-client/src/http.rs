@@ -1,10 +1,20 @@
 //! Reads HTTP/1.1 responses, whatever pieces they come in, without keeping bodies.
+//!
+//! As strict as RFC 9112: a response whose end two readers could see in different places is not an answer, and says by
+//! [`Malformed`] which rule it breaks.
+
+mod head;
 
 use thiserror::Error;
 
-/// A response head that is longer than this is refused; so is a line of a chunked body.
+use self::head::{Body, Head};
+
+/// Bytes of a response head. As many of trailers, and of one line of a chunked body.
 const LONGEST_HEAD: usize = 16 << 10;
-const MOST_HEADERS: usize = 64;
+/// Interim responses (1xx) before a final one. No server sends more than a few; without a bound they could go on for ever.
+const MOST_INTERIM: u8 = 16;
+/// The largest chunk: what a signed 64-bit number holds. A larger size is an overflow somewhere.
+const LARGEST_CHUNK: u64 = i64::MAX.cast_unsigned();
 
 /// One response that has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,10 +24,58 @@ pub struct Response {
     pub body_bytes: u64,
 }
 
-/// What came is no response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("malformed response: {0}")]
-pub struct Malformed(pub &'static str);
+/// The rule of RFC 9112 (or the bound of this reader) that a response breaks. The text is the name that it is counted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
+pub enum Malformed {
+    /// Section 4: `HTTP/1.` digit, a space, three digits from 100 on.
+    #[error("bad status line")]
+    StatusLine,
+    /// Section 5: a name without blanks, a colon, a value without control characters.
+    #[error("bad header")]
+    Header,
+    #[error("head too long")]
+    HeadTooLong,
+    #[error("too many headers")]
+    TooManyHeaders,
+    #[error("too many interim responses")]
+    TooManyInterim,
+    /// RFC 9110, 15.2.2: status 101 to a request without Upgrade.
+    #[error("unasked switch of protocols")]
+    Switched,
+    /// RFC 9110, 8.6: digits, nothing else, that fit 64 bits.
+    #[error("bad Content-Length")]
+    ContentLength,
+    /// Section 6.3: repeated, or a list, with values that are not the same.
+    #[error("conflicting Content-Length")]
+    ContentLengths,
+    /// Section 6.3: the two may name different ends.
+    #[error("Content-Length with Transfer-Encoding")]
+    LengthAndCoding,
+    /// Section 6.1: a coding without a name, `chunked` twice, or any coding of HTTP/1.0.
+    #[error("bad Transfer-Encoding")]
+    Coding,
+    /// Section 7.1: hexadecimal digits, then extensions or the line's end.
+    #[error("bad chunk size")]
+    ChunkSize,
+    #[error("chunk size too large")]
+    ChunkTooLarge,
+    #[error("chunk line too long")]
+    ChunkLineTooLong,
+    /// Section 7.1: CR and LF after a chunk's data, and after its size.
+    #[error("bad chunk end")]
+    ChunkEnd,
+    /// Section 7.1.2: header fields.
+    #[error("bad trailer")]
+    Trailer,
+    #[error("trailers too long")]
+    TrailersTooLong,
+    /// Section 8: the connection ended before the response.
+    #[error("cut off")]
+    CutOff,
+    /// Section 9.2: bytes to which there was no request.
+    #[error("unasked")]
+    Unasked,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -26,10 +84,12 @@ enum State {
     Length(u64),
     /// A line with a chunk's size
     ChunkSize,
-    /// A chunk of which so many bytes are still to come, its line end included
+    /// A chunk of which so many bytes are still to come
     Chunk(u64),
-    /// Lines after the last chunk, up to an empty one
-    Trailer,
+    /// The line end after a chunk's data. `true`: its CR has come
+    ChunkEnd(bool),
+    /// Lines after the last chunk, up to an empty one; so many bytes of them have come
+    Trailer(usize),
     /// A body that ends with the connection
     ToEnd,
 }
@@ -50,6 +110,8 @@ type Line<'a> = (Vec<u8>, &'a [u8]);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reader {
     state: State,
+    /// Interim responses of the response that is being read.
+    interim: u8,
     /// The part of a head or of a line that has come so far; empty, and without memory, most of the time.
     partial: Vec<u8>,
     response: Response,
@@ -61,7 +123,8 @@ impl From<Rest> for Reader {
             Rest::Between => State::Head,
             Rest::OpenBody => State::ChunkSize,
         };
-        Self { state, partial: Vec::new(), response: Response { status: 0, body_bytes: 0 } }
+        let response = Response { status: 0, body_bytes: 0 };
+        Self { state, interim: 0, partial: Vec::new(), response }
     }
 }
 
@@ -70,8 +133,9 @@ impl Reader {
     #[must_use]
     pub fn rest(&self) -> Option<Rest> {
         match self.state {
-            State::Head if self.partial.is_empty() => Some(Rest::Between),
-            State::ChunkSize if self.partial.is_empty() => Some(Rest::OpenBody),
+            _ if !self.partial.is_empty() || self.interim > 0 => None,
+            State::Head => Some(Rest::Between),
+            State::ChunkSize => Some(Rest::OpenBody),
             _ => None,
         }
     }
@@ -84,6 +148,9 @@ impl Reader {
 
     /// Takes bytes from the front of `input`, up to the end of a response or of `input`. Returns what is left, and the
     /// response if one has ended. Call it again while something is left.
+    ///
+    /// # Errors
+    /// What came is not a response. Nothing more can be read on this connection.
     pub fn feed<'a>(
         &mut self,
         mut input: &'a [u8],
@@ -102,32 +169,50 @@ impl Reader {
         }
     }
 
+    /// The peer has ended the connection, in order. Returns the response whose body that end is; `None` between two responses.
+    ///
+    /// # Errors
+    /// The end is inside a response.
+    pub fn finish(self) -> Result<Option<Response>, Malformed> {
+        match (self.state, self.rest()) {
+            (State::ToEnd, _) => Ok(Some(self.response)),
+            (_, Some(Rest::Between)) => Ok(None),
+            _ => Err(Malformed::CutOff),
+        }
+    }
+
     /// Takes at least one byte of `input`, unless it is empty. `true`: a response has ended.
     fn step<'a>(&mut self, input: &'a [u8]) -> Result<(&'a [u8], bool), Malformed> {
         match self.state {
             State::Head => self.head(input),
             State::Length(left) => {
-                let (rest, left) = self.body(input, left, left);
+                let (rest, left) = self.body(input, left);
                 self.state = State::Length(left);
                 Ok((rest, left == 0))
-            }
-            State::Chunk(left) => {
-                let (rest, left) = self.body(input, left, left.saturating_sub(2));
-                self.state = if left == 0 { State::ChunkSize } else { State::Chunk(left) };
-                Ok((rest, false))
             }
             State::ChunkSize => {
                 let Some((line, rest)) = self.line(input)? else { return Ok((&[], false)) };
                 self.state = match chunk_size(&line)? {
-                    0 => State::Trailer,
-                    size => State::Chunk(size.saturating_add(2)),
+                    0 => State::Trailer(0),
+                    size => State::Chunk(size),
                 };
                 Ok((rest, false))
             }
-            State::Trailer => {
-                let Some((line, rest)) = self.line(input)? else { return Ok((&[], false)) };
-                Ok((rest, line.is_empty()))
+            State::Chunk(left) => {
+                let (rest, left) = self.body(input, left);
+                self.state = if left == 0 { State::ChunkEnd(false) } else { State::Chunk(left) };
+                Ok((rest, false))
             }
+            State::ChunkEnd(cr_came) => {
+                let Some((first, rest)) = input.split_first() else { return Ok((&[], false)) };
+                self.state = match (cr_came, first) {
+                    (false, b'\r') => State::ChunkEnd(true),
+                    (true, b'\n') => State::ChunkSize,
+                    _ => return Err(Malformed::ChunkEnd),
+                };
+                Ok((rest, false))
+            }
+            State::Trailer(so_far) => self.trailer(input, so_far),
             State::ToEnd => {
                 self.response.body_bytes += input.len() as u64;
                 Ok((&[], false))
@@ -135,187 +220,110 @@ impl Reader {
         }
     }
 
-    /// Takes up to `left` bytes, of which the first `counted` are the body's.
-    fn body<'a>(&mut self, input: &'a [u8], left: u64, counted: u64) -> (&'a [u8], u64) {
+    /// Takes up to `left` bytes of a body. Returns what follows them, and how many are still to come.
+    fn body<'a>(&mut self, input: &'a [u8], left: u64) -> (&'a [u8], u64) {
         let taken = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.response.body_bytes += counted.min(taken as u64);
+        self.response.body_bytes += taken as u64;
         (&input[taken..], left - taken as u64)
     }
 
-    /// Takes a line without its end. `None`: it has not come whole yet, and all of `input` is kept.
+    fn trailer<'a>(
+        &mut self,
+        input: &'a [u8],
+        so_far: usize,
+    ) -> Result<(&'a [u8], bool), Malformed> {
+        let line = self.line(input).map_err(|error| match error {
+            Malformed::ChunkLineTooLong => Malformed::TrailersTooLong,
+            _ => Malformed::Trailer,
+        })?;
+        let Some((line, rest)) = line else { return Ok((&[], false)) };
+        let so_far = so_far + line.len() + 2;
+        self.state = State::Trailer(so_far);
+        match line.is_empty() {
+            true => Ok((rest, true)),
+            false if so_far > LONGEST_HEAD => Err(Malformed::TrailersTooLong),
+            false if head::is_field(&line) => Ok((rest, false)),
+            false => Err(Malformed::Trailer),
+        }
+    }
+
+    /// Takes a line without its end, CR and LF. `None`: it has not come whole yet, and all of `input` is kept.
     fn line<'a>(&mut self, input: &'a [u8]) -> Result<Option<Line<'a>>, Malformed> {
         let end = input.iter().position(|byte| *byte == b'\n');
         let (now, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
         self.partial.extend_from_slice(now);
         if self.partial.len() > LONGEST_HEAD {
-            return Err(Malformed("a line is too long"));
+            return Err(Malformed::ChunkLineTooLong);
         }
         if end.is_none() {
             return Ok(None);
         }
         let mut line = std::mem::take(&mut self.partial);
         line.pop();
-        if line.last() == Some(&b'\r') {
-            line.pop();
+        match line.pop() {
+            Some(b'\r') => Ok(Some((line, rest))),
+            _ => Err(Malformed::ChunkEnd),
         }
-        Ok(Some((line, rest)))
     }
 
     fn head<'a>(&mut self, input: &'a [u8]) -> Result<(&'a [u8], bool), Malformed> {
         // Nearly always the head comes whole, and needs no memory.
         let before = self.partial.len();
         let parsed = if before == 0 {
-            parse_head(input)?
+            head::parse(input)?
         } else {
             self.partial.extend_from_slice(input);
-            parse_head(&self.partial)?
+            head::parse(&self.partial)?
         };
-        let Some((length, status, body)) = parsed else {
+        let Some(Head { length, status, body }) = parsed else {
             if before == 0 {
                 self.partial.extend_from_slice(input);
             }
             return match self.partial.len() {
                 0..=LONGEST_HEAD => Ok((&[], false)),
-                _ => Err(Malformed("the head is too long")),
+                _ => Err(Malformed::HeadTooLong),
             };
         };
+        if length > LONGEST_HEAD {
+            return Err(Malformed::HeadTooLong);
+        }
         self.partial = Vec::new();
         let rest = &input[length - before..];
         if status < 200 {
-            // An interim response, such as 100: the one that counts follows.
-            return Ok((rest, false));
+            // The response that counts follows.
+            self.interim += 1;
+            return match status {
+                101 => Err(Malformed::Switched),
+                _ if self.interim > MOST_INTERIM => Err(Malformed::TooManyInterim),
+                _ => Ok((rest, false)),
+            };
         }
+        self.interim = 0;
         self.response = Response { status, body_bytes: 0 };
-        self.state = body;
-        Ok((rest, body == State::Length(0)))
+        self.state = match body {
+            Body::Length(length) => State::Length(length),
+            Body::Chunked => State::ChunkSize,
+            Body::ToEnd => State::ToEnd,
+        };
+        Ok((rest, self.state == State::Length(0)))
     }
 }
 
-/// (length of the head, status, what follows). `None`: incomplete.
-fn parse_head(bytes: &[u8]) -> Result<Option<(usize, u16, State)>, Malformed> {
-    let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(bytes) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(_) => return Err(Malformed("no HTTP/1.1 response head")),
-    };
-    let status = response.code.unwrap_or(0);
-    let value = |name: &str| {
-        response.headers.iter().find(|h| h.name.eq_ignore_ascii_case(name)).map(|h| h.value)
-    };
-    let body = if status < 200 || status == 204 || status == 304 {
-        State::Length(0)
-    } else if let Some(coding) = value("transfer-encoding") {
-        match coding.to_ascii_lowercase().ends_with(b"chunked") {
-            true => State::ChunkSize,
-            false => State::ToEnd,
-        }
-    } else if let Some(length) = value("content-length") {
-        let text = std::str::from_utf8(length).unwrap_or("");
-        State::Length(text.trim().parse().map_err(|_| Malformed("Content-Length is no number"))?)
-    } else {
-        State::ToEnd
-    };
-    Ok(Some((length, status, body)))
-}
-
+/// The size in a chunk's first line. Extensions behind it mean nothing here, but must not hide a line end.
 fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
-    // After `;` come extensions, which mean nothing here.
-    let digits = line.split(|byte| *byte == b';').next().unwrap_or(line).trim_ascii();
-    let text = std::str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
-    text.and_then(|text| u64::from_str_radix(text, 16).ok())
-        .ok_or(Malformed("a chunk's size is no number"))
+    let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
+    let (digits, extensions) = line.split_at(end);
+    let mut after_blanks = extensions.iter().skip_while(|byte| matches!(byte, b' ' | b'\t'));
+    let is_extension = after_blanks.next() == Some(&b';');
+    let is_clean = extensions.iter().all(|byte| head::is_text(*byte));
+    if digits.is_empty() || !is_clean || !(extensions.is_empty() || is_extension) {
+        return Err(Malformed::ChunkSize);
+    }
+    let text = std::str::from_utf8(digits).map_err(|_| Malformed::ChunkSize)?;
+    // Digits alone: all that is left to go wrong is that there are too many.
+    let size = u64::from_str_radix(text, 16).map_err(|_| Malformed::ChunkTooLarge)?;
+    if size > LARGEST_CHUNK { Err(Malformed::ChunkTooLarge) } else { Ok(size) }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-
-    /// Feeds `input` in pieces of at most `piece` bytes.
-    fn read(reader: &mut Reader, input: &[u8], piece: usize) -> Result<Vec<(u16, u64)>, Malformed> {
-        let mut ended = Vec::new();
-        for mut part in input.chunks(piece) {
-            while !part.is_empty() {
-                let (rest, response) = reader.feed(part)?;
-                ended.extend(response.map(|r| (r.status, r.body_bytes)));
-                part = rest;
-            }
-        }
-        Ok(ended)
-    }
-
-    #[test]
-    fn responses_follow_each_other() {
-        let mut input = b"HTTP/1.1 100 Continue\r\n\r\n".to_vec();
-        input.extend(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc");
-        input.extend(OPEN);
-        input.extend(
-            b"5;x=y\r\nhello\r\n1f\r\n0123456789012345678901234567890\r\n0\r\nA: b\r\n\r\n",
-        );
-        input.extend(
-            b"HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
-        );
-        for piece in 1..input.len() {
-            let mut reader = Reader::from(Rest::Between);
-            let ended = read(&mut reader, &input, piece).unwrap();
-            assert_eq!(ended, [(200, 3), (200, 36), (204, 0), (404, 0)], "in pieces of {piece}");
-            assert_eq!(reader.rest(), Some(Rest::Between));
-        }
-    }
-
-    #[test]
-    fn an_open_body_rests_and_goes_on() {
-        let mut reader = Reader::from(Rest::Between);
-        assert_eq!(read(&mut reader, OPEN, 100).unwrap(), []);
-        assert_eq!((reader.rest(), reader.status()), (Some(Rest::OpenBody), 200));
-        let mut reader = Reader::from(Rest::OpenBody);
-        let answer = b"0\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nab";
-        let ended = read(&mut reader, answer, 7).unwrap();
-        assert_eq!(ended[1], (200, 2));
-        assert_eq!(ended.len(), 2);
-    }
-
-    #[test]
-    fn what_is_incomplete_does_not_rest() {
-        for input in [
-            &b"HTTP/1.1 2"[..],
-            b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nab",
-            b"HTTP/1.1 200 OK\r\n\r\nab",
-        ] {
-            let mut reader = Reader::from(Rest::Between);
-            assert_eq!(read(&mut reader, input, 100).unwrap(), []);
-            assert_eq!(reader.rest(), None);
-        }
-    }
-
-    #[test]
-    fn what_is_no_response_is_refused() {
-        let head = |line: &str| format!("HTTP/1.1 200 OK\r\n{line}\r\n\r\n");
-        for input in [
-            "SSH-2.0-OpenSSH\r\n".into(),
-            head("Content-Length: -1"),
-            head("Content-Length: 99999999999999999999"),
-            head("Transfer-Encoding: chunked") + "x\r\n",
-            head("Transfer-Encoding: chunked") + "\r\n",
-            head("Transfer-Encoding: chunked") + "+1\r\n",
-            format!("HTTP/1.1 200 OK\r\nA: {}", "b".repeat(20_000)),
-            head("Transfer-Encoding: chunked") + &"1".repeat(20_000),
-        ] {
-            let mut reader = Reader::from(Rest::Between);
-            assert!(read(&mut reader, input.as_bytes(), 4096).is_err(), "{input:.60}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_answered(input: Vec<u8>, piece in 1usize..50) {
-            let _ = read(&mut Reader::from(Rest::Between), &input, piece);
-            let _ = read(&mut Reader::from(Rest::OpenBody), &input, piece);
-        }
-    }
-}
+mod tests;

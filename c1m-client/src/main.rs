@@ -7,7 +7,10 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_server::{command::version::parse, sys::signal::Termination};
+use c1m_server::{
+    command::{is_broken_pipe, streams::say, version::parse},
+    sys::signal::Shutdown,
+};
 use clap::{CommandFactory as _, error::ErrorKind};
 
 /// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
@@ -29,22 +32,19 @@ fn main() -> ExitCode {
         Err(Failure::Environment(error)) => (error, 3),
         Err(Failure::Internal(error)) => (error, 4),
     };
-    eprintln!("c1m-client: {error:#}");
+    say(&format!("c1m-client: {error:#}"));
     ExitCode::from(code)
 }
 
 fn open(flags: &Load) -> Result<bool, Failure> {
-    let mut show = Show::new(flags.json, flags.quiet, flags.shard.count(flags.connections));
-    // First of all: threads inherit what is blocked.
-    let result = Termination::new()
-        .map_err(Failure::from)
-        .and_then(|termination| run::run(flags, &termination, &mut show));
-    show.ramp_over();
-    result
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<std::io::Error>()
-        .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    // Before there are threads, which inherit what is blocked.
+    let shutdown = Shutdown::begin()?;
+    let mut show = Show::new(flags.json, flags.quiet, flags.shard.count(flags.connections))?;
+    let result = run::run(flags, &shutdown, &mut show);
+    // It may have been refused before any end.
+    shutdown.end_at_once()?;
+    let shown = show.finish();
+    let reached = result?;
+    shown?;
+    Ok(reached)
 }

@@ -5,13 +5,16 @@ Exit status:
   0
       done
   1
-      fewer connections than asked for, or a requirement that does not hold
+      fewer connections than asked for, every connection lost, no answer for --give-up, or a requirement that does not hold
   2
       wrong usage, or a plan that can't be
   3
-      the environment refused: a limit, no route, nobody who listens
+      the environment refused: a limit, no route, nobody who listens, a standard output that can't be written or
+      that nobody reads
   4
       internal
+  129, 130, 131, 143
+      SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /proc/sys/net/ipv4/ip_local_port_range
       the ports that one source address has for connections to one destination
@@ -22,6 +25,8 @@ Examples:
       each leaves 7.53 KiB of tcp_mem charged, on average
   c1m-client --connect [::1]:8000 --connections 64k --heartbeat 10s --hold 60s
       each asks once in ten seconds, for a minute
+  c1m-client --connect 192.0.2.10:80 --connections 64k --request /index.html --sample 1000 --hold 0s
+      another server, and whether a thousand of its connections still answer right
   c1m-client --connect 127.0.0.1:8000 --connections 64k --hold 10s --require 'connect_p99<50ms'
       pass or fail
 See also:
@@ -36,7 +41,7 @@ Exit status:
   2
       wrong usage, or results that don't belong together
   3
-      a file can't be read
+      a file can't be read, or standard output not be written
   4
       internal
 Examples:

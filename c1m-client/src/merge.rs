@@ -1,9 +1,11 @@
 //! Makes one result of those of all parts of a run, and refuses what is not that.
 
+mod answers;
+mod check;
 mod read;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufReader},
     path::Path,
     time::{Duration, SystemTime},
@@ -17,10 +19,13 @@ use self::read::{Found, read};
 use crate::{
     cli::Merge,
     prepare::Failure,
-    record::{ClientRecord, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary},
+    ramp::reached_per_s,
+    record::{
+        ClientRecord, EndedBy, Heartbeats, Latency, Merged, Pin, PinStep, Plan, Sample, Summary,
+    },
     require,
     shard::Shard,
-    show::Show,
+    show,
     summary::{AllTimes, Times},
 };
 
@@ -41,6 +46,10 @@ pub enum MergeError {
         "{place} is of another run than {other}: {what} is {own} in it, and {others} in the other one"
     )]
     AnotherRun { place: String, other: String, what: String, own: String, others: String },
+    #[error(
+        "{place}, part {shard}: {field} is {own}, and the sum of all parts is more than 64 bits hold"
+    )]
+    TooMuch { place: String, shard: Shard, field: String, own: u64 },
     #[error("part {shard} is there twice: {first} and {second}")]
     Twice { shard: Shard, first: String, second: String },
     #[error("{} of {of} parts are missing: {}", missing.len(), listed(missing))]
@@ -62,7 +71,7 @@ pub fn run(flags: &Merge) -> Result<bool, Failure> {
         _ => Failure::Usage(anyhow!(error)),
     })?;
     let reached = require::judge_all(&flags.require, &mut result, &times);
-    Show::new(flags.json, true, 0).record(&ClientRecord::Summary(Box::new(result)))?;
+    show::once(flags.json, &ClientRecord::Summary(Box::new(result)))?;
     Ok(reached)
 }
 
@@ -115,7 +124,7 @@ fn merge(all: Vec<Found>) -> Result<(Summary, AllTimes), MergeError> {
     if !missing.is_empty() {
         return Err(MergeError::Missing { of, missing });
     }
-    Ok(sum(&parts.into_values().collect::<Vec<_>>()))
+    sum(&parts.into_values().collect::<Vec<_>>())
 }
 
 impl Part {
@@ -143,8 +152,13 @@ impl Part {
                 shard
             }
         };
+        let contradiction = |why: String| MergeError::Contradiction {
+            place: format!("{place}, part {shard},"),
+            why,
+        };
         let decode = |name: &str, text: &str, latency: &Latency| {
-            let times = Times::decode(text)
+            let times = check::histogram_size(text)
+                .and_then(|()| Times::decode(text, latency.unanswered))
                 .map_err(|error| contradiction(format!("histogram {name}: {error}")))?;
             match times.latency() == *latency {
                 true => Ok(times),
@@ -171,6 +185,8 @@ impl Part {
                 beats.map(|it| &it.latency_us),
             )?,
         };
+        check::figures(&result).map_err(contradiction)?;
+        answers::check(&result).map_err(contradiction)?;
         let started = humantime::parse_rfc3339(&result.started_at)
             .map_err(|error| contradiction(format!("started_at: {error}")))?;
         Ok(Self { place, shard, started, result, times })
@@ -208,39 +224,72 @@ fn same_run(first: &Part, part: &Part) -> Result<(), MergeError> {
     }
 }
 
+/// Adds what all parts say. `Err`: that of one of them is too much for the sum, and no run has come to it.
+fn total<'a>(
+    parts: &'a [Part],
+    field: &str,
+    figure: impl Fn(&'a Summary) -> u64,
+) -> Result<u64, MergeError> {
+    parts.iter().try_fold(0u64, |sum, part| {
+        let own = figure(&part.result);
+        sum.checked_add(own).ok_or_else(|| MergeError::TooMuch {
+            place: part.place.clone(),
+            shard: part.shard,
+            field: field.into(),
+            own,
+        })
+    })
+}
+
+fn errors_of(parts: &[Part]) -> Result<BTreeMap<String, u64>, MergeError> {
+    let names: BTreeSet<&String> =
+        parts.iter().flat_map(|part| part.result.errors.keys()).collect();
+    let of = |name: &String| {
+        let count = |it: &Summary| it.errors.get(name).copied().unwrap_or(0);
+        Ok((name.clone(), total(parts, &format!("errors.{name}"), count)?))
+    };
+    let errors = names.into_iter().map(of).collect::<Result<BTreeMap<_, _>, _>>()?;
+    // `errors` is a metric as well.
+    let all =
+        |it: &Summary| it.errors.values().fold(0, |sum: u64, count| sum.saturating_add(*count));
+    total(parts, "errors", all).map(|_| errors)
+}
+
+/// `None`: no part has any.
+fn beats_of(parts: &[Part], times: &AllTimes) -> Result<Option<Heartbeats>, MergeError> {
+    let Some(times) = &times.heartbeat else { return Ok(None) };
+    let all = |field: &str, figure: fn(&Heartbeats) -> u64| {
+        total(parts, field, |it| it.heartbeats.as_ref().map_or(0, figure))
+    };
+    Ok(Some(Heartbeats {
+        due: all("heartbeats.due", |it| it.due)?,
+        answered: all("heartbeats.answered", |it| it.answered)?,
+        late: all("heartbeats.late", |it| it.late)?,
+        wrong: all("heartbeats.wrong", |it| it.wrong)?,
+        missed: all("heartbeats.missed", |it| it.missed)?,
+        latency_us: times.latency(),
+    }))
+}
+
 /// All parts of a run, in their order: not none.
-fn sum(parts: &[Part]) -> (Summary, AllTimes) {
+fn sum(parts: &[Part]) -> Result<(Summary, AllTimes), MergeError> {
     let mut times = AllTimes::default();
-    let (mut errors, mut heartbeats) = (BTreeMap::new(), None);
     let add = |sum: &mut Option<Times>, times: &Option<Times>| {
         if let Some(times) = times {
             sum.get_or_insert_default().add(times);
         }
     };
-    for Part { result, times: own, .. } in parts {
+    for Part { times: own, .. } in parts {
         times.connect.add(&own.connect);
         times.first_byte.add(&own.first_byte);
         add(&mut times.sample, &own.sample);
         add(&mut times.heartbeat, &own.heartbeat);
-        for (name, count) in &result.errors {
-            *errors.entry(name.clone()).or_default() += count;
-        }
-        if let Some(own) = &result.heartbeats {
-            let sum: &mut Heartbeats = heartbeats.get_or_insert_default();
-            sum.due += own.due;
-            sum.answered += own.answered;
-            sum.late += own.late;
-            sum.missed += own.missed;
-        }
     }
-    if let (Some(beats), Some(times)) = (&mut heartbeats, &times.heartbeat) {
-        beats.latency_us = times.latency();
-    }
-    let sample = sample_of(parts, &times);
+    let sample = sample_of(parts, &times)?;
     if sample.is_none() {
         times.sample = None;
     }
-    let total = |figure: fn(&Summary) -> u64| parts.iter().map(|part| figure(&part.result)).sum();
+    let total = |field: &str, figure: fn(&Summary) -> u64| total(parts, field, figure);
     let seconds = |figure: fn(&Summary) -> f64| parts.iter().map(|part| figure(&part.result)).sum();
     let start = parts.iter().map(|part| part.started).min().unwrap_or(SystemTime::UNIX_EPOCH);
     let last_start = parts.iter().map(|part| part.started).max().unwrap_or(start);
@@ -248,59 +297,82 @@ fn sum(parts: &[Part]) -> (Summary, AllTimes) {
     let ends: Option<Vec<_>> =
         parts.iter().map(|part| Some(part.at(part.result.ramp_s?))).collect();
     let end = parts.iter().map(|part| part.at(part.result.elapsed_s)).max();
+    let last = parts.iter().filter_map(|part| Some(part.at(part.result.last_established_s?))).max();
+    let (connected, last_established_s) = (total("connected", |it| it.connected)?, last.map(since));
     let result = Summary {
-        plan: plan_of(parts),
+        plan: plan_of(parts)?,
         started_at: humantime::format_rfc3339_micros(start).to_string(),
         merged: Some(Merged { shards: parts.len() as u64, started_apart_s: since(last_start) }),
-        connected: total(|it| it.connected),
-        held_at_end: total(|it| it.held_at_end),
-        answered: total(|it| it.answered),
-        failed: total(|it| it.failed),
-        errors,
+        connected,
+        held_at_end: total("held_at_end", |it| it.held_at_end)?,
+        lost: total("lost", |it| it.lost)?,
+        ended_by: parts.iter().map(|it| it.result.ended_by).max().unwrap_or(EndedBy::Hold),
+        answered: total("answered", |it| it.answered)?,
+        failed: total("failed", |it| it.failed)?,
+        errors: errors_of(parts)?,
         sample,
-        heartbeats,
+        heartbeats: beats_of(parts, &times)?,
         connect_us: times.connect.latency(),
         first_byte_us: times.first_byte.latency(),
         ramp_s: ends.and_then(|ends| ends.into_iter().max()).map(since),
+        last_established_s,
+        rate_per_s: reached_per_s(connected, last_established_s),
         elapsed_s: end.map_or(0.0, since),
         cpu_user_s: seconds(|it| it.cpu_user_s),
         cpu_system_s: seconds(|it| it.cpu_system_s),
         histograms: times.record(),
         requirements: Vec::new(),
+        lines_dropped: total("lines_dropped", |it| it.lines_dropped)?,
     };
-    (result, times)
+    Ok((result, times))
 }
 
 /// `None`: some part has none, and what it would have asked is not known.
-fn sample_of(parts: &[Part], times: &AllTimes) -> Option<Sample> {
-    let samples: Vec<Sample> =
-        parts.iter().map(|part| part.result.sample).collect::<Option<_>>()?;
-    Some(Sample {
-        asked: samples.iter().map(|it| it.asked).sum(),
-        answered: samples.iter().map(|it| it.answered).sum(),
-        took_s: samples.iter().map(|it| it.took_s).fold(0.0, f64::max),
-        latency_us: times.sample.as_ref()?.latency(),
-    })
+fn sample_of(parts: &[Part], times: &AllTimes) -> Result<Option<Sample>, MergeError> {
+    let samples = || parts.iter().map(|part| part.result.sample.as_ref());
+    let Some(times) = times.sample.as_ref().filter(|_| samples().all(|it| it.is_some())) else {
+        return Ok(None);
+    };
+    let all = |field: &str, figure: fn(&Sample) -> u64| {
+        total(parts, field, |it| it.sample.as_ref().map_or(0, figure))
+    };
+    Ok(Some(Sample {
+        asked: all("sample.asked", |it| it.asked)?,
+        answered: all("sample.answered", |it| it.answered)?,
+        wrong: all("sample.wrong", |it| it.wrong)?,
+        missed: all("sample.missed", |it| it.missed)?,
+        took_s: samples().flatten().map(|it| it.took_s).fold(0.0, f64::max),
+        latency_us: times.latency(),
+    }))
 }
 
-fn plan_of(parts: &[Part]) -> Plan {
+fn plan_of(parts: &[Part]) -> Result<Plan, MergeError> {
     let plans = || parts.iter().map(|part| &part.result.plan);
-    let total = |figure: fn(&Plan) -> u64| plans().map(figure).fold(0, u64::saturating_add);
+    let total = |field: &str, figure: fn(&Plan) -> u64| total(parts, field, |it| figure(&it.plan));
     let mut plan = parts[0].result.plan.clone();
-    plan.sources = plan.shard.take().and_then(|it| it.sources).unwrap_or(total(|it| it.sources));
-    plan.connections = total(|it| it.connections);
-    plan.capacity = total(|it| it.capacity);
+    plan.sources = match plan.shard.take().and_then(|it| it.sources) {
+        Some(sources) => sources,
+        None => total("plan.sources", |it| it.sources)?,
+    };
+    plan.connections = total("plan.connections", |it| it.connections)?;
+    plan.capacity = total("plan.capacity", |it| it.capacity)?;
     plan.ports_per_source = plans().map(|it| it.ports_per_source).min().unwrap_or(0);
-    plan.workers = plans().map(|it| it.workers).sum();
-    plan.in_flight = total(|it| it.in_flight);
+    let workers = total("plan.workers", |it| it.workers as u64)?;
+    plan.workers = usize::try_from(workers).unwrap_or(usize::MAX);
+    plan.in_flight = total("plan.in_flight", |it| it.in_flight)?;
     // That of one part says nothing of the whole.
     plan.metrics = None;
-    plan.pin =
-        plans().map(|it| it.pin.as_ref()).collect::<Option<Vec<_>>>().map(|pins| pin_of(&pins));
-    plan
+    let planned_pages =
+        total("plan.pin.planned_pages", |it| it.pin.as_ref().map_or(0, |pin| pin.planned_pages))?;
+    plan.pin = plans()
+        .map(|it| it.pin.as_ref())
+        .collect::<Option<Vec<_>>>()
+        .map(|pins| pin_of(&pins, planned_pages));
+    Ok(plan)
 }
 
-fn pin_of(pins: &[&Pin]) -> Pin {
+/// The connections of all steps are those of the parts, so that their sum is not too large.
+fn pin_of(pins: &[&Pin], planned_pages: u64) -> Pin {
     let mut steps: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for step in pins.iter().flat_map(|pin| &pin.plan) {
         *steps.entry((step.pages, step.response_bytes)).or_default() += step.connections;
@@ -311,7 +383,7 @@ fn pin_of(pins: &[&Pin]) -> Pin {
         bytes_per_connection: pins.first().map_or(0, |pin| pin.bytes_per_connection),
         overhead_bytes: pins.iter().map(|pin| pin.overhead_bytes).max().unwrap_or(0),
         plan: steps.into_iter().map(step).collect(),
-        planned_pages: pins.iter().map(|pin| pin.planned_pages).sum(),
+        planned_pages,
     }
 }
 

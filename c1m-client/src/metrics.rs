@@ -142,7 +142,7 @@ pub const METRICS: &[Metric<Seen>] = &[
         "c1m_client_connections_answered",
         Kind::Counter,
         answered,
-        "Connections whose first request was answered",
+        "Connections whose first request was answered within --timeout",
         "`progress.answered`, now"
     ),
     summed!(
@@ -151,6 +151,27 @@ pub const METRICS: &[Metric<Seen>] = &[
         failed,
         "Connections that were given up",
         "`progress.failed`, now"
+    ),
+    summed!(
+        "c1m_client_heartbeats_due",
+        Kind::Counter,
+        beats_due,
+        "Heartbeats whose planned instant has come, those of lost connections included",
+        "`summary.heartbeats.due`, now; those that wait for their answer included"
+    ),
+    summed!(
+        "c1m_client_heartbeats_answered",
+        Kind::Counter,
+        beats_answered,
+        "Heartbeats that were answered, right and within --timeout",
+        "`summary.heartbeats.answered`, now"
+    ),
+    summed!(
+        "c1m_client_answers_wrong",
+        Kind::Counter,
+        answers_wrong,
+        "Answers to samples and heartbeats that came in time and were wrong",
+        "`sample.wrong` and `summary.heartbeats.wrong`, now"
     ),
     Metric {
         name: "c1m_client_pinned",
@@ -190,14 +211,12 @@ fn pinned(shared: &Shared) -> Option<u64> {
 }
 
 fn percentiles(latency: &Latency) -> Vec<Sample> {
-    let Latency { count, p50, p90, p99, p999, max } = *latency;
-    // Of no connection there is no latency.
-    if count == 0 {
-        return Vec::new();
-    }
+    let Latency { p50, p90, p99, p999, max, .. } = *latency;
     #[expect(clippy::cast_precision_loss, reason = "microseconds of hours are below 2^52")]
     let sample = |(at, us): (&str, u64)| labelled([at], us as f64 / 1e6);
-    [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)].map(sample).into()
+    let points = [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)];
+    // One that is not known is absent.
+    points.into_iter().filter_map(|(at, us)| Some((at, us?))).map(sample).collect()
 }
 
 #[cfg(test)]
@@ -214,12 +233,21 @@ mod tests {
 
     #[test]
     fn latencies_are_those_of_the_record() {
-        let latency = Latency { count: 7, p50: 1, p90: 20, p99: 300, p999: 4000, max: 50_000 };
+        let latency = Latency {
+            count: 7,
+            unanswered: 1,
+            p50: Some(1),
+            p90: Some(20),
+            p99: None,
+            p999: None,
+            max: Some(50_000),
+        };
         let ramped = Ramped {
             established: 7,
             answered: 7,
             failed: 0,
             ramp_s: 1.5,
+            rate_per_s: Some(4.0),
             connect_us: latency,
             first_byte_us: Latency::default(),
             pin: None,
@@ -230,6 +258,7 @@ mod tests {
         assert!(page.contains("\nc1m_client_ramp_seconds 1.5\n"), "{page}");
         assert!(page.contains("\nc1m_client_connect_seconds{at=\"p50\"} 0.000001\n"), "{page}");
         assert!(page.contains("\nc1m_client_connect_seconds{at=\"max\"} 0.05\n"), "{page}");
+        assert!(!page.contains("p99"), "{page}");
         assert!(!page.contains("c1m_client_first_byte"), "{page}");
     }
 }

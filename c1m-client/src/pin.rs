@@ -1,6 +1,6 @@
 //! How many whole pages of tcp_mem each connection holds, and how long a response does that.
 //!
-//! The kernel charges tcp_mem by the page and by the socket: a socket that keeps `n` bytes of skb holds ceil(n / 4096) pages
+//! The kernel charges tcp_mem by the page and by the socket: a socket that keeps `n` bytes of skb holds ceil(n / page) pages
 //! (net/ipv4/tcp_input.c, tcp_try_rmem_schedule, and include/net/sock.h, sk_mem_pages; 6.18). An average that is no whole
 //! number of pages is therefore a mixture of sockets, spread evenly.
 //!
@@ -16,7 +16,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::sys::socket::{MemInfo, mem_info, peek};
+use c1m_server::{
+    host::cpus,
+    sys::{
+        process::page_bytes,
+        socket::{MemInfo, mem_info, peek},
+    },
+};
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
@@ -27,19 +33,19 @@ use crate::{
     workload::request,
 };
 
-/// The unit of tcp_mem. It is the kernel's page where pages have 4 KiB, which is checked by the probe.
-pub const PAGE_BYTES: u64 = 4096;
-/// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 8 pages.
-const MOST_PAGES: u64 = 12;
+/// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 32 KiB.
+const MOST_BYTES: u64 = 48 << 10;
 
 /// Why bytes can't be pinned, and what would do.
 #[derive(Debug, Error)]
 pub enum PinError {
     #[error(
         "--pin {0} is more than {most} bytes a connection: then one response would not be one skb",
-        most = MOST_PAGES * PAGE_BYTES
+        most = MOST_BYTES
     )]
     TooMuch(u64),
+    #[error("the kernel's page size is not known: {0}")]
+    Page(io::Error),
     #[error("--pin 0 pins nothing: leave it out")]
     Nothing,
     #[error("the probe connection to {target} failed: {error}")]
@@ -58,15 +64,21 @@ pub enum PinError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pages {
     bytes: u64,
+    /// Of a page, the unit of tcp_mem.
+    page_bytes: u64,
 }
 
 impl Pages {
-    /// `bytes` of tcp_mem a connection, on average.
+    /// `bytes` of tcp_mem per connection, on average, in this kernel's pages.
     pub fn new(bytes: u64) -> Result<Self, PinError> {
+        Self::of_size(bytes, page_bytes().map_err(PinError::Page)?)
+    }
+
+    fn of_size(bytes: u64, page_bytes: u64) -> Result<Self, PinError> {
         match bytes {
             0 => Err(PinError::Nothing),
-            _ if bytes > MOST_PAGES * PAGE_BYTES => Err(PinError::TooMuch(bytes)),
-            _ => Ok(Self { bytes }),
+            _ if bytes > MOST_BYTES => Err(PinError::TooMuch(bytes)),
+            _ => Ok(Self { bytes, page_bytes }),
         }
     }
 
@@ -74,8 +86,8 @@ impl Pages {
     #[must_use]
     pub fn of_first(&self, connections: u64) -> u64 {
         let exact = u128::from(connections) * u128::from(self.bytes);
-        u64::try_from((exact + u128::from(PAGE_BYTES) / 2) / u128::from(PAGE_BYTES))
-            .unwrap_or(u64::MAX)
+        let page = u128::from(self.page_bytes);
+        u64::try_from((exact + page / 2) / page).unwrap_or(u64::MAX)
     }
 
     /// Pages of connection `index`: what is left over by the ones before goes into it.
@@ -93,7 +105,7 @@ impl Pages {
     /// (pages, how many of these connections hold so many), without those that nobody holds.
     #[must_use]
     pub fn mixture(&self, indices: &Range<u64>) -> Vec<(u64, u64)> {
-        let low = self.bytes / PAGE_BYTES;
+        let low = self.bytes / self.page_bytes;
         let connections = indices.end - indices.start;
         let higher = self.of_all(indices) - low * connections;
         [(low, connections - higher), (low + 1, higher)]
@@ -146,15 +158,16 @@ impl PinPlan {
         let short = ask(SHORT_BODY)?;
         let overhead_bytes = u64::try_from(short.overhead()).unwrap_or(0);
         let mut steps = Vec::new();
+        let page = pages.page_bytes;
         for (pages, connections) in pages.mixture(indices) {
             let mut step = Step { pages, body_bytes: 0, response_bytes: 0, connections };
             if pages > 0 {
                 let head_bytes = short.response_bytes - SHORT_BODY;
-                let wanted = middle_of(pages, overhead_bytes, head_bytes);
+                let wanted = middle_of(pages, page, overhead_bytes, head_bytes);
                 step.body_bytes = wanted.saturating_sub(head_bytes).max(1);
                 let answer = ask(step.body_bytes)?;
                 step.response_bytes = answer.response_bytes;
-                answer.check(pages, short.overhead(), target)?;
+                answer.check(pages, page, short.overhead(), target)?;
             }
             steps.push(step);
         }
@@ -169,10 +182,10 @@ impl PinPlan {
     }
 }
 
-/// The response length in the middle of those that charge `pages`, as far from both edges as possible.
-fn middle_of(pages: u64, overhead_bytes: u64, head_bytes: u64) -> u64 {
-    let last = (pages * PAGE_BYTES).saturating_sub(overhead_bytes);
-    let first = ((pages - 1) * PAGE_BYTES + 1).saturating_sub(overhead_bytes).max(head_bytes + 1);
+/// The response length in the middle of those that charge `pages`, as far from both edges as possible; no longer than one skb can be.
+fn middle_of(pages: u64, page_bytes: u64, overhead_bytes: u64, head_bytes: u64) -> u64 {
+    let last = (pages * page_bytes).min(MOST_BYTES).saturating_sub(overhead_bytes);
+    let first = ((pages - 1) * page_bytes + 1).saturating_sub(overhead_bytes).max(head_bytes + 1);
     u64::midpoint(first, last)
 }
 
@@ -189,13 +202,19 @@ impl Answer {
         i64::from(self.memory.rmem_alloc) - i64::try_from(self.response_bytes).unwrap_or(i64::MAX)
     }
 
-    fn check(&self, pages: u64, one: i64, target: &Target) -> Result<(), PinError> {
+    fn check(
+        &self,
+        pages: u64,
+        page_bytes: u64,
+        one: i64,
+        target: &Target,
+    ) -> Result<(), PinError> {
         let response_bytes = self.response_bytes;
         if self.overhead() != one {
             let got = self.overhead();
             return Err(PinError::SeveralSkbs { response_bytes, target: *target, got, one });
         }
-        let (got, wanted) = (charged(&self.memory), pages * PAGE_BYTES);
+        let (got, wanted) = (charged(&self.memory), pages * page_bytes);
         match got == wanted {
             true => Ok(()),
             false => Err(PinError::NoRoom { pages, response_bytes, got, wanted }),
@@ -276,12 +295,9 @@ fn parse_sockstat(text: &str) -> Option<u64> {
 /// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
 /// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
 pub fn tolerance_pages() -> io::Result<u64> {
-    let cpus = std::thread::available_parallelism()?.get() as u64;
-    let each = std::fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(256u64);
-    Ok(2 * cpus * each.saturating_sub(1))
+    let reserve = cpus::reserve_pages();
+    Ok(2 * reserve
+        .ok_or_else(|| io::Error::other("/sys/devices/system/cpu/online is not understood"))?)
 }
 
 #[cfg(test)]
@@ -290,32 +306,45 @@ mod tests {
 
     use super::*;
 
+    const PAGE: u64 = 4096;
+
+    fn page() -> impl Strategy<Value = u64> {
+        prop_oneof![Just(PAGE), Just(65_536)]
+    }
+
+    #[test]
+    fn with_pages_of_64_kib_one_connection_in_nine_has_one() {
+        let pages = Pages::of_size(7711, 65_536).unwrap();
+        assert_eq!(pages.mixture(&(0..65_536)), [(0, 57_825), (1, 7_711)]);
+        assert_eq!(middle_of(1, 65_536, 832, 80), (81 + (48 << 10) - 832) / 2);
+    }
+
     #[test]
     fn an_average_between_one_and_two_pages_is_a_mixture() {
         // 7711 / 4096 = 1.88256...
-        let pages = Pages::new(7711).unwrap();
+        let pages = Pages::of_size(7711, PAGE).unwrap();
         assert_eq!(pages.mixture(&(0..1_024_000)), [(1, 120_250), (2, 903_750)]);
         assert_eq!(pages.of_first(1_024_000), 1_927_750);
     }
 
     #[test]
     fn whole_pages_need_no_mixture_and_less_than_one_leaves_some_idle() {
-        assert_eq!(Pages::new(8192).unwrap().mixture(&(0..1000)), [(2, 1000)]);
-        assert_eq!(Pages::new(1024).unwrap().mixture(&(0..1000)), [(0, 750), (1, 250)]);
-        assert!(Pages::new(0).is_err());
-        assert!(Pages::new(12 * 4096).is_ok());
-        assert!(Pages::new(12 * 4096 + 1).unwrap_err().to_string().contains("49152"));
+        assert_eq!(Pages::of_size(8192, PAGE).unwrap().mixture(&(0..1000)), [(2, 1000)]);
+        assert_eq!(Pages::of_size(1024, PAGE).unwrap().mixture(&(0..1000)), [(0, 750), (1, 250)]);
+        assert!(Pages::of_size(0, PAGE).is_err());
+        assert!(Pages::of_size(12 * PAGE, PAGE).is_ok());
+        assert!(Pages::of_size(12 * PAGE + 1, PAGE).unwrap_err().to_string().contains("49152"));
     }
 
     #[test]
     fn responses_keep_away_from_the_edges_of_a_page() {
-        assert_eq!(middle_of(2, 832, 80), 5312);
-        assert_eq!(middle_of(1, 832, 80), (81 + 3264) / 2);
+        assert_eq!(middle_of(2, PAGE, 832, 80), 5312);
+        assert_eq!(middle_of(1, PAGE, 832, 80), (81 + 3264) / 2);
         for overhead in [576, 832, 896, 1280, 2304] {
             for pages in 1..=12 {
-                let charged = middle_of(pages, overhead, 100) + overhead;
-                assert_eq!(charged.div_ceil(PAGE_BYTES), pages);
-                assert!((charged % PAGE_BYTES).min(PAGE_BYTES - charged % PAGE_BYTES) > 500);
+                let charged = middle_of(pages, PAGE, overhead, 100) + overhead;
+                assert_eq!(charged.div_ceil(PAGE), pages);
+                assert!((charged % PAGE).min(PAGE - charged % PAGE) > 500);
             }
         }
     }
@@ -331,23 +360,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_prefix_is_exact_to_one_page(bytes in 1u64..=12 * 4096, connections in 1u64..2000) {
-            let pages = Pages::new(bytes).unwrap();
+        fn any_prefix_is_exact_to_one_page(bytes in 1u64..=12 * 4096, page in page(), connections in 1u64..2000) {
+            let pages = Pages::of_size(bytes, page).unwrap();
             let mut sum = 0;
             let mut counts = std::collections::BTreeMap::new();
             for index in 0..connections {
                 let own = pages.of(index);
-                prop_assert!(own == bytes / 4096 || own == bytes / 4096 + 1);
+                prop_assert!(own == bytes / page || own == bytes / page + 1);
                 *counts.entry(own).or_insert(0u64) += 1;
                 sum += own;
-                prop_assert!((sum * 4096).abs_diff((index + 1) * bytes) < 4096);
+                prop_assert!((sum * page).abs_diff((index + 1) * bytes) < page);
             }
             prop_assert_eq!(pages.mixture(&(0..connections)), counts.into_iter().collect::<Vec<_>>());
         }
 
         #[test]
-        fn parts_together_are_the_whole_mixture(bytes in 1u64..=12 * 4096, parts in prop::collection::vec(1u64..500, 1..6)) {
-            let pages = Pages::new(bytes).unwrap();
+        fn parts_together_are_the_whole_mixture(bytes in 1u64..=12 * 4096, page in page(), parts in prop::collection::vec(1u64..500, 1..6)) {
+            let pages = Pages::of_size(bytes, page).unwrap();
             let (mut start, mut counts) = (0, std::collections::BTreeMap::new());
             for part in &parts {
                 for (pages, connections) in pages.mixture(&(start..start + part)) {

@@ -1,17 +1,19 @@
 //! Everything that can be refused, refused before the first connection.
 
 use std::{
-    io::{self, Write as _},
-    sync::atomic::AtomicU64,
+    sync::atomic::{AtomicBool, AtomicU64},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, anyhow};
 use c1m_server::{
-    command::doctor::look::{Ask, foresee},
+    command::{
+        doctor::look::{Ask, foresee},
+        streams::say,
+    },
     limits::footprint::payload_of,
-    output::record::Role,
-    sys::epoll::Waker,
+    output::{record::Role, writer::WriteError},
+    sys::{epoll::Waker, process::page_bytes},
 };
 
 use crate::{
@@ -23,8 +25,8 @@ use crate::{
     shard::Shard,
     start::Start,
     tuple::Plan,
-    worker::{Counters, Shared},
-    workload::Workload,
+    worker::{Closing, Counters, Shared},
+    workload::{CHECK_PATH, FIRST_PATH, Requests, Workload},
 };
 
 /// What went wrong, by what the exit code says of it.
@@ -36,6 +38,12 @@ pub enum Failure {
     Environment(anyhow::Error),
     /// A fault of this program.
     Internal(anyhow::Error),
+}
+
+impl From<WriteError> for Failure {
+    fn from(error: WriteError) -> Self {
+        Self::Environment(error.into())
+    }
 }
 
 impl From<std::io::Error> for Failure {
@@ -65,14 +73,15 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         // What comes of it is in the records.
         warn(&walls);
     }
-    let path = (!cli.idle).then_some(cli.request.as_str());
-    let workload = Workload::new(path, cli.unread, pin, &cli.connect.first);
+    let workload = Workload::new(&requests(cli)?, cli.unread, pin, &cli.connect.first);
     Ok(Shared {
         plan,
         crew,
         workload,
         pace: Pace::new(cli.rate, shard.of()),
         timeout: cli.timeout,
+        give_up: cli.give_up(),
+        stalled: AtomicBool::new(false),
         heartbeat: cli.heartbeat,
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
@@ -81,12 +90,48 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         to_main: Waker::new()?,
         to_workers: Waker::new()?,
         start: start(cli)?,
+        closing: Closing::default(),
+    })
+}
+
+/// What the connections ask for, by the flags.
+fn requests(cli: &Load) -> Result<Requests, Failure> {
+    let own = cli.request.as_deref();
+    if own.is_some() && cli.idle && cli.sample.is_none() && cli.heartbeat.is_none() {
+        return Err(Failure::Usage(anyhow!(
+            "--idle asks for nothing: take --request away, or let --sample or --heartbeat ask for it"
+        )));
+    }
+    Ok(Requests {
+        first: (!cli.idle).then_some(own.unwrap_or(FIRST_PATH).into()),
+        check: own.unwrap_or(CHECK_PATH).into(),
+    })
+}
+
+/// What to say when the ramp was slower than `--rate` has planned it, of this part.
+pub fn slower_than_planned(
+    cli: &Load,
+    in_flight: u64,
+    reached_per_s: Option<f64>,
+) -> Option<String> {
+    /// A short ramp ends late by one answer.
+    const ENOUGH: f64 = 0.95;
+    let (planned, reached) = (cli.rate?, reached_per_s?);
+    let (planned, of_part) = match cli.shard.of() {
+        1 => (planned as f64, ""),
+        parts => (planned as f64 / parts as f64, " of this part"),
+    };
+    (reached < planned * ENOUGH).then(|| {
+        format!(
+            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+             in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
+        )
     })
 }
 
 /// For people.
-fn warn(text: &str) {
-    let _ = writeln!(io::stderr(), "c1m-client: warning: {text}");
+pub fn warn(text: &str) {
+    say(&format!("c1m-client: warning: {text}"));
 }
 
 /// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
@@ -115,7 +160,8 @@ fn start(cli: &Load) -> Result<Instant, Failure> {
 fn ask(cli: &Load, plan: &Plan) -> Ask {
     let ip = cli.connect.ip();
     let queued_bytes = match (cli.pin, cli.unread) {
-        (Some(charged), _) => payload_of(charged),
+        // It never fails; 4 KiB are the pages of most kernels.
+        (Some(charged), _) => payload_of(charged, page_bytes().unwrap_or(4096)),
         // One skb at least, whatever is in it.
         (None, true) => 1,
         (None, false) => 0,
@@ -188,10 +234,12 @@ pub fn plan_record(cli: &Load, shared: &Shared, metrics: Option<String>) -> Plan
 }
 
 fn asked(cli: &Load) -> Asked {
+    let path = |default: &str| cli.request.clone().unwrap_or_else(|| default.into());
     Asked {
         source: cli.source.iter().map(ToString::to_string).collect(),
         per_source: cli.per_source,
-        request: (!cli.idle && cli.pin.is_none()).then(|| cli.request.clone()),
+        request: (!cli.idle && cli.pin.is_none()).then(|| path(FIRST_PATH)),
+        check: (cli.sample.is_some() || cli.heartbeat.is_some()).then(|| path(CHECK_PATH)),
         unread: cli.unread || cli.pin.is_some(),
         pin_bytes: cli.pin,
         rate_per_s: cli.rate,
@@ -199,6 +247,7 @@ fn asked(cli: &Load) -> Asked {
         heartbeat_s: cli.heartbeat.map(|every| every.as_secs_f64()),
         hold_s: cli.hold.map(|time| time.as_secs_f64()),
         timeout_s: cli.timeout.as_secs_f64(),
+        give_up_s: cli.give_up().as_secs_f64(),
         end: cli.end,
         start_at: cli.start_at.map(|at| at.to_string()),
     }

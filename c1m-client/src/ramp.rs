@@ -2,7 +2,7 @@
 
 use std::{
     ops::Range,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -14,43 +14,72 @@ use crate::shard::Shard;
 /// Descriptors of a worker that are no connection: its epoll, and one that is being tried when the table is full.
 const OWN_DESCRIPTORS: u64 = 4;
 
-/// The pace of new connections, shared by all workers: one at a time, evenly.
+/// The pace of new connections, shared by all workers: connection k is planned at k / rate, and that never moves.
 ///
-/// A late one is made up for, but not more than [`Self::CATCH_UP`] of them: after a pause of the server there is no burst.
+/// Late ones are made up for: [`Self::AT_ONCE`] of the plan at once, and from then on at twice the rate, until the plan is met again. So there is
+/// no burst after a pause of the server, and its pause shows in the latencies of exactly those that it kept waiting: they count from the planned
+/// time. With a plan that moved with the pause, those would be missing in the latencies (coordinated omission).
 #[derive(Debug)]
 pub struct Pace {
-    /// Nanoseconds between two connections; 0: as fast as it goes
-    interval_ns: u64,
-    /// When the next one is due, in nanoseconds since the start of the run
-    next_ns: AtomicU64,
+    /// Nanoseconds between two connections. `None`: as fast as it goes.
+    interval_ns: Option<u64>,
+    next: Mutex<Next>,
+}
+
+/// In nanoseconds since the start of the run.
+#[derive(Debug, Default)]
+struct Next {
+    /// When the next connection is planned.
+    planned_ns: u64,
+    /// When it may be opened, if it is late.
+    allowed_ns: u64,
 }
 
 impl Pace {
-    const CATCH_UP: Duration = Duration::from_millis(100);
+    const AT_ONCE: Duration = Duration::from_millis(100);
 
     /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: as fast as it goes.
     #[must_use]
     pub fn new(per_second: Option<u64>, parts: u64) -> Self {
         let interval_ns =
-            per_second.map_or(0, |rate| (parts.saturating_mul(1_000_000_000) / rate.max(1)).max(1));
-        Self { interval_ns, next_ns: AtomicU64::new(0) }
+            per_second.map(|rate| (parts.saturating_mul(1_000_000_000) / rate.max(1)).max(1));
+        Self { interval_ns, next: Mutex::default() }
     }
 
-    /// Takes leave to open one connection at `now` since the start. `Err`: how long to wait before asking again.
-    pub fn take(&self, now: Duration) -> Result<(), Duration> {
-        if self.interval_ns == 0 {
-            return Ok(());
-        }
+    /// Whether there is a rate.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.interval_ns.is_some()
+    }
+
+    /// Takes leave to open one connection at `now` since the start. Returns when it was planned: not later, and `now` itself without a rate.
+    /// `Err`: how long to wait before asking again.
+    pub fn take(&self, now: Duration) -> Result<Duration, Duration> {
+        let Some(interval_ns) = self.interval_ns else { return Ok(now) };
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let now_ns = nanoseconds(now);
-        let earliest = now_ns.saturating_sub(nanoseconds(Self::CATCH_UP));
-        self.next_ns
-            .fetch_update(Relaxed, Relaxed, |next| {
-                (next <= now_ns).then(|| next.max(earliest) + self.interval_ns)
-            })
-            .map(drop)
-            .map_err(|next| Duration::from_nanos(next - now_ns))
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let due_ns = next.planned_ns.max(next.allowed_ns);
+        if due_ns > now_ns {
+            return Err(Duration::from_nanos(due_ns - now_ns));
+        }
+        let planned = Duration::from_nanos(next.planned_ns);
+        next.planned_ns = next.planned_ns.saturating_add(interval_ns);
+        // At twice the rate, half the time makes up for as many.
+        let earliest = now_ns.saturating_sub(nanoseconds(Self::AT_ONCE / 2));
+        next.allowed_ns = next.allowed_ns.max(earliest).saturating_add(interval_ns / 2);
+        Ok(planned)
     }
+}
+
+/// The rate that was reached: from the first planned instant to the last connection that was established. `None`: of fewer than two connections there
+/// is none.
+#[must_use]
+pub fn reached_per_s(established: u64, last_established_s: Option<f64>) -> Option<f64> {
+    let last_s = last_established_s.filter(|seconds| *seconds > 0.0)?;
+    #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^52")]
+    let intervals = established.checked_sub(1).filter(|intervals| *intervals > 0)? as f64;
+    Some(intervals / last_s)
 }
 
 /// The workers of a run.
@@ -133,29 +162,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pace_is_even_and_makes_up_for_little() {
+    fn a_pace_is_even_and_makes_up_for_what_is_late_without_a_burst() {
         let pace = Pace::new(Some(1000), 1);
         let at = Duration::from_micros;
-        assert_eq!(pace.take(at(0)), Ok(()));
+        assert_eq!(pace.take(at(0)), Ok(at(0)));
         assert_eq!(pace.take(at(0)), Err(at(1000)));
         assert_eq!(pace.take(at(400)), Err(at(600)));
-        assert_eq!(pace.take(at(1000)), Ok(()));
-        // After a pause of ten seconds: 100 ms are made up for, and the one that is due.
-        let made_up = (0..1000).take_while(|_| pace.take(at(10_000_000)).is_ok()).count();
-        assert_eq!(made_up, 101);
+        assert_eq!(pace.take(at(1000)), Ok(at(1000)));
+        // After a pause of ten seconds: 100 ms of the plan at once, and then one each half of a millisecond, each at its planned time.
+        let resumes = at(10_000_000);
+        let at_once = (0..1000).map_while(|_| pace.take(resumes).ok());
+        let planned: Vec<Duration> = at_once.collect();
+        assert!((100..=102).contains(&planned.len()), "{}", planned.len());
+        assert!(planned.iter().copied().eq((2..).map(|k| at(k * 1000)).take(planned.len())));
+        assert!(pace.take(resumes).unwrap_err() <= at(500));
+        let in_the_next_second =
+            (1..=100_000).filter(|step| pace.take(resumes + at(step * 10)).is_ok()).count();
+        assert!((1999..=2001).contains(&in_the_next_second), "{in_the_next_second}");
     }
 
     #[test]
     fn parts_of_a_run_share_its_rate() {
         let pace = Pace::new(Some(1000), 4);
-        assert_eq!(pace.take(Duration::ZERO), Ok(()));
+        assert_eq!(pace.take(Duration::ZERO), Ok(Duration::ZERO));
         assert_eq!(pace.take(Duration::ZERO), Err(Duration::from_millis(4)));
     }
 
     #[test]
-    fn without_a_rate_nothing_waits() {
+    fn without_a_rate_nothing_waits_and_nothing_is_late() {
         let pace = Pace::new(None, 1);
-        assert!((0..1000).all(|_| pace.take(Duration::ZERO).is_ok()));
+        assert!((0..1000).map(Duration::from_micros).all(|now| pace.take(now) == Ok(now)));
     }
 
     #[test]
@@ -180,6 +216,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_pace_keeps_its_plan_and_twice_its_rate(rate in 1u64..2_000_000, steps in prop::collection::vec(0u64..400_000, 1..300)) {
+            let pace = Pace::new(Some(rate), 1);
+            let (mut now, mut planned_next) = (Duration::ZERO, Duration::ZERO);
+            let interval = Duration::from_nanos((1_000_000_000 / rate).max(1));
+            let mut opened = 0u32;
+            for step in steps {
+                now += Duration::from_micros(step);
+                // Not all at once: a worker asks as often as it has room.
+                for _ in 0..64 {
+                    match pace.take(now) {
+                        Ok(planned) => {
+                            prop_assert_eq!(planned, planned_next);
+                            prop_assert!(planned <= now);
+                            planned_next += interval;
+                            opened += 1;
+                        }
+                        Err(wait) => {
+                            prop_assert!(wait > Duration::ZERO);
+                            break;
+                        }
+                    }
+                }
+                prop_assert!(opened.saturating_sub(1) * (interval / 2) <= now + Pace::AT_ONCE / 2 + interval);
+            }
+        }
+
         #[test]
         fn shares_cover_everything_once(connections in 1u64..3_000_000, workers in 1usize..300) {
             let Ok(crew) = Crew::new(Workers::Count(workers), connections, 2, 4_000_000, 10) else {

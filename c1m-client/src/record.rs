@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::Verdict;
+use c1m_server::output::record::{Verdict, Warning};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::End;
 
-/// What c1m-client reports, in this order; `progress` once a second during the ramp, `sample` when asked for.
+/// What c1m-client reports, in this order; `progress` once a second during the ramp, `waiting` and `lost` when there is something to say,
+/// `sample` when asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ClientRecord {
     Plan(Box<Plan>),
     Progress(Progress),
+    Waiting(Waiting),
+    Lost(Lost),
     Ramped(Ramped),
     Sample(Sample),
+    /// Something that the user should know while it runs, such as lines that are missing in this output.
+    Warning(Warning),
     /// Once, directly before the summary.
     Verdict(Verdict),
     Summary(Box<Summary>),
@@ -70,6 +75,8 @@ pub struct Asked {
     pub per_source: u64,
     /// The path that each connection asks for first; `null` with `--idle` and with `--pin`.
     pub request: Option<String>,
+    /// The path that samples and heartbeats ask for; `null` without them.
+    pub check: Option<String>,
     /// Answers stay unread.
     pub unread: bool,
     pub pin_bytes: Option<u64>,
@@ -81,6 +88,7 @@ pub struct Asked {
     /// `null`: until a signal.
     pub hold_s: Option<f64>,
     pub timeout_s: f64,
+    pub give_up_s: f64,
     pub end: End,
     /// RFC 3339, UTC, microseconds.
     pub start_at: Option<String>,
@@ -120,6 +128,66 @@ pub struct Progress {
     pub rate_per_s: f64,
 }
 
+/// Nothing answers: after some time of that, and again each time that it has lasted twice as long.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Waiting {
+    /// Nothing has come from the server for so long.
+    pub unanswered_s: f64,
+    /// Connections that are being opened; `null` while a sample is asked.
+    pub in_flight: Option<u64>,
+    /// Connections that are neither established nor given up; `null` while a sample is asked.
+    pub left: Option<u64>,
+    /// `null`: the server is on another host, or the kernel does not say.
+    pub accept_queue: Option<AcceptQueue>,
+    /// The run ends when nothing has come for so long.
+    pub give_up_s: f64,
+}
+
+/// The accept queues of the listeners on the target's ports, added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AcceptQueue {
+    pub listeners: u64,
+    /// Listeners whose queue is full: the kernel drops handshakes to them.
+    pub full: u64,
+    /// Connections that wait for accept.
+    pub queued: u64,
+    /// A queue is full when more than its part of this wait.
+    pub most: u64,
+}
+
+/// Established connections were ended by the peer or the network. At most once a second, and once before the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lost {
+    /// Since the last such record.
+    pub connections: u64,
+    /// Connections that are left.
+    pub held: u64,
+    /// By name, such as `reset by peer`.
+    pub reasons: BTreeMap<String, u64>,
+}
+
+/// Why a run ended. Later ones are worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// The time of `--hold` was over.
+    Hold,
+    /// A signal.
+    Signal,
+    /// No connection was established: there was nothing to hold.
+    NoneConnected,
+    /// Every connection was lost.
+    AllLost,
+    /// Nothing answered for the time of `--give-up`.
+    NoAnswer,
+    /// A worker could not go on.
+    Failure,
+}
+
 /// Every connection was tried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -128,6 +196,8 @@ pub struct Ramped {
     pub answered: u64,
     pub failed: u64,
     pub ramp_s: f64,
+    /// Connections established a second, from the first planned instant to the last one that was established; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     pub connect_us: Latency,
     pub first_byte_us: Latency,
     /// `null` without `--pin`
@@ -152,8 +222,12 @@ pub struct Accounted {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     pub asked: u64,
-    /// With status 200 and the body's full length, in time.
+    /// Right, complete, and within `--timeout`.
     pub answered: u64,
+    /// Answered within `--timeout`, but with a status other than 2xx, a body of another length, cut off, or not by RFC 9112.
+    pub wrong: u64,
+    /// Neither: timed out, lost with the connection, or not sent. `asked` is the sum of the three.
+    pub missed: u64,
     /// From the order to ask until the last one was through.
     pub took_s: f64,
     /// From each request until its answer was complete; of those that were answered so.
@@ -174,6 +248,11 @@ pub struct Summary {
     pub connected: u64,
     /// When the end began, before the client closed anything itself.
     pub held_at_end: u64,
+    /// Established, and ended by the peer or the network before the end began.
+    pub lost: u64,
+    /// Merged: the worst one of the parts.
+    pub ended_by: EndedBy,
+    /// Connections whose first byte came within `--timeout`, before the end began.
     pub answered: u64,
     /// Connections that could not be established.
     pub failed: u64,
@@ -188,6 +267,10 @@ pub struct Summary {
     pub first_byte_us: Latency,
     /// `null`: the run ended before every connection was tried. Merged: from the first part's start to the end of the last part's ramp.
     pub ramp_s: Option<f64>,
+    /// From the start to the last connection that was established; `null`: none was. Merged: from the first part's start.
+    pub last_established_s: Option<f64>,
+    /// Connections established a second, until `last_established_s`; `null`: fewer than two were.
+    pub rate_per_s: Option<f64>,
     /// Merged: from the first part's start to the last part's end.
     pub elapsed_s: f64,
     pub cpu_user_s: f64,
@@ -195,6 +278,9 @@ pub struct Summary {
     pub histograms: Histograms,
     /// One for each `--require`, in this order.
     pub requirements: Vec<Requirement>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }
 
 /// What a merged result is of.
@@ -254,25 +340,38 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Heartbeats {
-    /// Planned instants that have come. Those that still waited in time for their answer at the end are left out.
+    /// Planned instants of all connections that were held when the hold began, those that are gone included. Up to the end of
+    /// the run; up to the planned end of the hold when every connection was lost before it. Left out: what could still be
+    /// answered within `--timeout` when the end began.
     pub due: u64,
+    /// Right, complete, and within `--timeout` of the planned instant.
     pub answered: u64,
     /// Of the answered ones, those that took longer than from one heartbeat to the next.
     pub late: u64,
-    /// Due and not answered: timed out, lost with the connection, or still waiting behind another one.
+    /// Answered within `--timeout`, but with a status other than 2xx, a body of another length, cut off, or not by RFC 9112.
+    pub wrong: u64,
+    /// Neither: timed out, or the connection was gone. `due` is the sum of `answered`, `wrong` and `missed`.
     pub missed: u64,
     /// From the planned instant to the end of the answer: what a heartbeat waits behind a late one counts.
     pub latency_us: Latency,
 }
 
-/// A distribution of times, microseconds.
+/// A distribution of times, microseconds. With `--rate` those of the ramp count from the planned time of each connection, so that an opening that had
+/// to wait for room (`--in-flight`) is as late as it was.
+///
+/// Percentiles are of `count` and `unanswered` together. What was not answered counts as longer than all that was, so a percentile
+/// that falls among it is `null`: it is not known. Without any of both all of them are `null`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Latency {
+    /// Those that have a time.
     pub count: u64,
-    pub p50: u64,
-    pub p90: u64,
-    pub p99: u64,
-    pub p999: u64,
-    pub max: u64,
+    /// Those without a right answer within `--timeout`. Of `connect_us`: handshakes that timed out; one that is refused has an
+    /// answer.
+    pub unanswered: u64,
+    pub p50: Option<u64>,
+    pub p90: Option<u64>,
+    pub p99: Option<u64>,
+    pub p999: Option<u64>,
+    pub max: Option<u64>,
 }

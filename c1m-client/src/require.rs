@@ -10,7 +10,7 @@ use c1m_server::units::{decimal, parse_count};
 
 use self::metric::{Known, Measured, Metric, names};
 use crate::{
-    record::{Requirement as Judged, Summary, Unit},
+    record::{EndedBy, Requirement as Judged, Summary, Unit},
     summary::AllTimes,
 };
 
@@ -191,10 +191,11 @@ impl Requirement {
     fn compare(&self, measured: &Measured<'_>) -> Result<(f64, Ordering), String> {
         let known = self.metric.value(measured)?;
         match (known, self.threshold) {
-            (Known::Count { count, .. }, Threshold::Count(threshold)) => {
-                Ok((lossy(count.into()), count.cmp(&threshold)))
+            (Known::Count { count, scale, .. }, Threshold::Count(threshold)) => {
+                let threshold = u128::from(threshold) * u128::from(scale);
+                Ok((lossy(count.into()) / lossy(scale.into()), u128::from(count).cmp(&threshold)))
             }
-            (Known::Count { count, whole }, Threshold::Percent { digits, scale }) => {
+            (Known::Count { count, whole, .. }, Threshold::Percent { digits, scale }) => {
                 let whole = whole.filter(|whole| *whole > 0).ok_or("nothing to have a share of")?;
                 // count / whole against digits / 10^scale / 100
                 let own = u128::from(count) * 100 * 10u128.pow(scale);
@@ -210,7 +211,7 @@ impl Requirement {
 }
 
 /// Puts what came of each requirement into the result. Are all of them held, and as many connections established as were asked for, where none
-/// of them says how many?
+/// of them says how many? A run that lost every connection, or to which nothing answered, has reached nothing, whatever is required of it.
 pub fn judge_all(requirements: &[Requirement], result: &mut Summary, times: &AllTimes) -> bool {
     let judged = |requirement: &Requirement| requirement.judge(&Measured { result, times });
     let judged: Vec<_> = requirements.iter().map(judged).collect();
@@ -218,7 +219,8 @@ pub fn judge_all(requirements: &[Requirement], result: &mut Summary, times: &All
     result.requirements = judged;
     let enough = requirements.iter().any(Requirement::is_of_connected)
         || result.connected >= result.plan.connections;
-    enough && held
+    let lost_all = result.connected > 0 && result.held_at_end == 0;
+    enough && held && !lost_all && result.ended_by < EndedBy::AllLost
 }
 
 fn in_unit(ns: u128, unit: Unit) -> f64 {

@@ -1,10 +1,11 @@
 //! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
 
 mod finish;
+mod look;
+mod silence;
 
 use std::{
     os::fd::AsRawFd as _,
-    process::exit,
     sync::{
         Arc,
         atomic::Ordering::Relaxed,
@@ -18,41 +19,41 @@ use c1m_server::{
     exporter::Bound,
     sys::{
         epoll::{self, Epoll, Events},
-        signal::Termination,
+        signal::Shutdown,
     },
 };
 
+use self::{look::Losses, silence::Silence};
 use crate::{
     cli::Load,
     metrics::Metrics,
     pin::{host_pages, tolerance_pages},
-    prepare::{Failure, plan_record, prepare},
-    record::{Accounted, ClientRecord, Plan, Progress, Ramped, Sample},
+    prepare::{Failure, plan_record, prepare, slower_than_planned, warn},
+    ramp::reached_per_s,
+    record::{Accounted, ClientRecord, EndedBy, Plan, Ramped, Sample},
     show::Show,
     summary::Sampled,
     verdict,
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
 
-/// Time between two `progress` records.
-const PROGRESS: Duration = Duration::from_secs(1);
-/// Time between two looks at the live line.
+/// Time between two looks at the live line, and at what has answered.
 const LIVE: Duration = Duration::from_millis(200);
-/// What the second signal ends with: that of a process that SIGINT killed.
-const INTERRUPTED: i32 = 130;
 
 /// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].
 ///
-/// SIGINT or SIGTERM ends it early and in order; the second one ends the process.
-pub fn run(cli: &Load, termination: &Termination, show: &mut Show) -> Result<bool, Failure> {
+/// A signal ends it early and in order, see [`Shutdown`].
+pub fn run(cli: &Load, shutdown: &Shutdown, show: &mut Show) -> Result<bool, Failure> {
     let bound = Metrics::bind(cli.metrics_addr)?;
     let shared = Arc::new(prepare(cli)?);
+    let main = shared.clone();
+    show.on_failure(move || main.to_main.wake());
     let plan = plan_record(cli, &shared, bound.as_ref().map(Bound::url));
     let metrics = Metrics::start(bound)?;
     metrics.planned(&shared);
     show.record(&ClientRecord::Plan(Box::new(plan.clone())))?;
     let mut run = Run::new(cli, shared, plan, metrics, show);
-    run.watch(termination)?;
+    run.watch(shutdown)?;
     run.finish()
 }
 
@@ -98,6 +99,10 @@ struct Run<'a> {
     pages_before: Option<u64>,
     hold_until: Option<Instant>,
     held_at_end: u64,
+    lost_at_end: u64,
+    ended_by: EndedBy,
+    losses: Losses,
+    silence: Silence,
     outcome: Outcome,
     broken: Option<Broken>,
     /// Counters of this host before the first connection.
@@ -134,6 +139,10 @@ impl<'a> Run<'a> {
             pages_before: None,
             hold_until: None,
             held_at_end: 0,
+            lost_at_end: 0,
+            ended_by: EndedBy::Signal,
+            losses: Losses::default(),
+            silence: Silence::default(),
             outcome: Outcome::default(),
             broken: None,
             before: verdict::Before::now(),
@@ -166,35 +175,38 @@ impl<'a> Run<'a> {
     }
 
     /// Follows the run until every worker has ended.
-    fn watch(&mut self, termination: &Termination) -> Result<(), Failure> {
+    fn watch(&mut self, shutdown: &Shutdown) -> Result<(), Failure> {
         let epoll = Epoll::new()?;
         let mut events = Events::with_capacity(8);
-        epoll.add(termination.as_raw_fd(), epoll::IN, 0)?;
+        epoll.add(shutdown.as_raw_fd(), epoll::IN, 0)?;
         epoll.add(self.shared.to_main.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
         while !(self.phase == Phase::End && self.members.iter().all(|member| member.done)) {
             epoll.wait(&mut events, self.wait())?;
-            while termination.take()?.is_some() {
-                if self.phase == Phase::End {
-                    exit(INTERRUPTED);
-                }
-                self.begin_end();
+            self.show.check()?;
+            if shutdown.take()?.is_some() {
+                self.begin_end(EndedBy::Signal)?;
             }
             while let Ok((id, report)) = self.reports.try_recv() {
                 self.on_report(id, report)?;
             }
             self.look()?;
+            if self.phase == Phase::End {
+                shutdown.end_at_once()?;
+            }
         }
         Ok(())
     }
 
     /// How long nothing has to be done unless something happens.
     fn wait(&self) -> Option<Duration> {
-        match self.phase {
-            Phase::Wait => Some(self.shared.start.saturating_duration_since(Instant::now())),
-            Phase::Hold => self.hold_until.map(|end| end.saturating_duration_since(Instant::now())),
-            Phase::Ramp => Some(LIVE),
-            Phase::Sample | Phase::End => None,
-        }
+        let until = |instant: Instant| instant.saturating_duration_since(Instant::now());
+        let wait = match self.phase {
+            Phase::Wait => Some(until(self.shared.start)),
+            Phase::Hold => self.hold_until.map(until),
+            Phase::Ramp | Phase::Sample => Some(LIVE),
+            Phase::End => return None,
+        };
+        wait.into_iter().chain(self.losses.wait()).min()
     }
 
     fn on_report(&mut self, id: usize, report: Report) -> Result<(), Failure> {
@@ -209,8 +221,8 @@ impl<'a> Run<'a> {
                     }
                 }
             }
-            Report::Sampled { asked, answered, times } => {
-                self.sample.add(asked, answered, &times);
+            Report::Sampled(part) => {
+                self.sample.add(&part);
                 self.through += 1;
                 if self.phase == Phase::Sample && self.through == self.members.len() {
                     let sample = self.sample.record();
@@ -219,6 +231,7 @@ impl<'a> Run<'a> {
                     self.hold();
                 }
             }
+            Report::Lost(lost) => self.losses.add(lost),
             Report::Done(outcome) => {
                 self.outcome.tally.add(outcome.tally);
                 if let Some(beats) = outcome.beats {
@@ -229,7 +242,7 @@ impl<'a> Run<'a> {
             Report::Broken(broken) => {
                 self.broken.get_or_insert(broken);
                 self.member_done(id);
-                self.begin_end();
+                self.begin_end(EndedBy::Failure)?;
             }
         }
         Ok(())
@@ -248,18 +261,25 @@ impl<'a> Run<'a> {
         };
         let ramp_s = shared.start.elapsed().as_secs_f64();
         self.ramp_s = Some(ramp_s);
+        let last_established_s = shared.last_established().map(|last| last.as_secs_f64());
+        let established = shared.sum(|counters| &counters.established);
         let record = Ramped {
-            established: shared.sum(|counters| &counters.established),
+            established,
             answered: shared.sum(|counters| &counters.answered),
             failed: shared.sum(|counters| &counters.failed),
             ramp_s,
+            rate_per_s: reached_per_s(established, last_established_s),
             connect_us: self.outcome.tally.connect.latency(),
             first_byte_us: self.outcome.tally.first_byte.latency(),
             pin,
         };
         self.show.ramp_over();
         self.metrics.ramped(&record);
+        let slower = slower_than_planned(self.cli, self.plan.in_flight, record.rate_per_s);
         self.show.record(&ClientRecord::Ramped(record))?;
+        if let Some(slower) = slower {
+            warn(&slower);
+        }
         match self.cli.sample {
             Some(wanted) => self.begin_sample(self.cli.shard.count(wanted)),
             None => self.hold(),
@@ -294,16 +314,20 @@ impl<'a> Run<'a> {
     }
 
     /// Ends what is held, as many workers at a time as there are cores. Again: does nothing.
-    fn begin_end(&mut self) {
+    fn begin_end(&mut self, ended_by: EndedBy) -> Result<(), Failure> {
         if self.phase == Phase::End {
-            return;
+            return Ok(());
         }
         self.phase = Phase::End;
+        self.ended_by = ended_by;
         self.show.ramp_over();
-        self.held_at_end = self.shared.sum(|counters| &counters.held);
+        // Before anything is counted: what comes from now on belongs to no figure.
+        self.shared.begin_close(self.hold_until);
+        (self.held_at_end, self.lost_at_end) = self.held_and_lost();
         for _ in 0..self.shared.crew.at_a_time {
             self.end_next();
         }
+        self.show_losses()
     }
 
     /// Tells the next worker that is still there to end.
@@ -322,43 +346,5 @@ impl<'a> Run<'a> {
         if self.phase == Phase::End {
             self.end_next();
         }
-    }
-
-    /// What goes by the clock: progress, the end of the hold, and that nothing is left to hold.
-    fn look(&mut self) -> Result<(), Failure> {
-        let held = || self.shared.sum(|counters| &counters.held);
-        match self.phase {
-            Phase::Wait if Instant::now() >= self.shared.start => self.start()?,
-            Phase::Ramp => self.show_progress()?,
-            Phase::Hold => {
-                let over = self.hold_until.is_some_and(|end| Instant::now() >= end);
-                if over || held() == 0 {
-                    self.begin_end();
-                }
-            }
-            Phase::Wait | Phase::Sample | Phase::End => {}
-        }
-        Ok(())
-    }
-
-    fn show_progress(&mut self) -> Result<(), Failure> {
-        let shared = &self.shared;
-        let established = shared.sum(|counters| &counters.established);
-        let failed = shared.sum(|counters| &counters.failed);
-        self.show.live(established + failed);
-        let (since, before) = self.progress;
-        let elapsed = since.elapsed();
-        if elapsed >= PROGRESS {
-            self.progress = (Instant::now(), established);
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "counts of connections are far below 2^52"
-            )]
-            let rate_per_s = (established - before) as f64 / elapsed.as_secs_f64();
-            let answered = shared.sum(|counters| &counters.answered);
-            let progress = Progress { established, answered, failed, rate_per_s };
-            self.show.progress(&progress)?;
-        }
-        Ok(())
     }
 }

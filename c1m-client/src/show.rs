@@ -1,90 +1,203 @@
 //! Facts on standard output, as lines for people or JSON lines; progress on standard error.
 
 use std::{
-    fmt,
+    fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
-    time::SystemTime,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::output::{diagnosis::verdict_lines, record::Line};
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+use c1m_server::{
+    command::streams,
+    output::{
+        diagnosis::verdict_lines,
+        escape,
+        lines::STDOUT,
+        record::Line,
+        writer::{Patience, Rank, WriteError, Writer},
+    },
+    sys::stream::Stream,
+};
 
 use crate::{
-    record::{ClientRecord, Latency, Plan, Progress, Ramped, Requirement, Sample, Summary, Unit},
+    record::{
+        AcceptQueue, ClientRecord, EndedBy, Latency, Lost, Plan, Progress, Ramped, Requirement,
+        Sample, Summary, Unit, Waiting,
+    },
     summary::remedy,
 };
 
-/// Where records and progress go.
+/// Back to the beginning of the line, which is emptied: ECMA-48, EL.
+const CLEAR: &str = "\r\x1b[2K";
+/// Of the bar, in columns.
+const BAR: usize = 20;
+
+/// Where records and progress go. Threads of their own write them, so nobody who does not read holds up a run.
 pub struct Show {
     json: bool,
     quiet: bool,
+    out: Arc<Writer>,
+    /// Progress for people, and the live line: standard error, unless both streams are terminals. Then one thread writes both, in order.
+    progress: Option<Arc<Writer>>,
     /// Only on a terminal.
-    bar: Option<ProgressBar>,
+    live: Option<Live>,
 }
 
 impl Show {
     /// `connections`: the end of the live line.
-    #[must_use]
-    pub fn new(json: bool, quiet: bool, connections: u64) -> Self {
-        let live = !json && !quiet && io::stderr().is_terminal();
-        let style = ProgressStyle::with_template(
-            "{bar:30} {human_pos}/{human_len}  {rate}  {elapsed} gone, {eta} to go",
-        )
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
-        .with_key("rate", |state: &ProgressState, line: &mut dyn fmt::Write| {
-            // A live line that can't be written is no reason to stop.
-            let _ = write!(line, "{:.0}/s", state.per_sec());
-        });
-        let bar = live.then(|| ProgressBar::new(connections).with_style(style));
-        Self { json, quiet, bar }
+    ///
+    /// # Errors
+    /// There is no thread to write.
+    pub fn new(json: bool, quiet: bool, connections: u64) -> Result<Self, WriteError> {
+        let out = Arc::new(streams::stdout(json, || Ok(()))?);
+        let wants_progress = !json && !quiet;
+        let is_live = wants_progress && io::stderr().is_terminal();
+        let progress = match wants_progress {
+            true if is_live && io::stdout().is_terminal() => Some(out.clone()),
+            true => Some(Arc::new(streams::stderr(json)?)),
+            false => None,
+        };
+        let live = is_live.then(|| Live::new(connections));
+        Ok(Self { json, quiet, out, progress, live })
     }
 
-    /// Prints a record, whole and at once.
-    pub fn record(&self, record: &ClientRecord) -> io::Result<()> {
-        let now = SystemTime::now();
-        let text = if self.json {
-            serde_json::to_string(&Line::at(now, record))?
-        } else {
-            lines(now, record)
+    /// Hands a record over, whole.
+    ///
+    /// # Errors
+    /// The one that has ended standard output.
+    pub fn record(&self, record: &ClientRecord) -> Result<(), WriteError> {
+        let text = text(self.json, record)?;
+        let rank = match record {
+            ClientRecord::Verdict(_) | ClientRecord::Summary(_) => Rank::Last,
+            _ => Rank::Ordinary,
         };
-        let print = || {
-            let mut out = io::stdout().lock();
-            writeln!(out, "{text}")?;
-            out.flush()
-        };
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        self.clear();
+        self.out.print(text, rank)
     }
 
     /// Moves the live line. `tried`: connections that were established or given up.
     pub fn live(&self, tried: u64) {
-        if let Some(bar) = &self.bar {
-            bar.set_position(tried);
+        if let (Some(live), Some(to)) = (&self.live, &self.progress)
+            && to.is_idle()
+        {
+            // A live line that can't be written is no reason to stop.
+            let _ = to.raw(live.line(tried).into_bytes());
         }
     }
 
     /// Prints progress where there is no live line.
-    pub fn progress(&self, progress: &Progress) -> io::Result<()> {
-        if self.quiet || self.bar.is_some() {
+    ///
+    /// # Errors
+    /// The one that has ended standard output.
+    pub fn progress(&self, progress: &Progress) -> Result<(), WriteError> {
+        if self.quiet || self.live.is_some() {
             return Ok(());
         }
         let record = ClientRecord::Progress(progress.clone());
-        if self.json {
-            return self.record(&record);
+        match &self.progress {
+            // For people progress is no fact, and it must not stop the run.
+            Some(to) => drop(to.print(text(self.json, &record)?, Rank::Ordinary)),
+            None => self.record(&record)?,
         }
-        // For people progress is no fact, and it must not stop the run.
-        let _ = writeln!(io::stderr(), "{}", lines(SystemTime::now(), &record));
         Ok(())
     }
 
     /// Takes the live line away.
     pub fn ramp_over(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        self.clear();
+        self.live = None;
+    }
+
+    fn clear(&self) {
+        if let (Some(_), Some(to)) = (&self.live, &self.progress) {
+            let _ = to.raw(CLEAR.into());
         }
     }
+
+    /// # Errors
+    /// The one that has ended standard output.
+    pub fn check(&self) -> Result<(), WriteError> {
+        self.out.check()
+    }
+
+    /// Calls `told` when an error ends standard output.
+    pub fn on_failure(&self, told: impl FnOnce() + Send + 'static) {
+        self.out.on_failure(told);
+    }
+
+    /// Lines that were dropped so far because nobody read them.
+    #[must_use]
+    pub fn lines_dropped(&self) -> u64 {
+        self.out.missing()
+    }
+
+    /// Waits until all is written, in bounded time.
+    ///
+    /// # Errors
+    /// As of [`Writer::finish`], for standard output.
+    pub fn finish(&mut self) -> Result<(), WriteError> {
+        self.ramp_over();
+        let finished = self.out.finish(Patience::END);
+        if let Some(progress) = self.progress.take().filter(|it| !Arc::ptr_eq(it, &self.out)) {
+            // It is no fact.
+            let _ = progress.finish(Patience::WORD);
+        }
+        finished
+    }
+}
+
+/// Prints the one record of a command that answers once, and waits for as long as it takes.
+///
+/// # Errors
+/// Those of standard output.
+pub fn once(json: bool, record: &ClientRecord) -> Result<(), WriteError> {
+    let text = text(json, record)?;
+    let print = || Stream::stdout()?.write_all(text.as_bytes());
+    print().map_err(|error| WriteError::refused(STDOUT, error))
+}
+
+/// Whole lines.
+fn text(json: bool, record: &ClientRecord) -> Result<String, WriteError> {
+    let now = SystemTime::now();
+    let text = match json {
+        true => serde_json::to_string(&Line::at(now, record))
+            .map_err(|error| WriteError::refused(STDOUT, error.into()))?,
+        false => lines(now, record),
+    };
+    Ok(text + "\n")
+}
+
+/// The line of a terminal that shows how far the ramp is.
+struct Live {
+    start: Instant,
+    connections: u64,
+}
+
+impl Live {
+    fn new(connections: u64) -> Self {
+        Self { start: Instant::now(), connections }
+    }
+
+    fn line(&self, tried: u64) -> String {
+        CLEAR.to_owned() + &live_text(tried, self.connections, self.start.elapsed())
+    }
+}
+
+fn live_text(tried: u64, connections: u64, elapsed: Duration) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "counts of connections are far below 2^52")]
+    let (tried_f, all_f) = (tried as f64, connections as f64);
+    let rate = tried_f / elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let to_go = match Duration::try_from_secs_f64((all_f - tried_f).max(0.0) / rate) {
+        Ok(time) => format!("{}s", time.as_secs()),
+        // Nothing was tried yet.
+        Err(_) => "?".into(),
+    };
+    let full = usize::try_from(tried.min(connections) * BAR as u64 / connections.max(1));
+    let bar = "#".repeat(full.unwrap_or(BAR));
+    format!(
+        "[{bar:-<BAR$}] {tried}/{connections}  {rate:.0}/s  {}s gone, {to_go} to go",
+        elapsed.as_secs()
+    )
 }
 
 /// `HH:MM:SS.mmm`, UTC.
@@ -93,7 +206,8 @@ fn clock(now: SystemTime) -> String {
 }
 
 /// A record as lines for people, each with the time.
-fn lines(now: SystemTime, record: &ClientRecord) -> String {
+#[must_use]
+pub fn lines(now: SystemTime, record: &ClientRecord) -> String {
     let texts = match record {
         ClientRecord::Plan(plan) => plan_lines(plan),
         ClientRecord::Progress(Progress { established, answered, failed, rate_per_s }) => {
@@ -101,13 +215,22 @@ fn lines(now: SystemTime, record: &ClientRecord) -> String {
                 "progress  established={established} answered={answered} failed={failed} rate={rate_per_s:.0}/s"
             )]
         }
+        ClientRecord::Waiting(waiting) => vec![waiting_line(waiting)],
+        ClientRecord::Lost(lost) => vec![lost_line(lost)],
         ClientRecord::Ramped(ramped) => ramped_lines(ramped),
         ClientRecord::Sample(sample) => sample_lines(sample).to_vec(),
+        ClientRecord::Warning(warning) => {
+            vec![format!("warning   {}: {}", warning.name, warning.text)]
+        }
         ClientRecord::Verdict(verdict) => verdict_lines(verdict),
         ClientRecord::Summary(summary) => summary_lines(summary),
     };
     let clock = clock(now);
-    texts.iter().map(|text| format!("{clock}  {text}")).collect::<Vec<_>>().join("\n")
+    texts
+        .iter()
+        .map(|text| format!("{clock}  {}", escape::line(text)))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn plan_lines(plan: &Plan) -> Vec<String> {
@@ -149,11 +272,57 @@ fn plan_lines(plan: &Plan) -> Vec<String> {
     lines
 }
 
+fn waiting_line(waiting: &Waiting) -> String {
+    let Waiting { unanswered_s, in_flight, left, accept_queue, give_up_s } = waiting;
+    let mut line = format!("waiting   nothing answered for {unanswered_s:.1}s");
+    if let (Some(in_flight), Some(left)) = (in_flight, left) {
+        let _ = write!(line, " in_flight={in_flight} left={left}");
+    }
+    if let Some(AcceptQueue { listeners, full, queued, most }) = accept_queue {
+        let _ = match full {
+            0 => write!(line, " accept_queue={queued}/{most}"),
+            _ => write!(
+                line,
+                ": the server's accept queue is full (queued={queued} backlog={most} full={full} of {listeners})"
+            ),
+        };
+    }
+    match unanswered_s >= give_up_s {
+        true => line + ": giving up",
+        false => line + &format!(", giving up after {give_up_s}s"),
+    }
+}
+
+fn lost_line(Lost { connections, held, reasons }: &Lost) -> String {
+    let reasons: Vec<String> =
+        reasons.iter().map(|(name, count)| format!("{name}: {count}")).collect();
+    format!("lost      connections={connections} held={held} ({})", reasons.join(", "))
+}
+
+/// Why the run ended, where that is not what it was told to do.
+fn ended_line(summary: &Summary) -> Option<String> {
+    let Summary { connected, lost, plan, .. } = summary;
+    let why = match summary.ended_by {
+        EndedBy::Hold | EndedBy::Signal => return None,
+        EndedBy::NoneConnected => "no connection was established".into(),
+        EndedBy::AllLost => format!(
+            "every connection was lost: the peer or the network ended {lost} of {connected}"
+        ),
+        EndedBy::NoAnswer => format!("nothing answered for {}s (--give-up)", plan.asked.give_up_s),
+        EndedBy::Failure => "a worker could not go on".into(),
+    };
+    Some(format!("ended     {why}"))
+}
+
 fn ramped_lines(ramped: &Ramped) -> Vec<String> {
     let mut lines = vec![
         format!(
-            "ramped    established={} answered={} failed={} ramp={:.3}s",
-            ramped.established, ramped.answered, ramped.failed, ramped.ramp_s
+            "ramped    established={} answered={} failed={} ramp={:.3}s rate={}",
+            ramped.established,
+            ramped.answered,
+            ramped.failed,
+            ramped.ramp_s,
+            rate(ramped.rate_per_s)
         ),
         latency_line("connect", &ramped.connect_us),
         latency_line("first byte", &ramped.first_byte_us),
@@ -165,6 +334,11 @@ fn ramped_lines(ramped: &Ramped) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Connections a second, if it is known.
+fn rate(per_s: Option<f64>) -> String {
+    per_s.map_or("-".into(), |per_s| format!("{per_s:.0}/s"))
 }
 
 fn summary_lines(summary: &Summary) -> Vec<String> {
@@ -181,21 +355,24 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         None => Vec::new(),
     };
     lines.push(format!(
-        "summary   connected={} held_at_end={} answered={} failed={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
+        "summary   connected={} held_at_end={} lost={} answered={} failed={} rate={} elapsed={:.3}s cpu_user={:.3}s cpu_system={:.3}s",
         summary.connected,
         summary.held_at_end,
+        summary.lost,
         summary.answered,
         summary.failed,
+        rate(summary.rate_per_s),
         summary.elapsed_s,
         summary.cpu_user_s,
         summary.cpu_system_s,
     ));
+    lines.extend(ended_line(summary));
     lines.push(latency_line("connect", &summary.connect_us));
     lines.push(latency_line("first byte", &summary.first_byte_us));
     if let Some(beats) = &summary.heartbeats {
         lines.push(format!(
-            "heartbeat due={} answered={} late={} missed={}",
-            beats.due, beats.answered, beats.late, beats.missed
+            "heartbeat due={} answered={} late={} wrong={} missed={}",
+            beats.due, beats.answered, beats.late, beats.wrong, beats.missed
         ));
         lines.push(latency_line("heartbeat", &beats.latency_us));
     }
@@ -206,14 +383,19 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         Some(remedy) => format!("error     {name}: {count} ({remedy})"),
         None => format!("error     {name}: {count}"),
     }));
+    if summary.lines_dropped > 0 {
+        lines.push(format!("output    lines_dropped={}", summary.lines_dropped));
+    }
     lines.extend(summary.requirements.iter().map(requirement_line));
     lines
 }
 
 fn sample_lines(sample: &Sample) -> [String; 2] {
-    let Sample { asked, answered, took_s, latency_us } = sample;
+    let Sample { asked, answered, wrong, missed, took_s, latency_us } = sample;
     [
-        format!("sample    asked={asked} answered={answered} took={took_s:.3}s"),
+        format!(
+            "sample    asked={asked} answered={answered} wrong={wrong} missed={missed} took={took_s:.3}s"
+        ),
         latency_line("sample", latency_us),
     ]
 }
@@ -236,15 +418,18 @@ fn requirement_line(requirement: &Requirement) -> String {
 }
 
 fn latency_line(name: &str, latency: &Latency) -> String {
-    let Latency { count, p50, p90, p99, p999, max } = latency;
-    format!(
-        "latency   {name}: count={count} p50={p50}us p90={p90}us p99={p99}us p99.9={p999}us max={max}us"
-    )
+    let Latency { count, unanswered, p50, p90, p99, p999, max } = latency;
+    let points = [("p50", p50), ("p90", p90), ("p99", p99), ("p99.9", p999), ("max", max)];
+    let points = points.map(|(name, us)| match us {
+        Some(us) => format!("{name}={us}us"),
+        None => format!("{name}=-"),
+    });
+    format!("latency   {name}: count={count} unanswered={unanswered} {}", points.join(" "))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
@@ -254,14 +439,27 @@ mod tests {
         let sample = ClientRecord::Sample(crate::record::Sample {
             asked: 3,
             answered: 2,
+            wrong: 0,
+            missed: 1,
             took_s: 0.5,
-            latency_us: Latency { count: 2, p50: 7, p90: 8, p99: 8, p999: 8, max: 8 },
+            latency_us: Latency { count: 2, unanswered: 1, p50: Some(7), ..Latency::default() },
         });
         assert_eq!(
             lines(now, &sample),
-            "01:02:03.004  sample    asked=3 answered=2 took=0.500s\n\
-             01:02:03.004  latency   sample: count=2 p50=7us p90=8us p99=8us p99.9=8us max=8us"
+            "01:02:03.004  sample    asked=3 answered=2 wrong=0 missed=1 took=0.500s\n\
+             01:02:03.004  latency   sample: count=2 unanswered=1 p50=7us p90=- p99=- p99.9=- max=-"
         );
+    }
+
+    #[test]
+    fn the_live_line_fits_a_terminal() {
+        assert_eq!(
+            live_text(250, 1000, Duration::from_secs(5)),
+            "[#####---------------] 250/1000  50/s  5s gone, 15s to go"
+        );
+        assert!(live_text(0, 1000, Duration::ZERO).ends_with("0s gone, ? to go"));
+        let last = live_text(10_000_000, 10_000_000, Duration::from_secs(1000));
+        assert!(last.len() < 80, "{last}");
     }
 
     #[test]

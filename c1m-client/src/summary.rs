@@ -11,63 +11,107 @@ use hdrhistogram::{
 use crate::record::{Heartbeats, Histograms, Latency, Sample};
 
 /// Times of one kind, microseconds: exact to three digits, from 1 µs to 2 h; what lies outside counts as the nearest of those.
+///
+/// What was not answered within the timeout has no time, and takes longer than everything that has one. Without it a server
+/// that answers half of the requests would have the percentiles of one that answers all of them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Times(Histogram<u64>);
+pub struct Times {
+    answered: Histogram<u64>,
+    unanswered: u64,
+}
 
 impl Default for Times {
     fn default() -> Self {
         let longest = 2 * 3600 * 1_000_000;
         let histogram = Histogram::new_with_bounds(1, longest, 3);
-        Self(histogram.expect("bounds and digits are constants that the histogram takes"))
+        let answered = histogram.expect("bounds and digits are constants that the histogram takes");
+        Self { answered, unanswered: 0 }
     }
 }
 
 impl Times {
     pub fn record(&mut self, microseconds: u64) {
-        self.0.saturating_record(microseconds.max(1));
+        self.answered.saturating_record(microseconds.max(1));
+    }
+
+    /// So many more were not answered within the timeout.
+    pub fn miss(&mut self, count: u64) {
+        self.unanswered = self.unanswered.saturating_add(count);
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("both have the same bounds");
+        self.answered.add(&other.answered).expect("both have the same bounds");
+        self.miss(other.unanswered);
     }
 
-    /// The time below which this share of them is, from 0 to 1. `None`: nothing was measured.
+    /// How many were not answered within the timeout.
+    #[must_use]
+    pub fn unanswered(&self) -> u64 {
+        self.unanswered
+    }
+
+    /// All of them, answered or not.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.answered.len().saturating_add(self.unanswered)
+    }
+
+    /// The time within which this share of all of them was answered, from 0 to 1. `None`: there were none, or fewer were
+    /// answered.
     #[must_use]
     pub fn at(&self, quantile: f64) -> Option<u64> {
-        (!self.0.is_empty()).then(|| self.0.value_at_quantile(quantile).min(self.0.max()))
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "counts are far below 2^52, and a share of one is not larger"
+        )]
+        // Without what the product is rounded up by: 99 % of 100 are 99.
+        let rank = (quantile * self.asked() as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil() as u64;
+        let mut left = rank.max(1);
+        for step in self.answered.iter_recorded() {
+            left = left.saturating_sub(step.count_since_last_iteration());
+            if left == 0 {
+                return Some(step.value_iterated_to().min(self.answered.max()));
+            }
+        }
+        None
     }
 
-    /// As in [`Histograms`].
+    /// Of those that were answered, as in [`Histograms`].
     #[must_use]
     pub fn encode(&self) -> String {
         let mut bytes = Vec::new();
-        let written = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
+        let written = V2DeflateSerializer::new().serialize(&self.answered, &mut bytes);
         written.expect("counts are below 2^63, and memory takes what is written");
         BASE64_STANDARD.encode(bytes)
     }
 
-    /// What [`Self::encode`] made, or why it is not that.
-    pub fn decode(text: &str) -> Result<Self, String> {
+    /// What [`Self::encode`] made, and how many were not answered.
+    ///
+    /// # Errors
+    /// Why the text is not a histogram of [`Self::encode`].
+    pub fn decode(text: &str, unanswered: u64) -> Result<Self, String> {
         let bytes = BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?;
         let histogram: Histogram<u64> =
             Deserializer::new().deserialize(&mut &bytes[..]).map_err(|error| error.to_string())?;
         let bounds = |it: &Histogram<u64>| (it.low(), it.high(), it.sigfig());
-        match bounds(&histogram) == bounds(&Self::default().0) {
-            true => Ok(Self(histogram)),
+        match bounds(&histogram) == bounds(&Self::default().answered) {
+            true => Ok(Self { answered: histogram, unanswered }),
             false => Err("it has another range or precision".into()),
         }
     }
 
     #[must_use]
     pub fn latency(&self) -> Latency {
-        let at = |quantile| self.at(quantile).unwrap_or(0);
         Latency {
-            count: self.0.len(),
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p999: at(0.999),
-            max: self.0.max(),
+            count: self.answered.len(),
+            unanswered: self.unanswered,
+            p50: self.at(0.5),
+            p90: self.at(0.9),
+            p99: self.at(0.99),
+            p999: self.at(0.999),
+            max: self.at(1.0),
         }
     }
 }
@@ -88,6 +132,17 @@ impl Errors {
         for (name, count) in other.0 {
             *self.0.entry(name).or_default() += count;
         }
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Of all names.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
     }
 
     #[must_use]
@@ -125,6 +180,7 @@ pub struct Beats {
     pub due: u64,
     pub answered: u64,
     pub late: u64,
+    pub wrong: u64,
     pub times: Times,
 }
 
@@ -133,6 +189,7 @@ impl Beats {
         self.due += other.due;
         self.answered += other.answered;
         self.late += other.late;
+        self.wrong += other.wrong;
         self.times.add(&other.times);
     }
 
@@ -142,19 +199,27 @@ impl Beats {
             due: self.due,
             answered: self.answered,
             late: self.late,
-            missed: self.due.saturating_sub(self.answered),
+            wrong: self.wrong,
+            missed: self.due.saturating_sub(self.answered).saturating_sub(self.wrong),
             latency_us: self.times.latency(),
         }
     }
+}
+
+/// What one worker saw of its part of a sample.
+#[derive(Debug, Clone, Default)]
+pub struct SamplePart {
+    pub asked: u64,
+    pub answered: u64,
+    pub wrong: u64,
+    pub times: Times,
 }
 
 /// A sample so far, of all workers.
 #[derive(Debug, Clone, Default)]
 pub struct Sampled {
     began: Option<Instant>,
-    asked: u64,
-    answered: u64,
-    times: Times,
+    all: SamplePart,
 }
 
 impl Sampled {
@@ -163,25 +228,29 @@ impl Sampled {
         self.began = Some(Instant::now());
     }
 
-    pub fn add(&mut self, asked: u64, answered: u64, times: &Times) {
-        self.asked += asked;
-        self.answered += answered;
-        self.times.add(times);
+    pub fn add(&mut self, part: &SamplePart) {
+        self.all.asked += part.asked;
+        self.all.answered += part.answered;
+        self.all.wrong += part.wrong;
+        self.all.times.add(&part.times);
     }
 
     /// `None`: nobody was asked.
     #[must_use]
     pub fn times(&self) -> Option<Times> {
-        self.began.map(|_| self.times.clone())
+        self.began.map(|_| self.all.times.clone())
     }
 
     #[must_use]
     pub fn record(&self) -> Sample {
+        let SamplePart { asked, answered, wrong, times } = &self.all;
         Sample {
-            asked: self.asked,
-            answered: self.answered,
+            asked: *asked,
+            answered: *answered,
+            wrong: *wrong,
+            missed: asked.saturating_sub(*answered).saturating_sub(*wrong),
             took_s: self.began.map_or(0.0, |began| began.elapsed().as_secs_f64()),
-            latency_us: self.times.latency(),
+            latency_us: times.latency(),
         }
     }
 }
@@ -223,6 +292,15 @@ pub fn remedy(name: &str) -> Option<&'static str> {
         "connect timeout" | "connect ETIMEDOUT" => {
             "the server's SYN or accept queue (its --backlog, net.core.somaxconn), or a firewall's table of connections"
         }
+        "sample timeout" | "heartbeat timeout" => {
+            "no complete answer within --timeout; a body without end, such as that of c1m-server's /, is never complete"
+        }
+        "sample status 404" | "heartbeat status 404" => {
+            "this server has no such path: --request names one that it has"
+        }
+        "response unasked" => {
+            "the server sent what no request asked for: the connection is only held from then on"
+        }
         "first byte timeout" => {
             "the server accepts late, or its data is held back (see what it says of tcp_mem)"
         }
@@ -245,8 +323,27 @@ mod tests {
         other.record(u64::MAX);
         times.add(&other);
         let latency = times.latency();
-        assert_eq!((latency.count, latency.p50), (1002, 500));
-        assert!(latency.max >= 7_200_000_000);
+        assert_eq!((latency.count, latency.p50), (1002, Some(500)));
+        assert!(latency.max.unwrap() >= 7_200_000_000);
+    }
+
+    #[test]
+    fn an_unanswered_one_takes_longer_than_every_answer() {
+        let mut times = Times::default();
+        (1..=98).for_each(|us| times.record(us));
+        times.miss(1);
+        // 98 of 99: of 100 there would be one more.
+        assert_eq!((times.at(0.98), times.at(0.99)), (Some(98), None));
+        times.record(99);
+        let latency = times.latency();
+        assert_eq!((latency.count, latency.unanswered), (99, 1));
+        assert_eq!((latency.p50, latency.p90, latency.p99), (Some(50), Some(90), Some(99)));
+        assert_eq!((latency.p999, latency.max), (None, None));
+        let mut none = Times::default();
+        none.miss(3);
+        assert_eq!((none.asked(), none.at(0.01)), (3, None));
+        none.miss(u64::MAX);
+        assert_eq!(none.unanswered(), u64::MAX);
     }
 
     #[test]
@@ -254,11 +351,11 @@ mod tests {
         let other = Histogram::<u64>::new_with_bounds(1, 1000, 2).unwrap();
         let mut bytes = Vec::new();
         V2DeflateSerializer::new().serialize(&other, &mut bytes).unwrap();
-        let error = Times::decode(&BASE64_STANDARD.encode(bytes)).unwrap_err();
+        let error = Times::decode(&BASE64_STANDARD.encode(bytes), 0).unwrap_err();
         assert!(error.contains("another range"), "{error}");
         let whole = Times::default().encode();
         for text in ["", "*", "AAAA", &whole[..whole.len() / 8 * 4]] {
-            assert!(Times::decode(text).is_err(), "{text}");
+            assert!(Times::decode(text, 0).is_err(), "{text}");
         }
     }
 
@@ -275,7 +372,9 @@ mod tests {
                     times.record(*time);
                     whole.record(*time);
                 }
-                let back = Times::decode(&times.encode()).unwrap();
+                times.miss(part.len() as u64 / 9);
+                whole.miss(part.len() as u64 / 9);
+                let back = Times::decode(&times.encode(), times.unanswered()).unwrap();
                 prop_assert_eq!(&back, &times);
                 merged.add(&back);
             }

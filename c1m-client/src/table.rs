@@ -8,8 +8,10 @@ use crate::http::{Reader, Rest};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Stage {
-    /// Never opened, or ended.
+    /// Never established, or ended before the hold.
     Gone,
+    /// Was held, and has ended; during the hold: since it began.
+    Lost,
     /// The handshake is under way.
     Connecting,
     /// Established, its first request is sent, no byte has come.
@@ -32,14 +34,14 @@ impl Stage {
     /// Established, and not ended.
     #[must_use]
     pub fn is_held(self) -> bool {
-        !matches!(self, Self::Gone | Self::Connecting)
+        !matches!(self, Self::Gone | Self::Lost | Self::Connecting)
     }
 
     /// The reader that goes on from here, where a byte says it all.
     #[must_use]
     pub fn reader(self) -> Option<Reader> {
         match self {
-            Self::Between => Some(Rest::Between.into()),
+            Self::Between | Self::Unread => Some(Rest::Between.into()),
             Self::OpenBody => Some(Rest::OpenBody.into()),
             _ => None,
         }
@@ -98,10 +100,23 @@ impl Table {
         self.sockets[slot] = Some(socket);
     }
 
-    /// Closes the connection.
+    /// Closes a connection that was not established.
     pub fn end(&mut self, slot: usize) {
         self.sockets[slot] = None;
         self.stages[slot] = Stage::Gone;
+    }
+
+    /// Closes a connection that was held.
+    pub fn lose(&mut self, slot: usize) {
+        self.sockets[slot] = None;
+        self.stages[slot] = Stage::Lost;
+    }
+
+    /// From now on only connections that are held now can be lost.
+    pub fn begin_hold(&mut self) {
+        for stage in self.stages.iter_mut().filter(|stage| **stage == Stage::Lost) {
+            *stage = Stage::Gone;
+        }
     }
 
     #[must_use]
@@ -162,11 +177,21 @@ mod tests {
     #[test]
     fn only_established_connections_are_held() {
         let mut table = Table::with_capacity(4);
-        for stage in [Stage::Gone, Stage::Connecting, Stage::Waiting, Stage::Opaque] {
+        for stage in [Stage::Gone, Stage::Connecting, Stage::Waiting, Stage::Opaque, Stage::Lost] {
             let slot = table.add();
             table.set_stage(slot, stage);
         }
         assert_eq!(table.held().collect::<Vec<_>>(), [2, 3]);
         assert_eq!(table.stage(99), Stage::Gone);
+    }
+
+    #[test]
+    fn what_was_lost_before_the_hold_is_gone() {
+        let mut table = Table::with_capacity(2);
+        let (first, second) = (table.add(), table.add());
+        table.lose(first);
+        table.begin_hold();
+        table.lose(second);
+        assert_eq!([first, second].map(|slot| table.stage(slot)), [Stage::Gone, Stage::Lost]);
     }
 }

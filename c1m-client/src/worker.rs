@@ -4,6 +4,7 @@
 //! another's lock on it. The thread keeps what it inherits from the main thread's table, a handful of descriptors: so the
 //! numbers that it was handed stay true in it, and nothing has to be closed behind anybody's back.
 
+mod beats;
 mod exchange;
 mod open;
 mod shared;
@@ -16,7 +17,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        atomic::Ordering::Relaxed,
+        atomic::Ordering::{Relaxed, Release},
         mpsc::{Receiver, Sender},
     },
     thread::JoinHandle,
@@ -29,10 +30,13 @@ use c1m_server::sys::{
     socket::{peek, receive, take_error},
 };
 
-use self::exchange::{Beating, Exchange, Sampling};
-pub use self::shared::{Broken, Command, Counters, Outcome, Report, Shared};
+pub use self::shared::{Broken, Closing, Command, Counters, Outcome, Report, Shared};
+use self::{
+    beats::Beating,
+    exchange::{Exchange, Sampling},
+};
 use crate::{
-    summary::Tally,
+    summary::{Errors, Tally},
     table::{Stage, Table},
 };
 
@@ -81,11 +85,15 @@ struct Worker {
     /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
     pending: Vec<usize>,
     in_flight: usize,
+    /// By how many microseconds the openings of `pending` were later than planned. Empty without `--rate`.
+    late_us: HashMap<usize, u64>,
     /// Connections that wait for more than a byte can say.
     exchanges: HashMap<usize, Exchange>,
     sampling: Option<Sampling>,
     beating: Option<Beating>,
     tally: Tally,
+    /// Connections lost since the last report of it.
+    lost: Errors,
     buffer: Vec<u8>,
     /// When timeouts are looked for next, microseconds since the start of the run.
     next_tick_us: u64,
@@ -113,10 +121,12 @@ impl Worker {
             ramping: true,
             pending: Vec::new(),
             in_flight: 0,
+            late_us: HashMap::new(),
             exchanges: HashMap::new(),
             sampling: None,
             beating: None,
             tally: Tally::default(),
+            lost: Errors::default(),
             buffer: vec![0; BUFFER_BYTES],
             next_tick_us: 0,
         })
@@ -139,12 +149,7 @@ impl Worker {
     fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(512);
         loop {
-            let open_wait = self.open_some();
-            let beat_wait = self.beat();
-            self.ask_samples();
-            let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
-            let tick = waits_for_something.then_some(TICK);
-            let wait = [open_wait, beat_wait, tick].into_iter().flatten().min();
+            let wait = self.work();
             self.epoll.wait(&mut events, wait)?;
             for (token, flags) in events.iter() {
                 match usize::try_from(token) {
@@ -157,7 +162,30 @@ impl Worker {
                 }
             }
             self.tick();
+            self.report_losses();
         }
+    }
+
+    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of events has ended.
+    fn report_losses(&mut self) {
+        if !self.lost.is_empty() {
+            let lost = std::mem::take(&mut self.lost);
+            self.report(Report::Lost(lost));
+        }
+    }
+
+    /// Sends what is due. Returns how long nothing has to be done unless something happens.
+    fn work(&mut self) -> Option<Duration> {
+        if self.shared.closing.has_begun() {
+            return None;
+        }
+        let open_wait = self.open_some();
+        self.counters().in_flight.store(self.in_flight as u64, Relaxed);
+        let beat_wait = self.beat();
+        self.ask_samples();
+        let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
+        let tick = waits_for_something.then_some(TICK);
+        [open_wait, beat_wait, tick].into_iter().flatten().min()
     }
 
     /// Takes all commands. `true`: it is to end.
@@ -176,15 +204,21 @@ impl Worker {
 
     /// Closes every connection; what the worker saw is left.
     fn close(mut self) -> Outcome {
-        let now_us = self.now_us();
-        let beats = self.end_beats(now_us);
+        let (end_us, plan_until_us) = self.shared.closing.at_us(self.now_us());
+        self.expire_openings(end_us);
+        self.expire_asks(end_us);
+        let beats = self.end_beats(end_us, plan_until_us);
         Outcome { tally: std::mem::take(&mut self.tally), beats }
     }
 
     fn on_event(&mut self, slot: usize, flags: u32) {
+        if self.shared.closing.has_begun() {
+            // What other connections' end brings about is not an answer of the server to this one.
+            return;
+        }
         match self.table.stage(slot) {
             // An event of the same batch as the connection's end.
-            Stage::Gone => {}
+            Stage::Gone | Stage::Lost => {}
             Stage::Connecting => self.on_connect(slot, flags),
             Stage::Waiting | Stage::Overdue if self.opening(slot).unread => {
                 self.on_unread(slot, flags);
@@ -200,6 +234,7 @@ impl Worker {
         let ended = flags & (epoll::PEER_CLOSED | epoll::ERROR | epoll::HANGUP) != 0;
         // An end of stream is readable too: then only a byte proves an answer.
         if flags & epoll::IN != 0 && (!ended || matches!(peek(fd, &mut [0]), Ok(1))) {
+            self.heard();
             self.first_byte(slot);
             self.table.set_stage(slot, Stage::Unread);
         }
@@ -217,16 +252,18 @@ impl Worker {
         loop {
             match receive(fd, &mut buffer) {
                 Ok(0) => {
+                    self.finish_response(slot);
                     self.lose(slot, None);
                     break;
                 }
                 Ok(count) => {
-                    self.first_byte(slot);
-                    self.consume(slot, &buffer[..count]);
+                    self.heard();
+                    let opening = self.first_byte(slot);
+                    self.consume(slot, &buffer[..count], opening);
                     // A short read has emptied the queue: what comes after makes an event of its own. But an end that
                     // was announced with this event does not come again.
                     let more = count == buffer.len() || ended;
-                    if !more || self.table.stage(slot) == Stage::Gone {
+                    if !more || !self.table.stage(slot).is_held() {
                         break;
                     }
                 }
@@ -249,25 +286,36 @@ impl Worker {
             Some(name) => format!("connection {name}"),
         };
         self.tally.errors.count(&name);
+        self.lost.count(&name);
+        self.heard();
         self.drop_connection(slot);
+        self.counters().lost.fetch_add(1, Release);
+    }
+
+    /// Something came from the server.
+    fn heard(&self) {
+        self.counters().answers.fetch_add(1, Relaxed);
     }
 
     /// Ends an established connection, and all that waits for it.
     fn drop_connection(&mut self, slot: usize) {
         match self.table.stage(slot) {
-            Stage::Waiting => self.in_flight -= 1,
+            Stage::Waiting => {
+                self.in_flight -= 1;
+                self.tally.first_byte.miss(1);
+            }
             Stage::Overdue => {}
             _ => drop(self.counters().pages.fetch_sub(self.opening(slot).pages, Relaxed)),
         }
         self.counters().held.fetch_sub(1, Relaxed);
-        self.table.end(slot);
+        self.table.lose(slot);
         self.abandon(slot);
     }
 
     /// Looks for timeouts, once a [`TICK`] at most.
     fn tick(&mut self) {
         let now_us = self.now_us();
-        if now_us < self.next_tick_us {
+        if now_us < self.next_tick_us || self.shared.closing.has_begun() {
             return;
         }
         self.next_tick_us = now_us + micros(TICK);

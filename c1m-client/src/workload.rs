@@ -2,15 +2,60 @@
 
 use std::net::SocketAddr;
 
-use crate::pin::PinPlan;
+use crate::{http::Response, pin::PinPlan};
 
-/// The body that samples and heartbeats ask for, in bytes.
-pub const CHECK_BYTES: u64 = 64;
+/// What connections ask c1m-server for first: a body that goes on for as long as the connection.
+pub const FIRST_PATH: &str = "/";
+/// What samples and heartbeats ask c1m-server for.
+pub const CHECK_PATH: &str = "/bytes/64";
 
 /// A GET request on a connection that stays open.
 #[must_use]
 pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
+
+/// The paths of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requests {
+    /// `None`: connections are idle from the start.
+    pub first: Option<String>,
+    /// Of samples and heartbeats.
+    pub check: String,
+}
+
+/// A request whose answer is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    request: Vec<u8>,
+    /// As the path says it; `None`: by the response's own framing alone.
+    body_bytes: Option<u64>,
+}
+
+impl Check {
+    /// `/bytes/N` is answered by N bytes.
+    fn new(path: &str, host: &SocketAddr) -> Self {
+        let number =
+            path.strip_prefix("/bytes/").map(|rest| rest.split('?').next().unwrap_or(rest));
+        let digits = number.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let body_bytes = digits.and_then(|digits| digits.parse().ok());
+        Self { request: request(path, host), body_bytes }
+    }
+
+    #[must_use]
+    pub fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// What is wrong with a complete response, as errors name it; `None`: it is right.
+    #[must_use]
+    pub fn fault(&self, response: Response) -> Option<String> {
+        match response.status {
+            200..=299 if self.body_bytes.is_none_or(|bytes| bytes == response.body_bytes) => None,
+            200..=299 => Some("wrong length".into()),
+            status => Some(format!("status {status}")),
+        }
+    }
 }
 
 /// What a connection does first.
@@ -31,21 +76,21 @@ pub struct Workload {
     unread: bool,
     /// The plan, and a request for each of its steps.
     pin: Option<(PinPlan, Vec<Vec<u8>>)>,
-    check: Vec<u8>,
+    check: Check,
 }
 
 impl Workload {
-    /// `path`, if there is one, is asked for by every connection, unless `pin` gives it something to leave unread.
+    /// The first request, if there is one, is that of every connection, unless `pin` gives it something to leave unread.
     #[must_use]
-    pub fn new(path: Option<&str>, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
+    pub fn new(paths: &Requests, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
         let pin = pin.map(|plan| {
             let path = |body_bytes| format!("/bytes/{body_bytes}");
             let requests =
                 plan.steps.iter().map(|step| request(&path(step.body_bytes), host)).collect();
             (plan, requests)
         });
-        let check = request(&format!("/bytes/{CHECK_BYTES}"), host);
-        Self { plain: path.map(|path| request(path, host)), unread, pin, check }
+        let plain = paths.first.as_ref().map(|path| request(path, host));
+        Self { plain, unread, pin, check: Check::new(&paths.check, host) }
     }
 
     #[must_use]
@@ -66,9 +111,9 @@ impl Workload {
         }
     }
 
-    /// The request whose answer is checked: [`CHECK_BYTES`] in a complete response.
+    /// What samples and heartbeats ask.
     #[must_use]
-    pub fn check(&self) -> &[u8] {
+    pub fn check(&self) -> &Check {
         &self.check
     }
 }
@@ -93,6 +138,10 @@ mod tests {
     use super::*;
     use crate::pin::{Pages, Step};
 
+    fn paths(first: Option<&str>, check: &str) -> Requests {
+        Requests { first: first.map(Into::into), check: check.into() }
+    }
+
     fn host() -> SocketAddr {
         "127.0.0.1:80".parse().unwrap()
     }
@@ -114,7 +163,7 @@ mod tests {
             steps: vec![step(0, 0, 6), step(1, 1500, 2)],
             planned_pages: 2,
         };
-        let workload = Workload::new(Some("/"), true, Some(plan), &host());
+        let workload = Workload::new(&paths(Some("/"), "/"), true, Some(plan), &host());
         let pinning: Vec<u64> = (0..8).filter(|i| workload.opening(*i).unread).collect();
         assert_eq!(pinning, [1, 5]);
         assert!(
@@ -130,9 +179,33 @@ mod tests {
 
     #[test]
     fn an_idle_connection_asks_for_nothing_until_it_is_sampled() {
-        let workload = Workload::new(None, false, None, &host());
+        let workload = Workload::new(&paths(None, "/a"), false, None, &host());
         assert_eq!(workload.opening(3), Opening { request: None, unread: false, pages: 0 });
-        assert!(workload.check().starts_with(b"GET /bytes/64 HTTP/1.1\r\n"));
+        assert!(
+            workload.check().request().starts_with(b"GET /a HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
+        );
+    }
+
+    #[test]
+    fn an_answer_has_a_status_of_success_and_the_length_that_the_path_says() {
+        let fault = |path: &str, status, body_bytes| {
+            Check::new(path, &host()).fault(Response { status, body_bytes })
+        };
+        let wrong_length = Some("wrong length".to_string());
+        for (path, status, body_bytes, expected) in [
+            ("/bytes/64", 200, 64, None),
+            ("/bytes/64?a=b", 206, 64, None),
+            ("/bytes/64", 200, 63, wrong_length.clone()),
+            ("/bytes/0", 200, 1, wrong_length),
+            ("/bytes/64", 404, 64, Some("status 404".into())),
+            ("/", 200, 0, None),
+            ("/", 204, 0, None),
+            ("/", 301, 5, Some("status 301".into())),
+            ("/bytes/+5", 200, 3, None),
+            ("/bytes/5/a", 200, 3, None),
+        ] {
+            assert_eq!(fault(path, status, body_bytes), expected, "{path} {status} {body_bytes}");
+        }
     }
 
     proptest! {

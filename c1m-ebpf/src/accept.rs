@@ -2,13 +2,13 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    helpers::bpf_skc_to_tcp_sock, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::helpers::bpf_skc_to_tcp_sock;
 use c1m_ebpf::HOOK_SET_STATE;
 
 use crate::{
+    backup::is_first_to_see,
     event::{self, Context},
+    function::{Typed, on_tracepoint},
     layout::{BtfPtr, Sock, word},
     memory,
 };
@@ -24,45 +24,44 @@ const LISTEN: i32 = 10;
 ///
 /// Counts the connections that the server side holds: from the third segment of the handshake, whether or not `accept` was called yet,
 /// to CLOSE. On each new one the usage of tcp_mem is compared with its limits, which makes a crossing exact to the connection.
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub(crate) fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
-    let (old, new): (i32, i32) = (ctx.arg(1), ctx.arg(2));
+#[inline(always)]
+fn changed<const IS_BACKUP: bool>(call: Typed<HOOK_SET_STATE, IS_BACKUP>) {
+    if !is_first_to_see(call, call.value_at(0)) {
+        return;
+    }
+    let (old, new) = (call.value_at(1) as i32, call.value_at(2) as i32);
     let is_born = old == SYN_RECV && new != CLOSE;
     let is_gone =
         new == CLOSE && old != SYN_RECV && old != SYN_SENT && old != LISTEN && old != CLOSE;
     // Most changes are neither, and most sockets of a host are not ours: tell both before anything is loaded.
     if !is_born && !is_gone {
-        return 0;
+        return;
     }
-    // SAFETY: argument 0 is a struct sock.
-    let sock = Sock(unsafe { BtfPtr::new(ctx.arg(0)) });
-    if sock.0.is_null()
-        || !sock.is_tcp()
-        || !sock.is_watched(if is_born { sock.port() } else { sock.last_port() })
-    {
-        return 0;
+    let sock = Sock(call.object_at(0));
+    if sock.0.is_null() || !sock.is_tcp() {
+        return;
     }
-    if is_gone {
-        // A client may well have the watched port as its own, on another address. It was not counted when it connected.
-        if !sock.is_accepted() {
-            return 0;
-        }
-        event::add_connections(-1);
-        if let Some(counters) = event::counters() {
+    // The same for a birth and an end, or the number drifts. A client may well have the watched port as its own, on another address.
+    let port = if is_born { sock.port() } else { sock.last_port() };
+    if !sock.is_watched(port) || !sock.is_accepted() {
+        return;
+    }
+    event::add_connections(if is_gone { -1 } else { 1 });
+    if let Some(counters) = event::counters::<Typed<HOOK_SET_STATE, IS_BACKUP>>() {
+        if is_gone {
             counters.closed += 1;
+        } else {
+            counters.opened += 1;
         }
-        return 0;
-    }
-    event::add_connections(1);
-    if let Some(counters) = event::counters() {
-        counters.opened += 1;
     }
     if new == ESTABLISHED {
         let proto = sock.proto();
-        memory::observe(sock, proto, proto.pages(), HOOK_SET_STATE, Context::Elsewhere);
+        memory::observe(call, sock, proto, proto.pages(), Context::Elsewhere);
     }
-    0
 }
+
+on_tracepoint!("inet_sock_set_state", HOOK_SET_STATE: changed,
+    inet_sock_set_state, inet_sock_set_state_backup);
 
 /// `iter/tcp`, 5.9 to 6.18: net/ipv4/tcp_ipv4.c, `bpf_iter_tcp`. Counts the connections that are there already, in one network namespace: the
 /// kernel walks them, and user space reads nothing.
@@ -85,8 +84,10 @@ pub(crate) fn count_established(ctx: *mut c_void) -> i32 {
         && sock.has_peer()
         && sock.is_accepted()
         && sock.is_watched(sock.last_port())
+        && let Some(shared) = event::shared()
     {
-        event::add_connections(1);
+        // SAFETY: the map gave the pointer, and one iterator runs at a time.
+        unsafe { (*shared).present += 1 };
     }
     0
 }

@@ -20,12 +20,13 @@ use crate::{
 #[map]
 static CALL_KINDS: Array<u32> = Array::with_max_entries(CALL_NUMBERS, 0);
 
-/// `sys_exit(regs, ret)`, 5.4 to 6.18: the common way out of every system call. Calls made through io_uring do not come by, and
+/// `sys_exit(regs, ret)`, 5.4 to 6.18: the common way out of every system call, so none interrupts another on its CPU. Calls made through io_uring do not come by, and
 /// the numbers of 32-bit programs are taken for those of 64-bit ones.
 #[btf_tracepoint(function = "sys_exit")]
 pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     // Nearly every call ends here.
-    let call = Typed::<HOOK_CALL>(ctx.as_ptr());
+    type Seen = Typed<HOOK_CALL>;
+    let call: Seen = Typed(ctx.as_ptr());
     let ret = call.value() as i64;
     if ret >= 0 {
         return 0;
@@ -37,17 +38,16 @@ pub(crate) fn sys_exit(ctx: BtfTracePointContext) -> i32 {
     if kind as usize >= CALLS || !is_of_a_limit(kind, error) {
         return 0;
     }
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<Seen>() {
         counters.call_errors[kind as usize][error as usize] += 1;
     }
-    if event::is_among_first(event::FIRST_CALLS + kind * ERRNOS.len() as u32 + error) {
-        event::send(EVENT_CALL_ERROR, HOOK_CALL, |event| {
-            event.limit = kind;
-            event.side = error;
-            event.value = number.into();
-            event::name_process(&mut event.socket);
-        });
-    }
+    let place = event::place_of_call(event::EXAMPLE_CALLS + kind * ERRNOS.len() as u32 + error);
+    event::send_example::<Seen>(place, EVENT_CALL_ERROR, |event| {
+        event.limit = kind;
+        event.side = error;
+        event.value = number.into();
+        event::name_process(&mut event.socket);
+    });
     0
 }
 

@@ -1,9 +1,10 @@
 //! What is counted in the kernel, and the state that it keeps there: both mapped, so that reading takes no system call.
 
-use crate::{CALLS, ERRNOS, PROGRAMS};
+use crate::{CALLS, ERRNOS, HOOKS, PROGRAMS};
 
-/// Counted in the kernel. One slot a CPU, and each member is written by one program only, or by one of two that are never attached at
-/// once: a program does not interrupt itself on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
+/// Counted in the kernel. One slot per CPU for the first programs of their hooks, and one for backup programs, which can interrupt them. In a
+/// slot each member is written by one program only, or by one of two that are never attached at once: a program does not interrupt itself
+/// on a CPU (the kernel skips it then, and counts that), so plain additions lose nothing.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counters {
@@ -11,12 +12,12 @@ pub struct Counters {
     pub refused: [[u64; 2]; 3],
     /// Receive refusals with an empty receive queue
     pub forced_first_skb: u64,
-    /// kfree_skb with reason PROTO_MEM, by the program that took it: the first or the second one
-    pub dropped_skb: [u64; 2],
-    /// Of these, where the kernel names the socket: by program and `DROPPED_*`
-    pub dropped: [[u64; 2]; 2],
-    /// kfree_skb with reason TCP_LISTEN_OVERFLOW, by program
-    pub dropped_listen: [u64; 2],
+    /// kfree_skb with reason PROTO_MEM
+    pub dropped_skb: u64,
+    /// Of these, where the kernel names the socket: by `DROPPED_*`
+    pub dropped: [u64; 2],
+    /// kfree_skb with reason TCP_LISTEN_OVERFLOW
+    pub dropped_listen: u64,
     /// tcp_send_reset with reason ABORT_ON_MEMORY, by `ABORTED_*`
     pub aborted: [u64; 2],
     /// tcp_check_oom that said yes, by `ABORTED_*`
@@ -47,6 +48,8 @@ pub struct Counters {
     pub closed: u64,
     /// Events that found the ring buffer full, and returns of a function whose beginning was missed; by hook
     pub lost: [u64; PROGRAMS.len()],
+    /// Of backup programs: calls that the first program was skipped for; by hook
+    pub taken_over: [u64; HOOKS],
     pub padding: [u64; COUNTER_PADDING],
 }
 
@@ -58,7 +61,7 @@ impl Default for Counters {
 }
 
 /// What [`Counters`] names; the rest fills its last cache line.
-const COUNTER_WORDS: usize = 39 + ERRNOS.len() * CALLS + PROGRAMS.len();
+const COUNTER_WORDS: usize = 35 + ERRNOS.len() * CALLS + PROGRAMS.len() + HOOKS;
 const COUNTER_PADDING: usize = COUNTER_WORDS.next_multiple_of(8) - COUNTER_WORDS;
 const _: () = assert!(size_of::<Counters>() == (COUNTER_WORDS + COUNTER_PADDING) * 8);
 
@@ -89,7 +92,12 @@ pub struct Shared {
     pub accept_queue_max: u64,
     /// `OOM_*` while the OOM killer chooses
     pub oom_scope: u64,
-    pub padding_end: [u64; 3],
+    /// Crossings that found the ring buffer full; also in [`Counters::lost`]. Like the next one changed by the atomic add instruction
+    pub lost_crossings: u64,
+    /// Examples that were counted without being sent: their kind and place had no token left ([`crate::EXAMPLES`])
+    pub not_shown: u64,
+    /// Connections that an iterator found; user space adds them to those above, or puts them in their place
+    pub present: u64,
     /// How many times a socket that never was connected has gone, and what the last one saw: user space makes such a socket in order to
     /// look. The kernel's own usage and limits, which a network namespace does not show.
     pub looks: u64,

@@ -1,23 +1,39 @@
 //! Filling events and counters. The only place that writes to the maps.
 
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_jiffies64,
-    bpf_ktime_get_ns, bpf_probe_read_kernel_buf,
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_jiffies64,
+        bpf_ktime_get_ns, bpf_probe_read_kernel_buf,
+    },
+    macros::map,
+    maps::{Array, LruHashMap},
 };
-use c1m_ebpf::{ABSENT, CALLS, Counters, ERRNOS, Event, FIRST_EVENTS, Shared, SocketRecord};
+use c1m_ebpf::{
+    Bucket, CALLS, Counters, ERRNOS, EVENT_CROSSING, EXAMPLE_PLACES, Event, Place, Second, Shared,
+    SocketRecord,
+};
 
 use crate::{
-    COUNTERS, EVENTS, FIRST, SHARED,
-    layout::{Sock, config, offset},
+    COUNTERS, EVENTS, SHARED,
+    function::Call,
+    layout::{AF_INET6, Sock, config, offset},
 };
 
-/// What is counted by [`is_among_first`]: refusals by limit and side, then aborted orphans by limit, full queues, searches for a port, and
-/// errors of calls by both.
-pub(crate) const FIRST_ABORTED: u32 = 3 * 2;
-pub(crate) const FIRST_OVERFLOW: u32 = FIRST_ABORTED + 2;
-pub(crate) const FIRST_PORTS: u32 = FIRST_OVERFLOW + 3;
-pub(crate) const FIRST_CALLS: u32 = FIRST_PORTS + 1;
-pub(crate) const FIRST_KINDS: u32 = FIRST_CALLS + (CALLS * ERRNOS.len()) as u32;
+/// Kinds of examples: refusals by limit and side, then aborted orphans by limit, full queues, searches for a port, and errors of calls by
+/// both.
+pub(crate) const EXAMPLE_ABORTED: u32 = 3 * 2;
+pub(crate) const EXAMPLE_OVERFLOW: u32 = EXAMPLE_ABORTED + 2;
+pub(crate) const EXAMPLE_PORTS: u32 = EXAMPLE_OVERFLOW + 3;
+pub(crate) const EXAMPLE_CALLS: u32 = EXAMPLE_PORTS + 1;
+const EXAMPLE_KINDS: u32 = EXAMPLE_CALLS + (CALLS * ERRNOS.len()) as u32;
+
+/// Tokens by kind and place.
+#[map]
+static BUCKETS: LruHashMap<Place, Bucket> = LruHashMap::with_max_entries(EXAMPLE_PLACES, 0);
+
+/// Examples of this second, by kind.
+#[map]
+static SECONDS: Array<Second> = Array::with_max_entries(EXAMPLE_KINDS, 0);
 
 /// Is the current process the one whose call this is?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -28,15 +44,16 @@ pub(crate) enum Context {
     Elsewhere,
 }
 
-/// This CPU's counters.
+/// The counters of this CPU and program: a backup program has its own.
 #[inline(always)]
-pub(crate) fn counters() -> Option<&'static mut Counters> {
+pub(crate) fn counters<C: Call>() -> Option<&'static mut Counters> {
     // SAFETY: no precondition.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if cpu >= config!(cpus) {
+    let cpus = config!(cpus);
+    if cpu >= cpus {
         return None;
     }
-    let slot = COUNTERS.get_ptr_mut(cpu)?;
+    let slot = COUNTERS.get_ptr_mut(if C::IS_BACKUP { cpus + cpu } else { cpu })?;
     // SAFETY: the map gave the pointer; see `Counters` for why plain additions are enough.
     Some(unsafe { &mut *slot })
 }
@@ -47,17 +64,26 @@ pub(crate) fn shared() -> Option<*mut Shared> {
     SHARED.get_ptr_mut(0)
 }
 
-/// Adds to the number of connections: one instruction, on every kernel.
+/// Adds to the number of connections.
 #[inline(always)]
 pub(crate) fn add_connections(difference: i64) {
     if let Some(shared) = shared() {
-        // SAFETY: the map gave the pointer. Without a use of the result this is the atomic add that every kernel knows.
-        unsafe {
-            core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
-                &raw mut (*shared).connections,
-                difference as u64,
-            );
-        }
+        // SAFETY: the map gave the pointer.
+        unsafe { add(&raw mut (*shared).connections, difference as u64) };
+    }
+}
+
+/// Adds to a word that other CPUs write to as well: one instruction, on every kernel.
+///
+/// # Safety
+/// The word must be one of a map.
+#[inline(always)]
+unsafe fn add(word: *mut u64, difference: u64) {
+    // SAFETY: the caller's. Without a use of the result this is the atomic add that every kernel knows.
+    unsafe {
+        core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
+            word, difference,
+        );
     }
 }
 
@@ -77,34 +103,26 @@ pub(crate) fn look(pages: u64, tcp_mem: [u64; 3], pressure_since_jiffies: u64) {
     }
 }
 
-/// May another event of this kind carry its socket? Counts it.
-#[inline(always)]
-pub(crate) fn is_among_first(kind: u32) -> bool {
-    let Some(count) = FIRST.get_ptr_mut(kind) else { return false };
-    // SAFETY: the map gave the pointer. Two CPUs at once may let one more through, which does no harm.
-    unsafe {
-        if *count >= FIRST_EVENTS {
-            return false;
-        }
-        *count += 1;
-    }
-    true
-}
-
 /// Counts an event of this hook that user space will not have.
 #[inline(always)]
-pub(crate) fn lost(hook: u32) {
-    if let Some(counters) = counters() {
-        counters.lost[hook as usize] += 1;
+pub(crate) fn lost<C: Call>() {
+    if let Some(counters) = counters::<C>() {
+        counters.lost[C::HOOK as usize] += 1;
     }
 }
 
-/// Sends an event to user space, or counts that there was no room. `fill` gets it zeroed but for kind, hook and time.
+/// Sends an event to user space, or counts that there was no room. `fill` gets it zeroed but for kind, hook and time. Was it sent?
 #[inline(always)]
-pub(crate) fn send(kind: u32, hook: u32, fill: impl FnOnce(&mut Event)) {
+pub(crate) fn send<C: Call>(kind: u32, fill: impl FnOnce(&mut Event)) -> bool {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
-        lost(hook);
-        return;
+        lost::<C>();
+        if kind == EVENT_CROSSING
+            && let Some(shared) = shared()
+        {
+            // SAFETY: the map gave the pointer.
+            unsafe { add(&raw mut (*shared).lost_crossings, 1) };
+        }
+        return false;
     };
     // SAFETY: all zeros are a valid event, and the entry is as large as one.
     let event = unsafe {
@@ -112,7 +130,7 @@ pub(crate) fn send(kind: u32, hook: u32, fill: impl FnOnce(&mut Event)) {
         &mut *entry.as_mut_ptr()
     };
     event.kind = kind;
-    event.hook = hook;
+    event.hook = C::HOOK;
     // SAFETY: no precondition.
     unsafe {
         event.ktime_ns = bpf_ktime_get_ns();
@@ -124,12 +142,50 @@ pub(crate) fn send(kind: u32, hook: u32, fill: impl FnOnce(&mut Event)) {
     }
     fill(event);
     entry.submit(0);
+    true
+}
+
+/// Sends an event as an example of its kind and place, as long as they have tokens; else counts that it is not shown. A token is taken only
+/// for an event that was sent.
+#[inline(always)]
+pub(crate) fn send_example<C: Call>(place: Place, kind: u32, fill: impl FnOnce(&mut Event)) {
+    // SAFETY: no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: copied at once; what another CPU writes meanwhile costs an example more or less.
+    let bucket = unsafe { BUCKETS.get(place) }.copied().map_or(Bucket::full(now), |it| it.at(now));
+    let Some(second) = SECONDS.get_ptr_mut(place.kind) else { return };
+    // SAFETY: the map gave the pointer; races as above.
+    let this = unsafe { *second }.at(now);
+    if bucket.tokens == 0 || !this.has_room() {
+        if let Some(shared) = shared() {
+            // SAFETY: the map gave the pointer.
+            unsafe { add(&raw mut (*shared).not_shown, 1) };
+        }
+        return;
+    }
+    if send::<C>(kind, fill) {
+        // SAFETY: as above.
+        unsafe { *second = Second { sent: this.sent + 1, ..this } };
+        // Without room for it the place is a new one next time.
+        let _ = BUCKETS.insert(place, bucket.less_one(), 0);
+    }
+}
+
+/// The place of a socket that is served: its cgroup, where the kernel tells it.
+#[inline(always)]
+pub(crate) fn place_of(kind: u32, sock: Sock) -> Place {
+    Place { kind, netns: sock.netns(), within: sock.cgroup() }
+}
+
+/// The place of a call: the process that makes it.
+#[inline(always)]
+pub(crate) fn place_of_call(kind: u32) -> Place {
+    Place { kind, netns: 0, within: bpf_get_current_pid_tgid() >> 32 }
 }
 
 /// What the context knows of a socket.
 #[inline(always)]
 pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) {
-    const AF_INET6: u16 = 10;
     let sk = sock.0;
     record.family = sk.load(offset!(sock_family));
     record.local_port = sock.last_port();
@@ -143,10 +199,7 @@ pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) 
     copy_bytes(sk.address(local), &mut record.local, bytes);
     copy_bytes(sk.address(remote), &mut record.remote, bytes);
     record.netns = sock.netns();
-    if offset!(sock_cgroup) != ABSENT {
-        record.cgroup =
-            sk.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id));
-    }
+    record.cgroup = sock.cgroup();
     if context == Context::Process {
         name_process(record);
     }

@@ -8,12 +8,16 @@ use aya_ebpf::{macros::map, maps::LruHashMap};
 
 use crate::{
     event,
-    layout::{BtfPtr, argument, config, register},
+    layout::{BtfPtr, argument, config, register, word},
 };
 
 /// What a body sees of a call.
 pub(crate) trait Call: Copy {
     const HOOK: u32;
+    /// Does the backup program see it?
+    const IS_BACKUP: bool;
+    /// Where the hook has put what the program is given: on the stack, at the same place for both programs of a hook.
+    fn context(self) -> *mut core::ffi::c_void;
     /// The structure that the call is about.
     fn object(self) -> BtfPtr;
     fn value(self) -> u64;
@@ -21,12 +25,34 @@ pub(crate) trait Call: Copy {
     fn result(self) -> u64;
 }
 
-/// Seen by fentry or fexit.
+/// Seen by a tracepoint, by fentry or by fexit.
 #[derive(Clone, Copy)]
-pub(crate) struct Typed<const HOOK: u32>(pub(crate) *mut core::ffi::c_void);
+pub(crate) struct Typed<const HOOK: u32, const IS_BACKUP: bool = false>(
+    pub(crate) *mut core::ffi::c_void,
+);
 
-impl<const HOOK: u32> Call for Typed<HOOK> {
+impl<const HOOK: u32, const IS_BACKUP: bool> Typed<HOOK, IS_BACKUP> {
+    /// The structure that the argument at this position points to, and a number at another one: of tracepoints whose arguments never moved.
+    #[inline(always)]
+    pub(crate) fn object_at(self, position: u32) -> BtfPtr {
+        // SAFETY: the argument is a pointer to a kernel structure.
+        unsafe { BtfPtr::new(word(self.0, position) as *const u8) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn value_at(self, position: u32) -> u64 {
+        word(self.0, position)
+    }
+}
+
+impl<const HOOK: u32, const IS_BACKUP: bool> Call for Typed<HOOK, IS_BACKUP> {
     const HOOK: u32 = HOOK;
+    const IS_BACKUP: bool = IS_BACKUP;
+
+    #[inline(always)]
+    fn context(self) -> *mut core::ffi::c_void {
+        self.0
+    }
 
     #[inline(always)]
     fn object(self) -> BtfPtr {
@@ -52,6 +78,12 @@ pub(crate) struct Probed<const HOOK: u32>(pub(crate) *mut core::ffi::c_void);
 
 impl<const HOOK: u32> Call for Probed<HOOK> {
     const HOOK: u32 = HOOK;
+    const IS_BACKUP: bool = false;
+
+    #[inline(always)]
+    fn context(self) -> *mut core::ffi::c_void {
+        self.0
+    }
 
     #[inline(always)]
     fn object(self) -> BtfPtr {
@@ -110,7 +142,7 @@ impl<const HOOK: u32> Returned<HOOK> {
         match kept {
             Some(kept) if kept.hook == u64::from(HOOK) => Some(Self { context, kept }),
             _ => {
-                event::lost(HOOK);
+                event::lost::<Self>();
                 None
             }
         }
@@ -119,6 +151,12 @@ impl<const HOOK: u32> Returned<HOOK> {
 
 impl<const HOOK: u32> Call for Returned<HOOK> {
     const HOOK: u32 = HOOK;
+    const IS_BACKUP: bool = false;
+
+    #[inline(always)]
+    fn context(self) -> *mut core::ffi::c_void {
+        self.context
+    }
 
     #[inline(always)]
     fn object(self) -> BtfPtr {
@@ -136,34 +174,38 @@ impl<const HOOK: u32> Call for Returned<HOOK> {
     }
 }
 
-/// Makes the programs of one body. `entry`: on the way in. `exit`: on the way out, with the arguments. `result`: on the way out, with
-/// nothing else.
-macro_rules! on_function {
-    (entry $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident) => {
-        #[aya_ebpf::macros::fentry(function = $target)]
-        pub(crate) fn $typed(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
+/// Makes both programs of a tracepoint. The body gets a [`Typed`].
+macro_rules! on_tracepoint {
+    ($target:tt, $hook:ident: $body:path, $first:ident, $backup:ident) => {
+        #[aya_ebpf::macros::btf_tracepoint(function = $target)]
+        pub(crate) fn $first(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
             $body($crate::function::Typed::<{ c1m_ebpf::$hook }>(aya_ebpf::EbpfContext::as_ptr(
                 &ctx,
             )));
             0
         }
 
-        #[aya_ebpf::macros::kprobe(function = $target)]
-        pub(crate) fn $probe(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            $body($crate::function::Probed::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>(
+        #[aya_ebpf::macros::btf_tracepoint(function = $target)]
+        pub(crate) fn $backup(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
+            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, true>(
                 aya_ebpf::EbpfContext::as_ptr(&ctx),
             ));
             0
         }
     };
-    (exit $target:tt, $hook:ident: $body:path, $typed:ident, $keep:ident, $probe:ident) => {
-        #[aya_ebpf::macros::fexit(function = $target)]
-        pub(crate) fn $typed(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }>(aya_ebpf::EbpfContext::as_ptr(
-                &ctx,
-            )));
-            0
-        }
+}
+
+/// Makes the programs of one body. `entry`: on the way in. `exit`: on the way out, with the arguments. `result`: on the way out, with
+/// nothing else. With a name behind `backup`, the backup program too.
+macro_rules! on_function {
+    (entry $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident $(, backup $backup:ident)?) => {
+        $crate::function::on_function!(@fentry $target, $hook: $body, $typed, false);
+        $($crate::function::on_function!(@fentry $target, $hook: $body, $backup, true);)?
+        $crate::function::on_function!(@kprobe $target, $hook: $body, $probe);
+    };
+    (exit $target:tt, $hook:ident: $body:path, $typed:ident, $keep:ident, $probe:ident $(, backup $backup:ident)?) => {
+        $crate::function::on_function!(@fexit $target, $hook: $body, $typed, false);
+        $($crate::function::on_function!(@fexit $target, $hook: $body, $backup, true);)?
 
         #[aya_ebpf::macros::kprobe(function = $target)]
         pub(crate) fn $keep(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
@@ -186,14 +228,9 @@ macro_rules! on_function {
             0
         }
     };
-    (result $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident) => {
-        #[aya_ebpf::macros::fexit(function = $target)]
-        pub(crate) fn $typed(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }>(aya_ebpf::EbpfContext::as_ptr(
-                &ctx,
-            )));
-            0
-        }
+    (result $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident $(, backup $backup:ident)?) => {
+        $crate::function::on_function!(@fexit $target, $hook: $body, $typed, false);
+        $($crate::function::on_function!(@fexit $target, $hook: $body, $backup, true);)?
 
         #[aya_ebpf::macros::kretprobe(function = $target)]
         pub(crate) fn $probe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
@@ -203,6 +240,33 @@ macro_rules! on_function {
             0
         }
     };
+    (@fentry $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
+        #[aya_ebpf::macros::fentry(function = $target)]
+        pub(crate) fn $name(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
+            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
+                aya_ebpf::EbpfContext::as_ptr(&ctx),
+            ));
+            0
+        }
+    };
+    (@fexit $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
+        #[aya_ebpf::macros::fexit(function = $target)]
+        pub(crate) fn $name(ctx: aya_ebpf::programs::FExitContext) -> i32 {
+            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
+                aya_ebpf::EbpfContext::as_ptr(&ctx),
+            ));
+            0
+        }
+    };
+    (@kprobe $target:tt, $hook:ident: $body:path, $name:ident) => {
+        #[aya_ebpf::macros::kprobe(function = $target)]
+        pub(crate) fn $name(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+            $body($crate::function::Probed::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>(
+                aya_ebpf::EbpfContext::as_ptr(&ctx),
+            ));
+            0
+        }
+    };
 }
 
-pub(crate) use on_function;
+pub(crate) use {on_function, on_tracepoint};

@@ -18,11 +18,11 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use c1m_ebpf::{
-    ABSENT, HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, OfPort, STATES, SnapshotLayout, TCP,
-    TCP_CLOSE, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
+    HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket, OfPort, STATES, SnapshotLayout, TCP, TCP_CLOSE,
+    TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
 };
 
-use crate::layout::{BtfPtr, Sock, copy, offset, word};
+use crate::layout::{AF_INET6, BtfPtr, Sock, copy, offset, word};
 
 /// Set by user space before the object is loaded, and frozen; see `layout::LAYOUT`.
 #[unsafe(no_mangle)]
@@ -57,7 +57,6 @@ pub(crate) const FILE: u32 = 3;
 const SOCK_DEAD: u64 = 1;
 const SOCK_STREAM: u16 = 1;
 const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Writes which network namespace each thread is in: struct bpf_iter__task (5.8) has the task where struct bpf_iter__task_file has it.
 #[unsafe(no_mangle)]
@@ -278,16 +277,7 @@ fn fill(record: &mut HeldSocket, sock: Sock) {
         let address: [u8; 4] = sk.load::<u32>(offset!(sock_daddr)).to_ne_bytes();
         record.remote[..4].copy_from_slice(&address);
     }
-    record.cgroup = cgroup(sock);
-}
-
-/// 0: unknown
-#[inline(always)]
-fn cgroup(sock: Sock) -> u64 {
-    if offset!(sock_cgroup) == ABSENT {
-        return 0;
-    }
-    sock.0.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id))
+    record.cgroup = sock.cgroup();
 }
 
 /// Hands the record up. Does it not fit, the kernel comes back for it.

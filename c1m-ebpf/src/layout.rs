@@ -1,7 +1,10 @@
 //! Kernel structures: offsets as frozen globals, and the one typed load through a BTF pointer.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use c1m_ebpf::{Config, Layout, WATCHED_PORTS};
+use c1m_ebpf::{ABSENT, Config, Layout, WATCHED_PORTS};
+
+/// include/linux/socket.h
+pub(crate) const AF_INET6: u16 = 10;
 
 /// Set by user space before the object is loaded, and frozen.
 #[unsafe(no_mangle)]
@@ -172,11 +175,34 @@ impl Sock {
         is_port_watched(port) && (config!(watch_netns) == 0 || self.netns() == config!(watch_netns))
     }
 
-    /// Did a listener give birth to it? A connection is a copy of its listener (net/core/sock.c, `sk_clone_lock`), and that has a length
-    /// of its accept queue; a socket that connects never had one.
+    /// Did a listener give birth to it?
+    ///
+    /// A socket that does has noted by which interface the handshake came (net/ipv4/tcp_ipv4.c, `tcp_v4_syn_recv_sock`: `mc_index`;
+    /// net/ipv6/tcp_ipv6.c, `tcp_v6_syn_recv_sock`: `mcast_oif`; 5.4 to 6.18). No other one has: the options that set these members are
+    /// refused for stream sockets (IP_MULTICAST_IF, IPV6_MULTICAST_IF). It stays until the socket is freed, so a connection is the same at its
+    /// birth and at its end. They stand behind the end of a struct sock, so a helper has to copy them.
     #[inline(always)]
     pub(crate) fn is_accepted(self) -> bool {
-        self.0.load::<u32>(offset!(sock_max_ack_backlog)) != 0
+        let interface: i32 = copy(self.0.address(offset!(inet_mc_index)).cast());
+        if interface != 0 {
+            return true;
+        }
+        if offset!(inet_pinet6) == ABSENT || self.0.load::<u16>(offset!(sock_family)) != AF_INET6 {
+            return false;
+        }
+        let pinfo: u64 = copy(self.0.address(offset!(inet_pinet6)).cast());
+        let interface: i32 =
+            copy(pinfo.wrapping_add(offset!(pinfo_mcast_oif).into()) as *const i32);
+        pinfo != 0 && interface != 0
+    }
+
+    /// The cgroup of whoever made it; 0: unknown.
+    #[inline(always)]
+    pub(crate) fn cgroup(self) -> u64 {
+        if offset!(sock_cgroup) == ABSENT {
+            return 0;
+        }
+        self.0.follow(offset!(sock_cgroup)).follow(offset!(cgroup_kn)).load(offset!(kernfs_id))
     }
 
     /// The limit of a listener's accept queue.

@@ -4,13 +4,17 @@
 //! depends on this crate for these types alone; the programs stand behind the feature `programs`.
 #![no_std]
 
+mod bucket;
 mod counters;
 mod failure;
+mod marks;
 mod program;
 mod snapshot;
 
+pub use bucket::*;
 pub use counters::*;
 pub use failure::*;
+pub use marks::*;
 pub use program::*;
 pub use snapshot::*;
 
@@ -43,7 +47,7 @@ pub struct Layout {
     /// sk_backlog.rmem_alloc: truesize of the receive queue, in bytes
     pub sock_rmem_alloc: u32,
     pub sock_wmem_queued: u32,
-    /// sk_max_ack_backlog: a listener's, which the connections that it accepts have from it
+    /// sk_max_ack_backlog: the limit of a listener's accept queue
     pub sock_max_ack_backlog: u32,
     /// sk_ack_backlog: the length of a listener's accept queue
     pub sock_ack_backlog: u32,
@@ -56,6 +60,12 @@ pub struct Layout {
     pub sock_cgroup: u32,
     /// struct inet_sock, which begins with a struct sock
     pub inet_sport: u32,
+    /// mc_index
+    pub inet_mc_index: u32,
+    /// pinet6; [`ABSENT`] without CONFIG_IPV6
+    pub inet_pinet6: u32,
+    /// struct ipv6_pinfo: mcast_oif; [`ABSENT`] likewise
+    pub pinfo_mcast_oif: u32,
     /// struct inet_connection_sock, likewise: icsk_accept_queue.qlen, the requests that wait for the end of their handshake
     pub request_queue_len: u32,
     /// struct proto
@@ -102,6 +112,9 @@ impl Layout {
         sock_receive_queue_len: ABSENT,
         sock_cgroup: ABSENT,
         inet_sport: ABSENT,
+        inet_mc_index: ABSENT,
+        inet_pinet6: ABSENT,
+        pinfo_mcast_oif: ABSENT,
         request_queue_len: ABSENT,
         proto_memory_allocated: ABSENT,
         proto_memory_pressure: ABSENT,
@@ -206,8 +219,6 @@ pub const QUEUE_SYN: u32 = 2;
 pub const OOM_HOST: u64 = 1;
 pub const OOM_CGROUP: u64 = 2;
 
-/// How many events of a kind carry their socket; later ones are only counted.
-pub const FIRST_EVENTS: u64 = 8;
 /// Reported crossings a second, not counting one that reaches a level for the first time.
 pub const CROSSINGS_PER_SECOND: u64 = 16;
 

@@ -15,6 +15,7 @@ use aya_ebpf::{
 use c1m_ebpf::{Counters, Shared};
 
 mod accept;
+mod backup;
 mod call;
 mod event;
 mod function;
@@ -39,16 +40,12 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// One slot a CPU; user space sets the number when it loads. Mapped: reading it takes neither a system call nor a capability.
+/// Two slots per CPU, see `Counters`; user space sets the number when it loads. Mapped: reading it takes neither a system call nor a capability.
 #[map]
 static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map]
 static SHARED: Array<Shared> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-
-/// How many events of each kind have carried their socket; see `FIRST_EVENTS`.
-#[map]
-static FIRST: Array<u64> = Array::with_max_entries(event::FIRST_KINDS, 0);
 
 #[cfg(not(test))]
 #[panic_handler]

@@ -16,11 +16,12 @@ use crate::{
 /// whole host or for its memory cgroup.
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
+    type Seen = Typed<HOOK_OOM>;
     let task = Typed::<HOOK_OOM>(ctx.as_ptr()).object();
     if task.is_null() {
         return 0;
     }
-    event::send(EVENT_OOM_KILL, HOOK_OOM, |event| {
+    event::send::<Seen>(EVENT_OOM_KILL, |event| {
         event.socket.pid = task.load(offset!(task_tgid));
         let comm = task.address(offset!(task_comm));
         // SAFETY: the helper checks the address.

@@ -1,37 +1,38 @@
 //! Orphans: how many, and those that the kernel gives up.
 
-use aya_ebpf::{EbpfContext as _, macros::btf_tracepoint, programs::BtfTracePointContext};
-use c1m_ebpf::{ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED, HOOK_RESET};
+use c1m_ebpf::{ABORTED_OUT_OF_MEMORY, ABORTED_TOO_MANY, EVENT_ABORTED};
 
 use crate::{
+    backup::is_first_to_see,
     event::{self, Context},
-    function::{Call, Typed, on_function},
+    function::{Call, on_function, on_tracepoint},
     layout::{Sock, config},
 };
 
 /// `tcp_send_reset(sk, skb, reason)`, with a reason since 6.10: net/ipv4/tcp_output.c, `tcp_send_active_reset`.
 ///
 /// Reason ABORT_ON_MEMORY: `tcp_check_oom` said yes, at close or in a timer.
-#[btf_tracepoint(function = "tcp_send_reset")]
-pub(crate) fn tcp_send_reset(ctx: BtfTracePointContext) -> i32 {
-    let call = Typed::<HOOK_RESET>(ctx.as_ptr());
+#[inline(always)]
+fn reset<C: Call>(call: C) {
+    if !is_first_to_see(call, call.object().raw()) {
+        return;
+    }
     if call.value() as u32 != config!(reset_reason_memory) {
-        return 0;
+        return;
     }
     // Null for a reset without a socket.
     let sock = Sock(call.object());
     if sock.0.is_null() {
-        return 0;
+        return;
     }
     let limit = limit(sock);
-    #[cfg(feature = "log")]
-    aya_log_ebpf::debug!(&ctx, "tcp_send_reset for memory: limit {}", limit);
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.aborted[limit as usize] += 1;
     }
-    report(sock, limit, HOOK_RESET, 0);
-    0
+    report(call, sock, limit, 0);
 }
+
+on_tracepoint!("tcp_send_reset", HOOK_RESET: reset, tcp_send_reset, tcp_send_reset_backup);
 
 /// `tcp_check_oom(sk, shift)`, 5.4 to 6.18: net/ipv4/tcp.c. True: the orphan is given up, and TCPAbortOnMemory counts it. `shift`: a timer
 /// lets the number of orphans count twice or four times.
@@ -45,10 +46,10 @@ fn checked<C: Call>(call: C) {
         return;
     }
     let limit = limit(sock);
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.oom_verdicts[limit as usize] += 1;
     }
-    report(sock, limit, C::HOOK, call.value() & 0xff);
+    report(call, sock, limit, call.value() & 0xff);
 }
 
 on_function!(exit "tcp_check_oom", HOOK_CHECK_OOM: checked,
@@ -67,11 +68,9 @@ fn limit(sock: Sock) -> u32 {
 }
 
 #[inline(always)]
-fn report(sock: Sock, limit: u32, hook: u32, shift: u64) {
-    if !event::is_among_first(event::FIRST_ABORTED + limit) {
-        return;
-    }
-    event::send(EVENT_ABORTED, hook, |event| {
+fn report<C: Call>(_: C, sock: Sock, limit: u32, shift: u64) {
+    let place = event::place_of(event::EXAMPLE_ABORTED + limit, sock);
+    event::send_example::<C>(place, EVENT_ABORTED, |event| {
         let proto = sock.proto();
         event.pages = proto.pages();
         event.tcp_mem = proto.tcp_mem();
@@ -88,7 +87,7 @@ fn report(sock: Sock, limit: u32, hook: u32, shift: u64) {
 #[inline(always)]
 fn timer_gave_up<C: Call>(call: C) {
     if call.result() as i32 == 1
-        && let Some(counters) = event::counters()
+        && let Some(counters) = event::counters::<C>()
     {
         counters.orphans_in_timers += 1;
     }
@@ -101,10 +100,13 @@ on_function!(result "tcp_out_of_resources", HOOK_RESOURCES: timer_gave_up,
 /// tcp_max_orphans, and for each reader of /proc/net/sockstat.
 #[inline(always)]
 fn summed_up<C: Call>(call: C) {
+    if !is_first_to_see(call, 0) {
+        return;
+    }
     let count = call.result() as i32;
     let Some(shared) = event::shared() else { return };
     let count = if count < 0 { 0 } else { count as u64 };
-    // SAFETY: the map gave the pointer, and this program alone writes these words.
+    // SAFETY: the map gave the pointer. Another CPU's sum is as good.
     unsafe {
         (*shared).orphans = count;
         if count > (*shared).orphans_max {
@@ -114,4 +116,4 @@ fn summed_up<C: Call>(call: C) {
 }
 
 on_function!(result "tcp_orphan_count_sum", HOOK_ORPHAN_SUM: summed_up,
-    tcp_orphan_count_sum, probe_tcp_orphan_count_sum);
+    tcp_orphan_count_sum, probe_tcp_orphan_count_sum, backup tcp_orphan_count_sum_backup);

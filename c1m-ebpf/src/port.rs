@@ -5,7 +5,7 @@ use c1m_ebpf::{ERRNOS, ERROR_EADDRNOTAVAIL, EVENT_PORTS};
 use crate::{
     event::{self, Context},
     function::{Call, on_function},
-    layout::{BtfPtr, Sock},
+    layout::Sock,
 };
 
 /// `inet_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv4/inet_hashtables.c. EADDRNOTAVAIL: no port of ip_local_port_range is free between
@@ -30,18 +30,20 @@ on_function!(exit "inet6_hash_connect", HOOK_CONNECT_6: searched_6,
 #[inline(always)]
 fn searched<C: Call>(call: C, family: usize) {
     if call.result() as i32 == -ERRNOS[ERROR_EADDRNOTAVAIL as usize] {
-        exhausted(call.object(), C::HOOK, family);
+        exhausted(call, family);
     }
 }
 
 #[inline(always)]
-fn exhausted(sock: BtfPtr, hook: u32, family: usize) {
-    if let Some(counters) = event::counters() {
+fn exhausted<C: Call>(call: C, family: usize) {
+    if let Some(counters) = event::counters::<C>() {
         counters.ports[family] += 1;
     }
-    if !sock.is_null() && event::is_among_first(event::FIRST_PORTS) {
-        event::send(EVENT_PORTS, hook, |event| {
-            event::describe(&mut event.socket, Sock(sock), Context::Process);
+    let sock = Sock(call.object());
+    if !sock.0.is_null() {
+        let place = event::place_of_call(event::EXAMPLE_PORTS);
+        event::send_example::<C>(place, EVENT_PORTS, |event| {
+            event::describe(&mut event.socket, sock, Context::Process);
         });
     }
 }

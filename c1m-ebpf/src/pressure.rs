@@ -7,6 +7,7 @@ use c1m_ebpf::{
 };
 
 use crate::{
+    backup::is_first_to_see,
     event::{self, Context},
     function::{Call, on_function},
     layout::{Proto, Sock},
@@ -21,7 +22,7 @@ const NOW: u32 = 0;
 const EVER: u32 = 1;
 
 /// Putting an entry in that must not be there, and taking one out, are the two things that one of several CPUs alone succeeds with on every
-/// kernel: without compare-and-swap it is what keeps a period from being counted twice.
+/// kernel: without compare-and-swap it is what keeps a period from being counted twice. So it does no harm when both programs see a call.
 #[map]
 static PRESSURE: HashMap<u32, u64> = HashMap::with_max_entries(2, 0);
 
@@ -29,6 +30,9 @@ static PRESSURE: HashMap<u32, u64> = HashMap::with_max_entries(2, 0);
 /// pages or skbs that the allocator refused; the kernel counts the call that finds no pressure (TCPMemoryPressures).
 #[inline(always)]
 fn entered<C: Call>(call: C) {
+    if !is_first_to_see(call, call.object().raw()) {
+        return;
+    }
     let sock = Sock(call.object());
     if sock.0.is_null() {
         return;
@@ -46,20 +50,24 @@ fn entered<C: Call>(call: C) {
     let _ = PRESSURE.insert(EVER, now, 0);
     let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
     let cause = if pages > tcp_mem[1] { PRESSURE_TCP_MEM } else { PRESSURE_ALLOCATOR };
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.pressure_entries[cause as usize] += 1;
     }
-    memory::observe(sock, proto, pages, C::HOOK, Context::Elsewhere);
-    report(sock, proto, C::HOOK, PRESSURE_ENTERED, cause, now, 0);
+    memory::observe(call, sock, proto, pages, Context::Elsewhere);
+    report(call, sock, proto, PRESSURE_ENTERED, cause, now, 0);
 }
 
 on_function!(entry "tcp_enter_memory_pressure", HOOK_PRESSURE_ENTER: entered,
-    tcp_enter_memory_pressure, probe_tcp_enter_memory_pressure);
+    tcp_enter_memory_pressure, probe_tcp_enter_memory_pressure,
+    backup tcp_enter_memory_pressure_backup);
 
 /// `tcp_leave_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation at or below the first limit: mostly there is
 /// no pressure to leave.
 #[inline(always)]
 fn left<C: Call>(call: C) {
+    if !is_first_to_see(call, call.object().raw()) {
+        return;
+    }
     let sock = Sock(call.object());
     if sock.0.is_null() {
         return;
@@ -81,20 +89,21 @@ fn left<C: Call>(call: C) {
         return;
     }
     let lasted_ns = since.map_or(0, |since| now.saturating_sub(since));
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.pressure_exits += 1;
         counters.pressure_ns += lasted_ns;
     }
-    memory::observe(sock, proto, proto.pages(), C::HOOK, Context::Elsewhere);
-    report(sock, proto, C::HOOK, PRESSURE_LEFT, 0, now, lasted_ns);
+    memory::observe(call, sock, proto, proto.pages(), Context::Elsewhere);
+    report(call, sock, proto, PRESSURE_LEFT, 0, now, lasted_ns);
 }
 
 on_function!(entry "tcp_leave_memory_pressure", HOOK_PRESSURE_LEAVE: left,
-    tcp_leave_memory_pressure, probe_tcp_leave_memory_pressure);
+    tcp_leave_memory_pressure, probe_tcp_leave_memory_pressure,
+    backup tcp_leave_memory_pressure_backup);
 
 /// Usage that swings around the limit must not flood: a fixed number a second, and the rest is counted.
 #[inline(always)]
-fn report(sock: Sock, proto: Proto, hook: u32, way: u32, cause: u32, now: u64, lasted_ns: u64) {
+fn report<C: Call>(_: C, sock: Sock, proto: Proto, way: u32, cause: u32, now: u64, lasted_ns: u64) {
     let Some(shared) = event::shared() else { return };
     // SAFETY: the map gave the pointer. A race costs at most a limit of 17.
     unsafe {
@@ -109,7 +118,7 @@ fn report(sock: Sock, proto: Proto, hook: u32, way: u32, cause: u32, now: u64, l
         }
         shared.pressure_window_events += 1;
     }
-    event::send(EVENT_PRESSURE, hook, |event| {
+    event::send::<C>(EVENT_PRESSURE, |event| {
         event.pages = proto.pages();
         event.tcp_mem = proto.tcp_mem();
         event.pressure_since_jiffies = proto.pressure_since();

@@ -46,6 +46,10 @@ pub struct Program {
     pub value: Option<&'static str>,
     /// Of [`Attachment::ReturnProbe`]: the program on the function's entry that keeps the arguments until it returns
     pub keeper: Option<&'static str>,
+    /// The second program on the same hook, which takes what this one was skipped for; see [`crate::Marks`]. `None`: the hook can't be reached
+    /// while its program runs on the CPU, or, by a kprobe, the kernel would skip the second one as well (kernel/trace/bpf_trace.c,
+    /// `trace_call_bpf`: `bpf_prog_active` is the CPU's and not the program's).
+    pub backup: Option<&'static str>,
 }
 
 /// Indices of [`PROGRAMS`]. Tracepoints first.
@@ -56,34 +60,36 @@ pub const HOOK_DROP: u32 = 3;
 pub const HOOK_RESET: u32 = 4;
 pub const HOOK_OOM: u32 = 5;
 pub const HOOK_CALL: u32 = 6;
-pub const HOOK_DROP_AGAIN: u32 = 7;
 /// Functions, by fentry and fexit; [`probe`] gives the same by kprobe and kretprobe.
-pub const HOOK_RAISE: u32 = 8;
-pub const HOOK_FORCED: u32 = 9;
-pub const HOOK_PRESSURE_ENTER: u32 = 10;
-pub const HOOK_PRESSURE_LEAVE: u32 = 11;
-pub const HOOK_RECEIVE: u32 = 12;
-pub const HOOK_PRUNE: u32 = 13;
-pub const HOOK_CHECK_OOM: u32 = 14;
-pub const HOOK_RESOURCES: u32 = 15;
-pub const HOOK_ORPHAN_SUM: u32 = 16;
-pub const HOOK_REQUEST: u32 = 17;
-pub const HOOK_SYN_FLOOD: u32 = 18;
-pub const HOOK_SYN_RECV_4: u32 = 19;
-pub const HOOK_SYN_RECV_6: u32 = 20;
-pub const HOOK_CONNECT_4: u32 = 21;
-pub const HOOK_CONNECT_6: u32 = 22;
-pub const HOOK_OOM_ENTER: u32 = 23;
-pub const HOOK_OOM_EXIT: u32 = 24;
-pub const HOOK_FORCED_EXIT: u32 = 25;
-pub const HOOK_COLLAPSE: u32 = 26;
-pub const HOOK_REQUEST_EXIT: u32 = 27;
-pub const HOOK_SYN_RECV_4_EXIT: u32 = 28;
-pub const HOOK_SYN_RECV_6_EXIT: u32 = 29;
+pub const HOOK_RAISE: u32 = 7;
+pub const HOOK_FORCED: u32 = 8;
+pub const HOOK_PRESSURE_ENTER: u32 = 9;
+pub const HOOK_PRESSURE_LEAVE: u32 = 10;
+pub const HOOK_RECEIVE: u32 = 11;
+pub const HOOK_PRUNE: u32 = 12;
+pub const HOOK_CHECK_OOM: u32 = 13;
+pub const HOOK_RESOURCES: u32 = 14;
+pub const HOOK_ORPHAN_SUM: u32 = 15;
+pub const HOOK_REQUEST: u32 = 16;
+pub const HOOK_SYN_FLOOD: u32 = 17;
+pub const HOOK_SYN_RECV_4: u32 = 18;
+pub const HOOK_SYN_RECV_6: u32 = 19;
+pub const HOOK_CONNECT_4: u32 = 20;
+pub const HOOK_CONNECT_6: u32 = 21;
+pub const HOOK_OOM_ENTER: u32 = 22;
+pub const HOOK_OOM_EXIT: u32 = 23;
+pub const HOOK_FORCED_EXIT: u32 = 24;
+pub const HOOK_COLLAPSE: u32 = 25;
+pub const HOOK_REQUEST_EXIT: u32 = 26;
+pub const HOOK_SYN_RECV_4_EXIT: u32 = 27;
+pub const HOOK_SYN_RECV_6_EXIT: u32 = 28;
 const LAST_FUNCTION: u32 = HOOK_SYN_RECV_6_EXIT;
 
-const TRACEPOINTS: usize = HOOK_RAISE as usize;
-const FUNCTIONS: usize = LAST_FUNCTION as usize + 1 - TRACEPOINTS;
+/// The first ones of [`PROGRAMS`].
+pub const TRACEPOINTS: usize = HOOK_RAISE as usize;
+/// The first ones of [`PROGRAMS`]: all but the probes.
+pub const HOOKS: usize = LAST_FUNCTION as usize + 1;
+const FUNCTIONS: usize = HOOKS - TRACEPOINTS;
 
 /// The program of the same function by kprobe or kretprobe.
 #[must_use]
@@ -118,22 +124,51 @@ const fn tracepoint(
     name: &'static str,
     object: Option<&'static str>,
     value: Option<&'static str>,
+    backup: Option<&'static str>,
 ) -> Program {
-    Program { attachment: Attachment::Tracepoint, target, name, object, value, keeper: None }
+    Program {
+        attachment: Attachment::Tracepoint,
+        target,
+        name,
+        object,
+        value,
+        keeper: None,
+        backup,
+    }
 }
 
+/// Those without a backup program can't interrupt themselves: the OOM killer marks its victims under a lock, and a system call ends in the
+/// context of its task alone, with preemption off (5.10 to 6.18).
 const TRACEPOINT_PROGRAMS: [Program; TRACEPOINTS] = [
-    tracepoint("inet_sock_set_state", "inet_sock_set_state", None, None),
-    tracepoint("sock_exceed_buf_limit", "sock_exceed_buf_limit", None, None),
-    tracepoint("tcp_destroy_sock", "tcp_destroy_sock", None, None),
-    tracepoint("kfree_skb", "kfree_skb", Some("rx_sk"), Some("reason")),
-    tracepoint("tcp_send_reset", "tcp_send_reset", Some("sk"), Some("reason")),
-    tracepoint("mark_victim", "mark_victim", Some("task"), None),
-    tracepoint("sys_exit", "sys_exit", Some("regs"), Some("ret")),
-    tracepoint("kfree_skb", "kfree_skb_again", Some("rx_sk"), Some("reason")),
+    tracepoint(
+        "inet_sock_set_state",
+        "inet_sock_set_state",
+        None,
+        None,
+        Some("inet_sock_set_state_backup"),
+    ),
+    tracepoint(
+        "sock_exceed_buf_limit",
+        "sock_exceed_buf_limit",
+        None,
+        None,
+        Some("sock_exceed_buf_limit_backup"),
+    ),
+    tracepoint("tcp_destroy_sock", "tcp_destroy_sock", None, None, Some("tcp_destroy_sock_backup")),
+    tracepoint("kfree_skb", "kfree_skb", Some("rx_sk"), Some("reason"), Some("kfree_skb_backup")),
+    tracepoint(
+        "tcp_send_reset",
+        "tcp_send_reset",
+        Some("sk"),
+        Some("reason"),
+        Some("tcp_send_reset_backup"),
+    ),
+    tracepoint("mark_victim", "mark_victim", Some("task"), None, None),
+    tracepoint("sys_exit", "sys_exit", Some("regs"), Some("ret"), None),
 ];
 
-/// A function, by both ways: its name, that of the programs, and the parameters that they read.
+/// A function, by both ways: its name, that of the programs, and the parameters that they read. `backup`: it is called in system calls that a softirq can
+/// interrupt, and in softirqs.
 macro_rules! function {
     (@$typed:ident $probed:ident $target:literal $name:literal $object:expr, $value:expr, $keeper:expr) => {{
         let typed = Program {
@@ -143,6 +178,7 @@ macro_rules! function {
             object: $object,
             value: $value,
             keeper: None,
+            backup: None,
         };
         let probed = Program {
             attachment: Attachment::$probed,
@@ -151,6 +187,10 @@ macro_rules! function {
             ..typed
         };
         [typed, probed]
+    }};
+    (backup $kind:ident $target:literal $name:literal $($arguments:tt)*) => {{
+        let [typed, probed] = function!($kind $target $name $($arguments)*);
+        [Program { backup: Some(concat!($name, "_backup")), ..typed }, probed]
     }};
     (entry $target:literal $name:literal $object:expr, $value:expr) => {
         function!(@Entry Probe $target $name $object, $value, None)
@@ -164,16 +204,18 @@ macro_rules! function {
     };
 }
 
+/// Those without a backup program are called in softirqs alone (a listener's), with softirqs off (`tcp_check_oom`, `tcp_out_of_resources`), in
+/// system calls alone (`inet_hash_connect`), or under a lock (`oom_kill_process`): 5.10 to 6.18.
 const FUNCTION_PROGRAMS: [[Program; 2]; FUNCTIONS] = [
-    function!(exit "__sk_mem_raise_allocated" "sk_mem_raise_allocated" Some("sk"), Some("kind")),
-    function!(entry "sk_forced_mem_schedule" "sk_forced_mem_schedule_entry" Some("sk"), Some("size")),
-    function!(entry "tcp_enter_memory_pressure" "tcp_enter_memory_pressure" Some("sk"), None),
-    function!(entry "tcp_leave_memory_pressure" "tcp_leave_memory_pressure" Some("sk"), None),
-    function!(exit "tcp_try_rmem_schedule" "tcp_try_rmem_schedule" Some("sk"), None),
-    function!(exit "tcp_prune_ofo_queue" "tcp_prune_ofo_queue"),
+    function!(backup exit "__sk_mem_raise_allocated" "sk_mem_raise_allocated" Some("sk"), Some("kind")),
+    function!(backup entry "sk_forced_mem_schedule" "sk_forced_mem_schedule_entry" Some("sk"), Some("size")),
+    function!(backup entry "tcp_enter_memory_pressure" "tcp_enter_memory_pressure" Some("sk"), None),
+    function!(backup entry "tcp_leave_memory_pressure" "tcp_leave_memory_pressure" Some("sk"), None),
+    function!(backup exit "tcp_try_rmem_schedule" "tcp_try_rmem_schedule" Some("sk"), None),
+    function!(backup exit "tcp_prune_ofo_queue" "tcp_prune_ofo_queue"),
     function!(exit "tcp_check_oom" "tcp_check_oom" Some("sk"), Some("shift")),
     function!(exit "tcp_out_of_resources" "tcp_out_of_resources"),
-    function!(exit "tcp_orphan_count_sum" "tcp_orphan_count_sum"),
+    function!(backup exit "tcp_orphan_count_sum" "tcp_orphan_count_sum"),
     function!(entry "tcp_conn_request" "tcp_conn_request_entry" Some("sk"), None),
     function!(entry "tcp_syn_flood_action" "tcp_syn_flood_action" Some("sk"), None),
     function!(entry "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock_entry" Some("sk"), None),
@@ -182,16 +224,24 @@ const FUNCTION_PROGRAMS: [[Program; 2]; FUNCTIONS] = [
     function!(exit "inet6_hash_connect" "inet6_hash_connect" Some("sk"), None),
     function!(entry "oom_kill_process" "oom_kill_process_entry" Some("oc"), None),
     function!(exit "oom_kill_process" "oom_kill_process_exit"),
-    function!(exit "sk_forced_mem_schedule" "sk_forced_mem_schedule_exit" Some("sk"), None),
-    function!(entry "tcp_collapse_one" "tcp_collapse_one" None, None),
+    function!(backup exit "sk_forced_mem_schedule" "sk_forced_mem_schedule_exit" Some("sk"), None),
+    function!(backup entry "tcp_collapse_one" "tcp_collapse_one" None, None),
     function!(exit "tcp_conn_request" "tcp_conn_request_exit"),
     function!(exit "tcp_v4_syn_recv_sock" "tcp_v4_syn_recv_sock_exit"),
     function!(exit "tcp_v6_syn_recv_sock" "tcp_v6_syn_recv_sock_exit"),
 ];
 
-/// Programs with a second one on the same hook: the kernel skips a program that is running on the CPU already, and what the first one misses
-/// for that the second one takes. An event is lost only when both were skipped.
-pub const SECONDS: [(u32, u32); 1] = [(HOOK_DROP, HOOK_DROP_AGAIN)];
+/// Has this hook (`HOOK_*`) a backup program?
+#[must_use]
+pub const fn has_backup(hook: u32) -> bool {
+    PROGRAMS[hook as usize].backup.is_some()
+}
+
+/// Is it a tracepoint?
+#[must_use]
+pub const fn is_of_tracepoint(hook: u32) -> bool {
+    (hook as usize) < TRACEPOINTS
+}
 
 /// Where a program finds what it reads in its context, in the running kernel: in words of its arguments, or of struct pt_regs. [`crate::ABSENT`]: nowhere.
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! The queues of a listener, when they are full.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use c1m_ebpf::{ABSENT, EVENT_OVERFLOW, QUEUE_ACCEPT_ACK, QUEUE_ACCEPT_SYN, QUEUE_SYN};
+use c1m_ebpf::{ABSENT, EVENT_OVERFLOW, Place, QUEUE_ACCEPT_ACK, QUEUE_ACCEPT_SYN, QUEUE_SYN};
 
 use crate::{
     event::{self, Context},
@@ -82,17 +82,17 @@ on_function!(entry "tcp_conn_request", HOOK_REQUEST: syn,
 
 /// Its end. It returns 0 either way; a SYN that it dropped is one more of the listener's drops (include/net/tcp.h, `tcp_listendrop`).
 #[inline(always)]
-fn syn_ended<C: Call>(_call: C) {
+fn syn_ended<C: Call>(call: C) {
     let Some(full) = noted(BY_SYN) else { return };
     // The caller holds the listener.
     let sock = Sock(BtfPtr::untyped(full.listener as *const u8));
     if sock.drops() == full.drops {
         return;
     }
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.accept_queue_syn += 1;
     }
-    accept_queue_was_full(sock, &full, QUEUE_ACCEPT_SYN, C::HOOK);
+    accept_queue_was_full(call, sock, &full, QUEUE_ACCEPT_SYN);
 }
 
 on_function!(result "tcp_conn_request", HOOK_REQUEST_EXIT: syn_ended,
@@ -111,10 +111,10 @@ fn syn_flood<C: Call>(call: C) {
     if syncookies(sock) == 2 && length < limit {
         return;
     }
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.syn_queue += 1;
     }
-    overflow(sock, QUEUE_SYN, C::HOOK, length, limit);
+    overflow(call, sock, QUEUE_SYN, length, limit);
 }
 
 on_function!(entry "tcp_syn_flood_action", HOOK_SYN_FLOOD: syn_flood,
@@ -173,16 +173,16 @@ fn handshake_refused<C: Call>(call: C, function: u32, family: usize) {
     if call.result() != 0 {
         return;
     }
-    if let Some(counters) = event::counters() {
+    if let Some(counters) = event::counters::<C>() {
         counters.accept_queue_ack[family] += 1;
     }
     // The caller holds the listener.
     let sock = Sock(BtfPtr::untyped(full.listener as *const u8));
-    accept_queue_was_full(sock, &full, QUEUE_ACCEPT_ACK, C::HOOK);
+    accept_queue_was_full(call, sock, &full, QUEUE_ACCEPT_ACK);
 }
 
 #[inline(always)]
-fn accept_queue_was_full(sock: Sock, full: &Full, queue: u32, hook: u32) {
+fn accept_queue_was_full<C: Call>(call: C, sock: Sock, full: &Full, queue: u32) {
     if let Some(shared) = event::shared() {
         // SAFETY: the map gave the pointer. A race costs the smaller of two lengths that differ by one.
         unsafe {
@@ -192,15 +192,17 @@ fn accept_queue_was_full(sock: Sock, full: &Full, queue: u32, hook: u32) {
             }
         }
     }
-    overflow(sock, queue, hook, full.length, full.limit);
+    overflow(call, sock, queue, full.length, full.limit);
 }
 
 #[inline(always)]
-fn overflow(sock: Sock, queue: u32, hook: u32, length: u32, limit: u32) {
-    if !event::is_among_first(event::FIRST_OVERFLOW + queue) {
-        return;
-    }
-    event::send(EVENT_OVERFLOW, hook, |event| {
+fn overflow<C: Call>(_: C, sock: Sock, queue: u32, length: u32, limit: u32) {
+    let place = Place {
+        kind: event::EXAMPLE_OVERFLOW + queue,
+        netns: sock.netns(),
+        within: sock.port().into(),
+    };
+    event::send_example::<C>(place, EVENT_OVERFLOW, |event| {
         event.limit = queue;
         event.value = length.into();
         event.bound = limit.into();

@@ -1,73 +1,47 @@
 //! Segments that arrived and could not be kept.
 
-use aya_ebpf::{
-    EbpfContext as _,
-    macros::{btf_tracepoint, map},
-    maps::LruHashMap,
-    programs::BtfTracePointContext,
-};
-use c1m_ebpf::{DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP, HOOK_DROP_AGAIN};
+use c1m_ebpf::{DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP};
 
 use crate::{
+    backup::{is_first_to_count, is_first_to_see},
     event,
-    function::{Call, Typed, on_function},
+    function::{Call, Typed, on_function, on_tracepoint},
     layout::{Sock, config},
 };
-
-/// The skbs that the first program on kfree_skb has counted and the second one has not seen yet. The least recent ones make room: where the
-/// second program was skipped, one stays. User space sets the size.
-#[map]
-static COUNTED: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1, 0);
 
 /// `kfree_skb(skb, location, reason, rx_sk)`, with a reason since 5.17 and the socket since 6.11: net/core/skbuff.c.
 ///
 /// Reason PROTO_MEM: a segment could not be charged, to tcp_mem or to its socket's receive buffer; the socket tells which. Reason
 /// TCP_LISTEN_OVERFLOW, since 6.17: the end of a handshake found the accept queue full.
 ///
-/// Everybody frees skbs, in system calls too, where a softirq comes in between and frees others: so this is the program that the kernel
-/// skips now and then, and there are two of it. They run in the order in which they were attached (kernel/tracepoint.c, `func_add`, 6.18).
-#[btf_tracepoint(function = "kfree_skb")]
-pub(crate) fn kfree_skb(ctx: BtfTracePointContext) -> i32 {
-    let call = Typed::<HOOK_DROP>(ctx.as_ptr());
-    let reason = call.value() as u32;
-    // Without a note for the second program it is left to that one.
-    if !is_counted(reason) || COUNTED.insert(ctx.arg::<u64>(0), 0, 0).is_err() {
-        return 0;
+/// Everybody frees skbs, in system calls too, where a softirq comes in between and frees others: of all programs this one is skipped most.
+#[inline(always)]
+fn freed<const IS_BACKUP: bool>(call: Typed<HOOK_DROP, IS_BACKUP>) {
+    if !is_first_to_see(call, call.value_at(0)) {
+        return;
     }
-    count(0, reason, Sock(call.object()));
-    0
+    let reason = call.value() as u32;
+    if !is_counted(reason) {
+        return;
+    }
+    let Some(counters) = event::counters::<Typed<HOOK_DROP, IS_BACKUP>>() else { return };
+    if reason == config!(drop_reason_listen_overflow) {
+        counters.dropped_listen += 1;
+        return;
+    }
+    counters.dropped_skb += 1;
+    // Null where the hook does not name it.
+    let sock = Sock(call.object());
+    if !sock.0.is_null() {
+        counters.dropped[full(sock) as usize] += 1;
+    }
 }
 
-/// The second one: counts what the first one has not.
-#[btf_tracepoint(function = "kfree_skb")]
-pub(crate) fn kfree_skb_again(ctx: BtfTracePointContext) -> i32 {
-    let call = Typed::<HOOK_DROP_AGAIN>(ctx.as_ptr());
-    let reason = call.value() as u32;
-    // The skb is nobody else's until this hook is over, so its address is a name.
-    if !is_counted(reason) || COUNTED.remove(ctx.arg::<u64>(0)).is_ok() {
-        return 0;
-    }
-    count(1, reason, Sock(call.object()));
-    0
-}
+on_tracepoint!("kfree_skb", HOOK_DROP: freed, kfree_skb, kfree_skb_backup);
 
 #[inline(always)]
 fn is_counted(reason: u32) -> bool {
     reason == config!(drop_reason_proto_mem) || reason == config!(drop_reason_listen_overflow)
-}
-
-/// `program`: the first or the second; one may interrupt the other, so each has words of its own. `sock`: null where the hook does not name it.
-#[inline(always)]
-fn count(program: usize, reason: u32, sock: Sock) {
-    let Some(counters) = event::counters() else { return };
-    if reason == config!(drop_reason_listen_overflow) {
-        counters.dropped_listen[program] += 1;
-        return;
-    }
-    counters.dropped_skb[program] += 1;
-    if !sock.0.is_null() {
-        counters.dropped[program][full(sock) as usize] += 1;
-    }
 }
 
 /// What has no room for a segment: the kernel asks for the socket's buffer first (net/ipv4/tcp_input.c, `tcp_try_rmem_schedule`).
@@ -84,14 +58,14 @@ fn full(sock: Sock) -> u32 {
 /// dropped, unless the queue is empty, in which case it may be taken all the same (6.6 and later; before, an empty queue does not ask).
 #[inline(always)]
 fn uncharged<C: Call>(call: C) {
-    if call.result() as i32 == 0 {
+    if !is_first_to_see(call, call.object().raw()) || call.result() as i32 == 0 {
         return;
     }
     let sock = Sock(call.object());
-    let Some(counters) = event::counters() else { return };
-    if sock.0.is_null() {
+    if sock.0.is_null() || !is_first_to_count(call, sock.0.raw()) {
         return;
     }
+    let Some(counters) = event::counters::<C>() else { return };
     if sock.receive_queue_len() == 0 {
         counters.uncharged_first += 1;
     } else {
@@ -100,30 +74,36 @@ fn uncharged<C: Call>(call: C) {
 }
 
 on_function!(exit "tcp_try_rmem_schedule", HOOK_RECEIVE: uncharged,
-    tcp_try_rmem_schedule, keep_tcp_try_rmem_schedule, probe_tcp_try_rmem_schedule);
+    tcp_try_rmem_schedule, keep_tcp_try_rmem_schedule, probe_tcp_try_rmem_schedule,
+    backup tcp_try_rmem_schedule_backup);
 
 /// `tcp_prune_ofo_queue(sk, …)`, 5.10 to 6.18: net/ipv4/tcp_input.c. True: segments that had arrived out of order were thrown away for
 /// want of memory (OfoPruned).
 #[inline(always)]
 fn pruned<C: Call>(call: C) {
-    if call.result() & 0xff != 0
-        && let Some(counters) = event::counters()
+    if is_first_to_see(call, 0)
+        && call.result() & 0xff != 0
+        && is_first_to_count(call, 0)
+        && let Some(counters) = event::counters::<C>()
     {
         counters.ofo_pruned += 1;
     }
 }
 
 on_function!(result "tcp_prune_ofo_queue", HOOK_PRUNE: pruned,
-    tcp_prune_ofo_queue, probe_tcp_prune_ofo_queue);
+    tcp_prune_ofo_queue, probe_tcp_prune_ofo_queue, backup tcp_prune_ofo_queue_backup);
 
 /// `tcp_collapse_one(sk, skb, list, root)`, 5.10 to 6.18: net/ipv4/tcp_input.c. One skb of a receive queue gave up its memory: its data went
 /// into the one before it (TCPRcvCollapsed).
 #[inline(always)]
-fn collapsed<C: Call>(_call: C) {
-    if let Some(counters) = event::counters() {
+fn collapsed<C: Call>(call: C) {
+    if is_first_to_see(call, 0)
+        && is_first_to_count(call, 0)
+        && let Some(counters) = event::counters::<C>()
+    {
         counters.collapsed += 1;
     }
 }
 
 on_function!(entry "tcp_collapse_one", HOOK_COLLAPSE: collapsed,
-    tcp_collapse_one, probe_tcp_collapse_one);
+    tcp_collapse_one, probe_tcp_collapse_one, backup tcp_collapse_one_backup);

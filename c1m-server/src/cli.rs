@@ -21,7 +21,7 @@ use crate::units::{parse_count, parse_duration};
 
 /// Holds a million TCP connections, and says which kernel limit was hit.
 ///
-/// Answers HTTP/1.1: any path gets the headers of a chunked response and the connection stays open; GET /bytes/N gets N bytes.
+/// Answers HTTP/1.1: any path gets the headers of a chunked response and the connection stays open; GET /bytes/N gets N bytes, anything else under /bytes 404.
 /// Without --trace it needs no root.
 #[derive(Debug, Clone, Parser)]
 #[command(
@@ -63,7 +63,7 @@ pub struct Serve {
     pub workers: Workers,
 
     /// Stop accepting at this many connections, and size the workers for it
-    #[arg(long, value_name = "N", value_parser = parse_count)]
+    #[arg(long, value_name = "N", value_parser = max_connections)]
     pub max_connections: Option<u64>,
 
     /// Attach eBPF probes: report each crossing of tcp_mem, and what the kernel refused
@@ -102,6 +102,12 @@ pub struct Serve {
     #[arg(long, value_name = "IDLE", value_parser = parse_duration)]
     pub keepalive: Option<Duration>,
 
+    /// Close a connection whose request head is not complete after this time, with 408 (Request Timeout)
+    ///
+    /// Counted from the head's first byte. A connection that sends nothing is held for as long as it likes.
+    #[arg(long, value_name = "D", default_value = "60s", value_parser = header_timeout)]
+    pub header_timeout: Duration,
+
     /// Length of the accept queue of each worker; net.core.somaxconn caps it
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub backlog: u32,
@@ -121,6 +127,21 @@ pub struct Serve {
     /// Say more when something is refused; -vv for the whole verifier log
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
+}
+
+/// A server that may hold nothing answers nobody.
+fn max_connections(text: &str) -> Result<u64, String> {
+    match parse_count(text) {
+        Ok(0) => Err("a server that holds no connection serves nobody: use at least 1, or leave --max-connections out".into()),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+fn header_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),
+        duration => Ok(duration),
+    }
 }
 
 /// A tracepoint or kernel function that a program is for, or a kind of them.
@@ -147,8 +168,9 @@ impl FromStr for Workers {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            _ => match text.parse() {
-                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
+            // Not what `parse` takes besides: a sign.
+            _ => match parse_count(text).ok().and_then(|count| usize::try_from(count).ok()) {
+                Some(count @ 1..=4096) => Ok(Self::Count(count)),
                 _ => Err("use auto, or a number from 1 to 4096".into()),
             },
         }

@@ -7,6 +7,7 @@
 //! - [`exporter`]: one page over HTTP, for Prometheus.
 //! - [`serve`]: the epoll server; knows nothing of eBPF.
 //! - [`trace`]: kernel to Rust values: BTF offsets, the eBPF object, ring buffer, counters; prints nothing.
+//! - `http`: request heads as RFC 9112 has them, and dates.
 //! - [`limits`]: what can stop a connection; pure, without I/O, clock or unsafe.
 //! - [`host`]: what /proc, /sys and sysctl say, and the guard that puts back what was changed.
 //! - [`output`]: records and how they are printed; asks nothing of the kernel.
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod command;
 pub mod exporter;
 pub mod host;
+mod http;
 pub mod limits;
 pub mod output;
 pub mod serve;

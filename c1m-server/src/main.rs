@@ -1,6 +1,6 @@
 //! Parse, run, exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use c1m_server::{
     cli::{Cli, Command},
@@ -23,8 +23,7 @@ fn main() -> ExitCode {
     };
     let code = command::exit_code(&error);
     if code != 0 {
-        // With standard error closed there is nobody left to tell.
-        let _ = writeln!(std::io::stderr(), "c1m-server: {error:#}");
+        command::streams::say(&format!("c1m-server: {error:#}"));
     }
     ExitCode::from(code)
 }

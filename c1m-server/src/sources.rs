@@ -40,7 +40,9 @@ impl FromStr for SourceRange {
         };
         if let Some((address, bits)) = text.split_once('/') {
             let address: IpAddr = address.parse().map_err(|_| wrong())?;
-            return block(address, bits.parse().map_err(|_| wrong())?).ok_or_else(wrong);
+            // Not what `parse` takes besides: a sign.
+            let digits = bits.bytes().all(|byte| byte.is_ascii_digit()).then(|| bits.parse().ok());
+            return digits.flatten().and_then(|bits| block(address, bits)).ok_or_else(wrong);
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let first: IpAddr = first.parse().map_err(|_| wrong())?;

@@ -1,94 +1,173 @@
 //! Numbers as people type them on the command line, and as they read them.
 //!
-//! Counts are decimal (`1m` is 1,000,000), bytes are binary (`7.53K` is 7.53 × 1024): that is how the
-//! field speaks of connections and of memory. The two never share a parser.
+//! Counts are decimal (`1m` is 1,000,000), bytes are binary (`7.53K` is 7.53 × 1024), times have a unit: [`COUNTS`], [`BYTES`] and [`TIMES`] say what is
+//! accepted, in every error and in docs/units.md. No suffix has another meaning elsewhere by accident: each kind has its own parser.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
+/// What is accepted as a count. The text stands in errors and in docs/units.md.
+pub const COUNTS: &str = "digits, whole or in groups of three (1024000, 1,024,000 or 1_024_000), with an optional k, m or g for powers of 1000 (64k, 1.024m)";
+/// What is accepted as a number of bytes.
+pub const BYTES: &str = "digits as of a count, with an optional K, M or G, also written KiB, MiB or GiB, for powers of 1024 (4096, 7.53K, 8.40 KiB)";
+/// What is accepted as a time.
+pub const TIMES: &str = "numbers with ns, us, ms, s, m (minutes), h or d, from the largest unit to the smallest (500ms, 1.5s, 1h30m)";
+
 /// Why a number was refused. The text says what would have been accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum UnitError {
-    #[error(
-        "`{0}` is not a count: use digits, with an optional k, m or g (powers of 1000), such as 1024000 or 1m"
-    )]
+    #[error("`{0}` is not a count: use {COUNTS}")]
     Count(String),
-    #[error(
-        "`{0}` is not a number of bytes: use digits, with an optional K, M or G (powers of 1024), such as 7.53K"
-    )]
+    #[error("`{0}` is not a number of bytes: use {BYTES}")]
     Bytes(String),
-    #[error("`{0}` is not a duration: use a number and a unit, such as 500ms, 60s or 5m")]
+    #[error("`{0}` is not a duration: use {TIMES}")]
     Duration(String),
+    #[error("use a number of at least 1")]
+    Zero,
     #[error("`{0}` is too large")]
     TooLarge(String),
 }
 
-/// Splits `7.53K` into its number, exactly, as (digits, scale by ten) and the suffix.
-fn split(text: &str) -> Option<(u128, u32, Option<char>)> {
-    let (number, suffix) = match text.chars().last()? {
-        last if last.is_ascii_alphabetic() => {
-            (&text[..text.len() - 1], Some(last.to_ascii_lowercase()))
-        }
-        _ => (text, None),
-    };
+/// Splits `7.53K` into its number, exactly, as (digits, scale by ten), and what follows it.
+fn split(text: &str) -> Option<(u128, u32, &str)> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && !matches!(c, '.' | ',' | '_'));
+    let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
     let (digits, scale) = decimal(number)?;
     Some((digits, scale, suffix))
 }
 
-/// A number without sign, exactly, as its digits and how many of them stand behind the point: `7.53` is (753, 2). At most 9 do.
+/// A number without sign, exactly, as its digits and how many of them stand behind the point: `7.53` is (753, 2). At most 9 do. Digits before it may be in
+/// groups of three, separated by commas or by underscores.
 #[must_use]
 pub fn decimal(number: &str) -> Option<(u128, u32)> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() || (number.contains('.') && fraction.is_empty()) || fraction.len() > 9 {
+    if (number.contains('.') && fraction.is_empty()) || fraction.len() > 9 {
         return None;
     }
-    let digits: String = whole.chars().filter(|c| *c != '_').chain(fraction.chars()).collect();
-    if whole.starts_with('_') || digits.len() > 30 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+    let digits = ungrouped(whole)? + fraction;
+    if digits.len() > 30 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
     Some((digits.parse().ok()?, u32::try_from(fraction.len()).ok()?))
 }
 
-fn scaled(text: &str, base: u128, wrong: fn(String) -> UnitError) -> Result<u64, UnitError> {
-    let (digits, fraction, suffix) = split(text).ok_or_else(|| wrong(text.into()))?;
-    let factor = match suffix {
-        None => 1,
-        Some('k') => base,
-        Some('m') => base.pow(2),
-        Some('g') => base.pow(3),
-        Some(_) => return Err(wrong(text.into())),
-    };
+/// `1,024,000` and `1_024_000` as `1024000`. `None`: no digits, or other groups than of three.
+fn ungrouped(whole: &str) -> Option<String> {
+    let separator = if whole.contains(',') { ',' } else { '_' };
+    let mut groups = whole.split(separator);
+    let first = groups.next().filter(|first| !first.is_empty())?;
+    let is_grouped = whole.contains(separator);
+    if is_grouped && (first.len() > 3 || groups.any(|group| group.len() != 3)) {
+        return None;
+    }
+    Some(whole.replace(separator, ""))
+}
+
+fn scaled(text: &str, digits: u128, fraction: u32, factor: u128) -> Result<u64, UnitError> {
     let divisor = 10u128.pow(fraction);
     let product = digits.checked_mul(factor).ok_or_else(|| UnitError::TooLarge(text.into()))?;
     u64::try_from((product + divisor / 2) / divisor).map_err(|_| UnitError::TooLarge(text.into()))
 }
 
-/// A count of things: `1024000`, `1_024_000`, `64k`, `1.024m`. Suffixes are powers of 1000.
+/// A count of things, as in [`COUNTS`].
+///
+/// # Errors
+/// It is not one, or too large.
 pub fn parse_count(text: &str) -> Result<u64, UnitError> {
-    let (digits, fraction, suffix) = split(text).ok_or_else(|| UnitError::Count(text.into()))?;
-    let thousands = match suffix {
-        None => 0,
-        Some('k') => 3,
-        Some('m') => 6,
-        Some('g') => 9,
-        Some(_) => return Err(UnitError::Count(text.into())),
+    let wrong = || UnitError::Count(text.into());
+    let (digits, fraction, suffix) = split(text).ok_or_else(wrong)?;
+    let factor = match suffix {
+        "" => 1,
+        "k" | "K" => 1000,
+        "m" | "M" => 1_000_000,
+        "g" | "G" => 1_000_000_000,
+        _ => return Err(wrong()),
     };
-    // A fraction of a connection is a typing error, not something to round.
-    if !(digits * 10u128.pow(thousands)).is_multiple_of(10u128.pow(fraction)) {
-        return Err(UnitError::Count(text.into()));
+    // A fraction of a connection is a typing error, not something to round. No overflow: 30 digits and 9 zeros are below 2^128 but for the largest,
+    // which are too large in any case.
+    match digits.checked_mul(factor) {
+        Some(product) if !product.is_multiple_of(10u128.pow(fraction)) => Err(wrong()),
+        _ => scaled(text, digits, fraction, factor),
     }
-    scaled(text, 1000, UnitError::Count)
 }
 
-/// A number of bytes: `4096`, `7.53K`, `1M`. Suffixes are powers of 1024; rounded to the nearest byte.
+/// A count of at least 1 that 32 bits hold.
+///
+/// # Errors
+/// It is not one.
+pub fn parse_small_count(text: &str) -> Result<u32, UnitError> {
+    match u32::try_from(parse_count(text)?) {
+        Ok(0) => Err(UnitError::Zero),
+        Ok(count) => Ok(count),
+        Err(_) => Err(UnitError::TooLarge(text.into())),
+    }
+}
+
+/// A number of bytes, as in [`BYTES`]; rounded to the nearest byte.
+///
+/// # Errors
+/// It is not one, or too large.
 pub fn parse_bytes(text: &str) -> Result<u64, UnitError> {
-    scaled(text, 1024, UnitError::Bytes)
+    let wrong = || UnitError::Bytes(text.into());
+    let (digits, fraction, suffix) = split(text).ok_or_else(wrong)?;
+    let unit = suffix.strip_prefix(' ').filter(|unit| !unit.is_empty()).unwrap_or(suffix);
+    let factor = match unit {
+        "" | "B" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    scaled(text, digits, fraction, factor)
 }
 
-/// A span of time: `500ms`, `1s`, `5m`, `1h 30m`.
+/// Units of time and their nanoseconds, from the largest on.
+const UNITS: [(&str, u128); 8] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1000),
+    ("µs", 1000),
+    ("ns", 1),
+];
+
+/// A span of time, as in [`TIMES`]. A zero needs no unit.
+///
+/// # Errors
+/// It is not one, or too long.
 pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
-    humantime::parse_duration(text).map_err(|_| UnitError::Duration(text.into()))
+    let wrong = || UnitError::Duration(text.into());
+    let too_large = || UnitError::TooLarge(text.into());
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let (mut rest, mut total_ns, mut smaller_than) = (text, 0u128, u128::MAX);
+    while !rest.is_empty() || smaller_than == u128::MAX {
+        let (digits, fraction, behind) = split(rest).ok_or_else(wrong)?;
+        let end = behind.find(|c: char| c.is_ascii_digit() || c == ' ').unwrap_or(behind.len());
+        let (unit, after) = behind.split_at(end);
+        let each = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, ns)| *ns);
+        let each = each.filter(|ns| *ns < smaller_than).ok_or_else(wrong)?;
+        let (all, divisor) =
+            (digits.checked_mul(each).ok_or_else(too_large)?, 10u128.pow(fraction));
+        if !all.is_multiple_of(divisor) {
+            return Err(wrong());
+        }
+        total_ns = total_ns.checked_add(all / divisor).ok_or_else(too_large)?;
+        smaller_than = each;
+        // One blank between two parts, none at the end.
+        rest = match after.strip_prefix(' ') {
+            Some("") => return Err(wrong()),
+            Some(after) => after,
+            None => after,
+        };
+    }
+    let seconds = u64::try_from(total_ns / 1_000_000_000).map_err(|_| too_large())?;
+    let nanoseconds = u32::try_from(total_ns % 1_000_000_000).map_err(|_| too_large())?;
+    Ok(Duration::new(seconds, nanoseconds))
 }
 
 /// 1024000 as 1,024,000.
@@ -129,6 +208,12 @@ mod tests {
         assert_eq!(parse_count("1m"), Ok(1_000_000));
         assert_eq!(parse_count("1.024M"), Ok(1_024_000));
         assert_eq!(parse_count("64k"), Ok(64_000));
+        assert_eq!(parse_count("1,024,000"), Ok(1_024_000));
+        assert_eq!(parse_count("1,024k"), Ok(1_024_000));
+        assert_eq!(parse_small_count("64k"), Ok(64_000));
+        assert_eq!(parse_small_count("0"), Err(UnitError::Zero));
+        assert_eq!(parse_small_count("5g"), Err(UnitError::TooLarge("5g".into())));
+        assert!(parse_small_count("+5").is_err());
     }
 
     #[test]
@@ -136,6 +221,60 @@ mod tests {
         assert_eq!(parse_bytes("4096"), Ok(4096));
         assert_eq!(parse_bytes("7.53K"), Ok(7711));
         assert_eq!(parse_bytes("1M"), Ok(1 << 20));
+        assert_eq!(parse_bytes("8.40 KiB"), Ok(8602));
+        assert_eq!(parse_bytes("17.3 B"), Ok(17));
+        assert!(parse_bytes("1kB").is_err() && parse_bytes("1 ").is_err());
+    }
+
+    #[test]
+    fn times_have_a_unit_and_no_month() {
+        let ms = Duration::from_millis;
+        for (text, time) in [
+            ("0", ms(0)),
+            ("0s", ms(0)),
+            ("500ms", ms(500)),
+            ("1.5s", ms(1500)),
+            ("5m", ms(300_000)),
+            ("1h30m", ms(5_400_000)),
+            ("1h 30m", ms(5_400_000)),
+            ("1d", ms(86_400_000)),
+            ("7us", Duration::from_micros(7)),
+            ("7µs", Duration::from_micros(7)),
+            ("1s1ns", Duration::new(1, 1)),
+        ] {
+            assert_eq!(parse_duration(text), Ok(time), "{text}");
+        }
+        for text in [
+            "1M",
+            "1",
+            "",
+            "s",
+            "1month",
+            "1y",
+            "1_s",
+            "30m1h",
+            "1s1s",
+            "1s ",
+            "1 s",
+            "-1s",
+            "0.5ns",
+            "1S",
+            "99999999999999999999999d",
+        ] {
+            let error = parse_duration(text).unwrap_err().to_string();
+            assert!(
+                error.contains("m (minutes)") || error.contains("too large"),
+                "{text}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_docs_have_what_errors_say() {
+        let docs = include_str!("../../docs/units.md");
+        for accepted in [COUNTS, BYTES, TIMES] {
+            assert!(docs.contains(accepted), "docs/units.md lacks: {accepted}");
+        }
     }
 
     #[test]
@@ -157,9 +296,29 @@ mod tests {
 
     #[test]
     fn wrong_numbers_are_refused() {
-        for text in
-            ["", "k", "-1", "1.5", "1..5k", ".5k", "1.k", "_1", "1kk", "1e6", "0x10", "1 000", "１"]
-        {
+        for text in [
+            "",
+            "1_",
+            "1__000",
+            "1,24",
+            "1,0240",
+            "1024,000",
+            "1,024_000",
+            ",024",
+            "1,",
+            "k",
+            "-1",
+            "1.5",
+            "1..5k",
+            ".5k",
+            "1.k",
+            "_1",
+            "1kk",
+            "1e6",
+            "0x10",
+            "1 000",
+            "１",
+        ] {
             assert!(parse_count(text).is_err(), "{text} was taken for a count");
         }
         assert_eq!(
@@ -179,6 +338,7 @@ mod tests {
         fn plain_digits_stand_for_themselves(n: u64) {
             prop_assert_eq!(parse_count(&n.to_string()), Ok(n));
             prop_assert_eq!(parse_bytes(&n.to_string()), Ok(n));
+            prop_assert_eq!(parse_count(&grouped(n)), Ok(n));
         }
     }
 }

@@ -74,8 +74,8 @@ fn figures_of_a_watch_are_those_of_its_records() {
                 "c1m_tcp_mem_limit_bytes{scope=\"host\",level=\"high\"}",
                 ("usage", "/host/tcp_mem/2", page),
             ),
-            ("c1m_sockets{scope=\"host\",netns=\"\"}", ("usage", "/host/sockets", 1.0)),
-            ("c1m_sockets{scope=\"netns\",netns=\"4026531833\"}", ("usage", "/netns/inuse", 1.0)),
+            ("c1m_sockets", ("usage", "/host/sockets", 1.0)),
+            ("c1m_netns_sockets_in_use{netns=\"4026531833\"}", ("usage", "/netns/inuse", 1.0)),
             ("c1m_connections", ("usage", "/watched/connections", 1.0)),
             ("c1m_connections_opened_total", ("usage", "/watched/opened", 1.0)),
             ("c1m_connections_closed_total", ("usage", "/watched/closed", 1.0)),
@@ -173,9 +173,13 @@ fn figures_of_a_watch_are_those_of_its_records() {
                 "c1m_holder_receive_queue_bytes{holder=\"process\",comm=\"c1m-client\",cgroup=\"/load.slice\"}",
                 ("holders", "/rows/0/receive_bytes", 1.0),
             ),
-            ("c1m_holders_bytes{what=\"found\"}", ("holders", "/found_pages", page)),
-            ("c1m_holders_bytes{what=\"accounted\"}", ("holders", "/accounted_pages", page)),
-            ("c1m_holders_bytes{what=\"omitted\"}", ("holders", "/pages_omitted", page)),
+            ("c1m_holders_found_bytes", ("holders", "/found_pages", page)),
+            ("c1m_holders_accounted_bytes", ("holders", "/accounted_pages", page)),
+            ("c1m_holders_omitted_bytes", ("holders", "/pages_omitted", page)),
+            (
+                "c1m_tcp_ext_memory_pressures_chrono_seconds_total{netns=\"4026531833\"}",
+                ("refused", "/kernel/TCPMemoryPressuresChrono", 1.0 / 1000.0),
+            ),
         ],
     );
     check_crossings(&samples, WATCH);
@@ -205,7 +209,7 @@ fn figures_of_a_server_are_those_of_its_records() {
             ("c1m_server_connections_accepted_total", ("summary", "/accepted", 1.0)),
             ("c1m_server_connections_closed_total", ("summary", "/closed", 1.0)),
             (
-                "c1m_server_errors_total{error=\"connection ECONNRESET\"}",
+                "c1m_server_errors_total{operation=\"connection\",error=\"ECONNRESET\"}",
                 ("summary", "/errors/connection ECONNRESET", 1.0),
             ),
         ],
@@ -239,7 +243,7 @@ fn check_limits(samples: &Samples, limits: &Value) {
         ("memory_cgroup", "memory_cgroup", "_bytes"),
         ("orphans", "orphans", ""),
         ("nofile", "descriptors", ""),
-        ("nr_open", "nofile", ""),
+        ("nr_open", "rlimit_nofile", ""),
         ("file_max", "files", ""),
         ("accept_queue", "accept_queue_connections", ""),
         ("conntrack", "conntrack_entries", ""),
@@ -277,6 +281,37 @@ fn unknown_usage() -> Usage {
         own_cpu_percent: None,
         dropped: 7,
     }
+}
+
+#[test]
+fn a_unit_and_a_scope_are_one_per_metric() {
+    let (samples, _) = run(WATCH);
+    assert!(!samples.keys().any(|name| name.contains("Chrono")), "milliseconds among counts");
+    // What may have several scopes has the limit beside it, which decides the scope.
+    for metric in tables().into_iter().flatten().filter(|it| !it.labels.contains(&"limit")) {
+        let name = metric.exported();
+        let scopes: BTreeSet<&str> = samples
+            .keys()
+            .filter(|sample| sample.split('{').next() == Some(&name))
+            .filter_map(|sample| sample.split("scope=\"").nth(1)?.split('"').next())
+            .collect();
+        assert!(scopes.len() <= 1, "{name}: {scopes:?}");
+    }
+}
+
+#[test]
+fn a_counter_is_0_before_it_counts() {
+    let (samples, _) = run(REPRODUCE);
+    assert_eq!(samples["c1m_server_errors_total{operation=\"accept\",error=\"EMFILE\"}"], 0.0);
+    assert_eq!(samples["c1m_server_errors_total{operation=\"request\",error=\"431\"}"], 0.0);
+    let (samples, _) = run(WATCH);
+    assert_eq!(samples["c1m_call_errors_total{call=\"accept\",errno=\"EMFILE\"}"], 0.0);
+    assert_eq!(samples["c1m_call_errors_total{call=\"epoll_ctl\",errno=\"ENOSPC\"}"], 0.0);
+    // Without the hook nobody counts them.
+    let mut seen = Seen::new(None);
+    seen.take(SystemTime::UNIX_EPOCH, &Record::Refused(Refused::default()));
+    let counted = |name: &String| name.starts_with("c1m_call_errors");
+    assert_eq!(self::samples(&seen).keys().filter(|name| counted(name)).count(), 0);
 }
 
 #[test]

@@ -48,6 +48,10 @@ Kprobes are for kernels that have no BTF trampolines (aarch64 before 6.4), and f
 Which register holds an argument follows from the architecture's calling convention, and where it stands in struct pt_regs from BTF. What a return needs of the \
 arguments is kept from the function's beginning; a return whose beginning was missed is counted in `dropped`.
 
+The kernel skips a program that is running on the CPU already. So a hook that is reached in system calls and in the softirqs that interrupt them has a second \
+program, the backup program (`…_backup` below), which takes what the first one missed: [architecture.md](architecture.md#tracing). Kprobes have none: while the \
+program of one runs, the kernel skips those of all others on that CPU too.
+
 Precision: `exact` is each one, at the instant at which it happens; `connection` is known to the connection between two readings; `interval` to the interval of \
 `--interval`.
 
@@ -128,8 +132,13 @@ fn programs(text: &mut String) {
         let arguments =
             if arguments.is_empty() { "by position".into() } else { arguments.join(", ") };
         let hook = format!("{}/{}", program.attachment.name(), program.target);
-        let keeper = program.keeper.map(|name| format!(", `{name}`")).unwrap_or_default();
-        line(text, &format!("| `{}`{keeper} | `{hook}` | {arguments} |", program.name));
+        let others: String = program
+            .keeper
+            .into_iter()
+            .chain(program.backup)
+            .map(|name| format!(", `{name}`"))
+            .collect();
+        line(text, &format!("| `{}`{others} | `{hook}` | {arguments} |", program.name));
     }
 }
 

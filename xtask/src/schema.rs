@@ -107,7 +107,7 @@ mod tests {
                 "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "reproduction", "kernel": "6.18.0", "cpus": 2,
                 "memory_bytes": 1, "connections": 16000, "acts": [], "ramp_s": 0.5,
                 "server_user_bytes_per_connection": null, "kernel_bytes_per_connection": 8000.5, "dropped": 0,
-                "restored": true, "elapsed_s": 9.0, "missed": ["x"]
+                "restored": true, "elapsed_s": 9.0, "missed": ["x"], "uncounted": ["y"]
             }),
         ]
     }

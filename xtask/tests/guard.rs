@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let tests = vec![
         test("a_whole_run_meets_its_targets", a_whole_run_meets_its_targets),
         test("a_missed_target_is_exit_code_1", a_missed_target_is_exit_code_1),
+        test("a_refusal_that_was_not_counted_fails_nothing", uncounted_refusals),
         test("without_a_terminal_it_wants_yes", without_a_terminal_it_wants_yes),
         test("an_impossible_run_starts_nothing", an_impossible_run_starts_nothing),
         test("low_limits_are_raised_and_put_back", low_limits_are_raised_and_put_back),
@@ -101,6 +102,16 @@ fn a_missed_target_is_exit_code_1() {
         assert!(!finished.last_json()["missed"].as_array().unwrap().is_empty());
         stand.expect_untouched();
     }
+}
+
+fn uncounted_refusals() {
+    let stand = Stand::new("uncounted refusals");
+    let told = "not counted: act 1: 3 of 3 refusals not counted (100.000 %)";
+    let finished = stand.run_all().expect_code(0).expect_error(told);
+    let last = finished.last_json();
+    assert_eq!((&last["missed"], &last["dropped"]), (&json!([]), &json!(9)));
+    assert_eq!(last["uncounted"].as_array().unwrap().len(), 3);
+    stand.expect_untouched();
 }
 
 fn without_a_terminal_it_wants_yes() {

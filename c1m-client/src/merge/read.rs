@@ -1,6 +1,6 @@
 //! Results out of JSON lines, of which none is stepped over in silence.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read as _};
 
 use c1m_server::output::record::{Line, SCHEMA_VERSION};
 use serde::Deserialize;
@@ -15,15 +15,29 @@ pub(super) struct Found {
     pub(super) result: Box<Summary>,
 }
 
+/// The longest line that is read, in bytes. A result has some tens of thousands, most of them histograms.
+const LONGEST_LINE: usize = 4 << 20;
+
 /// Reads all lines of a file, which has at least one result. Blank lines are nothing.
-pub(super) fn read(name: &str, input: impl BufRead) -> Result<Vec<Found>, MergeError> {
-    let mut found = Vec::new();
-    for (number, line) in (1..).zip(input.split(b'\n')) {
-        let line = line.map_err(|error| MergeError::Io(name.into(), error))?;
+pub(super) fn read(name: &str, mut input: impl BufRead) -> Result<Vec<Found>, MergeError> {
+    let (mut found, mut line) = (Vec::new(), Vec::new());
+    for number in 1u64.. {
+        line.clear();
+        let bound = LONGEST_LINE as u64 + 1;
+        let length = input.by_ref().take(bound).read_until(b'\n', &mut line);
+        if length.map_err(|error| MergeError::Io(name.into(), error))? == 0 {
+            break;
+        }
+        let place = format!("{name}:{number}");
+        if line.len() > LONGEST_LINE {
+            return Err(MergeError::Line(
+                place,
+                format!("is longer than {LONGEST_LINE} bytes: no record of c1m-client is"),
+            ));
+        }
         if line.trim_ascii().is_empty() {
             continue;
         }
-        let place = format!("{name}:{number}");
         match parse(&line) {
             Ok(ClientRecord::Summary(result)) => found.push(Found { place, result }),
             Ok(_) => {}

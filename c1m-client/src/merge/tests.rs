@@ -21,6 +21,7 @@ fn plan(connections: u64) -> Plan {
             source: vec![],
             per_source: 64_000,
             request: Some("/".into()),
+            check: None,
             unread: false,
             pin_bytes: None,
             rate_per_s: None,
@@ -28,6 +29,7 @@ fn plan(connections: u64) -> Plan {
             heartbeat_s: None,
             hold_s: Some(0.0),
             timeout_s: 10.0,
+            give_up_s: 30.0,
             end: crate::cli::End::Reset,
             start_at: None,
         },
@@ -42,6 +44,8 @@ pub(crate) fn summary(connections: u64) -> Summary {
         merged: None,
         connected: 0,
         held_at_end: 0,
+        lost: 0,
+        ended_by: EndedBy::Hold,
         answered: 0,
         failed: 0,
         errors: BTreeMap::new(),
@@ -50,11 +54,14 @@ pub(crate) fn summary(connections: u64) -> Summary {
         connect_us: Latency::default(),
         first_byte_us: Latency::default(),
         ramp_s: Some(1.0),
+        last_established_s: None,
+        rate_per_s: None,
         elapsed_s: 2.0,
         cpu_user_s: 0.5,
         cpu_system_s: 0.25,
         histograms: AllTimes::default().record(),
         requirements: vec![],
+        lines_dropped: 0,
     }
 }
 
@@ -69,6 +76,23 @@ fn part(index: u64, of: u64, connections: u64) -> Summary {
         first_connection: share.start,
         sources: Some(of),
     });
+    result
+}
+
+/// As [`part`], of which each connection was established, answered and held.
+fn busy(index: u64, of: u64, connections: u64) -> Summary {
+    let mut result = part(index, of, connections);
+    let mut all = AllTimes::default();
+    for us in 1..=result.plan.connections {
+        all.connect.record(us);
+        all.first_byte.record(us * 7);
+    }
+    result.connected = result.plan.connections;
+    (result.answered, result.held_at_end) = (result.connected, result.connected);
+    (result.connect_us, result.first_byte_us) = (all.connect.latency(), all.first_byte.latency());
+    result.histograms = all.record();
+    result.last_established_s = Some(0.5);
+    result.rate_per_s = reached_per_s(result.connected, Some(0.5));
     result
 }
 
@@ -125,7 +149,7 @@ fn what_does_not_belong_together_is_refused() {
             "contradicts itself: part 1/3 of 100 connections has other ones",
         ),
         (with(|it| it.plan.shard.as_mut().unwrap().index = 3), "there is no part 3 of 3"),
-        (with(|it| it.connect_us.p50 = 7), "histogram connect is not of its latencies"),
+        (with(|it| it.connect_us.p50 = Some(7)), "histogram connect is not of its latencies"),
         (with(|it| it.histograms.first_byte = "AAAA".into()), "histogram first_byte: "),
         (
             with(|it| it.histograms.sample = Some(Times::default().encode())),
@@ -176,25 +200,85 @@ fn spans_go_from_the_first_start_to_the_last_end() {
 
 #[test]
 fn a_sample_that_one_part_lacks_is_unknown_and_heartbeats_add_up() {
-    let mut parts = [part(0, 2, 10), part(1, 2, 10)];
+    let mut parts = [busy(0, 2, 10), busy(1, 2, 10)];
     let mut times = Times::default();
     times.record(7);
+    times.miss(1);
     for part in &mut parts {
         let latency_us = times.latency();
-        part.sample = Some(Sample { asked: 2, answered: 1, took_s: 0.5, latency_us });
+        part.sample =
+            Some(Sample { asked: 2, answered: 1, wrong: 1, missed: 0, took_s: 0.5, latency_us });
         part.histograms.sample = Some(times.encode());
     }
-    let beats = Heartbeats { due: 5, answered: 3, late: 1, missed: 2, latency_us: times.latency() };
+    let latency_us = times.latency();
+    let beats = Heartbeats { due: 2, answered: 1, late: 1, wrong: 0, missed: 1, latency_us };
     parts[0].heartbeats = Some(beats);
     parts[0].histograms.heartbeat = Some(times.encode());
     let result = merged(lines(&parts).as_bytes()).unwrap();
     let sample = result.sample.unwrap();
-    assert_eq!((sample.asked, sample.answered, sample.latency_us.count), (4, 2, 2));
+    assert_eq!((sample.asked, sample.answered, sample.wrong, sample.missed), (4, 2, 2, 0));
+    assert_eq!((sample.latency_us.count, sample.latency_us.unanswered), (2, 2));
+    assert_eq!((sample.latency_us.p50, sample.latency_us.p90), (Some(7), None));
     let beats = result.heartbeats.unwrap();
-    assert_eq!((beats.due, beats.missed, beats.latency_us.count), (5, 2, 1));
+    assert_eq!((beats.due, beats.missed, beats.latency_us.count), (2, 1, 1));
     (parts[1].sample, parts[1].histograms.sample) = (None, None);
     let result = merged(lines(&parts).as_bytes()).unwrap();
     assert_eq!((result.sample, result.histograms.sample), (None, None));
+}
+
+#[test]
+fn answers_that_contradict_each_other_are_refused() {
+    let mut times = Times::default();
+    times.record(7);
+    times.miss(2);
+    let latency_us = times.latency();
+    let mut whole = busy(0, 1, 10);
+    whole.sample =
+        Some(Sample { asked: 3, answered: 1, wrong: 1, missed: 1, took_s: 0.5, latency_us });
+    whole.heartbeats =
+        Some(Heartbeats { due: 3, answered: 1, late: 1, wrong: 2, missed: 0, latency_us });
+    whole.histograms.sample = Some(times.encode());
+    whole.histograms.heartbeat = Some(times.encode());
+    assert!(merged(lines(&[whole.clone()]).as_bytes()).is_ok());
+    type Change = fn(&mut Summary);
+    let changes: [(Change, &str); 8] = [
+        (|it| it.sample.as_mut().unwrap().asked = 4, "are not asked=4"),
+        (|it| it.sample.as_mut().unwrap().missed = u64::MAX, "are not asked=3"),
+        (|it| it.heartbeats.as_mut().unwrap().due = 2, "are not due=2"),
+        (
+            |it| it.heartbeats.as_mut().unwrap().late = 2,
+            "heartbeats.late is 2, and heartbeats.answered 1",
+        ),
+        (
+            |it| {
+                let beats = it.heartbeats.as_mut().unwrap();
+                (beats.due, beats.answered) = (6, 4);
+            },
+            "are not those of its latencies (count=1, unanswered=2)",
+        ),
+        (
+            |it| it.connect_us.unanswered = it.failed + 1,
+            "histogram connect is not of its latencies",
+        ),
+        (
+            |it| {
+                let mut times = Times::decode(&it.histograms.first_byte, 0).unwrap();
+                times.miss(it.connected + 1);
+                it.first_byte_us = times.latency();
+            },
+            "and connected is",
+        ),
+        // One that would not have been answered makes other percentiles.
+        (
+            |it| it.sample.as_mut().unwrap().latency_us.unanswered = 0,
+            "histogram sample is not of its latencies",
+        ),
+    ];
+    for (change, said) in changes {
+        let mut changed = whole.clone();
+        change(&mut changed);
+        refused(&lines(&[changed]), said);
+    }
 }
 
 #[test]
@@ -214,6 +298,116 @@ fn pinned_pages_add_up() {
     assert_eq!(merged_pin.plan, pin(2, 10).plan);
 }
 
+/// What the error says, and what was changed.
+type Change = (&'static str, fn(&mut Summary));
+
+#[test]
+fn what_a_part_cannot_have_come_to_is_refused_with_its_name() {
+    let cases: [Change; 24] = [
+        ("connected is 101332, and plan.connections 33", |it| it.connected = 101_332),
+        ("connect_us.count is 33, and connected 32", |it| {
+            (it.connected, it.held_at_end, it.answered, it.rate_per_s) = (32, 32, 32, Some(62.0));
+            it.first_byte_us = Latency::default();
+            it.histograms.first_byte = Times::default().encode();
+        }),
+        ("failed is 18446744073709551615, and plan.connections 33", |it| it.failed = u64::MAX),
+        ("the sum of connected and failed is 34, and plan.connections 33", |it| it.failed = 1),
+        ("held_at_end is 34, and connected 33", |it| it.held_at_end = 34),
+        ("lost is 34, and connected 33", |it| it.lost = 34),
+        ("the sum of held_at_end and lost is 34, and connected 33", |it| it.lost = 1),
+        ("answered is 34, and connected 33", |it| it.answered = 34),
+        ("first_byte_us.count is 33, and answered 32", |it| it.answered = 32),
+        ("plan.connections is 33, and plan.capacity 32", |it| it.plan.capacity = 32),
+        ("plan.capacity is 18446744073709551615, and the sum", |it| it.plan.capacity = u64::MAX),
+        ("plan.in_flight is 18446744073709551615, and the sum", |it| it.plan.in_flight = u64::MAX),
+        ("plan.workers is 18446744073709551615, and the sum", |it| it.plan.workers = usize::MAX),
+        ("errors.x is 18446744073709551615, and the sum", |it| {
+            it.errors = [("x".into(), u64::MAX)].into()
+        }),
+        ("errors is 18446744073709551615, and the sum", |it| {
+            it.errors = [("w".into(), u64::MAX - 5), ("z".into(), u64::MAX - 5)].into();
+        }),
+        ("sample.asked is 34, and connected 33", |it| {
+            it.sample = Some(Sample { asked: 34, ..Sample::default() });
+            it.histograms.sample = Some(Times::default().encode());
+        }),
+        ("sample.answered is 4, and sample.asked 3", |it| {
+            it.sample = Some(Sample { asked: 3, answered: 4, ..Sample::default() });
+            it.histograms.sample = Some(Times::default().encode());
+        }),
+        ("heartbeats.answered is 4, and heartbeats.due 3", |it| {
+            it.heartbeats = Some(Heartbeats { due: 3, answered: 4, ..Heartbeats::default() });
+            it.histograms.heartbeat = Some(Times::default().encode());
+        }),
+        ("elapsed_s is -1", |it| it.elapsed_s = -1.0),
+        ("elapsed_s is 1000000000000", |it| it.elapsed_s = 1e12),
+        ("ramp_s is 3, and elapsed_s 2", |it| it.ramp_s = Some(3.0)),
+        ("cpu_user_s is -0.5", |it| it.cpu_user_s = -0.5),
+        ("rate_per_s is 100000", |it| it.rate_per_s = Some(100_000.0)),
+        ("plan.pin.plan is not of plan.connections=33", |it| {
+            let plan = vec![PinStep { pages: 1, response_bytes: 1, connections: 32 }];
+            it.plan.pin =
+                Some(Pin { bytes_per_connection: 1, overhead_bytes: 1, plan, planned_pages: 32 });
+        }),
+    ];
+    for (said, change) in cases {
+        let mut parts = [busy(0, 3, 100), busy(1, 3, 100), busy(2, 3, 100)];
+        // So that a sum is too large only with the changed one.
+        parts[0].errors = [("x".into(), 9), ("y".into(), 9)].into();
+        change(&mut parts[1]);
+        let error = merged(lines(&parts).as_bytes()).map(|it| it.errors).unwrap_err();
+        let is_named = error.contains("file:2") || error.contains("file:3");
+        assert!(is_named && error.contains(", part ") && error.contains(said), "{said}: {error}");
+    }
+}
+
+#[test]
+fn a_line_without_an_end_is_not_read_to_its_end() {
+    struct Counted(u64);
+    impl io::Read for Counted {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            buffer.fill(b'[');
+            let taken = buffer.len().min(usize::try_from((64 << 20) - self.0).unwrap());
+            self.0 += taken as u64;
+            Ok(taken)
+        }
+    }
+    let mut input = Counted(0);
+    let error = read("file", BufReader::new(&mut input)).unwrap_err().to_string();
+    assert!(error.contains("file:1 is longer than 4194304 bytes"), "{error}");
+    assert!(input.0 < 5 << 20, "{} bytes were read", input.0);
+}
+
+#[test]
+fn a_histogram_that_claims_gigabytes_is_refused() {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+    let mut bytes = Vec::new();
+    for word in [0x1c84_9313_u32, 0xf000_0000, 0, 3, 0, 1, 1, 0xad27_4800, 0x3ff0_0000, 0] {
+        bytes.extend(word.to_be_bytes());
+    }
+    let mut parts = [busy(0, 2, 10), busy(1, 2, 10)];
+    parts[1].histograms.connect = BASE64_STANDARD.encode(bytes);
+    refused(&lines(&parts), "histogram connect: it says that it has 4026531840 bytes of counters");
+}
+
+/// Where the numbers of a value are.
+fn numbers(value: &Value, path: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Number(_) => found.push(path.into()),
+        Value::Array(all) => {
+            for (index, it) in all.iter().enumerate() {
+                numbers(it, &format!("{path}/{index}"), found);
+            }
+        }
+        Value::Object(all) => {
+            for (name, it) in all {
+                numbers(it, &format!("{path}/{}", name.replace('/', "~1")), found);
+            }
+        }
+        _ => {}
+    }
+}
+
 proptest! {
     // A histogram is 24,000 counters.
     #![proptest_config(ProptestConfig::with_cases(48))]
@@ -221,6 +415,43 @@ proptest! {
     #[test]
     fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = merged(&bytes);
+    }
+
+    #[test]
+    fn a_number_that_is_changed_is_refused_or_adds_up(
+        which in any::<prop::sample::Index>(),
+        part in 0usize..3,
+        number in prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0u64..200],
+    ) {
+        let mut parts = [busy(0, 3, 100), busy(1, 3, 100), busy(2, 3, 100)];
+        for part in &mut parts {
+            part.errors = [("x".into(), 5), ("y".into(), 7)].into();
+        }
+        let mut changed = json!(parts[part]);
+        let mut paths = Vec::new();
+        numbers(&changed, "", &mut paths);
+        let path: &String = which.get(&paths);
+        *changed.pointer_mut(path).unwrap() = json!(number);
+        // What is no result at all, such as 2^64 workers of a narrow machine, is refused as a line.
+        let Ok(changed) = serde_json::from_value::<Summary>(changed) else { return Ok(()) };
+        parts[part] = changed;
+        match merged(lines(&parts).as_bytes()) {
+            Err(error) => prop_assert!(error.contains("file:") || error.contains("missing"), "{}", error),
+            Ok(whole) => {
+                let sum = |figure: fn(&Summary) -> u64| parts.iter().map(|it| u128::from(figure(it))).sum::<u128>();
+                let figures: [fn(&Summary) -> u64; 9] = [
+                    |it| it.connected, |it| it.held_at_end, |it| it.lost, |it| it.answered, |it| it.failed,
+                    |it| it.errors["x"], |it| it.plan.connections, |it| it.plan.capacity, |it| it.plan.in_flight,
+                ];
+                for figure in figures {
+                    prop_assert_eq!(u128::from(figure(&whole)), sum(figure));
+                }
+                prop_assert!(whole.connected + whole.failed <= whole.plan.connections);
+                prop_assert!(whole.held_at_end + whole.lost <= whole.connected && whole.answered <= whole.connected);
+                prop_assert_eq!(whole.connect_us.count, whole.connected);
+                prop_assert!(whole.ramp_s.unwrap() <= whole.elapsed_s);
+            }
+        }
     }
 
     #[test]
@@ -234,19 +465,23 @@ proptest! {
 
     #[test]
     fn parts_in_any_order_make_the_whole(
-        times in prop::collection::vec((0u64..10_000_000, 0u64..10_000_000), 1..80),
+        times in prop::collection::vec((0u64..10_000_000, prop::option::of(0u64..10_000_000)), 1..80),
         of in 1u64..9,
         order in any::<prop::sample::Index>(),
     ) {
         let connections = times.len() as u64;
         let of = of.min(connections);
-        let measure = |result: &mut Summary, own: &[(u64, u64)]| {
+        let measure = |result: &mut Summary, own: &[(u64, Option<u64>)]| {
             let mut all = AllTimes::default();
             for (connect, first_byte) in own {
                 all.connect.record(*connect);
-                all.first_byte.record(*first_byte);
+                match first_byte {
+                    Some(us) => all.first_byte.record(*us),
+                    None => all.first_byte.miss(1),
+                }
             }
             result.connected = own.len() as u64;
+            result.answered = own.len() as u64 - all.first_byte.unanswered();
             result.errors = [("reset by peer".to_owned(), own.len() as u64)].into();
             (result.connect_us, result.first_byte_us) = (all.connect.latency(), all.first_byte.latency());
             result.histograms = all.record();

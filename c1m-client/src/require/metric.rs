@@ -30,8 +30,15 @@ pub(super) enum Metric {
 /// What a metric says of one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
-    Count { count: u64, whole: Option<u64> },
-    Time { ns: u128 },
+    /// In units of 1 / `scale`.
+    Count {
+        count: u64,
+        whole: Option<u64>,
+        scale: u64,
+    },
+    Time {
+        ns: u128,
+    },
 }
 
 /// A number of things; of `whole` it can be a share.
@@ -40,6 +47,8 @@ pub(super) struct Count {
     pub(super) name: &'static str,
     value: fn(&Summary) -> Option<u64>,
     pub(super) whole: Option<fn(&Summary) -> Option<u64>>,
+    /// `value` and `whole` are in units of 1 / `scale`.
+    scale: u64,
     unknown: &'static str,
 }
 
@@ -76,7 +85,18 @@ const NO_HEARTBEAT: &str = "there were no heartbeats (--heartbeat)";
 const ALWAYS: &str = "not measured";
 
 const fn of_connections(name: &'static str, value: fn(&Summary) -> Option<u64>) -> Count {
-    Count { name, value, whole: Some(|result| Some(result.plan.connections)), unknown: ALWAYS }
+    Count {
+        name,
+        value,
+        whole: Some(|result| Some(result.plan.connections)),
+        scale: 1,
+        unknown: ALWAYS,
+    }
+}
+
+const fn of_sample(name: &'static str, value: fn(&Summary) -> Option<u64>) -> Count {
+    let whole: fn(&Summary) -> Option<u64> = |result| Some(result.sample?.asked);
+    Count { name, value, whole: Some(whole), scale: 1, unknown: NO_SAMPLE }
 }
 
 const fn of_beats(
@@ -84,7 +104,7 @@ const fn of_beats(
     value: fn(&Summary) -> Option<u64>,
     whole: fn(&Summary) -> Option<u64>,
 ) -> Count {
-    Count { name, value, whole: Some(whole), unknown: NO_HEARTBEAT }
+    Count { name, value, whole: Some(whole), scale: 1, unknown: NO_HEARTBEAT }
 }
 
 fn due(result: &Summary) -> Option<u64> {
@@ -95,32 +115,57 @@ fn beats_answered(result: &Summary) -> Option<u64> {
     Some(result.heartbeats.as_ref()?.answered)
 }
 
-static COUNTS: [Count; 11] = [
+/// Thousandths of connections a second, rounded down.
+fn thousandths(per_s: f64) -> Option<u64> {
+    let whole = (per_s * 1000.0).floor();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "not negative, and below 2^53"
+    )]
+    (0.0..9e15).contains(&whole).then_some(whole as u64)
+}
+
+/// `--rate`, of this part.
+fn planned_rate(result: &Summary) -> Option<u64> {
+    let rate = result.plan.asked.rate_per_s?.checked_mul(1000)?;
+    Some(rate / result.plan.shard.as_ref().map_or(1, |shard| shard.of.max(1)))
+}
+
+static COUNTS: [Count; 16] = [
     of_connections("connected", |result| Some(result.connected)),
     of_connections("held_at_end", |result| Some(result.held_at_end)),
+    of_connections("lost", |result| Some(result.lost)),
     of_connections("answered", |result| Some(result.answered)),
     of_connections("failed", |result| Some(result.failed)),
+    Count {
+        name: "rate",
+        value: |result| thousandths(result.rate_per_s?),
+        whole: Some(planned_rate),
+        scale: 1000,
+        unknown: "fewer than two connections were established",
+    },
     Count {
         name: "errors",
         value: |result| Some(result.errors.values().sum()),
         whole: None,
+        scale: 1,
         unknown: ALWAYS,
     },
     Count {
         name: "sample_asked",
         value: |result| Some(result.sample?.asked),
         whole: None,
+        scale: 1,
         unknown: NO_SAMPLE,
     },
-    Count {
-        name: "sample_answered",
-        value: |result| Some(result.sample?.answered),
-        whole: Some(|result| Some(result.sample?.asked)),
-        unknown: NO_SAMPLE,
-    },
-    Count { name: "heartbeat_due", value: due, whole: None, unknown: NO_HEARTBEAT },
+    of_sample("sample_answered", |result| Some(result.sample?.answered)),
+    of_sample("sample_wrong", |result| Some(result.sample?.wrong)),
+    of_sample("sample_missed", |result| Some(result.sample?.missed)),
+    Count { name: "heartbeat_due", value: due, whole: None, scale: 1, unknown: NO_HEARTBEAT },
     of_beats("heartbeat_answered", beats_answered, due),
     of_beats("heartbeat_late", |result| Some(result.heartbeats.as_ref()?.late), beats_answered),
+    of_beats("heartbeat_wrong", |result| Some(result.heartbeats.as_ref()?.wrong), due),
     of_beats("heartbeat_missed", |result| Some(result.heartbeats.as_ref()?.missed), due),
 ];
 
@@ -190,7 +235,7 @@ impl Metric {
             Self::Count(count) => {
                 let value = (count.value)(measured.result).ok_or(count.unknown)?;
                 let whole = count.whole.and_then(|whole| whole(measured.result));
-                Ok(Known::Count { count: value, whole })
+                Ok(Known::Count { count: value, whole, scale: count.scale })
             }
             Self::Time(time) => {
                 let seconds = (time.seconds)(measured.result).ok_or(time.unknown)?;
@@ -200,21 +245,34 @@ impl Metric {
                 Ok(Known::Time { ns })
             }
             Self::Quantile { family, quantile } => {
-                let us = (family.times)(measured.times).and_then(|times| times.at(*quantile));
-                Ok(Known::Time { ns: u128::from(us.ok_or(family.unknown)?) * 1000 })
+                let times = (family.times)(measured.times).filter(|times| times.asked() > 0);
+                let times = times.ok_or(family.unknown)?;
+                let us = times.at(*quantile).ok_or_else(|| {
+                    format!(
+                        "{} of {} had no right answer within --timeout, and this one is among them",
+                        times.unanswered(),
+                        times.asked()
+                    )
+                })?;
+                Ok(Known::Time { ns: u128::from(us) * 1000 })
             }
         }
     }
 }
 
-/// `99`, `99.9`, and `999` as the usual short form of it: above 100, all digits after the second one stand behind the point.
+/// `99`, `99.9`, and `999` as the usual short form of it: of nines alone, all after the second one stand behind the point. Any other number above 100 is
+/// none: `101` is not 10.1.
 fn quantile(percentile: &str) -> Option<f64> {
     let (digits, scale) = c1m_server::units::decimal(percentile)?;
-    if percentile.contains('_') {
+    if percentile.contains(['_', ','])
+        || (percentile.len() > 1 && percentile.starts_with('0') && scale == 0)
+    {
         return None;
     }
     let scale = match percentile.len() {
-        length @ 3..=7 if scale == 0 && digits > 100 => u32::try_from(length - 2).ok()?,
+        length @ 3..=7 if percentile.bytes().all(|byte| byte == b'9') => {
+            u32::try_from(length - 2).ok()?
+        }
         _ => scale,
     };
     let whole = 100 * 10u128.pow(scale);

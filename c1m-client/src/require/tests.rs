@@ -21,8 +21,11 @@ fn result() -> Summary {
     result.failed = 1;
     result.errors = [("connect timeout".into(), 1), ("reset by peer".into(), 2)].into();
     result.ramp_s = Some(1.5);
+    let latency_us = Latency::default();
+    result.rate_per_s = Some(9_900.5);
+    result.plan.asked.rate_per_s = Some(10_000);
     result.sample =
-        Some(Sample { asked: 3, answered: 2, took_s: 0.25, latency_us: Latency::default() });
+        Some(Sample { asked: 3, answered: 2, wrong: 1, missed: 0, took_s: 0.25, latency_us });
     result
 }
 
@@ -46,8 +49,16 @@ fn counts_shares_and_times_are_judged() {
         ("failed<=0.1%", true),
         ("failed<0.1%", false),
         ("errors==3", true),
+        ("rate>=9900", true),
+        ("rate==9900", false),
+        ("rate>=9901", false),
+        ("rate>=99%", true),
+        ("rate>=99.01%", false),
         ("sample_answered>=66.6%", true),
         ("sample_answered>=66.7%", false),
+        ("sample_wrong==1", true),
+        ("sample_wrong<33%", false),
+        ("sample_missed<=0%", true),
         ("sample_took<=250ms", true),
         ("sample_took<0.25s", false),
         ("ramp==1500000us", true),
@@ -97,6 +108,28 @@ fn what_is_unknown_is_not_held_whatever_is_asked() {
 }
 
 #[test]
+fn a_percentile_among_the_unanswered_is_unknown_and_not_held() {
+    let mut first_byte = Times::default();
+    (1..=99).for_each(|us| first_byte.record(us));
+    first_byte.miss(1);
+    let mut times = AllTimes { first_byte, ..AllTimes::default() };
+    let judge =
+        |times: &AllTimes, text: &str| require(text).judge(&Measured { result: &result(), times });
+    assert!(judge(&times, "first_byte_p99<100ms").held);
+    let unknown = judge(&times, "first_byte_p99.1<100ms").unknown.unwrap();
+    assert_eq!(
+        unknown,
+        "1 of 100 had no right answer within --timeout, and this one is among them"
+    );
+    times.first_byte.miss(1);
+    for text in ["first_byte_p99<100ms", "first_byte_p99>=100ms", "first_byte_max<1s"] {
+        let judged = judge(&times, text);
+        assert!(!judged.held && judged.actual.is_none(), "{judged:?}");
+    }
+    assert!(judge(&times, "first_byte_p90<100ms").held);
+}
+
+#[test]
 fn all_connections_are_wanted_unless_it_is_said_how_many() {
     let reached = |texts: &[&str]| {
         let requirements: Vec<_> = texts.iter().map(|text| require(text)).collect();
@@ -133,6 +166,9 @@ fn what_makes_no_sense_is_told_with_what_does() {
         ("connect_p0<1s", "is no metric"),
         ("connect_p100.1<1s", "is no metric"),
         ("connect_p<1s", "is no metric"),
+        ("connect_p101<1s", "is no metric"),
+        ("connect_p995<1s", "is no metric"),
+        ("connect_p05<1s", "is no metric"),
         ("connect_count>1", "is no metric"),
         ("connected==", "is not a count"),
         ("connected===5", "is not a count"),

@@ -6,6 +6,7 @@ use c1m_server::sys::process;
 use super::Run;
 use crate::{
     prepare::Failure,
+    ramp::reached_per_s,
     record::{ClientRecord, Summary},
     require,
     summary::{AllTimes, Beats},
@@ -32,12 +33,16 @@ impl Run<'_> {
         let mut outcome = verdict::Outcome::of(&self.shared, &errors);
         self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
         self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
+        let last_established_s = self.shared.last_established().map(|last| last.as_secs_f64());
+        let connected = self.shared.sum(|counters| &counters.established);
         let mut result = Summary {
             plan: self.plan,
             started_at: humantime::format_rfc3339_micros(self.started).to_string(),
             merged: None,
-            connected: self.shared.sum(|counters| &counters.established),
+            connected,
             held_at_end: self.held_at_end,
+            lost: self.lost_at_end,
+            ended_by: self.ended_by,
             answered: self.shared.sum(|counters| &counters.answered),
             failed: self.shared.sum(|counters| &counters.failed),
             errors,
@@ -46,11 +51,14 @@ impl Run<'_> {
             connect_us: times.connect.latency(),
             first_byte_us: times.first_byte.latency(),
             ramp_s: self.ramp_s,
+            last_established_s,
+            rate_per_s: reached_per_s(connected, last_established_s),
             elapsed_s: self.shared.start.elapsed().as_secs_f64(),
             cpu_user_s,
             cpu_system_s,
             histograms: times.record(),
             requirements: Vec::new(),
+            lines_dropped: self.show.lines_dropped(),
         };
         let reached = require::judge_all(&self.cli.require, &mut result, &times);
         self.show.record(&ClientRecord::Summary(Box::new(result)))?;

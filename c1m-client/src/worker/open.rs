@@ -1,6 +1,7 @@
 //! Opening connections: from a planned tuple to the first byte of the answer.
 
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsRawFd as _, OwnedFd, RawFd},
     sync::atomic::Ordering::Relaxed,
@@ -16,6 +17,8 @@ use socket2::{Domain, Socket, Type};
 use super::{Report, TICK, Worker, micros};
 use crate::{table::Stage, tuple::Tuple, workload::Opening};
 
+/// Connections that are opened before events and commands get their turn: an opening that fails at once waits for neither.
+const OPENINGS_A_TURN: usize = 64;
 const HELD: u32 = epoll::IN | epoll::PEER_CLOSED | epoll::EDGE;
 
 /// Why a connection was not opened.
@@ -38,35 +41,51 @@ impl Worker {
     /// Opens connections until enough are in flight, or all are opened. Returns how long the pace wants it to wait.
     pub(super) fn open_some(&mut self) -> Option<Duration> {
         let all = self.share.end - self.share.start;
+        // A server that answers nobody would be asked a few at a time, each few for a whole timeout.
+        let stalled = self.shared.stalled.load(Relaxed);
+        let in_flight = if stalled { usize::MAX } else { self.shared.in_flight };
+        let mut opened = 0;
         while self.ramping && (self.table.len() as u64) < all {
-            if self.in_flight >= self.shared.in_flight {
+            if self.in_flight >= in_flight {
                 return Some(TICK);
             }
-            if let Err(wait) = self.shared.pace.take(self.shared.start.elapsed()) {
-                // Not longer than a tick: a command can come.
-                return Some(wait.min(TICK));
+            if self.shared.closing.has_begun() {
+                return None;
             }
-            self.open_one();
+            if opened == OPENINGS_A_TURN {
+                return Some(Duration::ZERO);
+            }
+            let planned = match self.shared.pace.take(self.shared.start.elapsed()) {
+                Ok(planned) => planned,
+                // Not longer than a tick: a command can come.
+                Err(wait) => return Some(wait.min(TICK)),
+            };
+            self.open_one(micros(planned));
+            opened += 1;
         }
         if self.ramping && self.in_flight == 0 {
             self.ramping = false;
-            self.pending = Vec::new();
+            (self.pending, self.late_us) = (Vec::new(), HashMap::new());
             let tally = std::mem::take(&mut self.tally);
             self.report(Report::Ramped(Box::new(tally)));
         }
         None
     }
 
-    /// Opens the next connection of the share, on its own tuple or on a spare one.
-    fn open_one(&mut self) {
+    /// Opens the next connection of the share, on its own tuple or on a spare one. Millions of spare ones can be taken: a run that ends does not
+    /// try them all.
+    fn open_one(&mut self, planned_us: u64) {
         let slot = self.table.add();
         let mut index = self.share.start + slot as u64;
         loop {
-            let name = match self.try_open(slot, index) {
+            let name = match self.try_open(slot, index, planned_us) {
                 Ok(()) => return,
                 Err(Refused::Taken(name)) => {
                     index = self.shared.spare.fetch_add(1, Relaxed);
                     self.tally.errors.count(&name);
+                    if self.shared.closing.has_begun() {
+                        return;
+                    }
                     if index < self.shared.plan.capacity() {
                         continue;
                     }
@@ -80,7 +99,7 @@ impl Worker {
         }
     }
 
-    fn try_open(&mut self, slot: usize, index: u64) -> Result<(), Refused> {
+    fn try_open(&mut self, slot: usize, index: u64, planned_us: u64) -> Result<(), Refused> {
         let Some(tuple) = self.shared.plan.tuple(index) else {
             return Err(Refused::Taken("no such 4-tuple".into()));
         };
@@ -109,6 +128,9 @@ impl Worker {
         self.in_flight += 1;
         self.pending.push(slot);
         self.table.enter(slot, Stage::Connecting, started_us);
+        if self.shared.pace.is_limited() {
+            self.late_us.insert(slot, started_us.saturating_sub(planned_us));
+        }
         if established {
             self.established(slot, connected_us);
         }
@@ -143,16 +165,28 @@ impl Worker {
         Ok(socket.into())
     }
 
+    /// The age of the present stage, from when it would have begun if the connection had been opened as planned: as much as the opening was late,
+    /// both the handshake and the request were.
+    fn since_planned_us(&self, slot: usize, now_us: u64) -> u64 {
+        self.table.age_us(slot, now_us) + self.late_us.get(&slot).copied().unwrap_or(0)
+    }
+
     /// The handshake ended at `now_us`, and the request is sent, if there is one.
     fn established(&mut self, slot: usize, now_us: u64) {
-        self.tally.connect.record(self.table.age_us(slot, now_us));
+        if self.table.age_us(slot, now_us) > micros(self.shared.timeout) {
+            // As if the look for timeouts had come first.
+            return self.fail(slot, "connect timeout");
+        }
+        self.tally.connect.record(self.since_planned_us(slot, now_us));
         if self.opening(slot).request.is_some() {
             self.table.enter(slot, Stage::Waiting, now_us);
         } else {
             self.table.set_stage(slot, Stage::Between);
             self.in_flight -= 1;
+            self.heard();
         }
         self.counters().established.fetch_add(1, Relaxed);
+        self.counters().last_us.fetch_max(now_us, Relaxed);
         self.counters().held.fetch_add(1, Relaxed);
     }
 
@@ -172,7 +206,13 @@ impl Worker {
         };
         match error {
             Some(error) if is_early(&error) => {}
-            Some(error) => self.fail(slot, &format!("connect {}", errno::of(&error))),
+            Some(error) => {
+                // The kernel's own timeout is no answer.
+                if error.raw_os_error() != Some(libc::ETIMEDOUT) {
+                    self.heard();
+                }
+                self.fail(slot, &format!("connect {}", errno::of(&error)));
+            }
             None if is_over => {
                 self.established(slot, self.now_us());
                 if flags & !(epoll::OUT) != 0 {
@@ -186,26 +226,39 @@ impl Worker {
     /// A connection that was never established is given up.
     fn fail(&mut self, slot: usize, name: &str) {
         self.tally.errors.count(name);
+        if matches!(name, "connect timeout" | "connect ETIMEDOUT") {
+            self.tally.connect.miss(1);
+        }
         self.counters().failed.fetch_add(1, Relaxed);
         self.in_flight -= 1;
         self.table.end(slot);
     }
 
-    /// A byte of the answer is there. Only the first one counts.
-    pub(super) fn first_byte(&mut self, slot: usize) {
-        let now_us = self.now_us();
+    /// A byte of the answer is there. `true`: the first one. It counts when it comes in time.
+    pub(super) fn first_byte(&mut self, slot: usize) -> bool {
         match self.table.stage(slot) {
             Stage::Waiting => {
                 self.in_flight -= 1;
-                self.tally.first_byte.record(self.table.age_us(slot, now_us));
+                let now_us = self.now_us();
+                if self.table.age_us(slot, now_us) > micros(self.shared.timeout) {
+                    self.first_byte_timeout();
+                } else {
+                    self.tally.first_byte.record(self.since_planned_us(slot, now_us));
+                    self.counters().answered.fetch_add(1, Relaxed);
+                }
             }
             // Its time was over, and was counted so.
             Stage::Overdue => {}
-            _ => return,
+            _ => return false,
         }
-        self.counters().answered.fetch_add(1, Relaxed);
         self.counters().pages.fetch_add(self.opening(slot).pages, Relaxed);
         self.table.set_stage(slot, Stage::Between);
+        true
+    }
+
+    fn first_byte_timeout(&mut self) {
+        self.tally.errors.count("first byte timeout");
+        self.tally.first_byte.miss(1);
     }
 
     /// Gives up the connects that take too long, and stops waiting for first bytes that do.
@@ -219,9 +272,12 @@ impl Worker {
             if over && stage == Stage::Connecting {
                 self.fail(*slot, "connect timeout");
             } else if over {
-                self.tally.errors.count("first byte timeout");
+                self.first_byte_timeout();
                 self.in_flight -= 1;
                 self.table.set_stage(*slot, Stage::Overdue);
+            }
+            if !waits || over {
+                self.late_us.remove(slot);
             }
             waits && !over
         });

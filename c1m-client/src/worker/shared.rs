@@ -2,7 +2,10 @@
 
 use std::{
     io,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -10,7 +13,7 @@ use c1m_server::sys::epoll::Waker;
 
 use crate::{
     ramp::{Crew, Pace},
-    summary::{Beats, Tally, Times},
+    summary::{Beats, Errors, SamplePart, Tally},
     tuple::Plan,
     workload::Workload,
 };
@@ -23,6 +26,10 @@ pub struct Shared {
     pub workload: Workload,
     pub pace: Pace,
     pub timeout: Duration,
+    /// How long nothing may answer before the run ends.
+    pub give_up: Duration,
+    /// Nothing has answered for [`Self::timeout`]: what is left is asked side by side, not `in_flight` at a time.
+    pub stalled: AtomicBool,
     pub heartbeat: Option<Duration>,
     /// Connections that one worker opens at the same time.
     pub in_flight: usize,
@@ -35,12 +42,53 @@ pub struct Shared {
     pub to_workers: Waker,
     /// The zero of every clock of the run.
     pub start: Instant,
+    pub closing: Closing,
+}
+
+/// The end of the run, which has an instant of its own: workers close one after the other, and the connections that one closes
+/// free the server's slots for those of another. What comes after this instant does not count.
+#[derive(Debug, Default)]
+pub struct Closing {
+    /// When it began, and up to when heartbeats of lost connections are due: microseconds since the start of the run.
+    instants_us: OnceLock<(u64, u64)>,
+}
+
+impl Closing {
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.instants_us.get().is_some()
+    }
+
+    /// The two instants. `now_us` stands for both before it has begun.
+    #[must_use]
+    pub fn at_us(&self, now_us: u64) -> (u64, u64) {
+        self.instants_us.get().copied().unwrap_or((now_us, now_us))
+    }
 }
 
 impl Shared {
+    /// When the last connection was established, since the start. `None`: none was.
+    pub fn last_established(&self) -> Option<Duration> {
+        let last_us = self.counters.iter().map(|counters| counters.last_us.load(Relaxed)).max();
+        last_us.filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
     /// The sum of one counter over all workers.
     pub fn sum(&self, counter: impl Fn(&Counters) -> &AtomicU64) -> u64 {
         self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
+    }
+
+    /// Begins the end of the run: workers count nothing from now on. `hold_until`: the planned end of the hold. When no
+    /// connection is left, heartbeats are due up to it: the plan had them, and no server answers them. Again: does nothing.
+    pub fn begin_close(&self, hold_until: Option<Instant>) {
+        let micros = |instant: Instant| {
+            let since = instant.saturating_duration_since(self.start).as_micros();
+            u64::try_from(since).unwrap_or(u64::MAX)
+        };
+        let now = Instant::now();
+        let is_lost = self.sum(|counters| &counters.held) == 0;
+        let plan_until = hold_until.filter(|until| is_lost && *until > now).unwrap_or(now);
+        self.closing.instants_us.get_or_init(|| (micros(now), micros(plan_until)));
     }
 }
 
@@ -53,8 +101,20 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Established and not ended.
     pub held: AtomicU64,
+    /// Established, and ended by the peer or the network. Added to after `held` has shrunk, with release.
+    pub lost: AtomicU64,
+    /// Events that show that the server, or its kernel, is there: bytes, ends and refusals, and with `--idle` handshakes.
+    pub answers: AtomicU64,
+    /// When the last one was established, microseconds since the start of the run; 0: none was.
+    pub last_us: AtomicU64,
+    /// Connections that are being opened.
+    pub in_flight: AtomicU64,
     /// Planned pages of the held connections whose answer has come.
     pub pages: AtomicU64,
+    pub beats_due: AtomicU64,
+    pub beats_answered: AtomicU64,
+    /// Of samples and heartbeats.
+    pub answers_wrong: AtomicU64,
 }
 
 /// What the main thread tells a worker, after its ramp but for `End`.
@@ -73,11 +133,9 @@ pub enum Command {
 pub enum Report {
     /// Every connection of its share was tried. What it saw so far is handed over, and counted anew.
     Ramped(Box<Tally>),
-    Sampled {
-        asked: u64,
-        answered: u64,
-        times: Box<Times>,
-    },
+    Sampled(Box<SamplePart>),
+    /// Connections that were established have ended by the peer or the network: how many, by name. In the tally as well.
+    Lost(Errors),
     /// Its connections are closed: the last report.
     Done(Box<Outcome>),
     /// It could not go on: the last report as well.

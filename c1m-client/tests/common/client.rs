@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_client::record::{ClientRecord, Plan, Ramped, Sample, Summary};
+use c1m_client::record::{ClientRecord, Lost, Plan, Ramped, Sample, Summary, Waiting};
 use c1m_server::output::record::{Line, SCHEMA_VERSION, Verdict};
 
 use super::schema::Schema;
@@ -21,6 +21,9 @@ pub(crate) struct Client {
     lines: Receiver<String>,
     stderr: Option<JoinHandle<String>>,
     schema: Schema,
+    /// Of the records that have been read so far.
+    pub(crate) lost: Vec<Lost>,
+    pub(crate) waiting: Vec<Waiting>,
 }
 
 impl Client {
@@ -52,22 +55,46 @@ impl Client {
             err.read_to_string(&mut text).unwrap();
             text
         });
-        Self { child, lines, stderr: Some(stderr), schema: Schema::read("c1m-client") }
+        Self {
+            child,
+            lines,
+            stderr: Some(stderr),
+            schema: Schema::read("c1m-client"),
+            lost: Vec::new(),
+            waiting: Vec::new(),
+        }
     }
 
-    /// The next record that is no progress.
+    fn read(&mut self) -> ClientRecord {
+        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            let _ = self.child.kill();
+            let stderr = self.stderr.take().map(|thread| thread.join().unwrap());
+            panic!("no record: {stderr:?}");
+        };
+        self.schema.check(&line);
+        let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
+        assert_eq!(line.v, SCHEMA_VERSION);
+        line.record
+    }
+
+    /// The next record that says where the run is. Those that come in between are kept.
     fn next(&mut self) -> ClientRecord {
         loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                let _ = self.child.kill();
-                let stderr = self.stderr.take().map(|thread| thread.join().unwrap());
-                panic!("no record: {stderr:?}");
-            };
-            self.schema.check(&line);
-            let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
-            assert_eq!(line.v, SCHEMA_VERSION);
-            if !matches!(line.record, ClientRecord::Progress(_)) {
-                return line.record;
+            match self.read() {
+                ClientRecord::Progress(_) => {}
+                ClientRecord::Lost(lost) => self.lost.push(lost),
+                ClientRecord::Waiting(waiting) => self.waiting.push(waiting),
+                record => return record,
+            }
+        }
+    }
+
+    /// Waits until so many connections were said to be lost, while it holds.
+    pub(crate) fn loses(&mut self, connections: u64) {
+        while self.lost.iter().map(|lost| lost.connections).sum::<u64>() < connections {
+            match self.read() {
+                ClientRecord::Lost(lost) => self.lost.push(lost),
+                other => panic!("no losses, but {other:?}"),
             }
         }
     }
@@ -110,6 +137,10 @@ impl Client {
             ClientRecord::Summary(summary) => *summary,
             other => panic!("no summary, but {other:?}"),
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Sends signals to it alone, in this order.

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod diag;
+pub(crate) mod foreign;
 #[path = "../../../c1m-server/tests/schema/mod.rs"]
 pub(crate) mod schema;
 
@@ -45,6 +46,8 @@ pub(crate) struct Server {
     pub(crate) requests: Arc<AtomicU64>,
     /// Every peer that ever connected.
     pub(crate) peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    to_close: Arc<AtomicU64>,
+    to_sleep_ms: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -73,16 +76,29 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (held, requests, peers) = <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<_>)>::default();
         let stop = Arc::new(AtomicBool::new(false));
+        let (to_close, to_sleep_ms) = <(Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let mut state = State {
             manner,
             held: held.clone(),
             requests: requests.clone(),
             peers: Arc::clone(&peers),
+            to_close: to_close.clone(),
+            to_sleep_ms: to_sleep_ms.clone(),
             connections: HashMap::new(),
         };
         let stopped = stop.clone();
         let thread = std::thread::spawn(move || state.serve(&listener, &stopped));
-        Self { address, held, requests, peers, stop, thread: Some(thread) }
+        Self { address, held, requests, peers, to_close, to_sleep_ms, stop, thread: Some(thread) }
+    }
+
+    /// Has it do nothing for so long. The kernel goes on to take connections.
+    pub(crate) fn sleep(&self, time: Duration) {
+        self.to_sleep_ms.store(time.as_millis().try_into().unwrap(), Relaxed);
+    }
+
+    /// Has it end so many of its connections.
+    pub(crate) fn close(&self, connections: u64) {
+        self.to_close.fetch_add(connections, Relaxed);
     }
 }
 
@@ -99,6 +115,8 @@ struct State {
     held: Arc<AtomicU64>,
     requests: Arc<AtomicU64>,
     peers: Arc<Mutex<HashSet<SocketAddr>>>,
+    to_close: Arc<AtomicU64>,
+    to_sleep_ms: Arc<AtomicU64>,
     connections: HashMap<u64, Connection>,
 }
 
@@ -110,15 +128,30 @@ impl State {
         epoll.add(listener.as_raw_fd(), epoll::IN, LISTENER).unwrap();
         let mut events = Events::with_capacity(256);
         while !stop.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(self.to_sleep_ms.swap(0, Relaxed)));
             epoll.wait(&mut events, Some(Duration::from_millis(20))).unwrap();
+            for token in self
+                .connections
+                .keys()
+                .copied()
+                .take(usize::try_from(self.to_close.swap(0, Relaxed)).unwrap())
+                .collect::<Vec<_>>()
+            {
+                self.end(token);
+            }
             for (token, _) in events.iter() {
                 if token == LISTENER {
                     self.accept(listener, &epoll);
                 } else if !self.serve_one(token) {
-                    self.connections.remove(&token);
-                    self.held.fetch_sub(1, Relaxed);
+                    self.end(token);
                 }
             }
+        }
+    }
+
+    fn end(&mut self, token: u64) {
+        if self.connections.remove(&token).is_some() {
+            self.held.fetch_sub(1, Relaxed);
         }
     }
 

@@ -62,7 +62,10 @@ impl FromStr for NetnsChoice {
             "self" => Ok(Self::Own),
             "all" => Ok(Self::All),
             _ => match text.strip_prefix("inode:") {
-                Some(inode) => inode.parse().map(Self::Inode).map_err(|_| wrong()),
+                Some(inode) => match inode.parse() {
+                    Ok(inode @ 1..) => Ok(Self::Inode(inode)),
+                    _ => Err(wrong()),
+                },
                 None => match text.parse() {
                     Ok(pid @ 1..) => Ok(Self::Process(pid)),
                     _ => Err(wrong()),
@@ -82,7 +85,7 @@ mod tests {
         assert_eq!("all".parse(), Ok(NetnsChoice::All));
         assert_eq!("17".parse(), Ok(NetnsChoice::Process(17)));
         assert_eq!("inode:4026531840".parse(), Ok(NetnsChoice::Inode(4_026_531_840)));
-        for wrong in ["", "0", "-1", "inode:", "inode:x", "Self", "4294967296"] {
+        for wrong in ["", "0", "-1", "inode:", "inode:0", "inode:x", "Self", "4294967296"] {
             assert!(wrong.parse::<NetnsChoice>().unwrap_err().contains("inode:N"), "{wrong}");
         }
     }

@@ -10,9 +10,12 @@ Exit status:
   2
       wrong usage
   3
-      the environment refused: a privilege, the kernel, a limit, a port that is taken
+      the environment refused: a privilege, the kernel, a limit, a port that is taken, an output that can't
+      be written or that nobody reads
   4
       internal
+  129, 130, 131, 143
+      SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /sys/kernel/btf/vmlinux
       the types of the running kernel, which --trace reads
@@ -38,11 +41,14 @@ Exit status:
   2
       wrong usage
   3
-      the environment refused: a privilege, the kernel
+      the environment refused: a privilege, the kernel, an output that can't be written or that nobody
+      reads
   4
       internal
   5
       with --cmd: no limit was hit, and the command itself failed
+  129, 130, 131, 143
+      SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /sys/kernel/btf/vmlinux
       the types of the running kernel
@@ -73,7 +79,7 @@ Exit status:
   2
       wrong usage
   3
-      the environment refused
+      the environment refused, or the output can't be written
   4
       internal
 Files:
@@ -96,7 +102,7 @@ Exit status:
   2
       wrong usage
   3
-      the environment refused
+      the environment refused, or the output can't be written
   4
       internal
 Examples:
@@ -114,7 +120,7 @@ Exit status:
   2
       wrong usage, or a line that is not c1m's
   3
-      the environment refused
+      the environment refused, or the output can't be written
   4
       internal
 Examples:
@@ -139,6 +145,8 @@ Exit status:
       can't be told from here, or the environment refused
   4
       internal
+  129, 130, 131, 143
+      SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /etc/sysctl.d, /etc/security/limits.d, /etc/systemd/system
       where the files that --emit writes belong; it writes them below another folder, and replaces none

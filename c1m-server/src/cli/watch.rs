@@ -1,10 +1,11 @@
 //! Flags of `c1m-server watch`.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_ebpf::WATCHED_PORTS;
 use clap::Args;
 
+use super::NetnsChoice;
 use crate::units::parse_duration;
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
@@ -28,9 +29,10 @@ pub struct Watch {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Count connections, and read counters, in this network namespace alone [default: that of --pid, else count in each]
-    #[arg(long, value_name = "self|PID|inode:N")]
-    pub netns: Option<Netns>,
+    /// Count connections, and read counters, in this network namespace alone: self, PID, inode:N, or all, which counts in each
+    /// [default: that of --pid, else all]
+    #[arg(long, value_name = "NETNS")]
+    pub netns: Option<NetnsChoice>,
 
     /// Time between two looks
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
@@ -74,8 +76,8 @@ pub struct Watch {
 
     /// Run this command (everything behind --cmd is its), and watch for as long as it lives
     ///
-    /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It gets the signals that come here,
-    /// and never outlives the watch.
+    /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It has the limits, and the blocked and
+    /// ignored signals, that c1m-server was started with. It gets the signals that come here, and never outlives the watch.
     #[arg(
         long,
         value_name = "COMMAND",
@@ -115,30 +117,6 @@ impl Watch {
     }
 }
 
-/// A network namespace, as it is typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Netns {
-    Own,
-    OfProcess(u32),
-    Inode(u32),
-}
-
-impl FromStr for Netns {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = |text: &str| text.parse().ok().filter(|number| *number > 0);
-        let netns = match text.strip_prefix("inode:") {
-            Some(inode) => number(inode).map(Self::Inode),
-            None if text == "self" => Some(Self::Own),
-            None => number(text).map(Self::OfProcess),
-        };
-        netns.ok_or_else(|| {
-            "use self, the number of a process, or inode:N as in /proc/PID/ns/net".into()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -174,12 +152,17 @@ mod tests {
     }
 
     #[test]
-    fn a_network_namespace_is_named() {
-        assert_eq!("self".parse(), Ok(Netns::Own));
-        assert_eq!("12".parse(), Ok(Netns::OfProcess(12)));
-        assert_eq!("inode:4026531840".parse(), Ok(Netns::Inode(4_026_531_840)));
+    fn a_network_namespace_is_named_as_for_holders() {
+        for (word, netns) in [
+            ("self", NetnsChoice::Own),
+            ("all", NetnsChoice::All),
+            ("12", NetnsChoice::Process(12)),
+            ("inode:4026531840", NetnsChoice::Inode(4_026_531_840)),
+        ] {
+            assert_eq!(watch(&["--netns", word]).unwrap().netns, Some(netns));
+        }
         for wrong in ["", "0", "inode:", "inode:0", "-1", "init"] {
-            assert!(wrong.parse::<Netns>().is_err(), "{wrong}");
+            assert!(watch(&[&format!("--netns={wrong}")]).is_err(), "{wrong}");
         }
     }
 

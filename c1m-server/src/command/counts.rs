@@ -47,8 +47,7 @@ impl Counted<'_> {
     /// Segments without room, by `DROPPED_*`.
     fn dropped(&self) -> Option<[u64; 2]> {
         if self.attached.names_receiver() {
-            let [first, second] = self.counters.dropped;
-            return Some([first[0] + second[0], first[1] + second[1]]);
+            return Some(self.counters.dropped);
         }
         self.attached.has(HOOK_RECEIVE).then_some(self.counters.uncharged)
     }
@@ -57,7 +56,7 @@ impl Counted<'_> {
         if self.attached.has(HOOK_SYN_RECV_4) {
             return Some(self.counters.accept_queue_ack.iter().sum());
         }
-        self.attached.tells_listen_drops().then_some(self.counters.dropped_listen.iter().sum())
+        self.attached.tells_listen_drops().then_some(self.counters.dropped_listen)
     }
 
     fn ports(&self) -> Option<u64> {
@@ -123,7 +122,7 @@ pub(super) fn refused(counted: &Counted<'_>) -> Refused {
         memcg_send: of(REFUSED_MEMCG, SIDE_SEND),
         memcg_receive: of(REFUSED_MEMCG, SIDE_RECEIVE),
         forced_first_skb: counters.forced_first_skb,
-        dropped_skb: counted.by(HOOK_DROP, counters.dropped_skb.iter().sum()),
+        dropped_skb: counted.by(HOOK_DROP, counters.dropped_skb),
         dropped_tcp_mem: dropped.map(|by| by[DROPPED_TCP_MEM as usize]),
         dropped_receive_buffer: dropped.map(|by| by[DROPPED_RECEIVE_BUFFER as usize]),
         orphans_aborted_too_many: aborted.map(|by| by[ABORTED_TOO_MANY as usize]),
@@ -196,6 +195,7 @@ pub(super) fn evidence(counted: &Counted<'_>) -> Evidence {
 
 #[cfg(test)]
 mod tests {
+    use crate::output::metrics::CALL_ERRORS;
     use c1m_ebpf::{Config, ERROR_EADDRNOTAVAIL, ERROR_EMFILE, HOOK_EXCEED};
 
     use super::*;
@@ -203,13 +203,13 @@ mod tests {
     fn counters() -> Counters {
         let mut counters = Counters {
             refused: [[1, 2], [3, 4], [5, 6]],
-            dropped_skb: [5, 2],
-            dropped: [[2, 3], [1, 1]],
+            dropped_skb: 7,
+            dropped: [3, 4],
             uncharged: [30, 40],
             aborted: [8, 9],
             oom_verdicts: [80, 90],
             accept_queue_ack: [2, 3],
-            dropped_listen: [40, 10],
+            dropped_listen: 50,
             ports: [6, 7],
             pressure_entries: [2, 1],
             pressure_ns: 2_500_000,
@@ -276,6 +276,22 @@ mod tests {
             (seen.dropped_skb, seen.dropped_tcp_mem, seen.accept_queue_ack),
             (Some(7), None, None)
         );
+    }
+
+    #[test]
+    fn every_call_error_of_a_limit_has_a_counter() {
+        let mut of_limits = BTreeMap::<&str, Vec<&str>>::new();
+        for call in (0u32..).take(c1m_ebpf::CALLS) {
+            for error in (0u32..).take(c1m_ebpf::ERRNOS.len()) {
+                if c1m_ebpf::is_of_a_limit(call, error) {
+                    let errno = errno::name(calls::errno(error).unwrap());
+                    of_limits.entry(calls::name(call)).or_default().push(errno);
+                }
+            }
+        }
+        of_limits.values_mut().for_each(|errnos| errnos.sort_unstable());
+        let exported = CALL_ERRORS.map(|(call, errnos)| (call, errnos.to_vec()));
+        assert_eq!(of_limits, exported.into());
     }
 
     #[test]

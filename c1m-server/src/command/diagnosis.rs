@@ -13,7 +13,9 @@ use super::{
     tracing::Tracing,
 };
 use crate::{
-    host::{cgroup, conntrack, files, listeners, meminfo, netstat, settings, sockstat, vmstat},
+    host::{
+        cgroup, conntrack, cpus, files, listeners, meminfo, netstat, settings, sockstat, vmstat,
+    },
     limits::{
         evidence::{Evidence, Growth},
         forecast::History,
@@ -88,10 +90,7 @@ pub(super) struct Layout {
 
 impl Layout {
     pub(super) fn now() -> Self {
-        Self {
-            page_bytes: page_bytes().ok(),
-            cpus: std::thread::available_parallelism().ok().map(|cpus| cpus.get() as u64),
-        }
+        Self { page_bytes: page_bytes().ok(), cpus: cpus::online() }
     }
 }
 
@@ -212,6 +211,11 @@ impl Diagnosis {
         self.history.add(&readings);
     }
 
+    /// What of the target is not looked at, in words. `None`: nothing.
+    pub(super) fn left_out(&mut self) -> Option<String> {
+        self.subject.left_out()
+    }
+
     /// What a hook has read, for the looks to come.
     pub(super) fn told_tcp_mem(&mut self, limits: Option<[u64; 3]>) {
         self.tcp_mem = limits.or(self.tcp_mem);
@@ -229,6 +233,7 @@ pub(super) fn read(
     let settings = settings::read();
     let memory = meminfo::read().ok();
     let queues = listeners::queues().ok().flatten();
+    let both = |level: cgroup::Level| (level.used_bytes, level.max_bytes);
     let backlog = bounds.backlog.map(|asked| settings.somaxconn.unwrap_or(u64::MAX).min(asked));
     Readings {
         at,
@@ -264,7 +269,9 @@ pub(super) fn read(
         memory_total_bytes: memory.map(|memory| memory.total_bytes),
         memory_available_bytes: memory.map(|memory| memory.available_bytes),
         cgroup_used_bytes: cgroup.and_then(|cgroup| cgroup.used_bytes),
-        cgroup_max_bytes: cgroup.and_then(|cgroup| cgroup.max_bytes),
+        cgroup_max_bytes: cgroup.and_then(|cgroup| cgroup.max).map(|level| level.max_bytes),
+        cgroup_high: cgroup.and_then(|cgroup| cgroup.high).map(both),
+        cgroup_sockets: cgroup.and_then(|cgroup| cgroup.sockets).map(both),
     }
 }
 

@@ -61,6 +61,11 @@ impl Metrics {
         self.seen.take(time, record);
     }
 
+    /// Who holds the memory is no longer known: no sample is better than an old one.
+    pub(super) fn forget_holders(&mut self) {
+        self.seen.forget_holders();
+    }
+
     /// Takes what a look saw, and hands it over.
     pub(super) fn look<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let now = SystemTime::now();

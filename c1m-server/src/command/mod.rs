@@ -7,9 +7,11 @@ pub mod holders;
 mod measure;
 pub mod metrics;
 pub mod page;
+mod replace;
 pub mod report;
 pub mod serve;
 pub mod states;
+pub mod streams;
 mod subject;
 mod told;
 mod tracing;
@@ -21,7 +23,9 @@ use std::io;
 use thiserror::Error;
 
 use crate::{
+    output::{lines::Printer, writer::WriteError},
     serve::{Blame, ServeError},
+    sys::stream::Stream,
     trace::TraceError,
 };
 
@@ -35,16 +39,21 @@ pub struct EnvironmentRefused(pub String);
 #[error("{0}")]
 pub struct UsageRefused(pub String);
 
+/// Standard output of a command that answers once.
+fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
+    let out = Stream::stdout()
+        .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
+    Ok(Printer::new(out, json))
+}
+
 /// The exit code of a command that ended with this error: 0 for an output that nobody reads any more, 2 usage, 3 the
 /// environment refused, 4 internal.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if is_broken_pipe(error) {
+        return 0;
+    }
     for cause in error.chain() {
-        if let Some(error) = cause.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::BrokenPipe
-        {
-            return 0;
-        }
         if let Some(error) = cause.downcast_ref::<ServeError>() {
             return match error.blame() {
                 Blame::Usage => 2,
@@ -55,11 +64,19 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         if cause.is::<UsageRefused>() {
             return 2;
         }
-        if cause.is::<EnvironmentRefused>() || cause.is::<TraceError>() {
+        if cause.is::<WriteError>() || cause.is::<EnvironmentRefused>() || cause.is::<TraceError>()
+        {
             return 3;
         }
     }
     4
+}
+
+/// Nobody reads the output any more, which is no error.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let is = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is))
 }
 
 #[cfg(test)]
@@ -73,6 +90,10 @@ mod tests {
         assert_eq!(code(io::Error::from(io::ErrorKind::BrokenPipe).into()), 0);
         assert_eq!(code(ServeError::Keepalive(std::time::Duration::ZERO).into()), 2);
         assert_eq!(code(ServeError::from(PlanError::NofileTooSmall { nofile: 3 }).into()), 3);
+        let refused = |kind: io::ErrorKind| WriteError::refused("standard output", kind.into());
+        assert_eq!(code(refused(io::ErrorKind::BrokenPipe).into()), 0);
+        assert_eq!(code(refused(io::ErrorKind::StorageFull).into()), 3);
+        assert_eq!(code(WriteError::Unread { name: "x".into(), lines: 1 }.into()), 3);
         assert_eq!(code(UsageRefused("no".into()).into()), 2);
         assert_eq!(code(EnvironmentRefused("no".into()).into()), 3);
         assert_eq!(code(TraceError::NoHook("no".into()).into()), 3);

@@ -1,13 +1,12 @@
 //! A report that grows with a run, and its file.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Seek as _, SeekFrom, Write as _},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use super::EnvironmentRefused;
+use super::{EnvironmentRefused, replace::Place};
 use crate::output::{
     record::Record,
     report::{BadInput, Report},
@@ -17,20 +16,19 @@ use crate::output::{
 #[derive(Debug)]
 pub struct Page {
     path: PathBuf,
-    file: File,
+    place: Place,
     report: Report,
 }
 
 impl Page {
-    /// Opens the file before the run, so that what can't be written is told before hours have passed. What an older one has in it stays until
-    /// the new page is whole.
+    /// Tries the file before the run, so that what can't be written is told before hours have passed. An older one stays as it is until the new
+    /// page is whole.
     ///
     /// # Errors
     /// It can't be written.
     pub fn open(path: &Path) -> Result<Self, EnvironmentRefused> {
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
-        let file = file.map_err(|error| refused(path, &error))?;
-        Ok(Self { path: path.into(), file, report: Report::new() })
+        let place = Place::open(path).map_err(|error| refused(path, &error))?;
+        Ok(Self { path: path.into(), place, report: Report::new() })
     }
 
     pub fn take(&mut self, time: SystemTime, record: &Record) {
@@ -45,7 +43,7 @@ impl Page {
         self.report.take_line(line)
     }
 
-    /// Writes what was taken so far, in place of whatever the file had. Nothing of a run that said nothing.
+    /// Writes what was taken so far, and puts it where an older page may be. Nothing of a run that said nothing.
     ///
     /// # Errors
     /// It can't be written.
@@ -53,17 +51,8 @@ impl Page {
         if self.report.is_empty() {
             return Ok(());
         }
-        self.replace().map_err(|error| refused(&self.path, &error))
-    }
-
-    fn replace(&mut self) -> io::Result<()> {
         let page = self.report.html();
-        // A pipe or a terminal has neither a beginning nor a length.
-        if self.file.metadata()?.is_file() {
-            self.file.seek(SeekFrom::Start(0))?;
-            self.file.set_len(0)?;
-        }
-        self.file.write_all(page.as_bytes())
+        self.place.write(page.as_bytes()).map_err(|error| refused(&self.path, &error))
     }
 }
 

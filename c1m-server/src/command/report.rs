@@ -1,17 +1,20 @@
 //! Makes a page out of JSON lines. Asks nothing of the kernel.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, Write as _},
     path::Path,
 };
 
-use anyhow::Context as _;
-
-use super::{EnvironmentRefused, UsageRefused};
+use super::{EnvironmentRefused, UsageRefused, replace::Place};
 use crate::{
     cli,
-    output::report::{BadInput, PlotName, Report},
+    output::{
+        lines::STDOUT,
+        report::{BadInput, PlotName, Report},
+        writer::WriteError,
+    },
+    sys::stream::Stream,
 };
 
 /// What stands for a standard stream.
@@ -61,13 +64,11 @@ fn named(plot: cli::Plot) -> PlotName {
 
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if path == Path::new(STREAM) {
-        let mut output = io::stdout().lock();
-        return output
-            .write_all(text.as_bytes())
-            .and_then(|()| output.flush())
-            .context("cannot write to standard output");
+        let written = Stream::stdout().and_then(|mut out| out.write_all(text.as_bytes()));
+        return Ok(written.map_err(|error| WriteError::refused(STDOUT, error))?);
     }
-    fs::write(path, text).map_err(|error| {
+    let written = Place::open(path).and_then(|mut place| place.write(text.as_bytes()));
+    written.map_err(|error| {
         EnvironmentRefused(format!(
             "cannot write {} ({error}): choose another --output",
             path.display()

@@ -1,18 +1,23 @@
 //! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
 
-use std::{future::pending, io, net::SocketAddr, time::Duration};
+use std::{
+    future::pending,
+    io,
+    net::SocketAddr,
+    os::fd::AsFd as _,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
-};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
     EnvironmentRefused,
     diagnosis::Diagnosis,
     doctor::{self, look::Ask},
     metrics::{self, Metrics},
+    page::Page,
+    printer,
     subject::Subject,
     told::Told,
     tracing::Tracing,
@@ -26,16 +31,15 @@ use crate::{
     sys::{
         process::{drop_capabilities, raise_nofile},
         readable::Readable,
+        signal::Shutdown,
     },
     trace::Options,
 };
 
-/// How a shell names an end by SIGINT.
-const EXIT_INTERRUPTED: i32 = 130;
 /// A shorter interval would be a busy loop.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Runs the server until SIGINT, SIGTERM or the end of `--duration`.
+/// Runs the server until a signal ([`Shutdown`]) or the end of `--duration`.
 ///
 /// # Errors
 /// Whatever keeps it from starting or from going on, see [`super::exit_code`].
@@ -59,7 +63,7 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
 fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
-    Ok(Told::new(cli, None)?.every_hook(hooks)?)
+    Ok(printer(cli.json)?.print_every_hook(SystemTime::now(), hooks)?)
 }
 
 fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
@@ -104,21 +108,26 @@ async fn serve(
     foreseen: Option<String>,
     bound: Option<Bound>,
 ) -> anyhow::Result<()> {
-    // Before there are workers, so that none of them inherits a way to be interrupted.
-    let mut signals = Signals::new().context("cannot listen for signals")?;
+    // A pipe may be waited for without end, so it is opened while a signal still ends this.
+    let page = cli.report.as_deref().map(Page::open).transpose()?;
+    // Before there are threads, so that none of them gets a signal.
+    let shutdown = Shutdown::begin().context("cannot listen for signals")?;
     let url = bound.as_ref().map(Bound::url);
-    let mut told = Told::new(cli, bound.map(Metrics::start).transpose()?)?;
-    let served = serve_and_tell(cli, plan, &mut signals, &mut told, (foreseen, url)).await;
+    let mut told = Told::new(cli, page, bound.map(Metrics::start).transpose()?)?;
+    let served = serve_and_tell(cli, plan, &shutdown, &mut told, (foreseen, url)).await;
+    shutdown.end_at_once()?;
     // Also of a run that failed: the page shows how far it came.
     let written = told.write_page();
+    let finished = told.finish();
     served?;
-    Ok(written?)
+    written?;
+    Ok(finished?)
 }
 
 async fn serve_and_tell(
     cli: &Serve,
     plan: Plan,
-    signals: &mut Signals,
+    shutdown: &Shutdown,
     told: &mut Told,
     (foreseen, metrics): (Option<String>, Option<String>),
 ) -> anyhow::Result<()> {
@@ -138,29 +147,33 @@ async fn serve_and_tell(
         plan,
         max_connections: cli.max_connections,
         keepalive: cli.keepalive,
+        header_timeout: cli.header_timeout,
     })?;
     if tracing.is_some() {
         drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
     }
     let running = server.start()?;
 
+    // Whoever reads where the metrics are finds them there.
+    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let begun = told
         .listening(cli, &plan, running.address(), metrics)
         .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
         .and_then(|()| told.limits(diagnosis.limits()));
     told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let served = match begun {
-        Ok(()) => hold(cli, &running, signals, told, &mut diagnosis, &mut tracing).await,
+        Ok(()) => hold(cli, &running, shutdown, told, &mut diagnosis, &mut tracing).await,
         Err(error) => Err(error.into()),
     };
 
+    shutdown.end_at_once()?;
     running.stop_accepting();
     // What was true before the server closed anything itself.
     let events = tracing.as_mut().map(Tracing::poll);
     let snapshot = running.snapshot();
     let summary = told.summary(&snapshot);
     diagnosis.closing(&snapshot, tracing.as_ref());
-    let closed = close(running, summary.held, signals).await;
+    let closed = running.stop(Ending::for_many(summary.held, files::tcp_max_orphans()));
     served?;
     closed?;
     if let Some(events) = events {
@@ -170,6 +183,7 @@ async fn serve_and_tell(
     if let Some(tracing) = &mut tracing {
         told.events(tracing.poll()?)?;
     }
+    told.conclude();
     told.limits(diagnosis.limits())?;
     told.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
     told.print_summary(summary, tracing.as_ref())?;
@@ -191,19 +205,26 @@ fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
 async fn hold(
     cli: &Serve,
     running: &Running,
-    signals: &mut Signals,
+    shutdown: &Shutdown,
     told: &mut Told,
     diagnosis: &mut Diagnosis,
     tracing: &mut Option<Tracing>,
 ) -> anyhow::Result<()> {
     let notices = Readable::new(running.notice_fd()).context("cannot watch the workers")?;
+    let signalled = Readable::new(shutdown.as_fd()).context("cannot wait for signals")?;
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
     // Without lines to print, metrics and usage to look at nothing wakes an idle server.
     let mut ticks = (!cli.quiet || tracing.is_some() || cli.metrics_addr.is_some())
         .then(|| ticks(cli.interval));
     loop {
         tokio::select! {
-            () = signals.next() => return Ok(()),
+            ready = signalled.wait() => {
+                ready?;
+                if shutdown.take()?.is_some() {
+                    return Ok(());
+                }
+            }
+            failed = told.failed() => failed?,
             () = at(end) => return Ok(()),
             () = tick(&mut ticks) => {
                 if let Some(tracing) = tracing {
@@ -244,18 +265,6 @@ async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
     }
 }
 
-/// Closes everything. A second signal ends the process at once.
-async fn close(running: Running, held: u64, signals: &mut Signals) -> anyhow::Result<()> {
-    let ending = Ending::for_many(held, files::tcp_max_orphans());
-    // Waits for threads, which the runtime's own must not do: it would not hear the second signal.
-    let stopping = tokio::task::spawn_blocking(move || running.stop(ending));
-    tokio::select! {
-        stopped = stopping => Ok(stopped.context("the server did not stop")??),
-        // What was printed is flushed, and the kernel closes what is open.
-        () = signals.next() => std::process::exit(EXIT_INTERRUPTED),
-    }
-}
-
 fn ticks(interval: Duration) -> Interval {
     let interval = interval.max(MIN_INTERVAL);
     let mut ticks = interval_at(Instant::now() + interval, interval);
@@ -274,27 +283,5 @@ async fn at(end: Option<Instant>) {
     match end {
         Some(end) => sleep_until(end).await,
         None => pending().await,
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

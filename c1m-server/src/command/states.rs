@@ -2,19 +2,15 @@
 
 use std::{
     cmp::Reverse,
-    io,
     time::{Instant, SystemTime},
 };
 
 use anyhow::Context as _;
 
-use super::holders::gather::Look;
+use super::{holders::gather::Look, printer};
 use crate::{
     cli,
-    output::{
-        lines::Printer,
-        record::{Record, States},
-    },
+    output::record::{Record, States},
 };
 
 /// Counts once, and prints it.
@@ -32,7 +28,7 @@ pub fn run(flags: &cli::States) -> anyhow::Result<()> {
         unseen: counts.unseen,
         took_ms: start.elapsed().as_secs_f64() * 1e3,
     };
-    let mut printer = Printer::new(io::stdout(), flags.json);
+    let mut printer = printer(flags.json)?;
     let time = SystemTime::now();
     if flags.json {
         return Ok(printer.print(time, Record::States(record))?);

@@ -44,6 +44,14 @@ impl Subject {
         }
     }
 
+    /// What of it is not looked at, in words. `None`: nothing.
+    pub(super) fn left_out(&mut self) -> Option<String> {
+        match self {
+            Self::Server(_) => None,
+            Self::Others(others) => others.left_out(),
+        }
+    }
+
     /// The memory cgroup that it is in.
     pub(super) fn cgroup(&self) -> Option<cgroup::Cgroup> {
         match self {
@@ -86,6 +94,8 @@ pub(super) enum Which {
 pub(super) struct Others {
     which: Which,
     pids: Vec<u32>,
+    /// Of them, those that are not looked at.
+    left_out: usize,
     refreshed: Option<Instant>,
     /// Opened before another network namespace was entered, which does not show it: net.ipv4.tcp_max_orphans.
     max_orphans: Option<File>,
@@ -94,7 +104,7 @@ pub(super) struct Others {
 impl Others {
     pub(super) fn new(which: Which) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
-        Self { which, pids: Vec::new(), refreshed: None, max_orphans }
+        Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
     }
 
     /// As they are now, found out anew every few seconds.
@@ -105,9 +115,19 @@ impl Others {
                 Which::Family(pid) => task::family(*pid),
                 Which::Cgroup(folder) => task::members(folder),
             };
+            self.left_out = self.pids.len().saturating_sub(task::PROCESSES_MAX);
+            self.pids.truncate(task::PROCESSES_MAX);
             self.refreshed = Some(Instant::now());
         }
         &self.pids
+    }
+
+    /// What of them is not looked at, in words. `None`: nothing.
+    pub(super) fn left_out(&mut self) -> Option<String> {
+        let most = task::THREADS_MAX as u64;
+        let beyond = |pid: &u32| Some(task::threads(*pid)?.saturating_sub(most));
+        let threads: u64 = self.pids().iter().filter_map(beyond).sum();
+        left_out(self.left_out, threads)
     }
 
     fn bounds(&mut self) -> Bounds {
@@ -121,6 +141,20 @@ impl Others {
             ..Bounds::default()
         }
     }
+}
+
+fn left_out(processes: usize, threads: u64) -> Option<String> {
+    let processes = (processes > 0)
+        .then(|| format!("{processes} processes beyond the first {}", task::PROCESSES_MAX));
+    let threads = (threads > 0)
+        .then(|| format!("{threads} threads beyond the first {} of a process", task::THREADS_MAX));
+    let both: Vec<_> = processes.into_iter().chain(threads).collect();
+    (!both.is_empty()).then(|| {
+        format!(
+            "the limits and descriptors of {} are not looked at; --pid or --cgroup names fewer",
+            both.join(", and of ")
+        )
+    })
 }
 
 /// The table that is nearest to its limit; of those whose usage is not known, the one that holds least.
@@ -152,6 +186,15 @@ mod tests {
         assert_eq!(of(0, Some(100)), (Some(21), Some(300)));
         assert_eq!(of(279, Some(100)), (Some(300), Some(300)), "full");
         assert_eq!(of(1, None), (None, None));
+    }
+
+    #[test]
+    fn what_is_not_looked_at_is_said() {
+        assert_eq!(left_out(0, 0), None);
+        let told = left_out(3, 7).unwrap();
+        assert!(told.contains("3 processes") && told.contains("7 threads"), "{told}");
+        let mut others = Others::new(Which::Family(std::process::id()));
+        assert_eq!(others.left_out(), None);
     }
 
     #[test]

@@ -2,32 +2,38 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Stdout},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
+
+use tokio::sync::Notify;
 
 use super::{
     EnvironmentRefused,
     measure::Measure,
     metrics::Metrics,
     page::Page,
+    streams,
     tracing::{Timed, Tracing},
 };
 use crate::{
     cli::Serve,
     host::{files, process, sockstat},
     output::{
-        lines::Printer,
+        lines::Lines,
         record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
+        writer::WriteError,
     },
     serve::{Notice, Plan, Snapshot},
-    sys::process::cpu_seconds,
-    trace::attach::Lost,
+    sys::process::{cpu_seconds, drop_capabilities},
+    trace::lost::Lost,
 };
 
 pub(super) struct Told {
-    printer: Printer<Stdout>,
+    lines: Lines,
+    /// An error has ended standard output.
+    failed: Arc<Notify>,
     /// That of `--report`.
     page: Option<Page>,
     /// Those of `--metrics-addr`, with what they need to be measured.
@@ -67,12 +73,22 @@ impl Peak {
 
 impl Told {
     /// # Errors
-    /// The file of `--report` can't be written.
-    pub(super) fn new(cli: &Serve, metrics: Option<Metrics>) -> Result<Self, EnvironmentRefused> {
+    /// The thread that writes can't be had.
+    pub(super) fn new(
+        cli: &Serve,
+        page: Option<Page>,
+        metrics: Option<Metrics>,
+    ) -> Result<Self, WriteError> {
+        // Of a traced server no thread keeps a capability.
+        let writer = streams::stdout(cli.json, drop_capabilities)?;
+        let failed = Arc::new(Notify::new());
+        let told = failed.clone();
+        writer.on_failure(move || told.notify_one());
         let start = Instant::now();
         Ok(Self {
-            printer: Printer::new(io::stdout(), cli.json),
-            page: cli.report.as_deref().map(Page::open).transpose()?,
+            lines: Lines::new(Arc::new(writer), cli.json),
+            failed,
+            page,
             metrics: metrics.map(|metrics| (metrics, Measure::begin())),
             interval: cli.interval,
             quiet: cli.quiet,
@@ -83,17 +99,28 @@ impl Told {
         })
     }
 
-    pub(super) fn hooks(&mut self, hooks: Hooks) -> io::Result<()> {
+    pub(super) fn hooks(&mut self, hooks: Hooks) -> Result<(), WriteError> {
         self.print(Record::Hooks(hooks))
     }
 
-    /// The same with a line for each signal.
-    pub(super) fn every_hook(&mut self, hooks: Hooks) -> io::Result<()> {
-        self.printer.print_every_hook(SystemTime::now(), hooks)
+    /// Until an error has ended standard output: returns it.
+    pub(super) async fn failed(&self) -> Result<(), WriteError> {
+        self.failed.notified().await;
+        self.lines.writer().check()
+    }
+
+    /// What comes from here on are the last lines.
+    pub(super) fn conclude(&mut self) {
+        self.lines.conclude();
+    }
+
+    /// Waits until all is written, in bounded time.
+    pub(super) fn finish(&self) -> Result<(), WriteError> {
+        self.lines.finish()
     }
 
     /// What tracing has to tell, each with the time at which it happened.
-    pub(super) fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
+    pub(super) fn events(&mut self, events: Vec<Timed>) -> Result<(), WriteError> {
         events.into_iter().try_for_each(|(time, record)| self.print_at(time, record))
     }
 
@@ -103,7 +130,7 @@ impl Told {
         plan: &Plan,
         address: SocketAddr,
         metrics: Option<String>,
-    ) -> io::Result<()> {
+    ) -> Result<(), WriteError> {
         self.print(Record::Listening(Listening {
             address: address.to_string(),
             workers: plan.workers,
@@ -126,7 +153,11 @@ impl Told {
     }
 
     /// The interval is over: says how many are online, when that has changed.
-    pub(super) fn online(&mut self, now: &Snapshot, tracing: Option<&Tracing>) -> io::Result<()> {
+    pub(super) fn online(
+        &mut self,
+        now: &Snapshot,
+        tracing: Option<&Tracing>,
+    ) -> Result<(), WriteError> {
         if now.held == self.last.online {
             return Ok(());
         }
@@ -170,15 +201,15 @@ impl Told {
     }
 
     /// Each name once an interval at most; the summary has the counts.
-    pub(super) fn notices(&mut self, notices: Vec<Notice>) -> io::Result<()> {
+    pub(super) fn notices(&mut self, notices: Vec<Notice>) -> Result<(), WriteError> {
         notices.iter().try_for_each(|notice| self.warn(notice.name, &notice.text))
     }
 
-    pub(super) fn limits(&mut self, limits: Limits) -> io::Result<()> {
+    pub(super) fn limits(&mut self, limits: Limits) -> Result<(), WriteError> {
         self.print(Record::Limits(limits))
     }
 
-    pub(super) fn verdict(&mut self, verdict: Verdict) -> io::Result<()> {
+    pub(super) fn verdict(&mut self, verdict: Verdict) -> Result<(), WriteError> {
         self.print(Record::Verdict(verdict))
     }
 
@@ -191,6 +222,7 @@ impl Told {
             peak: now.peak,
             accepted: now.accepted,
             closed: now.closed,
+            requests: Some(now.requests),
             errors: now.errors.clone(),
             rss_bytes: memory.map(|memory| memory.rss_bytes),
             pss_bytes: self.at_peak.map(|peak| peak.pss_bytes),
@@ -204,6 +236,8 @@ impl Told {
             dropped: None,
             dropped_by: BTreeMap::new(),
             suppressed: None,
+            not_shown: None,
+            lines_dropped: self.lines.writer().missing(),
         }
     }
 
@@ -212,16 +246,18 @@ impl Told {
         &mut self,
         mut summary: Summary,
         tracing: Option<&Tracing>,
-    ) -> io::Result<()> {
+    ) -> Result<(), WriteError> {
         summary.refused = tracing.map(|tracing| Box::new(tracing.refused()));
         let lost = tracing.map(Tracing::lost);
         summary.dropped = lost.as_ref().map(Lost::total);
         summary.dropped_by = lost.map(|lost| lost.by()).unwrap_or_default();
         summary.suppressed = tracing.map(Tracing::suppressed);
+        summary.not_shown = tracing.map(Tracing::not_shown);
+        summary.lines_dropped = self.lines.writer().missing();
         self.print(Record::Summary(summary))
     }
 
-    pub(super) fn warn(&mut self, name: &str, text: &str) -> io::Result<()> {
+    pub(super) fn warn(&mut self, name: &str, text: &str) -> Result<(), WriteError> {
         let now = Instant::now();
         let recent = self.warned.get(name).is_some_and(|last| now - *last < self.interval);
         if recent {
@@ -241,13 +277,13 @@ impl Told {
         Some(memory)
     }
 
-    fn print(&mut self, record: Record) -> io::Result<()> {
+    fn print(&mut self, record: Record) -> Result<(), WriteError> {
         self.print_at(SystemTime::now(), record)
     }
 
-    fn print_at(&mut self, time: SystemTime, record: Record) -> io::Result<()> {
+    fn print_at(&mut self, time: SystemTime, record: Record) -> Result<(), WriteError> {
         self.keep(time, &record);
-        self.printer.print(time, record)
+        self.lines.print(time, &record)
     }
 
     fn keep(&mut self, time: SystemTime, record: &Record) {

@@ -15,9 +15,9 @@ use crate::{
     sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
-        attach::Lost,
         decode::{Observation, UsageSeen, What},
         look::Look,
+        lost::Lost,
     },
 };
 
@@ -64,6 +64,7 @@ pub(super) struct Tracing {
     kernel_at_start: Option<netstat::TcpExt>,
     last_refused: Refused,
     oom_kills: Vec<OomVictim>,
+    is_recount_refused: bool,
 }
 
 impl Tracing {
@@ -80,6 +81,7 @@ impl Tracing {
             kernel_at_start,
             last_refused: Refused::default(),
             oom_kills: Vec::new(),
+            is_recount_refused: false,
         };
         tracing.last_refused = tracing.refused();
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned();
@@ -173,6 +175,29 @@ impl Tracing {
     /// Crossings that were counted without being reported.
     pub(super) fn suppressed(&self) -> u64 {
         self.tracer.suppressed()
+    }
+
+    /// Examples that were counted without being reported.
+    pub(super) fn not_shown(&self) -> u64 {
+        self.tracer.not_shown()
+    }
+
+    /// Counts the connections again when one that came or went was missed; what is to be said of it.
+    pub(super) fn recount_if_needed(&mut self) -> Option<String> {
+        match self.tracer.recount_if_needed() {
+            Ok(None) => None,
+            Ok(Some(difference)) => Some(format!(
+                "a connection came or went unseen: all were counted again, and their number changed by {difference}"
+            )),
+            // Once; it is tried again.
+            Err(_) if self.is_recount_refused => None,
+            Err(reason) => {
+                self.is_recount_refused = true;
+                Some(format!(
+                    "a connection came or went unseen, and counting all again was refused: {reason}"
+                ))
+            }
+        }
     }
 
     /// Refusals since the start.

@@ -1,26 +1,46 @@
-//! The memory cgroup that a process is in, version 2 or 1.
+//! The memory cgroup that a process is in: version 2, version 1, or both (hybrid), from inside a cgroup namespace as well.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStringExt as _,
+    path::{Component, Path, PathBuf},
 };
 
-/// Where both versions are mounted.
-const MOUNT: &str = "/sys/fs/cgroup";
 /// A limit from here on is none: version 1 says the largest multiple of a page (mm/page_counter.c, PAGE_COUNTER_MAX, 6.18).
 const UNLIMITED: u64 = 1 << 62;
+
+/// Usage and limit of one level, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Level {
+    /// Page cache that the kernel would give up is left out.
+    pub used_bytes: u64,
+    pub max_bytes: u64,
+}
+
+impl Level {
+    /// What is left, in bytes; 0 when it is past.
+    #[must_use]
+    pub fn headroom(&self) -> u64 {
+        self.max_bytes.saturating_sub(self.used_bytes)
+    }
+}
 
 /// What a cgroup says. `None`: this version, or this kernel, has no such file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Cgroup {
-    /// Of the level above this process that has the least room left, page cache that it would give up not counted; of the own level
-    /// where none has a limit.
+    /// Of the level that `max` is of; of the process's own level where none has a limit.
     pub used_bytes: Option<u64>,
-    /// `None` also when no level has a limit.
-    pub max_bytes: Option<u64>,
-    /// Allocations that failed at the limit, of the own level and below (v2).
+    /// memory.max (v1: memory.limit_in_bytes) of the level with the least room, from the process's own up. `None`: no level has one.
+    pub max: Option<Level>,
+    /// memory.high (v2) of the level with the least room: above it processes are slowed down, nothing is refused.
+    pub high: Option<Level>,
+    /// memory.kmem.tcp.limit_in_bytes (v1) of the level with the least room: memory that sockets have queued data in, and nothing else.
+    pub sockets: Option<Level>,
+    /// Sockets are charged to the cgroup's memory; version 1 has a counter of its own for them.
+    pub counts_sockets: bool,
+    /// Allocations that failed at the limit, of the process's own level and below (v2).
     pub oom: Option<u64>,
-    /// Processes of the own level and below that were killed by any OOM killer.
+    /// Processes of that level and below that were killed by any OOM killer.
     pub oom_kill: Option<u64>,
     /// Charges of socket memory that failed (v1).
     pub tcp_failed: Option<u64>,
@@ -28,27 +48,63 @@ pub struct Cgroup {
     pub sock_throttled: Option<u64>,
 }
 
-/// Reads the files of the own cgroup; a few, whatever it holds. `None`: there is no memory controller to be seen.
-#[must_use]
-pub fn own() -> Option<Cgroup> {
-    below(Path::new(MOUNT), &fs::read_to_string("/proc/self/cgroup").ok()?)
+impl Cgroup {
+    /// What it leaves for more memory, in bytes: the tightest of memory.max and memory.high. `None`: no level has a limit.
+    #[must_use]
+    pub fn headroom(&self) -> Option<u64> {
+        [self.max, self.high].iter().flatten().map(Level::headroom).min()
+    }
 }
 
-/// The same of another process.
+/// The cgroup hierarchies that have memory, as they are mounted where this process is.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Hierarchies(Vec<Mount>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mount {
+    version: Version,
+    /// The cgroup that is at the mount's folder, as /proc/PID/cgroup names it: `/` but for containers.
+    root: PathBuf,
+    folder: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    One,
+    Two,
+}
+
+/// Reads the files of this process's own cgroup; a few, whatever it holds. `None`: there is no memory controller to be seen.
+#[must_use]
+pub fn own() -> Option<Cgroup> {
+    Hierarchies::here().of(&fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
+/// The same of another process. `None` also when its cgroup is not below what is mounted here: from inside a container, that of a process
+/// outside of it.
 #[must_use]
 pub fn of(pid: u32) -> Option<Cgroup> {
-    below(Path::new(MOUNT), &fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+    Hierarchies::here().of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
 }
 
 /// The same of a cgroup that [`find`] found.
 #[must_use]
 pub fn at(folder: &Path) -> Option<Cgroup> {
-    let below_mount = |mount: &Path| Some(folder.strip_prefix(mount).ok()?.to_str()?.to_owned());
-    let (mount, legacy) = (Path::new(MOUNT), Path::new(MOUNT).join("memory"));
-    match below_mount(&legacy) {
-        Some(path) => below(mount, &format!("0:memory:/{path}")),
-        None => below(mount, &format!("0::/{}", below_mount(mount)?)),
-    }
+    Hierarchies::here().at(folder)
+}
+
+/// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup. `None`: there is none.
+#[must_use]
+pub fn find(name: &Path) -> Option<PathBuf> {
+    Hierarchies::here().find(name)
+}
+
+/// What this process's own memory cgroups leave it, in bytes; `None` without a limit.
+///
+/// Sockets, their files and what is queued in them are all charged to the cgroup, so it can be the nearer limit than the host's memory.
+#[must_use]
+pub fn headroom() -> Option<u64> {
+    own()?.headroom()
 }
 
 /// The unit of systemd that this process belongs to: a service, not a log-in. `None`: none.
@@ -68,83 +124,165 @@ fn unit_in(membership: &str) -> Option<String> {
     membership.lines().find_map(of_line)
 }
 
-/// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup. `None`: there is none.
-#[must_use]
-pub fn find(name: &Path) -> Option<PathBuf> {
-    let mount = Path::new(MOUNT);
-    let below = name.strip_prefix("/").unwrap_or(name);
-    let places = [name.to_owned(), mount.join(below), mount.join("memory").join(below)];
-    let is_cgroup =
-        |folder: &PathBuf| folder.starts_with(mount) && folder.join("cgroup.procs").is_file();
-    places.into_iter().find(is_cgroup)
+impl Hierarchies {
+    fn here() -> Self {
+        Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
+    }
+
+    /// Understands the text of /proc/self/mountinfo: `36 35 0:31 ROOT FOLDER rw,... [optional fields] - cgroup SOURCE rw,memory`.
+    #[must_use]
+    pub fn parse(mountinfo: &str) -> Self {
+        let mount = |line: &str| {
+            let (mount, system) = line.split_once(" - ")?;
+            let mut words = mount.split(' ').skip(3);
+            let (root, folder) = (unescaped(words.next()?), unescaped(words.next()?));
+            let mut words = system.split(' ');
+            let (kind, options) = (words.next()?, words.nth(1)?);
+            let version = match kind {
+                "cgroup2" => Version::Two,
+                "cgroup" if options.split(',').any(|it| it == "memory") => Version::One,
+                _ => return None,
+            };
+            Some(Mount { version, root, folder })
+        };
+        Self(mountinfo.lines().filter_map(mount).collect())
+    }
+
+    /// Of a process, by the text of its /proc/PID/cgroup.
+    #[must_use]
+    pub fn of(&self, membership: &str) -> Option<Cgroup> {
+        // The controller is in one hierarchy; in the other one the folders have no files of it.
+        self.0
+            .iter()
+            .find_map(|mount| mount.read(&mount.folder_of(mount.version.path(membership)?)?))
+    }
+
+    fn at(&self, folder: &Path) -> Option<Cgroup> {
+        let below = self.0.iter().filter(|mount| folder.starts_with(&mount.folder));
+        // Of mounts in one another the inner one.
+        below.max_by_key(|mount| mount.folder.as_os_str().len())?.read(folder)
+    }
+
+    fn find(&self, name: &Path) -> Option<PathBuf> {
+        let below = name.strip_prefix("/").unwrap_or(name);
+        let named = self.0.iter().map(|mount| mount.folder.join(below));
+        let paths = self.0.iter().filter_map(|mount| mount.folder_of(&name.to_string_lossy()));
+        let mut all = std::iter::once(name.to_owned()).chain(paths).chain(named);
+        all.find(|folder| folder.join("cgroup.procs").is_file())
+    }
 }
 
-/// The same for any mount, and the text of /proc/self/cgroup.
-fn below(mount: &Path, membership: &str) -> Option<Cgroup> {
-    unified(mount, membership).or_else(|| legacy(&mount.join("memory"), membership))
-}
-
-/// The folder of `path` below `root`, or `root` itself where a namespace hides what is above it.
-fn folder(root: &Path, path: &str, file: &str) -> Option<PathBuf> {
-    let own = root.join(path.trim_start_matches('/'));
-    [own, root.to_owned()].into_iter().find(|folder| folder.join(file).exists())
-}
-
-fn unified(root: &Path, membership: &str) -> Option<Cgroup> {
-    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let own = folder(root, path, "memory.current")?;
-    let events = fs::read_to_string(own.join("memory.events")).unwrap_or_default();
-    let files = ["memory.current", "memory.max"];
-    let (used_bytes, max_bytes) = tightest(root, &own, files, "inactive_file");
-    Some(Cgroup {
-        used_bytes,
-        max_bytes,
-        oom: field(&events, "oom"),
-        oom_kill: field(&events, "oom_kill"),
-        tcp_failed: None,
-        sock_throttled: field(&events, "sock_throttled"),
-    })
-}
-
-fn legacy(root: &Path, membership: &str) -> Option<Cgroup> {
-    let path = membership.lines().find_map(|line| {
-        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-        controllers.split(',').any(|name| name == "memory").then_some(path)
-    })?;
-    let own = folder(root, path, "memory.usage_in_bytes")?;
-    let control = fs::read_to_string(own.join("memory.oom_control")).unwrap_or_default();
-    let files = ["memory.usage_in_bytes", "memory.limit_in_bytes"];
-    let (used_bytes, max_bytes) = tightest(root, &own, files, "total_inactive_file");
-    Some(Cgroup {
-        used_bytes,
-        max_bytes,
-        oom: None,
-        oom_kill: field(&control, "oom_kill"),
-        tcp_failed: number(&own.join("memory.kmem.tcp.failcnt")),
-        sock_throttled: None,
-    })
-}
-
-/// Usage and limit of the level with the least room, from `own` up to `root`.
-fn tightest(
-    root: &Path,
-    own: &Path,
-    [current, max]: [&str; 2],
-    cache: &str,
-) -> (Option<u64>, Option<u64>) {
-    let used = |folder: &Path| {
-        let statistics = fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();
-        let cache = field(&statistics, cache).unwrap_or(0);
-        Some(number(&folder.join(current))?.saturating_sub(cache))
-    };
-    own.ancestors()
-        .take_while(|folder| folder.starts_with(root))
-        .filter_map(|folder| {
-            let limit = number(&folder.join(max)).filter(|limit| *limit < UNLIMITED)?;
-            Some((used(folder)?, limit))
+impl Version {
+    /// The path of a process in this hierarchy.
+    fn path(self, membership: &str) -> Option<&str> {
+        membership.lines().find_map(|line| {
+            let (hierarchy, rest) = line.split_once(':')?;
+            let (controllers, path) = rest.split_once(':')?;
+            let is_it = match self {
+                Self::Two => hierarchy == "0" && controllers.is_empty(),
+                Self::One => controllers.split(',').any(|name| name == "memory"),
+            };
+            is_it.then_some(path)
         })
-        .min_by_key(|(used, limit)| limit.saturating_sub(*used))
-        .map_or_else(|| (used(own), None), |(used, limit)| (Some(used), Some(limit)))
+    }
+}
+
+impl Mount {
+    /// The folder of a path of /proc/PID/cgroup. `None`: it is not below what is mounted here, as `/../other` from inside a namespace. A path
+    /// is told relative to the root of the reader's cgroup namespace, and so is the mount's own (kernel/cgroup/cgroup.c, cgroup_show_path).
+    fn folder_of(&self, path: &str) -> Option<PathBuf> {
+        let below = Path::new(path).strip_prefix(&self.root).ok()?;
+        let is_below = below.components().all(|it| matches!(it, Component::Normal(_)));
+        is_below.then(|| self.folder.join(below))
+    }
+
+    fn read(&self, folder: &Path) -> Option<Cgroup> {
+        match self.version {
+            Version::Two => self.unified(folder),
+            Version::One => self.legacy(folder),
+        }
+    }
+
+    fn unified(&self, folder: &Path) -> Option<Cgroup> {
+        // A level without the controller is charged to the next one above that has it.
+        let own = self.levels(folder).find(|level| level.join("memory.current").exists())?;
+        let events = fs::read_to_string(own.join("memory.events")).unwrap_or_default();
+        let used = |level: &Path| used(level, "memory.current", "inactive_file");
+        let max = self.tightest(own, "memory.max", used);
+        Some(Cgroup {
+            used_bytes: max.map_or_else(|| used(own), |max| Some(max.used_bytes)),
+            max,
+            high: self.tightest(own, "memory.high", used),
+            sockets: None,
+            counts_sockets: true,
+            oom: field(&events, "oom"),
+            oom_kill: field(&events, "oom_kill"),
+            tcp_failed: None,
+            sock_throttled: field(&events, "sock_throttled"),
+        })
+    }
+
+    fn legacy(&self, own: &Path) -> Option<Cgroup> {
+        if !own.join("memory.usage_in_bytes").exists() {
+            return None;
+        }
+        let control = fs::read_to_string(own.join("memory.oom_control")).unwrap_or_default();
+        let used = |level: &Path| used(level, "memory.usage_in_bytes", "total_inactive_file");
+        let max = self.tightest(own, "memory.limit_in_bytes", used);
+        let sockets = |level: &Path| number(&level.join("memory.kmem.tcp.usage_in_bytes"));
+        Some(Cgroup {
+            used_bytes: max.map_or_else(|| used(own), |max| Some(max.used_bytes)),
+            max,
+            high: None,
+            sockets: self.tightest(own, "memory.kmem.tcp.limit_in_bytes", sockets),
+            counts_sockets: false,
+            oom: None,
+            oom_kill: field(&control, "oom_kill"),
+            tcp_failed: number(&own.join("memory.kmem.tcp.failcnt")),
+            sock_throttled: None,
+        })
+    }
+
+    /// From a folder up to the mount.
+    fn levels<'a>(&'a self, folder: &'a Path) -> impl Iterator<Item = &'a Path> {
+        folder.ancestors().take_while(|level| level.starts_with(&self.folder))
+    }
+
+    /// The level with the least room below the limit of this name. `None`: no level has one.
+    fn tightest(
+        &self,
+        own: &Path,
+        limit: &str,
+        used: impl Fn(&Path) -> Option<u64>,
+    ) -> Option<Level> {
+        self.levels(own)
+            .filter_map(|level| {
+                let max_bytes = number(&level.join(limit)).filter(|limit| *limit < UNLIMITED)?;
+                Some(Level { used_bytes: used(level)?, max_bytes })
+            })
+            .min_by_key(Level::headroom)
+    }
+}
+
+/// What a level uses, without page cache that it would give up.
+fn used(level: &Path, current: &str, cache: &str) -> Option<u64> {
+    let statistics = fs::read_to_string(level.join("memory.stat")).unwrap_or_default();
+    let cache = field(&statistics, cache).unwrap_or(0);
+    Some(number(&level.join(current))?.saturating_sub(cache))
+}
+
+/// A path of mountinfo: the kernel writes space, tab, newline and backslash as \040 and so on.
+pub(super) fn unescaped(text: &str) -> PathBuf {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        (bytes, rest) = match code.filter(|_| *first == b'\\') {
+            Some(byte) => ([bytes.as_slice(), &[byte]].concat(), &after[3..]),
+            None => ([bytes.as_slice(), &[*first]].concat(), after),
+        };
+    }
+    std::ffi::OsString::from_vec(bytes).into()
 }
 
 /// A file with one number; `max` is none.
@@ -158,82 +296,4 @@ fn field(text: &str, name: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(folder: &Path, files: &[(&str, &str)]) {
-        fs::create_dir_all(folder).unwrap();
-        for (name, text) in files {
-            fs::write(folder.join(name), text).unwrap();
-        }
-    }
-
-    #[test]
-    fn version_2_takes_the_tightest_level_and_its_own_events() {
-        let mount = tempfile::tempdir().unwrap();
-        let outer = mount.path().join("outer");
-        write(
-            &outer,
-            &[
-                ("memory.current", "900\n"),
-                ("memory.max", "1000\n"),
-                ("memory.stat", "inactive_file 50\n"),
-            ],
-        );
-        write(
-            &outer.join("inner"),
-            &[
-                ("memory.current", "10\n"),
-                ("memory.max", "max\n"),
-                ("memory.events", "low 0\nhigh 0\nmax 7\noom 2\noom_kill 1\n"),
-            ],
-        );
-        let cgroup = below(mount.path(), "0::/outer/inner\n").unwrap();
-        assert_eq!((cgroup.used_bytes, cgroup.max_bytes), (Some(850), Some(1000)));
-        assert_eq!((cgroup.oom, cgroup.oom_kill), (Some(2), Some(1)));
-        assert_eq!((cgroup.tcp_failed, cgroup.sock_throttled), (None, None));
-    }
-
-    #[test]
-    fn version_1_has_a_limit_for_sockets() {
-        let mount = tempfile::tempdir().unwrap();
-        let own = mount.path().join("memory/a/b");
-        write(
-            &own,
-            &[
-                ("memory.usage_in_bytes", "500\n"),
-                ("memory.limit_in_bytes", "9223372036854771712\n"),
-                ("memory.stat", "inactive_file 1\ntotal_inactive_file 100\n"),
-                ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
-                ("memory.kmem.tcp.failcnt", "4\n"),
-            ],
-        );
-        let membership = "5:devices:/\n4:cpu,memory:/a/b\n0::/\n";
-        let cgroup = below(mount.path(), membership).unwrap();
-        assert_eq!((cgroup.used_bytes, cgroup.max_bytes), (Some(400), None));
-        assert_eq!((cgroup.oom, cgroup.oom_kill, cgroup.tcp_failed), (None, Some(3), Some(4)));
-    }
-
-    #[test]
-    fn a_service_is_told_from_a_log_in() {
-        let unit = |text| unit_in(text).unwrap_or_default();
-        assert_eq!(unit("0::/system.slice/nginx.service\n"), "nginx.service");
-        assert_eq!(unit("9:name=systemd:/system.slice/a.service/sub\n0::/\n"), "a.service");
-        for none in [
-            "",
-            "x",
-            "0::/",
-            "0::/user.slice/user-1000.slice/user@1000.service/app.slice/t.service",
-            "0::/init.scope",
-        ] {
-            assert_eq!(unit(none), "", "{none}");
-        }
-    }
-
-    #[test]
-    fn without_a_controller_there_is_nothing() {
-        let mount = tempfile::tempdir().unwrap();
-        assert_eq!(below(mount.path(), "0::/\n4:memory:/x\n"), None);
-        assert_eq!(below(mount.path(), ""), None);
-    }
-}
+mod tests;

@@ -6,15 +6,20 @@ use std::fs;
 /// net.core.mem_pcpu_rsv since. Past it they go to the common counter, so that one less stays.
 const RESERVE_PAGES: u64 = 256;
 
+/// CPUs that are online, whichever of them this process may run on: each has its own part of the kernel's counters.
+#[must_use]
+pub fn online() -> Option<u64> {
+    count(&fs::read_to_string("/sys/devices/system/cpu/online").ok()?)
+}
+
 /// So many pages all CPUs that are online may hold outside of the kernel's counter, in either direction.
 #[must_use]
 pub fn reserve_pages() -> Option<u64> {
-    let online = fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
     let each = fs::read_to_string("/proc/sys/net/core/mem_pcpu_rsv")
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(RESERVE_PAGES);
-    Some(count(&online)? * each.saturating_sub(1))
+    Some(online()? * each.saturating_sub(1))
 }
 
 /// `0-3,8`: five.

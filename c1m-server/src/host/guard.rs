@@ -2,9 +2,11 @@
 //!
 //! What was there before is on disk, in a state file, before the first change is made. So whatever happens to the process, the next
 //! one finds the file and puts the values back. A value is put back only if it is still the one that was written here:
-//! somebody who changed it meanwhile meant it.
+//! somebody who changed it meanwhile meant it. Most `net.` settings are those of a network namespace: each is put back in the one that it
+//! was changed in, whichever the process is in that does so.
 
 mod kept;
+mod origin;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -17,14 +19,16 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use self::origin::{Origin, Place};
 use super::sysctl::{Name, SysctlError, Tree, normalized};
+use crate::output::escape;
 
 /// Where the state file and the lock stand. Cleared by a reboot, as the settings are.
 pub const STATE_FOLDER: &str = "/run/c1m";
 
 const STATE_FILE: &str = "sysctl.json";
 const LOCK_FILE: &str = "lock";
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// Why settings could not be taken, changed or put back. Each says what to do.
 #[derive(Debug, Error)]
@@ -62,6 +66,8 @@ pub enum Fate {
     Unchanged,
     /// Somebody else changed it meanwhile; it was left alone.
     Foreign { present: String },
+    /// Its network namespace is gone, and the setting with it.
+    Gone,
     /// It could not be put back; the state file keeps it for the next attempt.
     Failed { reason: String },
 }
@@ -73,21 +79,24 @@ pub struct Outcome {
     pub old: String,
     /// The value that was written last.
     pub new: String,
+    /// The network namespace that it belongs to, where that is another one than this process's, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     #[serde(flatten)]
     pub fate: Fate,
 }
 
 impl Outcome {
-    /// Is the setting as it was before?
+    /// Is the setting as it was before, or gone?
     #[must_use]
     pub fn is_back(&self) -> bool {
-        matches!(self.fate, Fate::Restored | Fate::Unchanged)
+        matches!(self.fate, Fate::Restored | Fate::Unchanged | Fate::Gone)
     }
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, old, new, fate } = self;
+        let Self { name, old, new, elsewhere, fate } = self;
         match fate {
             Fate::Restored => write!(f, "{name} is `{old}` again"),
             Fate::Unchanged => write!(f, "{name} is `{old}`, as it was before"),
@@ -98,6 +107,14 @@ impl std::fmt::Display for Outcome {
             Fate::Failed { reason } => {
                 write!(f, "{name} could not be put back to `{old}`: {reason}")
             }
+            Fate::Gone => write!(
+                f,
+                "{name} is gone with its network namespace; before it was changed it was `{old}`"
+            ),
+        }?;
+        match elsewhere {
+            Some(namespace) => write!(f, ", in the {namespace}"),
+            None => Ok(()),
         }
     }
 }
@@ -117,6 +134,19 @@ struct Entry {
     old: String,
     /// Every value that may have been written: a crash can fall between the file and the change.
     written: Vec<String>,
+    /// `None`: of the whole host.
+    netns: Option<Origin>,
+}
+
+impl Entry {
+    /// Is it this setting of this namespace?
+    fn is(&self, name: &Name, netns: Option<&Origin>) -> bool {
+        let same = match (&self.netns, netns) {
+            (Some(one), Some(other)) => one.is(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.name == *name && same
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,11 +203,13 @@ impl Guard {
         for Change { name, value } in changes {
             let value = normalized(value);
             let present = self.tree.read(name)?;
-            match self.state.settings.iter_mut().find(|entry| entry.name == *name) {
+            let netns = Origin::of(name);
+            match self.state.settings.iter_mut().find(|entry| entry.is(name, netns.as_ref())) {
                 None => self.state.settings.push(Entry {
                     name: name.clone(),
                     old: present,
                     written: vec![value],
+                    netns,
                 }),
                 Some(entry) if entry.old != present && !entry.written.contains(&present) => {
                     return Err(GuardError::Foreign { name: name.clone(), present });
@@ -203,7 +235,9 @@ impl Guard {
     /// A value that the kernel bent is not one that was written here, so it would be taken for somebody else's.
     fn take_back_adjusted(&self, error: &SysctlError) {
         let SysctlError::Adjusted { name, .. } = error else { return };
-        if let Some(entry) = self.state.settings.iter().find(|entry| entry.name == *name) {
+        let netns = Origin::of(name);
+        let mut settings = self.state.settings.iter();
+        if let Some(entry) = settings.find(|entry| entry.is(name, netns.as_ref())) {
             // When this fails too, `restore` says so.
             let _ = self.tree.write(name, &entry.old);
         }
@@ -215,11 +249,11 @@ impl Guard {
         let mut settings = std::mem::take(&mut self.state.settings);
         let mut outcomes = Vec::new();
         while let Some(entry) = settings.pop() {
-            let fate = put_back(&self.tree, &entry);
-            if matches!(fate, Fate::Failed { .. }) {
-                self.state.settings.insert(0, entry.clone());
+            let outcome = put_back(&self.tree, &entry);
+            if matches!(outcome.fate, Fate::Failed { .. }) {
+                self.state.settings.insert(0, entry);
             }
-            outcomes.push(outcome(entry, fate));
+            outcomes.push(outcome);
         }
         let kept = if self.state.settings.is_empty() {
             remove_state(&self.folder)
@@ -239,12 +273,37 @@ impl Drop for Guard {
         }
         for outcome in self.restore() {
             // Standard error may be gone together with the terminal: that must not keep the rest from being put back.
-            let _ = writeln!(io::stderr(), "{outcome}");
+            let _ = writeln!(io::stderr(), "{}", escape::line(&outcome.to_string()));
         }
     }
 }
 
-fn put_back(tree: &Tree, entry: &Entry) -> Fate {
+/// Where it belongs: in its network namespace.
+fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
+    let place = entry.netns.as_ref().map_or(Ok(Place::Here), Origin::find);
+    let elsewhere = match (&place, &entry.netns) {
+        (Ok(Place::There(_)), Some(origin)) => Some(origin.to_string()),
+        _ => None,
+    };
+    let fate = match place {
+        Ok(Place::Here) => put_back_here(tree, entry),
+        Ok(Place::There(namespace)) => match namespace.within(|| put_back_here(tree, entry)) {
+            Ok(fate) => fate,
+            Err(error) => Fate::Failed { reason: error.to_string() },
+        },
+        Ok(Place::Gone) => Fate::Gone,
+        Err(reason) => Fate::Failed { reason },
+    };
+    Outcome {
+        name: entry.name.clone(),
+        old: entry.old.clone(),
+        new: entry.written.last().cloned().unwrap_or_default(),
+        elsewhere,
+        fate,
+    }
+}
+
+fn put_back_here(tree: &Tree, entry: &Entry) -> Fate {
     match tree.read(&entry.name) {
         Err(error) => Fate::Failed { reason: error.to_string() },
         Ok(present) if present == entry.old => Fate::Unchanged,
@@ -254,10 +313,6 @@ fn put_back(tree: &Tree, entry: &Entry) -> Fate {
             Err(error) => Fate::Failed { reason: error.to_string() },
         },
     }
-}
-
-fn outcome(mut entry: Entry, fate: Fate) -> Outcome {
-    Outcome { name: entry.name, old: entry.old, new: entry.written.pop().unwrap_or_default(), fate }
 }
 
 fn folder_error(folder: &Path) -> impl Fn(io::Error) -> GuardError + use<> {

@@ -18,6 +18,8 @@ const TCP_LISTEN: u32 = 10;
 const HEADER_BYTES: usize = 16;
 /// struct inet_diag_req_v2
 const REQUEST_BYTES: usize = 56;
+/// Of `idiag_sport` in struct inet_diag_msg, which is in network order.
+const PORT_AT: usize = 4;
 /// Of `idiag_rqueue` and `idiag_wqueue` in struct inet_diag_msg: of a listener its queue's length, and how long it may be.
 const QUEUED_AT: usize = 56;
 const MOST_AT: usize = 60;
@@ -27,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One listener's accept queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Queue {
+    pub port: u16,
     /// Connections that wait for accept.
     pub queued: u64,
     /// It is full when more than these wait.
@@ -42,15 +45,24 @@ pub struct Queues {
     pub longest: u64,
 }
 
-/// Asks for the queues of every listener. `None`: nobody listens.
+/// The queue of every listener.
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, or a sandbox keeps it away.
-pub fn queues() -> io::Result<Option<Queues>> {
+pub fn all() -> io::Result<Vec<Queue>> {
     let mut queues = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         dump(family, &mut queues)?;
     }
+    Ok(queues)
+}
+
+/// Asks for the queues of every listener. `None`: nobody listens.
+///
+/// # Errors
+/// As [`all`].
+pub fn queues() -> io::Result<Option<Queues>> {
+    let queues = all()?;
     let longest = queues.iter().map(|queue| queue.most).max();
     let fullest = queues.into_iter().max_by(|a, b| {
         let product = |x: u64, y: u64| u128::from(x) * u128::from(y);
@@ -110,7 +122,9 @@ fn take(mut bytes: &[u8], queues: &mut Vec<Queue>) -> io::Result<bool> {
             SOCK_DIAG_BY_FAMILY => {
                 let queued = number(message, QUEUED_AT).ok_or_else(invalid)?.into();
                 let most = number(message, MOST_AT).ok_or_else(invalid)?.into();
-                queues.push(Queue { queued, most });
+                let port = message.get(PORT_AT..PORT_AT + 2).and_then(|it| it.try_into().ok());
+                let port = port.map(u16::from_be_bytes).ok_or_else(invalid)?;
+                queues.push(Queue { port, queued, most });
             }
             _ => {}
         }

@@ -1,6 +1,6 @@
-//! How much memory the host has left, and how much of it this process may take.
+//! How much memory the host has left.
 
-use std::{fs, io, path::Path};
+use std::{fs, io};
 
 use thiserror::Error;
 
@@ -50,36 +50,6 @@ pub fn parse(text: &str) -> Result<Meminfo, MeminfoError> {
     })
 }
 
-/// What the memory cgroups above this process leave it, in bytes; `None` without a limit, or without cgroup v2.
-///
-/// Sockets, their files and what is queued in them are all charged to the cgroup, so it can be the nearer wall.
-#[must_use]
-pub fn cgroup_headroom() -> Option<u64> {
-    let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
-    headroom_below(Path::new("/sys/fs/cgroup"), &membership)
-}
-
-/// The same for the text of /proc/self/cgroup, and any folder as the root of the hierarchy.
-fn headroom_below(root: &Path, membership: &str) -> Option<u64> {
-    let own = membership.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let folder = root.join(own);
-    folder.ancestors().take_while(|folder| folder.starts_with(root)).filter_map(headroom).min()
-}
-
-fn headroom(folder: &Path) -> Option<u64> {
-    let number = |file| fs::read_to_string(folder.join(file)).ok()?.trim().parse::<u64>().ok();
-    // `max` is no number: then this level sets no limit.
-    let limit = number("memory.max")?;
-    let current = number("memory.current")?;
-    let statistics = fs::read_to_string(folder.join("memory.stat")).ok()?;
-    // Page cache that the kernel gives up before it refuses anything.
-    let cache = statistics
-        .lines()
-        .find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse::<u64>().ok())
-        .unwrap_or(0);
-    Some(limit.saturating_sub(current.saturating_sub(cache)))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -119,26 +89,6 @@ mod tests {
         ] {
             assert!(parse(&text).is_err(), "{text:?}");
         }
-    }
-
-    #[test]
-    fn the_nearest_cgroup_limit_counts() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |folder: &str, max: &str, current: &str, cache: &str| {
-            let folder = root.path().join(folder);
-            fs::create_dir_all(&folder).unwrap();
-            fs::write(folder.join("memory.max"), max).unwrap();
-            fs::write(folder.join("memory.current"), current).unwrap();
-            fs::write(folder.join("memory.stat"), format!("anon 1\ninactive_file {cache}\n"))
-                .unwrap();
-        };
-        write("outer", "1000\n", "900\n", "50");
-        write("outer/inner", "max\n", "800\n", "0");
-        assert_eq!(headroom_below(root.path(), "0::/outer/inner\n"), Some(150));
-        write("outer/inner", "810\n", "800\n", "0");
-        assert_eq!(headroom_below(root.path(), "0::/outer/inner\n"), Some(10));
-        assert_eq!(headroom_below(root.path(), "0::/\n"), None);
-        assert_eq!(headroom_below(root.path(), "1:memory:/outer\n"), None);
     }
 
     proptest! {

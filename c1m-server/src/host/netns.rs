@@ -20,26 +20,13 @@ fn at(path: &Path) -> io::Result<u32> {
     u32::try_from(fs::metadata(path)?.ino()).map_err(io::Error::other)
 }
 
-/// Some process that is in this network namespace. `None`: none that can be seen from here.
-#[must_use]
-pub fn member(inode: u32) -> Option<u32> {
-    let processes = fs::read_dir("/proc").ok()?;
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .find(|pid| of(*pid).is_ok_and(|netns| netns == inode))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_a_member_of_its_own() {
+    fn this_process_is_in_its_own() {
         let own = own().unwrap();
         assert_eq!(of(std::process::id()).unwrap(), own);
-        let member = member(own).unwrap();
-        assert_eq!(of(member).unwrap(), own);
-        // Numbers of namespaces begin far above.
-        assert_eq!(super::member(1), None);
     }
 }

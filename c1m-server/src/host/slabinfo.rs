@@ -4,9 +4,6 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-/// Bytes of a page on the architectures that c1m knows.
-const PAGE_BYTES: u64 = 4096;
-
 /// Why /proc/slabinfo was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SlabinfoError {
@@ -40,7 +37,8 @@ pub struct Growth {
 }
 
 /// Understands the text of /proc/slabinfo, version 2 (mm/slab_common.c, `slab_show`, 6.18). Only root may read the file.
-pub fn parse(text: &str) -> Result<Slabinfo, SlabinfoError> {
+/// It counts in pages, of so many bytes.
+pub fn parse(text: &str, page_bytes: u64) -> Result<Slabinfo, SlabinfoError> {
     let mut lines = text.lines().enumerate();
     let version = lines.next().map_or("", |(_, line)| line);
     if !version.starts_with("slabinfo - version: 2.") {
@@ -51,7 +49,7 @@ pub fn parse(text: &str) -> Result<Slabinfo, SlabinfoError> {
         if line.starts_with('#') || line.trim().is_empty() {
             continue;
         }
-        let (name, cache) = cache(line).ok_or(SlabinfoError::Line(index + 1))?;
+        let (name, cache) = cache(line, page_bytes).ok_or(SlabinfoError::Line(index + 1))?;
         // Two caches can have one name, when a module made both.
         let sum = caches.entry(name).or_default();
         sum.active_objects = sum.active_objects.saturating_add(cache.active_objects);
@@ -62,7 +60,7 @@ pub fn parse(text: &str) -> Result<Slabinfo, SlabinfoError> {
 }
 
 /// `name active_objs num_objs objsize objperslab pagesperslab : tunables ... : slabdata active_slabs num_slabs sharedavail`
-fn cache(line: &str) -> Option<(String, Cache)> {
+fn cache(line: &str, page_bytes: u64) -> Option<(String, Cache)> {
     let (sizes, rest) = line.split_once(" : ")?;
     let (_, slabs) = rest.split_once("slabdata")?;
     // A name may have a space in it, so the numbers are counted from the end.
@@ -71,7 +69,7 @@ fn cache(line: &str) -> Option<(String, Cache)> {
     let number = |text: &&str| text.parse::<u64>().ok();
     let (_, object_bytes, _) = (number(objects)?, number(size)?, number(per_slab)?);
     let slabs: u64 = slabs.split_whitespace().nth(1)?.parse().ok()?;
-    let bytes = slabs.checked_mul(number(pages)?)?.checked_mul(PAGE_BYTES)?;
+    let bytes = slabs.checked_mul(number(pages)?)?.checked_mul(page_bytes)?;
     let cache = Cache { active_objects: number(active)?, object_bytes, bytes };
     (!name.is_empty()).then(|| (name.join(" "), cache))
 }
@@ -102,6 +100,14 @@ mod tests {
 
     use super::*;
 
+    const PAGE: u64 = 4096;
+
+    #[test]
+    fn slabs_are_counted_in_the_kernels_pages() {
+        let bytes = |page| parse(&text(&[("TCP", 12, 3)]), page).unwrap()["TCP"].bytes;
+        assert_eq!(bytes(65_536), 16 * bytes(PAGE));
+    }
+
     const HEAD: &str = "slabinfo - version: 2.1\n# name            <active_objs> ...\n";
 
     fn text(lines: &[(&str, u64, u64)]) -> String {
@@ -115,7 +121,8 @@ mod tests {
 
     #[test]
     fn reads_caches() {
-        let caches = parse(&text(&[("TCP", 12, 3), ("kmalloc 96", 7, 1), ("TCP", 1, 1)])).unwrap();
+        let caches =
+            parse(&text(&[("TCP", 12, 3), ("kmalloc 96", 7, 1), ("TCP", 1, 1)]), PAGE).unwrap();
         assert_eq!(
             caches["TCP"],
             Cache { active_objects: 13, object_bytes: 312, bytes: 4 * 2 * 4096 }
@@ -128,9 +135,10 @@ mod tests {
 
     #[test]
     fn growth_is_sorted_and_never_negative() {
-        let before = parse(&text(&[("A", 100, 10), ("B", 100, 10), ("C", 5, 9)])).unwrap();
+        let before = parse(&text(&[("A", 100, 10), ("B", 100, 10), ("C", 5, 9)]), PAGE).unwrap();
         let after =
-            parse(&text(&[("A", 150, 12), ("B", 90, 20), ("C", 5, 9), ("D", 99, 50)])).unwrap();
+            parse(&text(&[("A", 150, 12), ("B", 90, 20), ("C", 5, 9), ("D", 99, 50)]), PAGE)
+                .unwrap();
         let names: Vec<_> = growth(&before, &after, 50)
             .into_iter()
             .map(|g| (g.cache, g.objects, g.bytes))
@@ -142,8 +150,8 @@ mod tests {
 
     #[test]
     fn broken_text_is_refused() {
-        assert_eq!(parse(""), Err(SlabinfoError::Version(String::new())));
-        assert!(matches!(parse("slabinfo - version: 1.1\n"), Err(SlabinfoError::Version(_))));
+        assert_eq!(parse("", PAGE), Err(SlabinfoError::Version(String::new())));
+        assert!(matches!(parse("slabinfo - version: 1.1\n", PAGE), Err(SlabinfoError::Version(_))));
         for line in [
             "TCP",
             "TCP 1 2 3 4 5",
@@ -153,14 +161,18 @@ mod tests {
             "TCP 1 2 3 4 5 : tunables 0 0 0 : slabdata 1",
             "TCP 1 2 3 4 9999999999 : tunables 0 0 0 : slabdata 1 9999999999999 0",
         ] {
-            assert_eq!(parse(&format!("{HEAD}{line}\n")), Err(SlabinfoError::Line(3)), "{line}");
+            assert_eq!(
+                parse(&format!("{HEAD}{line}\n"), PAGE),
+                Err(SlabinfoError::Line(3)),
+                "{line}"
+            );
         }
     }
 
     proptest! {
         #[test]
         fn any_line_is_answered(line in "(TCP| |[0-9]{0,22}|:|tunables|slabdata|\n|\\PC)*") {
-            let _ = parse(&format!("{HEAD}{line}"));
+            let _ = parse(&format!("{HEAD}{line}"), PAGE);
         }
     }
 }

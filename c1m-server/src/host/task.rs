@@ -5,17 +5,18 @@ use std::{
     collections::BTreeSet,
     fs,
     io::{self, BufRead as _, BufReader},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-/// Processes that are looked at, at most.
-pub const PROCESSES_MAX: usize = 256;
+use crate::sys::files::share_table;
+
+/// Processes that are looked at, at most: two small files of each, once an interval.
+pub const PROCESSES_MAX: usize = 1024;
 /// Descriptors of a process among which its listeners are searched: a server opens them first.
 const DESCRIPTORS_MAX: usize = 4096;
-/// Threads of a process that are asked for a table of their own.
-const THREADS_MAX: usize = 64;
-/// Levels of cgroups below the one that is named.
-const LEVELS_MAX: usize = 8;
+/// Threads of a process that are asked for a table of their own: as many as c1m-server has workers at most.
+pub const THREADS_MAX: usize = 4096;
 
 fn folder(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
@@ -43,12 +44,22 @@ pub fn descriptors(pid: u32) -> Option<u64> {
     tables(pid).filter_map(size).max().filter(|count| *count > 0)
 }
 
-/// The descriptors of its main thread, and of its first other ones, which may have tables of their own.
+/// The descriptors of its main thread, and of its other ones, as far as they are not known to share its table.
 fn tables(pid: u32) -> impl Iterator<Item = PathBuf> {
     let threads = fs::read_dir(folder(pid).join("task")).into_iter().flatten();
-    let of_threads =
-        threads.take(THREADS_MAX).filter_map(|thread| Some(thread.ok()?.path().join("fd")));
+    let of_threads = threads.take(THREADS_MAX).filter_map(move |thread| {
+        let thread = thread.ok()?;
+        let number = thread.file_name().to_str()?.parse().ok()?;
+        let shares = number == pid || share_table(pid, number).unwrap_or(false);
+        (!shares).then(|| thread.path().join("fd"))
+    });
     std::iter::once(folder(pid).join("fd")).chain(of_threads)
+}
+
+/// How many threads it has; the kernel tells it as the links of the folder (fs/proc/base.c, proc_task_getattr). `None`: it has ended.
+#[must_use]
+pub fn threads(pid: u32) -> Option<u64> {
+    fs::metadata(folder(pid).join("task")).ok()?.nlink().checked_sub(2)
 }
 
 /// Its soft limit of open files.
@@ -62,18 +73,15 @@ fn parse_nofile(text: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
-/// The process and those that it started, and they, and so on; at most [`PROCESSES_MAX`].
+/// The process and those that it started, and they, and so on.
 #[must_use]
 pub fn family(pid: u32) -> Vec<u32> {
-    let mut family = vec![pid];
+    let (mut family, mut seen) = (vec![pid], BTreeSet::from([pid]));
     let mut next = 0;
     while let Some(parent) = family.get(next).copied() {
         next += 1;
-        family.extend(children(parent));
-        if family.len() >= PROCESSES_MAX {
-            family.truncate(PROCESSES_MAX);
-            break;
-        }
+        // A number may be given to another process while this goes on: none is taken twice.
+        family.extend(children(parent).into_iter().filter(|child| seen.insert(*child)));
     }
     family
 }
@@ -91,20 +99,16 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// The processes of a cgroup and of those below it; at most [`PROCESSES_MAX`].
+/// The processes of a cgroup and of those below it.
 #[must_use]
 pub fn members(cgroup: &Path) -> Vec<u32> {
     let mut members = Vec::new();
     let mut level = vec![cgroup.to_owned()];
-    for _ in 0..=LEVELS_MAX {
+    while !level.is_empty() {
         let mut below = Vec::new();
         for folder in level {
             let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
             members.extend(numbers(&text));
-            if members.len() >= PROCESSES_MAX {
-                members.truncate(PROCESSES_MAX);
-                return members;
-            }
             let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
             below.extend(
                 entries
@@ -246,9 +250,46 @@ mod tests {
     }
 
     #[test]
+    fn every_thread_is_asked_for_a_table_of_its_own() {
+        use crate::sys::{epoll::Waker, thread::spawn_with_own_table};
+        const OTHERS: usize = 70;
+        let own = std::process::id();
+        let Some(before) = descriptors(own) else { return };
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = std::sync::Arc::new(std::sync::Mutex::new(ended));
+        // They share the main table, and come before the one that does not.
+        let sharing: Vec<_> = (0..OTHERS)
+            .map(|_| {
+                let ended = ended.clone();
+                std::thread::spawn(move || {
+                    // Until the sender is gone.
+                    let _ = ended.lock().unwrap().recv();
+                })
+            })
+            .collect();
+        let (wanted, done) = std::sync::mpsc::channel::<()>();
+        let more = usize::try_from(before).unwrap() + 500;
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let apart = spawn_with_own_table("apart".into(), 1 << 18, Vec::new(), move || {
+            let files: Vec<_> = (0..more).map(|_| Waker::new().unwrap()).collect();
+            ready.send(()).unwrap();
+            let _ = done.recv();
+            files.len()
+        });
+        is_ready.recv().unwrap();
+        let seen = descriptors(own).unwrap();
+        assert!(threads(own).unwrap() > OTHERS as u64);
+        drop((wanted, end));
+        assert_eq!(apart.unwrap().join().unwrap().unwrap(), more);
+        sharing.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(seen >= more as u64, "{seen} of {more}");
+        assert_eq!(threads(5_000_000), None);
+    }
+
+    #[test]
     fn a_cgroup_has_the_processes_of_those_below() {
         let mount = tempfile::tempdir().unwrap();
-        let below = mount.path().join("a/b");
+        let below = mount.path().join("a/b/c/d/e/f/g/h/i/j");
         fs::create_dir_all(&below).unwrap();
         fs::write(mount.path().join("a/cgroup.procs"), "1\n2\n").unwrap();
         fs::write(below.join("cgroup.procs"), "3\n").unwrap();

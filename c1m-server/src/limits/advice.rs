@@ -54,7 +54,7 @@ pub(super) fn mib(bytes: u64) -> u64 {
 /// tcp_init_mem, 6.18). Below it nobody is helped by any other number.
 fn tcp_mem(case: &Case<'_>) -> String {
     let free_data = "let applications read, and send no faster than peers do";
-    let page = case.now.page_bytes.unwrap_or(4096).max(1);
+    let page = case.now.page();
     let (Some([low, pressure, high]), Some(total)) =
         (case.now.tcp_mem, case.now.memory_total_bytes)
     else {

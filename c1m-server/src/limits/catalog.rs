@@ -104,8 +104,9 @@ pub const CATALOG: [Limit; 17] = [
         name: LimitName::MemoryCgroup,
         scope: Scope::Cgroup,
         unit: "bytes",
-        knob: "memory.max (cgroup v2), memory.limit_in_bytes and memory.kmem.tcp.limit_in_bytes (v1)",
-        source: "memory.current and memory.max of the tightest cgroup above this process (v1: memory.usage_in_bytes, memory.limit_in_bytes)",
+        knob: "memory.max, and memory.high, above which processes are slowed down (cgroup v2); memory.limit_in_bytes and memory.kmem.tcp.limit_in_bytes (v1)",
+        source: "memory.current and memory.max of the tightest cgroup above this process (v1: memory.usage_in_bytes, memory.limit_in_bytes); \
+                 memory.high, or memory.kmem.tcp.limit_in_bytes (v1), where that leaves less",
         per_connection: None,
         symptom: "a process is gone, killed for its cgroup; on v1 with a limit for sockets, sends and receives are refused",
         apart: "an allocation refused with tcp_mem below high and no pressure; an OOM kill with memory of the host to spare, or with the \

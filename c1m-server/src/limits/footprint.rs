@@ -5,10 +5,10 @@
 
 use crate::output::record::{MemoryNeed, Role, SizesFrom};
 
-/// The unit in which slab pages are had, and in which tcp_mem counts, on the architectures that c1m knows.
-pub const PAGE_BYTES: u64 = 4096;
-/// A slab is no larger than this: mm/slub.c, PAGE_ALLOC_COSTLY_ORDER pages to a power of two (6.18).
-const SLAB_BYTES_MAX: u64 = PAGE_BYTES << 3;
+/// Pages of the largest slab, as a power of two: mm/slub.c, PAGE_ALLOC_COSTLY_ORDER (6.18).
+const SLAB_ORDER_MAX: u32 = 3;
+/// Somewhat more than the largest slab with the largest pages, of 64 KiB.
+const SLAB_BYTES_SANE: u64 = 1 << 20;
 /// Charged for an skb besides its payload: struct `sk_buff`, the small head and its `skb_shared_info`, as `c1m-client --pin` measures it
 /// (net/core/skbuff.c, `__alloc_skb`, 6.18).
 pub const SKB_OVERHEAD_BYTES: u64 = 832;
@@ -97,7 +97,7 @@ impl Sizes {
     pub fn of_slabs(slab: impl Fn(&str) -> Option<[u64; 3]>) -> Option<Self> {
         let each = |object: Object| {
             let [one, bytes, objects] = slab(object.cache)?;
-            let makes_sense = objects > 0 && bytes <= SLAB_BYTES_MAX * 8 && one <= bytes;
+            let makes_sense = objects > 0 && bytes <= SLAB_BYTES_SANE && one <= bytes;
             makes_sense.then(|| [one, bytes.div_ceil(objects)])
         };
         each(OBJECTS[0])?;
@@ -105,11 +105,12 @@ impl Sizes {
         Some(Self { bytes, from: SizesFrom::Slab })
     }
 
-    /// From the sizes of structures. `None` when the socket's own is not known.
+    /// From the sizes of structures, and that of a page. `None` when the socket's own is not known.
     #[must_use]
-    pub fn of_structures(size: impl Fn(&str) -> Option<u64>) -> Option<Self> {
+    pub fn of_structures(size: impl Fn(&str) -> Option<u64>, page_bytes: u64) -> Option<Self> {
         let each = |object: Object| {
-            size(object.structure?).filter(|it| (1..SLAB_BYTES_MAX).contains(it)).map(packed)
+            let bytes = size(object.structure?)?;
+            (1..page_bytes << SLAB_ORDER_MAX).contains(&bytes).then(|| packed(bytes, page_bytes))
         };
         each(OBJECTS[0])?;
         let bytes = OBJECTS.map(|object| each(object).unwrap_or(object.measured_bytes));
@@ -148,11 +149,12 @@ impl Sizes {
 /// An object as SLUB lays it out, and the same with its share of a slab: larger ones have the pointer to the next free one behind them, as those
 /// that RCU frees or that keep what a constructor made must have, and are aligned to cache lines; the larger the object, the larger the slab
 /// (mm/slub.c, `calculate_sizes`, `calculate_order`, 6.18).
-fn packed(bytes: u64) -> [u64; 2] {
+fn packed(bytes: u64, page_bytes: u64) -> [u64; 2] {
+    let largest = page_bytes << SLAB_ORDER_MAX;
     let (aligned, slab) = match bytes {
-        0..=256 => (bytes.next_multiple_of(8), PAGE_BYTES),
-        257..=1024 => ((bytes + 8).next_multiple_of(64), SLAB_BYTES_MAX / 2),
-        _ => (bytes.saturating_add(8).next_multiple_of(64), SLAB_BYTES_MAX),
+        0..=256 => (bytes.next_multiple_of(8), page_bytes),
+        257..=1024 => ((bytes + 8).next_multiple_of(64), largest / 2),
+        _ => (bytes.saturating_add(8).next_multiple_of(64), largest),
     };
     match slab / aligned.max(1) {
         0 => [aligned, aligned],
@@ -160,19 +162,24 @@ fn packed(bytes: u64) -> [u64; 2] {
     }
 }
 
-/// Bytes that tcp_mem is charged for so many queued ones: whole pages of their skbs (include/net/sock.h, `sk_mem_pages`, 6.18). 0 for 0.
+/// Pages that tcp_mem is charged for so many queued bytes: whole ones of their skbs (include/net/sock.h, `sk_mem_pages`, 6.18). 0 for 0.
 #[must_use]
-pub fn charged_pages(queued_bytes: u64) -> u64 {
+pub fn charged_pages(queued_bytes: u64, page_bytes: u64) -> u64 {
     queued_bytes
         .saturating_add(skbs(queued_bytes).saturating_mul(SKB_OVERHEAD_BYTES))
-        .div_ceil(PAGE_BYTES)
+        .div_ceil(page_bytes)
 }
 
 /// The payload of one skb that is charged so many bytes on average: in the middle of what comes to the same pages, as `c1m-client --pin`
-/// has it. At least 1.
+/// has it; less than a page is charged to some connections, and to the others nothing. At least 1.
 #[must_use]
-pub fn payload_of(charged_bytes: u64) -> u64 {
-    charged_bytes.saturating_sub(SKB_OVERHEAD_BYTES + PAGE_BYTES / 2).max(1)
+pub fn payload_of(charged_bytes: u64, page_bytes: u64) -> u64 {
+    let half = page_bytes / 2;
+    let payload = match charged_bytes < page_bytes {
+        true => half.saturating_sub(SKB_OVERHEAD_BYTES) * charged_bytes / page_bytes,
+        false => charged_bytes.saturating_sub(SKB_OVERHEAD_BYTES + half),
+    };
+    payload.max(1)
 }
 
 fn skbs(queued_bytes: u64) -> u64 {
@@ -216,15 +223,16 @@ pub fn charged_each(
     role: Role,
     ipv6: bool,
     queued_bytes: u64,
+    page_bytes: u64,
     counts_sockets: bool,
 ) -> u64 {
     let end = |is_there: bool, is_client| match is_there {
         true => sizes.charged(is_client, ipv6, counts_sockets) + DESCRIPTOR_BYTES,
         false => 0,
     };
-    let queued = if counts_sockets { charged_pages(queued_bytes) } else { 0 };
+    let queued = if counts_sockets { charged_pages(queued_bytes, page_bytes) } else { 0 };
     let ends = end(role.has_server(), false) + end(role.has_client(), true);
-    queued.saturating_mul(PAGE_BYTES).saturating_add(ends + user_bytes(role))
+    queued.saturating_mul(page_bytes).saturating_add(ends + user_bytes(role))
 }
 
 /// So many connections of `each` bytes take so many.
@@ -252,6 +260,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const PAGE: u64 = 4096;
+
+    /// As arm64 and ppc64le kernels are built by some distributions.
+    #[test]
+    fn pages_of_64_kib_are_fewer_and_their_slabs_larger() {
+        const LARGE: u64 = 65_536;
+        assert_eq!((charged_pages(3_170, LARGE), charged_pages(200_000, LARGE)), (1, 4));
+        let version_2 =
+            |page| charged_each(&Sizes::default(), Role::Both, false, 3_000, page, true);
+        assert_eq!(version_2(LARGE) - version_2(PAGE), LARGE - PAGE);
+        // One connection in eight or nine has a page.
+        assert_eq!(payload_of(7_711, LARGE), (32_768 - SKB_OVERHEAD_BYTES) * 7_711 / LARGE);
+        assert_eq!(payload_of(2 * LARGE, LARGE), LARGE + LARGE / 2 - SKB_OVERHEAD_BYTES);
+        // 8 pages are 512 KiB, with 220 sockets in them.
+        let slab = |name: &str| (name == "TCP").then_some([2_368, 8 * LARGE, 220]);
+        let sizes = Sizes::of_slabs(slab).unwrap();
+        assert_eq!(sizes.bytes[0], [2_368, 2_384]);
+        assert_eq!(packed(2_304, LARGE), [2_368, 8 * LARGE / 221 + 1]);
+        assert!(Sizes::of_structures(|_| Some(40_000), LARGE).is_some());
+        assert!(Sizes::of_structures(|_| Some(40_000), PAGE).is_none());
+    }
 
     fn idle(role: Role) -> MemoryNeed {
         need(&Sizes::default(), role, false, 1_024_000, 0)
@@ -301,33 +331,36 @@ mod tests {
                 _ => return None,
             })
         };
-        let of_types = Sizes::of_structures(types).unwrap();
+        let of_types = Sizes::of_structures(types, PAGE).unwrap();
         let both = |sizes: &Sizes| need(sizes, Role::Both, false, 1_024_000, 0).bytes;
         let (exact, about) = (both(&of_slabs), both(&of_types));
         assert!(exact.abs_diff(about) * 100 < exact * 5, "{exact} {about}");
         assert_eq!(Sizes::of_slabs(|_| None), None);
         assert_eq!(Sizes::of_slabs(|_| Some([1, 4096, 0])), None);
-        assert_eq!(Sizes::of_structures(|_| Some(0)), None);
+        assert_eq!(Sizes::of_structures(|_| Some(0), PAGE), None);
     }
 
     #[test]
     fn a_cgroup_is_charged_less_than_is_taken() {
         // memory.usage_in_bytes of version 1 grew by 5,576 bytes a connection from 20,000 to 40,000 of them, both ends in it.
-        let version_1 = charged_each(&Sizes::default(), Role::Both, false, 0, false);
+        let version_1 = charged_each(&Sizes::default(), Role::Both, false, 0, PAGE, false);
         assert!(version_1.abs_diff(5_576) < 50, "{version_1}");
-        let version_2 = charged_each(&Sizes::default(), Role::Both, false, 3_000, true);
-        assert_eq!(version_2 - version_1, 2_368 + CHARGE_BYTES + PAGE_BYTES);
+        let version_2 = charged_each(&Sizes::default(), Role::Both, false, 3_000, PAGE, true);
+        assert_eq!(version_2 - version_1, 2_368 + CHARGE_BYTES + PAGE);
     }
 
     #[test]
     fn queued_bytes_are_charged_by_the_page() {
         // As /proc/net/sockstat has it for unread responses of 3,000 and 20,000 bytes with their heads of some hundred.
-        assert_eq!((charged_pages(0), charged_pages(3_170), charged_pages(20_170)), (0, 1, 6));
+        assert_eq!(
+            (charged_pages(0, PAGE), charged_pages(3_170, PAGE), charged_pages(20_170, PAGE)),
+            (0, 1, 6)
+        );
         // `--pin 7.53K` sends 1,653 bytes to 11,743 of 100,000 connections, and 5,313 to the others.
         let pinned = (1_653 * 11_743 + 5_313 * 88_257) / 100_000;
-        assert!(payload_of(7_711).abs_diff(pinned) < 100);
-        assert_eq!((charged_pages(payload_of(8192)), payload_of(0)), (2, 1));
-        assert_eq!(charged_pages(u64::MAX), u64::MAX.div_ceil(PAGE_BYTES));
+        assert!(payload_of(7_711, PAGE).abs_diff(pinned) < 100);
+        assert_eq!((charged_pages(payload_of(8192, PAGE), PAGE), payload_of(0, PAGE)), (2, 1));
+        assert_eq!(charged_pages(u64::MAX, PAGE), u64::MAX.div_ceil(PAGE));
     }
 
     proptest! {

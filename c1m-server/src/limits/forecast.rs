@@ -130,8 +130,16 @@ impl History {
     }
 
     fn line(&self, limit: &Limit, now: &Readings) -> LimitReading {
-        let reading = limit.reading(now);
-        let (at_connection, in_s) = self.forecast(limit, &reading);
+        let mut reading = limit.reading(now);
+        let softer = now.softer_cgroup_limit().filter(|_| limit.name == LimitName::MemoryCgroup);
+        if let Some(softer) = softer {
+            (reading.used, reading.ceiling) = (Some(softer.used), Some(softer.ceiling));
+        }
+        let (at_connection, in_s) = match softer {
+            // How memory grows says nothing about what is queued.
+            Some(softer) if softer.counts_sockets_alone => (None, None),
+            _ => self.forecast(limit, &reading),
+        };
         LimitReading {
             limit: limit.name,
             scope: limit.scope,
@@ -139,7 +147,7 @@ impl History {
             used: reading.used,
             ceiling: reading.ceiling,
             headroom: reading.headroom(),
-            source: limit.source.into(),
+            source: softer.map_or(limit.source, |softer| softer.source).into(),
             at_connection,
             in_s,
         }

@@ -17,6 +17,7 @@ pub struct Readings {
     pub tcp_mem: Option<[u64; 3]>,
     /// Bytes of a page, which is the unit of tcp_mem.
     pub page_bytes: Option<u64>,
+    /// CPUs that are online: each keeps pages apart from the kernel's counter.
     pub cpus: Option<u64>,
     /// least, default, most: bytes
     pub tcp_rmem: Option<[u64; 3]>,
@@ -63,6 +64,52 @@ pub struct Readings {
     /// What counts in the tightest memory cgroup above this process, page cache that it would give up left out.
     pub cgroup_used_bytes: Option<u64>,
     pub cgroup_max_bytes: Option<u64>,
+    /// Usage and memory.high of the cgroup that is nearest to it, in bytes: above it processes are slowed down, nothing is refused.
+    pub cgroup_high: Option<(u64, u64)>,
+    /// The same of memory.kmem.tcp.limit_in_bytes (v1), which counts what is queued in sockets and nothing else.
+    pub cgroup_sockets: Option<(u64, u64)>,
+}
+
+/// Pages of most kernels. Only readings that nobody took have no size of their own.
+const USUAL_PAGE_BYTES: u64 = 4096;
+
+impl Readings {
+    /// Bytes of a page.
+    #[must_use]
+    pub fn page(&self) -> u64 {
+        self.page_bytes.filter(|bytes| *bytes > 0).unwrap_or(USUAL_PAGE_BYTES)
+    }
+
+    /// Of the limits of memory cgroups that none is killed for: the one with the least room, if that is less than memory.max leaves.
+    #[must_use]
+    pub fn softer_cgroup_limit(&self) -> Option<CgroupLimit> {
+        let high = self.cgroup_high.map(|(used, ceiling)| CgroupLimit {
+            used,
+            ceiling,
+            source: "memory.current and memory.high of the tightest cgroup above this process",
+            counts_sockets_alone: false,
+        });
+        let sockets = self.cgroup_sockets.map(|(used, ceiling)| CgroupLimit {
+            used,
+            ceiling,
+            source: "memory.kmem.tcp.usage_in_bytes and memory.kmem.tcp.limit_in_bytes of the tightest cgroup above this process",
+            counts_sockets_alone: true,
+        });
+        let left = self.cgroup_max_bytes.zip(self.cgroup_used_bytes);
+        let left = left.map_or(u64::MAX, |(max, used)| max.saturating_sub(used));
+        let room = |limit: &CgroupLimit| limit.ceiling.saturating_sub(limit.used);
+        high.into_iter().chain(sockets).filter(|limit| room(limit) < left).min_by_key(room)
+    }
+}
+
+/// A limit of a memory cgroup that slows down, or refuses to sockets alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CgroupLimit {
+    pub used: u64,
+    pub ceiling: u64,
+    /// The files that it was read from.
+    pub source: &'static str,
+    pub counts_sockets_alone: bool,
 }
 
 /// One limit at one moment.
@@ -117,6 +164,24 @@ impl Peak {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_tightest_limit_of_a_cgroup_is_told() {
+        let of = |max: Option<u64>, high, sockets| {
+            let now = Readings {
+                cgroup_used_bytes: Some(50),
+                cgroup_max_bytes: max,
+                cgroup_high: high,
+                cgroup_sockets: sockets,
+                ..Readings::default()
+            };
+            now.softer_cgroup_limit().map(|limit| (limit.ceiling, limit.counts_sockets_alone))
+        };
+        assert_eq!(of(Some(100), Some((50, 80)), None), Some((80, false)));
+        assert_eq!(of(Some(70), Some((50, 80)), None), None, "memory.max is nearer");
+        assert_eq!(of(None, Some((50, 80)), Some((1, 9))), Some((9, true)));
+        assert_eq!(of(None, None, None), None);
+    }
 
     #[test]
     fn headroom_ends_at_zero_and_needs_both() {

@@ -1,9 +1,8 @@
 //! What the doctor says, in words: one table, then what has to be done, one limit after the other.
 
 use super::record::*;
+use crate::sys::process::page_bytes;
 
-/// Bytes of a page of tcp_mem.
-const PAGE_BYTES: u64 = 4096;
 const HEAD: [&str; 6] = ["limit", "now", "used", "needed", "stops at", "what happens there"];
 
 pub(super) fn doctor_lines(doctor: &Doctor) -> Vec<String> {
@@ -33,7 +32,7 @@ pub(super) fn doctor_lines(doctor: &Doctor) -> Vec<String> {
         lines.push(format!(
             "settings without an assessment  {}: {}",
             doctor.unassessed.len(),
-            printable(&doctor.unassessed.join(", "))
+            doctor.unassessed.join(", ")
         ));
     }
     lines
@@ -60,16 +59,7 @@ fn configured_line(setting: &ConfiguredSetting) -> String {
         None => setting.assessment.says(),
     };
     let (file, name) = (&setting.file, &setting.name);
-    printable(&format!("setting  {file}{place}  {name}{value}{beside}  {how}: {}", setting.text))
-}
-
-/// Files may have anything in them, such as escapes that a terminal obeys.
-fn printable(text: &str) -> String {
-    let letter = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().map(letter).collect()
+    format!("setting  {file}{place}  {name}{value}{beside}  {how}: {}", setting.text)
 }
 
 fn head(doctor: &Doctor) -> String {
@@ -90,16 +80,17 @@ fn head(doctor: &Doctor) -> String {
 }
 
 fn table(walls: &[Wall], unknown: &[Unknown]) -> Vec<String> {
+    let page = page_bytes().ok();
     let rows: Vec<[String; 6]> = std::iter::once(HEAD.map(str::to_owned))
         .chain(walls.iter().map(|wall| {
             [
                 wall.limit.name().into(),
                 match wall.now {
                     None if !unknown.iter().any(|it| it.limit == wall.limit) => "none".into(),
-                    now => with_unit(now, &wall.unit),
+                    now => with_unit(now, &wall.unit, page),
                 },
-                wall.used.map_or("-".into(), |used| with_unit(Some(used), &wall.unit)),
-                with_unit(wall.needed, &wall.unit),
+                wall.used.map_or("-".into(), |used| with_unit(Some(used), &wall.unit, page)),
+                with_unit(wall.needed, &wall.unit, page),
                 wall.stops_at.map_or("-".into(), |at| at.to_string()),
                 happens(wall).into(),
             ]
@@ -115,10 +106,13 @@ fn table(walls: &[Wall], unknown: &[Unknown]) -> Vec<String> {
 }
 
 /// Pages never without their bytes, and bytes never without a number that can be read.
-fn with_unit(value: Option<u64>, unit: &str) -> String {
+fn with_unit(value: Option<u64>, unit: &str, page_bytes: Option<u64>) -> String {
     let Some(value) = value else { return "unknown".into() };
     match unit {
-        "pages" => format!("{value} pages = {} MiB", mib(value.saturating_mul(PAGE_BYTES))),
+        "pages" => match page_bytes {
+            Some(page) => format!("{value} pages = {} MiB", mib(value.saturating_mul(page))),
+            None => format!("{value} pages"),
+        },
         "bytes" => format!("{value} bytes = {} MiB", mib(value)),
         _ => format!("{value} {unit}"),
     }
@@ -188,12 +182,14 @@ mod tests {
 
     #[test]
     fn pages_and_bytes_always_show_what_they_are() {
-        assert_eq!(with_unit(Some(512), "pages"), "512 pages = 2 MiB");
-        assert_eq!(with_unit(Some(3 << 20), "bytes"), "3145728 bytes = 3 MiB");
-        assert_eq!(with_unit(Some(7), "files"), "7 files");
-        assert_eq!(with_unit(None, "pages"), "unknown");
+        assert_eq!(with_unit(Some(512), "pages", Some(4096)), "512 pages = 2 MiB");
+        assert_eq!(with_unit(Some(512), "pages", Some(65_536)), "512 pages = 32 MiB");
+        assert_eq!(with_unit(Some(512), "pages", None), "512 pages");
+        assert_eq!(with_unit(Some(3 << 20), "bytes", None), "3145728 bytes = 3 MiB");
+        assert_eq!(with_unit(Some(7), "files", None), "7 files");
+        assert_eq!(with_unit(None, "pages", None), "unknown");
         assert_eq!(
-            with_unit(Some(u64::MAX), "pages"),
+            with_unit(Some(u64::MAX), "pages", Some(4096)),
             format!("{} pages = {} MiB", u64::MAX, u64::MAX >> 20)
         );
     }

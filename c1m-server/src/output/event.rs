@@ -136,7 +136,17 @@ pub struct Refused {
     pub kernel: BTreeMap<String, u64>,
 }
 
-/// One refused allocation with its socket: the first ones of each limit and side.
+impl Refused {
+    /// Allocations refused, by whatever limit.
+    #[must_use]
+    pub fn refusals(&self) -> u64 {
+        let high = self.high_send + self.high_receive;
+        let fair_share = self.fair_share_send + self.fair_share_receive;
+        high + fair_share + self.memcg_send + self.memcg_receive
+    }
+}
+
+/// One refused allocation with its socket: an example of its limit, side, network namespace and cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refusal {
@@ -154,7 +164,7 @@ pub struct Refusal {
     pub hook: String,
 }
 
-/// An orphan that the kernel reset for memory: the first ones.
+/// An orphan that the kernel reset for memory: an example of its cause, network namespace and cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Aborted {
@@ -186,7 +196,7 @@ pub struct Pressure {
     pub hook: String,
 }
 
-/// A queue of a listener was full: the first ones of each kind.
+/// A queue of a listener was full: an example of the queue and the listener's port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Overflow {
@@ -205,7 +215,7 @@ pub struct Overflow {
     pub hook: String,
 }
 
-/// No local port was free: the first ones.
+/// No local port was free: an example of the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ports {
@@ -218,7 +228,7 @@ pub struct Ports {
     pub hook: String,
 }
 
-/// A system call failed because of a limit, in any process of the host: the first ones of each call and errno.
+/// A system call failed because of a limit, in any process of the host: an example of call, errno and process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CallError {

@@ -2,14 +2,23 @@
 
 use std::{
     io::{self, Write},
+    sync::Arc,
     time::SystemTime,
 };
 
 use serde::Serialize;
 
-use super::{held_text, record::*, text};
+use super::{
+    escape, held_text,
+    record::*,
+    text,
+    writer::{Patience, Rank, WriteError, Writer},
+};
 
-/// Where records go. Each one is written and flushed as a whole.
+/// Standard output, as errors name it.
+pub const STDOUT: &str = "standard output";
+
+/// Standard output of a command that answers once. Each record is written and flushed as a whole.
 #[derive(Debug)]
 pub struct Printer<W> {
     out: W,
@@ -23,22 +32,20 @@ impl<W: Write> Printer<W> {
 
     /// # Errors
     /// Those of the output; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
-    pub fn print(&mut self, time: SystemTime, record: Record) -> io::Result<()> {
-        let lines = if self.json { json(time, record)? } else { human(time, &record) };
-        self.out.write_all(lines.as_bytes())?;
-        self.out.flush()
+    pub fn print(&mut self, time: SystemTime, record: Record) -> Result<(), WriteError> {
+        let lines = formatted(self.json, time, &record);
+        self.write(lines)
     }
 
     /// The same record as [`Printer::print`] has, with every signal for people as well.
     ///
     /// # Errors
     /// As of [`Printer::print`].
-    pub fn print_every_hook(&mut self, time: SystemTime, hooks: Hooks) -> io::Result<()> {
+    pub fn print_every_hook(&mut self, time: SystemTime, hooks: Hooks) -> Result<(), WriteError> {
         if self.json {
             return self.print(time, Record::Hooks(hooks));
         }
-        self.out.write_all(stamped(time, &text::every_hook(&hooks)).as_bytes())?;
-        self.out.flush()
+        self.write(Ok(stamped(time, &text::every_hook(&hooks))))
     }
 
     /// For people, at most `top` rows.
@@ -50,14 +57,66 @@ impl<W: Write> Printer<W> {
         time: SystemTime,
         states: &States,
         top: usize,
-    ) -> io::Result<()> {
-        self.out.write_all(stamped(time, &held_text::states_lines(states, top)).as_bytes())?;
-        self.out.flush()
+    ) -> Result<(), WriteError> {
+        self.write(Ok(stamped(time, &held_text::states_lines(states, top))))
+    }
+
+    fn write(&mut self, text: io::Result<String>) -> Result<(), WriteError> {
+        text.and_then(|text| self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
+            .map_err(|error| WriteError::refused(STDOUT, error))
     }
 }
 
+/// Records of a program that works on, written by a thread of their own.
+pub struct Lines {
+    writer: Arc<Writer>,
+    json: bool,
+    rank: Rank,
+}
+
+impl Lines {
+    #[must_use]
+    pub fn new(writer: Arc<Writer>, json: bool) -> Self {
+        Self { writer, json, rank: Rank::Ordinary }
+    }
+
+    /// # Errors
+    /// The one that has ended the stream; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    pub fn print(&self, time: SystemTime, record: &Record) -> Result<(), WriteError> {
+        let text = formatted(self.json, time, record)
+            .map_err(|error| WriteError::refused(STDOUT, error))?;
+        self.writer.print(text, self.rank)
+    }
+
+    /// What comes from here on are the last lines: there is room for them.
+    pub fn conclude(&mut self) {
+        self.rank = Rank::Last;
+    }
+
+    #[must_use]
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Waits until all is written, in bounded time.
+    ///
+    /// # Errors
+    /// As of [`Writer::finish`].
+    pub fn finish(&self) -> Result<(), WriteError> {
+        self.writer.finish(Patience::END)
+    }
+}
+
+/// A record as one line of JSON, or as one or more lines for people.
+///
+/// # Errors
+/// It has no form in JSON.
+pub fn formatted(json: bool, time: SystemTime, record: &Record) -> io::Result<String> {
+    if json { json_line(time, record) } else { Ok(human(time, record)) }
+}
+
 /// One line of JSON.
-fn json<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
+fn json_line<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
     let mut line = serde_json::to_string(&Line::at(time, record))?;
     line.push('\n');
     Ok(line)
@@ -78,7 +137,7 @@ pub fn clock(time: SystemTime) -> String {
 
 fn stamped(time: SystemTime, lines: &[String]) -> String {
     let clock = clock(time);
-    lines.iter().map(|line| format!("{clock}  {line}\n")).collect()
+    lines.iter().map(|line| format!("{clock}  {}\n", escape::line(line))).collect()
 }
 
 #[cfg(test)]
@@ -138,6 +197,7 @@ mod tests {
             }
         }
         let result = Printer::new(Closed, true).print(SystemTime::UNIX_EPOCH, warning());
-        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        let Err(WriteError::Refused { name, source }) = result else { panic!("{result:?}") };
+        assert_eq!((name.as_str(), source.kind()), (STDOUT, io::ErrorKind::BrokenPipe));
     }
 }

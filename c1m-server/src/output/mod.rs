@@ -3,6 +3,7 @@
 pub mod diagnosis;
 pub mod doctor;
 mod doctor_text;
+pub mod escape;
 pub mod event;
 pub mod held;
 mod held_text;
@@ -15,3 +16,4 @@ mod text;
 pub mod view;
 pub mod watch;
 mod watch_text;
+pub mod writer;

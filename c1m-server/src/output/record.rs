@@ -192,6 +192,9 @@ pub struct Summary {
     pub peak: u64,
     pub accepted: u64,
     pub closed: u64,
+    /// Requests read, the refused ones included; `null` in records of before it was counted.
+    #[serde(default)]
+    pub requests: Option<u64>,
     /// By name: of accept (`accept EMFILE`), of connections (`connection ECONNRESET`), of requests (`400`, `431`).
     pub errors: BTreeMap<String, u64>,
     pub rss_bytes: Option<u64>,
@@ -208,8 +211,13 @@ pub struct Summary {
     pub refused: Option<Box<Refused>>,
     /// Events lost; `null` without `--trace`.
     pub dropped: Option<u64>,
-    /// Where: `ring buffer`, or the hook whose program the kernel skipped because it was running on that CPU already.
+    /// Where: `ring buffer`, `ring buffer: crossing`, or the hook whose programs the kernel skipped because both were running on that CPU already.
     pub dropped_by: BTreeMap<String, u64>,
     /// Crossings that were counted but not reported; `null` without `--trace`.
     pub suppressed: Option<u64>,
+    /// Refusals, overflows and failed calls that were counted without a line of their own; `null` without `--trace`.
+    pub not_shown: Option<u64>,
+    /// Lines of this output that were dropped because nobody read them in time.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

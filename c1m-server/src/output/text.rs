@@ -84,16 +84,17 @@ fn hooks_lines(hooks: &Hooks) -> Vec<String> {
         hooks.hooks.len(),
         hooks.kernel
     )];
-    lines.extend(hooks.hooks.iter().filter(|hook| hook.hook.is_none()).map(hook_line));
+    lines.extend(hooks.hooks.iter().filter(|hook| hook.hook.is_none()).flat_map(hook_lines));
     lines
 }
 
 /// One line a signal.
 pub(super) fn every_hook(hooks: &Hooks) -> Vec<String> {
-    hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().map(hook_line)).collect()
+    hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().flat_map(hook_lines)).collect()
 }
 
-fn hook_line(hook: &Hook) -> String {
+/// The reason may have the verifier's log in it: a line each.
+fn hook_lines(hook: &Hook) -> Vec<String> {
     let way = match (&hook.hook, hook.precision, &hook.says) {
         (Some(way), Some(precision), Some(says)) => {
             format!("{way} ({}: {says})", precision_name(precision))
@@ -101,7 +102,8 @@ fn hook_line(hook: &Hook) -> String {
         _ => "not on this host".into(),
     };
     let reason = hook.reason.as_ref().map(|reason| format!("  because {reason}"));
-    format!("hook  {}: {way}{}", hook.signal, reason.unwrap_or_default())
+    let text = format!("hook  {}: {way}{}", hook.signal, reason.unwrap_or_default());
+    text.split('\n').map(str::to_owned).collect()
 }
 
 fn precision_name(precision: Precision) -> &'static str {
@@ -246,8 +248,13 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
         .map_or("unknown".into(), |bytes| format!("{bytes:.1} bytes"));
     let mut lines = vec![
         format!(
-            "summary  held={} peak={} accepted={} closed={} elapsed={:.1}s",
-            summary.held, summary.peak, summary.accepted, summary.closed, summary.elapsed_s
+            "summary  held={} peak={} accepted={} closed={} requests={} elapsed={:.1}s",
+            summary.held,
+            summary.peak,
+            summary.accepted,
+            summary.closed,
+            summary.requests.map_or("unknown".into(), |count| count.to_string()),
+            summary.elapsed_s
         ),
         format!(
             "memory  rss={} pss_at_peak={} user_per_connection={each}",
@@ -271,12 +278,21 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
     }
     if let (Some(dropped), Some(suppressed)) = (summary.dropped, summary.suppressed) {
         let mut line = format!("events  dropped={dropped} suppressed={suppressed}");
+        if let Some(not_shown) = summary.not_shown.filter(|count| *count > 0) {
+            line += &format!(" not_shown={not_shown}");
+        }
         if dropped > 0 {
             line += &format!("  lost by {}", pairs(&summary.dropped_by));
         }
         lines.push(line);
     }
+    lines.extend(dropped_line(summary.lines_dropped));
     lines
+}
+
+/// Lines of this output that are missing; nothing when none is.
+pub(super) fn dropped_line(lines: u64) -> Option<String> {
+    (lines > 0).then(|| format!("output  lines_dropped={lines}"))
 }
 
 /// What is known of a socket, each field with a space in front.
@@ -320,6 +336,7 @@ mod tests {
             peak: 5,
             accepted: 9,
             closed: 6,
+            requests: Some(11),
             errors: BTreeMap::from([("accept EMFILE".into(), 2), ("431".into(), 1)]),
             rss_bytes: Some(2 << 20),
             pss_bytes: None,
@@ -333,11 +350,13 @@ mod tests {
             dropped: None,
             dropped_by: BTreeMap::new(),
             suppressed: None,
+            not_shown: None,
+            lines_dropped: 0,
         };
         assert_eq!(
             lines(&Record::Summary(summary.clone())),
             [
-                "summary  held=3 peak=5 accepted=9 closed=6 elapsed=10.0s",
+                "summary  held=3 peak=5 accepted=9 closed=6 requests=11 elapsed=10.0s",
                 "memory  rss=2048 KiB pss_at_peak=unknown user_per_connection=unknown",
                 "cpu  user=0.50s system=1.25s",
                 "file-nr  allocated=7 max=8",
@@ -349,13 +368,14 @@ mod tests {
         let full = lines(&Record::Summary(summary.clone()));
         assert_eq!(full.last().unwrap(), "events  dropped=0 suppressed=4");
         assert!(full.iter().any(|line| line.contains("dropped_skb=unknown")));
+        summary.not_shown = Some(12);
         summary.dropped = Some(3);
         summary.dropped_by =
             BTreeMap::from([("ring buffer".into(), 2), ("tp_btf/kfree_skb".into(), 1)]);
         let last = lines(&Record::Summary(summary)).pop().unwrap();
         assert_eq!(
             last,
-            "events  dropped=3 suppressed=4  lost by ring_buffer=2 tp_btf/kfree_skb=1"
+            "events  dropped=3 suppressed=4 not_shown=12  lost by ring_buffer=2 tp_btf/kfree_skb=1"
         );
     }
 

@@ -133,10 +133,12 @@ pub struct Ended {
     pub tcp_mem_pages_max: Option<u64>,
     pub refused: Box<Refused>,
     pub dropped: u64,
-    /// Where: `ring buffer`, or the hook whose program the kernel skipped because it was running on that CPU already.
+    /// Where: `ring buffer`, `ring buffer: crossing`, or the hook whose programs the kernel skipped because both were running on that CPU already.
     pub dropped_by: BTreeMap<String, u64>,
     /// Crossings that were counted but not reported.
     pub suppressed: u64,
+    /// Refusals, overflows and failed calls that were counted without a line of their own.
+    pub not_shown: Option<u64>,
     /// What this program itself took, attaching included.
     pub cpu_user_s: f64,
     pub cpu_system_s: f64,
@@ -147,4 +149,7 @@ pub struct Ended {
     pub confidence: Option<Confidence>,
     /// `null` without `--cmd`.
     pub command: Option<CommandEnd>,
+    /// Lines that were dropped because nobody read them in time, or that `--output` could not take.
+    #[serde(default)]
+    pub lines_dropped: u64,
 }

@@ -61,6 +61,9 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         ended.cpu_user_s, ended.cpu_system_s
     ));
     let mut events = format!("events  dropped={} suppressed={}", ended.dropped, ended.suppressed);
+    if let Some(not_shown) = ended.not_shown.filter(|count| *count > 0) {
+        events += &format!(" not_shown={not_shown}");
+    }
     if ended.dropped > 0 {
         let by: Vec<String> = ended
             .dropped_by
@@ -70,6 +73,7 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         events += &format!("  lost by {}", by.join(" "));
     }
     lines.push(events);
+    lines.extend(super::text::dropped_line(ended.lines_dropped));
     lines.push(ended_line(ended));
     lines
 }
@@ -162,12 +166,14 @@ mod tests {
             dropped: 2,
             dropped_by: BTreeMap::from([("ring buffer".into(), 2)]),
             suppressed: 0,
+            not_shown: Some(0),
             cpu_user_s: 0.01,
             cpu_system_s: 0.02,
             own_cpu_percent: Some(1.5),
             limit: None,
             confidence: None,
             command: None,
+            lines_dropped: 0,
         }
     }
 
@@ -186,6 +192,12 @@ mod tests {
                 "ended  limit=none",
             ]
         );
+    }
+
+    #[test]
+    fn lines_that_are_missing_are_counted() {
+        let lines = ended_lines(&Ended { lines_dropped: 12, ..ended() }, Vec::new());
+        assert_eq!(lines[lines.len() - 2], "output  lines_dropped=12");
     }
 
     #[test]

@@ -7,7 +7,7 @@ pub(super) enum Action {
     Drained,
     /// This connection, or this call, is lost: go on with the next.
     Next,
-    /// The worker's descriptor table is full: leave the queue alone until a connection of its own closes.
+    /// The worker's descriptor table is full: leave the queue alone until a connection of its own closes, or for a second.
     TableFull,
     /// The host is short of something: try again after a pause, because no event will tell.
     Pause,
@@ -43,7 +43,8 @@ pub(super) fn advice(name: &str) -> Option<&'static str> {
     match name {
         "EMFILE" => Some(
             "a worker's descriptor table is full, connections wait in its queue until others close: \
-             use more --workers, or raise the hard limit of open files (ulimit -Hn)",
+             raise the limit of the running server (prlimit --pid PID --nofile=N), or start it with more --workers \
+             or a higher hard limit of open files (ulimit -Hn)",
         ),
         "ENFILE" => Some("the host's table of open files is full: raise fs.file-max"),
         "ENOMEM" | "ENOBUFS" => Some(

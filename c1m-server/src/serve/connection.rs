@@ -5,7 +5,6 @@
 //! the peer) has an entry, for as long as it lasts.
 
 use std::{
-    collections::BTreeMap,
     io,
     os::fd::{IntoRawFd as _, OwnedFd, RawFd},
     sync::Arc,
@@ -16,22 +15,25 @@ use super::{
     accept,
     bits::Bits,
     counters::{Counters, ErrorName},
-    http::{self, Parsed},
-    partial::{Partial, READ},
-    response::Response,
+    http,
+    partial::{Partial, Partials, READ},
     shared::{Notifier, Shared},
     timers::Timers,
 };
 use crate::sys::{
     epoll::Epoll,
     errno,
-    socket::{close, receive, reset_on_close, send_vectored, shutdown_write},
+    socket::{close, receive, reset_on_close, shutdown_write},
 };
+
+mod answer;
+
+use answer::{Clock, TURN, Turn};
 
 /// One read: twice the longest head, so that a head that is too long shows in one. Shared by all connections of a worker.
 const READ_BYTES: usize = 2 * http::MAX_HEAD_BYTES;
-/// What one connection may send before the others of its worker have their turn.
-const SEND_BUDGET_BYTES: u64 = 1 << 20;
+/// Heads that took too long are answered so many at a time.
+const OVERDUE: usize = 256;
 /// Pause after epoll said writable and send said no: above tcp_mem high both are true of an empty queue, for as long as
 /// the host is short (net/ipv4/tcp.c, tcp_sendmsg_locked and tcp_poll, 6.18), and no event tells when that is over.
 const RETRY: Duration = Duration::from_millis(50);
@@ -47,14 +49,6 @@ enum Step {
     Close,
 }
 
-/// How far one attempt to send came.
-enum Sent {
-    All,
-    Some(u64),
-    Nothing,
-    Failed,
-}
-
 /// The connections of one worker.
 pub(super) struct Connections {
     epoll: Epoll,
@@ -64,8 +58,11 @@ pub(super) struct Connections {
     buffer: Box<[u8]>,
     /// By descriptor: a chunked body is open.
     open_bodies: Bits,
-    partials: BTreeMap<RawFd, Box<Partial>>,
+    partials: Partials,
     timers: Timers,
+    /// Of the connection that is worked on.
+    turn: Turn,
+    clock: Clock,
     /// Closed since [`Connections::take_closed`].
     closed: u64,
     highest: RawFd,
@@ -73,6 +70,7 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(epoll: Epoll, shared: Arc<Shared>, index: usize) -> Self {
+        let partials = Partials::new(shared.header_timeout);
         Self {
             epoll,
             shared,
@@ -80,8 +78,10 @@ impl Connections {
             notifier: Notifier::default(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             open_bodies: Bits::default(),
-            partials: BTreeMap::new(),
+            partials,
             timers: Timers::default(),
+            turn: TURN,
+            clock: Clock::default(),
             closed: 0,
             highest: 0,
         }
@@ -118,10 +118,11 @@ impl Connections {
 
     /// Something happened on `fd`.
     pub(super) fn ready(&mut self, fd: RawFd) {
-        let partial = if self.partials.is_empty() { None } else { self.partials.remove(&fd) };
-        let mut partial = partial.map_or_else(Partial::default, |partial| *partial);
+        let mut partial = self.partials.remove(fd).unwrap_or_default();
+        self.turn = TURN;
         let step = match partial.write.take() {
             Some((response, sent)) => self.resume(fd, &mut partial, response, sent),
+            None if partial.has_more => self.go_on(fd, &mut partial),
             None => self.read(fd, &mut partial),
         };
         self.settle(fd, partial, step);
@@ -129,24 +130,38 @@ impl Connections {
 
     /// How long the worker may sleep for all that its connections know.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        self.timers.timeout()
+        [self.timers.timeout(), self.partials.timeout()].into_iter().flatten().min()
     }
 
-    /// Goes on with the connections whose time has come.
+    /// A batch of events is done: goes on with the connections whose time has come.
     pub(super) fn expire(&mut self) {
+        self.expire_timers();
+        for _ in 0..OVERDUE {
+            let Some((fd, mut partial)) = self.partials.overdue() else { break };
+            self.turn = TURN;
+            partial.input = Vec::new();
+            let refusal = self.refusal(fd, 408);
+            let step = self.respond(fd, &mut partial, refusal).unwrap_or(Step::Keep);
+            self.settle(fd, partial, step);
+        }
+        self.clock.is_read = false;
+    }
+
+    fn expire_timers(&mut self) {
         if self.timers.is_empty() {
             return;
         }
         let now = Instant::now();
         while let Some(fd) = self.timers.expired(now) {
-            let Some(mut partial) = self.partials.remove(&fd) else { continue };
+            let Some(mut partial) = self.partials.remove(fd) else { continue };
             partial.due = None;
+            self.turn = TURN;
             let step = match partial.write.take() {
                 Some((response, sent)) => self.resume(fd, &mut partial, response, sent),
                 // The peer had its time to end the connection.
                 None => Step::Close,
             };
-            self.settle(fd, *partial, step);
+            self.settle(fd, partial, step);
         }
     }
 
@@ -187,100 +202,6 @@ impl Connections {
         let mut input = std::mem::take(&mut partial.input);
         input.extend_from_slice(bytes);
         self.requests(fd, partial, &input)
-    }
-
-    /// Answers every complete request in `input`, and keeps the rest.
-    fn requests(&mut self, fd: RawFd, partial: &mut Partial, mut input: &[u8]) -> Step {
-        loop {
-            let dropped =
-                usize::try_from(partial.discard_bytes).unwrap_or(usize::MAX).min(input.len());
-            partial.discard_bytes -= dropped as u64;
-            input = &input[dropped..];
-            if input.is_empty() {
-                return Step::Keep;
-            }
-            let response = match http::parse(input) {
-                Parsed::Partial => break,
-                Parsed::Refused(status) => {
-                    input = &[];
-                    Response::refusal(status, self.open_bodies.take(index(fd)))
-                }
-                Parsed::Request(request) => {
-                    input = &input[request.head_bytes..];
-                    partial.discard_bytes = request.body_bytes;
-                    let response = Response::to(&request, self.open_bodies.take(index(fd)));
-                    if response.leaves_body_open(&request) {
-                        self.open_bodies.set(index(fd));
-                    }
-                    response
-                }
-            };
-            self.counters().request();
-            if response.status() != 200 {
-                self.counters().error(ErrorName::Status(response.status()));
-            }
-            match self.send(fd, &response, 0) {
-                Sent::All if response.closes => return self.drain(fd, partial),
-                Sent::All => {}
-                Sent::Some(sent) => {
-                    partial.write = Some((response, sent));
-                    break;
-                }
-                Sent::Nothing => {
-                    partial.write = Some((response, 0));
-                    break;
-                }
-                Sent::Failed => return Step::Close,
-            }
-        }
-        partial.input = input.to_vec();
-        Step::Keep
-    }
-
-    /// Goes on with a response half sent, and then with what was asked behind it.
-    fn resume(&mut self, fd: RawFd, partial: &mut Partial, response: Response, sent: u64) -> Step {
-        self.cancel(fd, partial);
-        match self.send(fd, &response, sent) {
-            Sent::All if response.closes => self.drain(fd, partial),
-            Sent::All => {
-                let input = std::mem::take(&mut partial.input);
-                self.requests(fd, partial, &input)
-            }
-            Sent::Some(more) => {
-                partial.write = Some((response, sent + more));
-                Step::Keep
-            }
-            Sent::Nothing => {
-                partial.write = Some((response, sent));
-                self.wait(fd, partial, RETRY);
-                Step::Keep
-            }
-            Sent::Failed => Step::Close,
-        }
-    }
-
-    /// Sends `response` from its byte `start` on, as far as the socket takes it.
-    fn send(&mut self, fd: RawFd, response: &Response, start: u64) -> Sent {
-        let mut sent = 0;
-        loop {
-            let Some(part) = response.rest(start + sent, |slices| send_vectored(fd, slices)) else {
-                return Sent::All;
-            };
-            match part.result {
-                Ok(count) => {
-                    sent += count as u64;
-                    if count < part.bytes || (sent >= SEND_BUDGET_BYTES && !part.is_last) {
-                        return Sent::Some(sent);
-                    }
-                    if part.is_last {
-                        return Sent::All;
-                    }
-                }
-                Err(error) if self.failed(&error) == Step::Close => return Sent::Failed,
-                Err(_) if sent > 0 => return Sent::Some(sent),
-                Err(_) => return Sent::Nothing,
-            }
-        }
     }
 
     /// Sends the end of the stream, and waits for the peer's.
@@ -328,7 +249,7 @@ impl Connections {
             }
             Step::Keep if partial.is_idle() => {}
             Step::Keep => {
-                self.partials.insert(fd, Box::new(partial));
+                self.partials.insert(fd, partial);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Requests: what was asked for, as far as this server cares. Pure.
 
-/// Heads that are longer are refused with 431.
-pub(super) const MAX_HEAD_BYTES: usize = 8192;
+use crate::http::{self, Head, Method};
+
+pub(super) use crate::http::MAX_HEAD_BYTES;
+
 /// The largest body of `/bytes/N`.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
-/// With more header fields than this a head is refused with 431.
-const MAX_FIELDS: usize = 64;
 
 /// What a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub(super) enum Target {
     Stream,
     /// So many bytes.
     Bytes(u64),
-    /// `/bytes/N` with an N that is too large.
-    TooMany,
+    /// Nothing that there is, or in a way that there is not: 404, 405 or 501. The connection can go on.
+    Refused(u16),
 }
 
 /// One complete request head.
@@ -34,42 +34,19 @@ pub(super) struct Request {
     pub(super) expects_continue: bool,
 }
 
-/// What the bytes read so far amount to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Parsed {
-    /// More is needed.
-    Partial,
-    Request(Request),
-    /// Refused with this status; the connection cannot go on, because nobody knows where the next request starts.
-    Refused(u16),
-}
+pub(super) type Parsed = http::Parsed<Request>;
 
 /// Looks for one request at the start of `input`.
 pub(super) fn parse(input: &[u8]) -> Parsed {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut head = httparse::Request::new(&mut fields);
-    match head.parse(input) {
-        Ok(httparse::Status::Complete(head_bytes)) if head_bytes > MAX_HEAD_BYTES => {
-            Parsed::Refused(431)
-        }
-        Ok(httparse::Status::Complete(head_bytes)) => match interpret(&head, head_bytes) {
-            Ok(request) => Parsed::Request(request),
-            Err(status) => Parsed::Refused(status),
-        },
-        Ok(httparse::Status::Partial) if input.len() > MAX_HEAD_BYTES => Parsed::Refused(431),
-        Ok(httparse::Status::Partial) => Parsed::Partial,
-        Err(httparse::Error::TooManyHeaders) => Parsed::Refused(431),
-        Err(_) => Parsed::Refused(400),
-    }
+    http::parse(input, interpret)
 }
 
-fn interpret(head: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Request, u16> {
-    let http_1_0 = head.version == Some(0);
+fn interpret(head: &Head<'_>) -> Result<Request, u16> {
     let mut body_bytes = None;
-    let mut transfer_encoding = false;
+    let mut transfer_encoding: Option<&[u8]> = None;
     let (mut close, mut keep) = (false, false);
     let mut expects_continue = false;
-    for field in &*head.headers {
+    for field in head.fields {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         if is("content-length") {
             let length = decimal(field.value).ok_or(400u16)?;
@@ -78,7 +55,8 @@ fn interpret(head: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Requ
             }
             body_bytes = Some(length);
         } else if is("transfer-encoding") {
-            transfer_encoding = true;
+            // Two of them are one list, which is none that is known here.
+            transfer_encoding = Some(if transfer_encoding.is_none() { field.value } else { b"" });
         } else if is("connection") {
             close |= has_token(field.value, b"close");
             keep |= has_token(field.value, b"keep-alive");
@@ -86,39 +64,48 @@ fn interpret(head: &httparse::Request<'_, '_>, head_bytes: usize) -> Result<Requ
             expects_continue |= has_token(field.value, b"100-continue");
         }
     }
-    if transfer_encoding {
-        // Both at once is how requests are smuggled past a proxy: RFC 9112, 6.1. Alone it is only more than this server
-        // needs to read: it asks for a length instead.
-        return Err(if body_bytes.is_some() { 400 } else { 411 });
+    if let Some(coding) = transfer_encoding {
+        // Both at once is how requests are smuggled past a proxy, and HTTP/1.0 has no codings: RFC 9112, 6.1. Alone it is only more than this
+        // server needs to read: it asks for a length instead. Each of them ends the connection.
+        return Err(match coding.eq_ignore_ascii_case(b"chunked") {
+            _ if body_bytes.is_some() || head.http_1_0 => 400,
+            true => 411,
+            false => 501,
+        });
     }
+    let target = match head.method {
+        Method::Get | Method::Head | Method::Post | Method::Put => target(head.path),
+        Method::Connect | Method::Options | Method::Known => Target::Refused(405),
+        Method::Unknown => Target::Refused(501),
+    };
+    // What follows CONNECT is no request.
+    let close = close || head.method == Method::Connect;
     Ok(Request {
-        head_bytes,
+        head_bytes: head.bytes,
         body_bytes: body_bytes.unwrap_or(0),
-        target: target(head.path.unwrap_or("")),
-        head_only: head.method == Some("HEAD"),
-        http_1_0,
-        keep_alive: !close && (!http_1_0 || keep),
-        expects_continue: expects_continue && !http_1_0 && body_bytes.unwrap_or(0) > 0,
+        target,
+        head_only: head.method == Method::Head,
+        http_1_0: head.http_1_0,
+        keep_alive: !close && (!head.http_1_0 || keep),
+        expects_continue: expects_continue && !head.http_1_0 && body_bytes.unwrap_or(0) > 0,
     })
 }
 
 fn target(path: &str) -> Target {
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    match path.strip_prefix("/bytes/") {
-        Some(digits) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
-            match digits.parse() {
-                Ok(bytes) if bytes <= MAX_BYTES => Target::Bytes(bytes),
-                _ => Target::TooMany,
-            }
-        }
-        _ => Target::Stream,
+    let Some(rest) = path.strip_prefix("/bytes") else { return Target::Stream };
+    let Some(digits) = rest.strip_prefix('/') else {
+        return if rest.is_empty() { Target::Refused(404) } else { Target::Stream };
+    };
+    match decimal(digits.as_bytes()) {
+        Some(bytes) if bytes <= MAX_BYTES => Target::Bytes(bytes),
+        _ => Target::Refused(404),
     }
 }
 
+/// Digits alone: `parse` would take a sign.
 fn decimal(value: &[u8]) -> Option<u64> {
-    let text = str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
-    // `parse` alone would take a sign.
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    is_number.then(|| str::from_utf8(value).ok()?.parse().ok()).flatten()
 }
 
 fn has_token(value: &[u8], token: &[u8]) -> bool {
@@ -131,6 +118,8 @@ mod tests {
 
     use super::*;
 
+    const MAX_FIELDS: usize = crate::http::MAX_FIELDS;
+
     fn request(text: &str) -> Request {
         match parse(text.as_bytes()) {
             Parsed::Request(request) => request,
@@ -142,33 +131,64 @@ mod tests {
     fn targets() {
         for (path, expected) in [
             ("/", Target::Stream),
-            ("/bytes/", Target::Stream),
-            ("/bytes/12x", Target::Stream),
-            ("/bytes/-1", Target::Stream),
-            ("/bytes/+1", Target::Stream),
+            ("/bytesx", Target::Stream),
+            ("/a/bytes/1", Target::Stream),
+            ("http://b/bytes/7", Target::Bytes(7)),
+            ("http://b", Target::Stream),
+            ("/bytes", Target::Refused(404)),
+            ("/bytes/", Target::Refused(404)),
+            ("/bytes/12x", Target::Refused(404)),
+            ("/bytes/-1", Target::Refused(404)),
+            ("/bytes/+1", Target::Refused(404)),
+            ("/bytes/1/", Target::Refused(404)),
             ("/bytes/0", Target::Bytes(0)),
             ("/bytes/1234?seed=9", Target::Bytes(1234)),
             ("/bytes/1073741824", Target::Bytes(1 << 30)),
-            ("/bytes/1073741825", Target::TooMany),
-            ("/bytes/99999999999999999999999", Target::TooMany),
+            ("/bytes/1073741825", Target::Refused(404)),
+            ("/bytes/99999999999999999999999", Target::Refused(404)),
         ] {
-            assert_eq!(request(&format!("GET {path} HTTP/1.1\r\n\r\n")).target, expected, "{path}");
+            assert_eq!(
+                request(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).target,
+                expected,
+                "{path}"
+            );
         }
+    }
+
+    #[test]
+    fn methods_are_answered_or_refused() {
+        let of = |method: &str| request(&format!("{method} /bytes/3 HTTP/1.1\r\nHost: a\r\n\r\n"));
+        for method in ["GET", "HEAD", "POST", "PUT"] {
+            assert_eq!(of(method).target, Target::Bytes(3), "{method}");
+        }
+        for method in ["DELETE", "OPTIONS", "PATCH", "TRACE"] {
+            let request = of(method);
+            assert_eq!((request.target, request.keep_alive), (Target::Refused(405), true));
+        }
+        for method in ["BREW", "get", "GETS"] {
+            assert_eq!(of(method).target, Target::Refused(501), "{method}");
+        }
+        let tunnel = request("CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n");
+        assert_eq!((tunnel.target, tunnel.keep_alive), (Target::Refused(405), false));
     }
 
     #[test]
     fn persistence_follows_version_and_connection_field() {
         let keeps = |text: &str| request(text).keep_alive;
-        assert!(keeps("GET / HTTP/1.1\r\n\r\n"));
-        assert!(!keeps("GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n"));
+        assert!(keeps("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(!keeps("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Close\r\n\r\n"));
         assert!(!keeps("GET / HTTP/1.0\r\n\r\n"));
         assert!(keeps("GET / HTTP/1.0\r\nconnection: Keep-Alive\r\n\r\n"));
     }
 
     #[test]
     fn bodies_are_measured_or_refused() {
-        let parsed = |fields: &str| parse(format!("POST / HTTP/1.1\r\n{fields}\r\n").as_bytes());
-        assert_eq!(request("POST / HTTP/1.1\r\nContent-Length: 12\r\n\r\n").body_bytes, 12);
+        let parsed =
+            |fields: &str| parse(format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes());
+        assert_eq!(
+            request("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n").body_bytes,
+            12
+        );
         for wrong in ["-1", "+1", "1 2", "99999999999999999999", "0x1", ""] {
             let fields = format!("Content-Length: {wrong}\r\n");
             assert_eq!(parsed(&fields), Parsed::Refused(400), "{wrong:?}");
@@ -178,19 +198,31 @@ mod tests {
             Parsed::Refused(400),
             "two lengths"
         );
-        assert_eq!(parsed("Transfer-Encoding: chunked\r\n"), Parsed::Refused(411));
+        assert_eq!(parsed("Transfer-Encoding: Chunked\r\n"), Parsed::Refused(411));
+        for unknown in ["gzip, chunked", "identity", "xchunked", ""] {
+            let fields = format!("Transfer-Encoding: {unknown}\r\n");
+            assert_eq!(parsed(&fields), Parsed::Refused(501), "{unknown:?}");
+        }
+        let twice = "Transfer-Encoding: chunked\r\n".repeat(2);
+        assert_eq!(parsed(&twice), Parsed::Refused(501));
+        let old = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert_eq!(parse(old.as_bytes()), Parsed::Refused(400));
         assert_eq!(
             parsed("Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"),
             Parsed::Refused(400)
         );
-        let text = "PUT / HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+        let text = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
         assert!(request(text).expects_continue);
-        assert!(!request("PUT / HTTP/1.1\r\nExpect: 100-continue\r\n\r\n").expects_continue);
+        assert!(
+            !request("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n\r\n").expects_continue
+        );
     }
 
     #[test]
     fn heads_have_a_limit() {
-        let head = |padding: usize| format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "a".repeat(padding));
+        let head = |padding: usize| {
+            format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}\r\n\r\n", "a".repeat(padding))
+        };
         let rest = head(0).len();
         let largest = head(MAX_HEAD_BYTES - rest);
         assert_eq!(request(&largest).head_bytes, MAX_HEAD_BYTES);
@@ -200,13 +232,15 @@ mod tests {
             parse(&head(2 * MAX_HEAD_BYTES).as_bytes()[..=MAX_HEAD_BYTES]),
             Parsed::Refused(431)
         );
-        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS + 1));
+        let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(MAX_FIELDS));
         assert_eq!(parse(many.as_bytes()), Parsed::Refused(431));
     }
 
     #[test]
     fn nonsense_is_refused_at_once() {
-        for text in ["\x16\x03\x01\x02", "GET /\r\n\r\n", "GET / HTTP/1.1\r\n: x\r\n\r\n"] {
+        for text in
+            ["\x16\x03\x01\x02", "GET /\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n"]
+        {
             assert_eq!(parse(text.as_bytes()), Parsed::Refused(400), "{text:?}");
         }
     }

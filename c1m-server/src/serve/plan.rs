@@ -87,7 +87,7 @@ impl PlanError {
 }
 
 /// Connections of one table under a limit of `nofile`.
-fn table(nofile: u64) -> u64 {
+pub(super) fn table(nofile: u64) -> u64 {
     // Descriptors are C ints.
     nofile.min(i32::MAX as u64).saturating_sub(OWN_DESCRIPTORS)
 }

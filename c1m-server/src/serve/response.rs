@@ -3,6 +3,7 @@
 use std::io::{IoSlice, Write as _};
 
 use super::http::{Request, Target};
+use crate::http::Date;
 
 const PATTERN_BYTES: usize = 1 << 16;
 
@@ -48,6 +49,8 @@ pub(super) struct Part<R> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Response {
     status: u16,
+    /// Kept here, so that a head that is sent in two parts is one.
+    date: Date,
     body: Body,
     /// Bytes of the pattern after the headers; 0 for HEAD.
     body_bytes: u64,
@@ -62,11 +65,11 @@ pub(super) struct Response {
 
 impl Response {
     /// The answer to `request`. `ends_open_body`: the response before it on this connection is still open.
-    pub(super) fn to(request: &Request, ends_open_body: bool) -> Self {
+    pub(super) fn to(request: &Request, ends_open_body: bool, date: Date) -> Self {
         let closes = !request.keep_alive;
         let (status, body) = match request.target {
             Target::Bytes(bytes) => (200, Body::Length(bytes)),
-            Target::TooMany => (404, Body::Length(0)),
+            Target::Refused(status) => (status, Body::Length(0)),
             // A client of HTTP/1.0 does not know chunks.
             Target::Stream if request.http_1_0 => (200, Body::Length(0)),
             Target::Stream if closes => (200, Body::Over),
@@ -83,6 +86,7 @@ impl Response {
         };
         Self {
             status,
+            date,
             body,
             body_bytes,
             ends_open_body,
@@ -93,9 +97,10 @@ impl Response {
     }
 
     /// The last word on a connection whose request was refused.
-    pub(super) fn refusal(status: u16, ends_open_body: bool) -> Self {
+    pub(super) fn refusal(status: u16, ends_open_body: bool, date: Date) -> Self {
         Self {
             status,
+            date,
             body: Body::Length(0),
             body_bytes: 0,
             ends_open_body,
@@ -162,9 +167,16 @@ impl Response {
             200 => "HTTP/1.1 200 OK\r\n",
             400 => "HTTP/1.1 400 Bad Request\r\n",
             404 => "HTTP/1.1 404 Not Found\r\n",
+            405 => "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD, POST, PUT\r\n",
+            408 => "HTTP/1.1 408 Request Timeout\r\n",
             411 => "HTTP/1.1 411 Length Required\r\n",
-            _ => "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+            431 => "HTTP/1.1 431 Request Header Fields Too Large\r\n",
+            501 => "HTTP/1.1 501 Not Implemented\r\n",
+            _ => "HTTP/1.1 505 HTTP Version Not Supported\r\n",
         });
+        head.push("Date: ");
+        head.push_bytes(self.date.as_bytes());
+        head.push("\r\n");
         if self.closes {
             head.push("Connection: close\r\n");
         } else if self.says_keep_alive {
@@ -182,21 +194,27 @@ impl Response {
 }
 
 /// Room for the longest headers that this file writes.
+const HEAD_BYTES: usize = 224;
+
 struct Head {
-    bytes: [u8; 160],
+    bytes: [u8; HEAD_BYTES],
     len: usize,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { bytes: [0; 160], len: 0 }
+        Self { bytes: [0; HEAD_BYTES], len: 0 }
     }
 }
 
 impl Head {
     fn push(&mut self, text: &str) {
-        self.bytes[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
-        self.len += text.len();
+        self.push_bytes(text.as_bytes());
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
     }
 
     fn push_length(&mut self, bytes: u64) {
@@ -249,30 +267,35 @@ mod tests {
 
     #[test]
     fn a_stream_is_headers_and_stays_open() {
-        let request = request("GET /a HTTP/1.1\r\n\r\n");
-        let response = Response::to(&request, false);
-        assert_eq!(text(&response), "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let request = request("GET /a HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = Response::to(&request, false, Date::of(0));
+        assert_eq!(
+            text(&response),
+            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
         assert!(response.leaves_body_open(&request) && !response.closes);
-        let next = text(&Response::to(&request, true));
+        let next = text(&Response::to(&request, true, Date::of(0)));
         assert!(next.starts_with("0\r\n\r\nHTTP/1.1 200 OK\r\n"));
     }
 
     #[test]
     fn a_stream_that_closes_is_complete() {
-        let closing = request("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
-        let response = Response::to(&closing, false);
+        let closing = request("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let response = Response::to(&closing, false, Date::of(0));
         assert!(response.closes && !response.leaves_body_open(&closing));
         assert!(text(&response).ends_with("Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"));
-        let old = Response::to(&request("GET / HTTP/1.0\r\n\r\n"), false);
+        let old = Response::to(&request("GET / HTTP/1.0\r\n\r\n"), false, Date::of(0));
         assert!(text(&old).ends_with("Connection: close\r\nContent-Length: 0\r\n\r\n"));
     }
 
     #[test]
     fn head_has_the_headers_alone() {
-        let head = request("HEAD /bytes/7 HTTP/1.1\r\n\r\n");
-        assert!(text(&Response::to(&head, false)).ends_with("Content-Length: 7\r\n\r\n"));
-        let head = request("HEAD / HTTP/1.1\r\n\r\n");
-        let response = Response::to(&head, false);
+        let head = request("HEAD /bytes/7 HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(
+            text(&Response::to(&head, false, Date::of(0))).ends_with("Content-Length: 7\r\n\r\n")
+        );
+        let head = request("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = Response::to(&head, false, Date::of(0));
         assert!(!response.leaves_body_open(&head));
         assert!(text(&response).ends_with("chunked\r\n\r\n"));
     }
@@ -280,19 +303,36 @@ mod tests {
     #[test]
     fn the_longest_head_fits() {
         let longest = format!(
-            "GET /bytes/{MAX_BYTES} HTTP/1.1\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+            "GET /bytes/{MAX_BYTES} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n"
         );
         let mut head = Head::default();
-        Response::to(&request(&longest), true).write_head(&mut head);
+        Response::to(&request(&longest), true, Date::of(0)).write_head(&mut head);
         assert!(head.bytes().ends_with(b"Content-Length: 1073741824\r\n\r\n"));
-        let mut head = Head::default();
-        Response::refusal(431, true).write_head(&mut head);
-        assert!(head.bytes().ends_with(b"\r\n\r\n"));
+        let longest = request(
+            "BREW / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        );
+        for status in [400, 404, 405, 408, 411, 431, 501, 505] {
+            let refused = Request { target: Target::Refused(status), ..longest };
+            for response in [
+                Response::to(&refused, true, Date::of(0)),
+                Response::refusal(status, true, Date::of(0)),
+            ] {
+                let text = text(&response);
+                assert!(text.contains(&format!("HTTP/1.1 {status} ")), "{text}");
+                assert!(text.ends_with("Connection: close\r\nContent-Length: 0\r\n\r\n"), "{text}");
+                assert!(!text.contains("Transfer-Encoding"), "{text}");
+                assert_eq!(text.contains("Allow: "), status == 405, "{text}");
+            }
+        }
     }
 
     #[test]
     fn one_call_carries_a_response_of_64_kib() {
-        let response = Response::to(&request("GET /bytes/65536 HTTP/1.1\r\n\r\n"), false);
+        let response = Response::to(
+            &request("GET /bytes/65536 HTTP/1.1\r\nHost: a\r\n\r\n"),
+            false,
+            Date::of(0),
+        );
         let part = response.rest(0, collect).unwrap();
         assert!(part.is_last);
         assert_eq!(part.result, all(&response));
@@ -302,7 +342,7 @@ mod tests {
         /// Whatever part was sent, what follows is the same as in the response sent at once.
         #[test]
         fn a_response_can_be_cut_anywhere(bytes in 0u64..600_000, cut in 0u64..600_000) {
-            let response = Response::to(&request(&format!("GET /bytes/{bytes} HTTP/1.1\r\n\r\n")), true);
+            let response = Response::to(&request(&format!("GET /bytes/{bytes} HTTP/1.1\r\nHost: a\r\n\r\n")), true, Date::of(0));
             let whole = all(&response);
             let body = &whole[whole.len() - usize::try_from(bytes).unwrap()..];
             prop_assert!(body.iter().enumerate().all(|(at, byte)| *byte == PATTERN[at % PATTERN_BYTES]));

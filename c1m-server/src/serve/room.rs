@@ -35,6 +35,11 @@ impl Room {
         self.table = self.table.min(held);
     }
 
+    /// The limit of open files was changed: the table holds so many from now on.
+    pub(super) fn resize(&mut self, table: u64) {
+        self.table = table;
+    }
+
     /// The table now holds `held` connections. `Some`: tell the group this step.
     ///
     /// Less room is told at once; more room only when there is twice what the better step asks for, so that a worker at
@@ -81,6 +86,9 @@ mod tests {
         assert_eq!(room.update(998), None);
         assert_eq!(room.update(997), Some(7));
         assert_eq!(room.update(0), Some(0));
+        assert_eq!(room.update(999), Some(FULL));
+        room.resize(2000);
+        assert_eq!(room.update(999), Some(0));
     }
 
     proptest! {

@@ -35,6 +35,8 @@ pub struct Config {
     pub max_connections: Option<u64>,
     /// Probe connections that were idle for this long.
     pub keepalive: Option<Duration>,
+    /// How long a request head may take from its first byte to its last. Then it is answered with 408, and its connection closed.
+    pub header_timeout: Duration,
 }
 
 /// A server that is bound. Connections wait in its queues, nobody takes them yet.
@@ -74,8 +76,9 @@ impl Server {
     /// A thread, a descriptor table or an epoll instance could not be had; the workers already started are gone.
     pub fn start(self) -> Result<Running, ServeError> {
         let plan = self.config.plan;
-        let shared =
-            Arc::new(Shared::new(&plan, self.config.max_connections).map_err(ServeError::Start)?);
+        let Config { max_connections, header_timeout, .. } = self.config;
+        let shared = Shared::new(&plan, max_connections, header_timeout);
+        let shared = Arc::new(shared.map_err(ServeError::Start)?);
         if let Some(first) = self.listeners.first()
             && let Err(error) = shared.group.begin(first.as_raw_fd())
         {

@@ -7,13 +7,13 @@ use std::{
     os::fd::{AsFd as _, BorrowedFd},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicUsize},
+        atomic::{AtomicU8, AtomicU64, AtomicUsize},
     },
     time::{Duration, Instant},
 };
 
 use super::{counters::Counters, group::Group, plan::Plan, slots::Slots};
-use crate::sys::epoll::Waker;
+use crate::sys::{epoll::Waker, process::nofile};
 
 /// How the connections are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,12 +44,16 @@ pub(super) mod order {
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// How long a request head may take.
+    pub(super) header_timeout: Duration,
     pub(super) counters: Vec<Counters>,
     pub(super) group: Group,
     pub(super) slots: Slots,
     /// One of [`order`]; the workers look at it when they are woken.
     pub(super) order: AtomicU8,
-    /// Wakes the workers: an order, or a slot that came free.
+    /// The soft limit of open files, as a worker read it last.
+    pub(super) nofile: AtomicU64,
+    /// Wakes the workers: an order, a slot that came free, or another limit of open files.
     pub(super) waker: Waker,
     pub(super) notices: Notices,
     /// Workers that have ended, for whatever reason.
@@ -57,12 +61,18 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(plan: &Plan, max_connections: Option<u64>) -> io::Result<Self> {
+    pub(super) fn new(
+        plan: &Plan,
+        max_connections: Option<u64>,
+        header_timeout: Duration,
+    ) -> io::Result<Self> {
         Ok(Self {
+            header_timeout,
             counters: (0..plan.workers).map(|_| Counters::default()).collect(),
             group: Group::new(plan.workers, plan.window),
             slots: Slots::new(max_connections),
             order: AtomicU8::new(order::RUN),
+            nofile: AtomicU64::new(nofile()?.0),
             waker: Waker::new()?,
             notices: Notices { pending: Mutex::default(), waker: Waker::new()? },
             ended: AtomicUsize::new(0),

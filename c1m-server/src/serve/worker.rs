@@ -12,13 +12,14 @@ use super::{
     connection::{Connections, token},
     counters::ErrorName,
     group::steering_refused,
-    plan::Plan,
+    plan::{self, Plan},
     room::Room,
     shared::{Shared, order},
 };
 use crate::sys::{
     epoll::{self, Epoll, Events},
     errno,
+    process::nofile,
     socket::accept,
 };
 
@@ -26,12 +27,15 @@ use crate::sys::{
 const EVENTS: usize = 256;
 /// How long accept is left alone after the host ran short of something.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long accept is left alone after it found the descriptor table full: the limit may be raised from outside (prlimit), and no event tells.
+const RETRY_FULL: Duration = Duration::from_secs(1);
 
 /// Why the listener is out of epoll for now. Its queue is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Parked {
-    /// Until a connection of this worker closes.
-    TableFull,
+    /// Until a connection of this worker closes, or it is time to try again. Then the listener is watched again: who has an empty queue sleeps
+    /// on without a timeout.
+    TableFull(Instant),
     /// Until a slot comes free anywhere.
     NoSlot,
     Until(Instant),
@@ -46,6 +50,10 @@ pub(super) struct Worker {
     connections: Connections,
     room: Room,
     parked: Option<Parked>,
+    /// The last accept found no descriptor free.
+    table_is_full: bool,
+    /// The limit of open files that `room` is for.
+    nofile: u64,
 }
 
 impl Worker {
@@ -64,9 +72,11 @@ impl Worker {
             index,
             listener,
             connections: Connections::new(epoll, Arc::clone(&shared), index),
-            shared,
             room: Room::new(plan.table, plan.margin),
             parked: None,
+            table_is_full: false,
+            nofile: shared.nofile.load(SeqCst),
+            shared,
         })
     }
 
@@ -108,7 +118,9 @@ impl Worker {
 
     fn timeout(&self) -> Option<Duration> {
         let pause = match self.parked {
-            Some(Parked::Until(due)) => Some(due.saturating_duration_since(Instant::now())),
+            Some(Parked::Until(due) | Parked::TableFull(due)) => {
+                Some(due.saturating_duration_since(Instant::now()))
+            }
             _ => None,
         };
         [self.connections.timeout(), pause].into_iter().flatten().min()
@@ -124,6 +136,7 @@ impl Worker {
         for _ in 0..reserved {
             match accept(self.listener) {
                 Ok(connection) => {
+                    self.table_is_full = false;
                     self.connections.admit(connection);
                     used += 1;
                 }
@@ -131,7 +144,7 @@ impl Worker {
                     Action::Next => {}
                     Action::Drained => break,
                     Action::TableFull => {
-                        park = Some(self.table_is_full());
+                        park = Some(self.found_full());
                         break;
                     }
                     Action::Pause => {
@@ -156,18 +169,31 @@ impl Worker {
     fn accept_failed(&mut self, error: &io::Error) -> Action {
         let number = error.raw_os_error().unwrap_or(0);
         let action = action(number);
-        if action != Action::Drained {
-            self.connections.error(ErrorName::Accept(errno::name(number)));
+        let name = ErrorName::Accept(errno::name(number));
+        match action {
+            Action::Drained => {}
+            // The user was told when the table filled. Trying again is counted, and is no news.
+            Action::TableFull if self.table_is_full => self.connections.counters().error(name),
+            _ => self.connections.error(name),
         }
         action
     }
 
     /// The kernel's word goes above the plan's: the limit may have been lowered from outside.
-    fn table_is_full(&mut self) -> Parked {
-        let held = self.connections.counters().held();
-        self.room.shrink_to(held);
-        // Without a connection of its own no close will ever tell that there is room.
-        if held > 0 { Parked::TableFull } else { Parked::Until(Instant::now() + PAUSE) }
+    fn found_full(&mut self) -> Parked {
+        self.table_is_full = true;
+        self.read_limit();
+        self.room.shrink_to(self.connections.counters().held());
+        Parked::TableFull(Instant::now() + RETRY_FULL)
+    }
+
+    /// Looks whether the limit of open files is another one than before, and tells the other workers, whose queues may be empty.
+    fn read_limit(&self) {
+        // Where it can't be read, what accept says has to do.
+        let Ok((soft, _)) = nofile() else { return };
+        if self.shared.nofile.swap(soft, SeqCst) != soft {
+            self.shared.waker.wake();
+        }
     }
 
     /// Hands on what closed connections have freed.
@@ -179,7 +205,7 @@ impl Worker {
         if self.shared.slots.close(closed) {
             self.shared.waker.wake();
         }
-        if self.parked == Some(Parked::TableFull) {
+        if matches!(self.parked, Some(Parked::TableFull(_))) {
             self.unpark()?;
         }
         self.report_room();
@@ -200,6 +226,7 @@ impl Worker {
                 if self.parked == Some(Parked::NoSlot) {
                     self.unpark()?;
                 }
+                self.follow_limit();
             }
             order::STOP_ACCEPTING => self.park(Parked::Forever)?,
             order::FINISH => return Ok(true),
@@ -211,24 +238,51 @@ impl Worker {
         Ok(false)
     }
 
+    /// What a table holds follows the limit of open files, when that was changed while the server runs.
+    fn follow_limit(&mut self) {
+        let nofile = self.shared.nofile.load(SeqCst);
+        if nofile != self.nofile {
+            self.nofile = nofile;
+            self.room.resize(plan::table(nofile));
+            self.report_room();
+        }
+    }
+
     fn end_pause(&mut self) -> io::Result<()> {
         match self.parked {
             Some(Parked::Until(due)) if due <= Instant::now() => self.unpark(),
+            Some(Parked::TableFull(due)) if due <= Instant::now() => {
+                self.read_limit();
+                self.follow_limit();
+                self.unpark()
+            }
             _ => Ok(()),
         }
     }
 
     /// Changing what is watched cannot fail for want of anything, as taking the listener out and adding it again can.
     fn park(&mut self, reason: Parked) -> io::Result<()> {
-        self.connections.epoll().modify(self.listener, 0, token(self.listener))?;
-        self.parked = Some(reason);
-        Ok(())
+        let before = self.parked.replace(reason);
+        self.no_longer(before);
+        match before == Some(reason) {
+            true => Ok(()),
+            false => self.connections.epoll().modify(self.listener, 0, token(self.listener)),
+        }
     }
 
     fn unpark(&mut self) -> io::Result<()> {
-        if self.parked.take() == Some(Parked::NoSlot) {
-            self.shared.slots.stop_waiting();
-        }
+        let before = self.parked.take();
+        self.no_longer(before);
         self.connections.epoll().modify(self.listener, epoll::IN, token(self.listener))
     }
+
+    /// A worker counted as waiting for a slot has every close of every worker wake all of them.
+    fn no_longer(&self, parked: Option<Parked>) {
+        if parked == Some(Parked::NoSlot) {
+            self.shared.slots.stop_waiting();
+        }
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,14 @@
-//! What a program under test is confined to: a network of its own, and a limit of open files.
+//! What a program under test is confined to: a network of its own, a limit of open files, a small disk, a narrow pipe.
 
 use std::{
+    ffi::CString,
     fs::File,
     io,
-    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
+    },
+    path::Path,
     process::{Child, Command},
 };
 
@@ -26,6 +31,30 @@ pub fn unshare_network() -> io::Result<()> {
 pub fn enter_network(file: &File) -> io::Result<()> {
     // SAFETY: an open descriptor; changes nothing but the calling thread's namespace.
     check(unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+/// Mounts a file system in memory that holds `bytes` at `folder`, where only the calling thread sees it, and what it starts from now on.
+///
+/// Needs CAP_SYS_ADMIN.
+pub fn mount_memory(folder: &Path, bytes: u64) -> io::Result<()> {
+    let folder = CString::new(folder.as_os_str().as_bytes())?;
+    let options = CString::new(format!("size={bytes}"))?;
+    let none = std::ptr::null();
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    // SAFETY: changes nothing but the calling thread's namespace; all strings end with a zero and live through the calls.
+    unsafe {
+        check(libc::unshare(libc::CLONE_NEWNS))?;
+        // Else it would be mounted for everybody whose mounts follow each other's.
+        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
+        let tmpfs = c"tmpfs".as_ptr();
+        check(libc::mount(tmpfs, folder.as_ptr(), tmpfs, 0, options.as_ptr().cast())).map(drop)
+    }
+}
+
+/// Makes a pipe hold no more than one page.
+pub fn narrow(pipe: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fcntl(pipe.as_fd().as_raw_fd(), libc::F_SETPIPE_SZ, 1) }).map(drop)
 }
 
 /// Starts a program that ends with the calling thread, and whose hard and soft limit of open files is `nofile`, if given.

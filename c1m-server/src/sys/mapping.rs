@@ -52,6 +52,22 @@ impl Mapping {
         unsafe { self.address.add(index).as_ref() }.load(Ordering::Relaxed)
     }
 
+    /// Writes one word. Beyond the end: nothing.
+    pub fn set(&self, index: usize, value: u64) {
+        if index < self.words {
+            // SAFETY: as above.
+            unsafe { self.address.add(index).as_ref() }.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Adds to one word, to which the kernel adds at the same time; wraps. Beyond the end: nothing.
+    pub fn add(&self, index: usize, value: u64) {
+        if index < self.words {
+            // SAFETY: as above.
+            unsafe { self.address.add(index).as_ref() }.fetch_add(value, Ordering::Relaxed);
+        }
+    }
+
     /// The first word at `index` or behind it that is not 0. Passes over the empty blocks of a large array as fast as memory is compared.
     #[must_use]
     pub fn next_set(&self, mut index: usize) -> Option<usize> {

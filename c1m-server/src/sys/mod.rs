@@ -2,10 +2,12 @@
 //!
 //! Everything that is `unsafe` in this crate outside the eBPF records stands in this folder.
 
+pub mod clock;
 pub mod confine;
 pub mod epoll;
 pub mod errno;
 pub mod files;
+pub mod inherited;
 pub mod interface;
 pub mod machine;
 pub mod mapping;
@@ -14,6 +16,7 @@ pub mod process;
 pub mod readable;
 pub mod signal;
 pub mod socket;
+pub mod stream;
 pub mod thread;
 
 use std::io;

@@ -33,6 +33,20 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(most)
 }
 
+/// Raises the soft limit of open files to the hard one, and leaves the hard one as it is, so that a child can have the limits from before.
+///
+/// # Errors
+/// EPERM where the hard limit is above fs.nr_open: no limit can be set then that keeps it (kernel/sys.c, `do_prlimit`; 6.18).
+pub fn raise_soft_nofile() -> io::Result<()> {
+    let (soft, hard) = nofile()?;
+    if soft < hard {
+        let limit = libc::rlimit { rlim_cur: hard, rlim_max: hard };
+        // SAFETY: reads a local of the right type.
+        check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    }
+    Ok(())
+}
+
 /// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no privilege.
 ///
 /// From here on a descriptor number means something in this thread alone: descriptors must not be handed to or
@@ -52,15 +66,38 @@ pub unsafe fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
         keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
     keep.sort_unstable();
     let mut first = 3;
-    for fd in keep.into_iter().chain([u32::MAX]) {
+    for fd in keep.iter().copied().chain([u32::MAX]) {
         if fd > first {
             // SAFETY: the caller's promise.
             let result = unsafe { libc::syscall(libc::SYS_close_range, first, fd - 1, 0) };
             if result < 0 {
-                return Err(io::Error::last_os_error());
+                let error = io::Error::last_os_error();
+                return match error.raw_os_error() {
+                    // Before Linux 5.9, or a sandbox that does not know the call.
+                    // SAFETY: the caller's promise.
+                    Some(libc::ENOSYS | libc::EPERM) => unsafe { close_listed_but(&keep) },
+                    _ => Err(error),
+                };
             }
         }
         first = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// The same, one by one as /proc lists them.
+///
+/// # Safety
+/// As for [`close_all_but`].
+unsafe fn close_listed_but(keep: &[u32]) -> io::Result<()> {
+    let number =
+        |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
+    // All of them first: the list has a descriptor of its own, which is closed by then, and no other thread has this table.
+    let open: Vec<u32> = std::fs::read_dir("/proc/thread-self/fd")?.filter_map(number).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
+        let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the caller's promise. The list's own descriptor is gone: EBADF.
+        unsafe { libc::close(fd) };
     }
     Ok(())
 }
@@ -114,26 +151,6 @@ pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io
     let parent = std::process::id();
     // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates nothing.
     unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
-}
-
-/// Starts a program that gets every signal as if it had been started by itself, whatever the calling thread blocks, and that ends with the calling
-/// *thread*, like [`spawn_dying_with_parent`], by SIGKILL.
-pub fn spawn_unblocked(command: &mut Command) -> io::Result<Child> {
-    let parent = std::process::id();
-    let unblock = move || {
-        let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set, which the other call reads; both are safe between fork and exec.
-        let error = unsafe {
-            libc::sigemptyset(none.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
-        };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
-        die_with_parent(parent, libc::SIGKILL)
-    };
-    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates nothing.
-    unsafe { command.pre_exec(unblock) }.spawn()
 }
 
 /// Sends SIGTERM to a child. One that has ended is no error.
@@ -222,7 +239,10 @@ pub fn monotonic_ns() -> io::Result<u64> {
     }
 }
 
-/// Bytes of one page of memory.
+/// Bytes of one page of memory, as the kernel tells it when a program starts (man 3 getauxval, AT_PAGESZ): the unit of tcp_mem and of slabs.
+///
+/// # Errors
+/// The C library does not know it, which none is known for.
 pub fn page_bytes() -> io::Result<u64> {
     // SAFETY: takes no pointer.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -54,6 +54,39 @@ mod tests {
     use super::*;
     use crate::sys::epoll::Waker;
 
+    /// Has each call of close_range refused with this error, in this thread and in those that it starts.
+    fn without_close_range(errno: i32) {
+        // BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K: include/uapi/linux/bpf_common.h; the number of the call is the
+        // first word of struct seccomp_data.
+        let code = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
+        let call = u32::try_from(libc::SYS_close_range).unwrap();
+        let refuse = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
+        let mut program = [
+            code(0x20, 0, 0),
+            code(0x15, 1, call),
+            code(0x06, 0, refuse),
+            code(0x06, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+        // SAFETY: changes the calling thread alone, and reads the program, which lives through the call.
+        unsafe {
+            assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+            let mode = libc::SECCOMP_MODE_FILTER;
+            assert_eq!(libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, 0, 0), 0);
+        }
+    }
+
+    #[test]
+    fn a_kernel_or_a_sandbox_without_close_range_is_no_obstacle() {
+        for errno in [libc::ENOSYS, libc::EPERM] {
+            let thread = std::thread::spawn(move || {
+                without_close_range(errno);
+                a_thread_has_only_what_it_keeps();
+            });
+            thread.join().unwrap();
+        }
+    }
+
     #[test]
     fn a_thread_has_only_what_it_keeps() {
         let (kept, other) = (Waker::new().unwrap(), Waker::new().unwrap());

@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     fs, io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
@@ -14,7 +13,7 @@ use aya::{
     maps::{Array, Map, MapData, RingBuf},
 };
 use c1m_btf::Btf;
-use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, SECONDS, Shared};
+use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, Shared};
 
 use super::{
     TraceError, calls,
@@ -22,6 +21,7 @@ use super::{
     decode::{Clocks, Observation, decode, held},
     layout,
     look::{self, Look, Place},
+    lost::{Descriptors, Lost, Skipped, taken_over},
     plan,
     ways::Ways,
 };
@@ -29,6 +29,8 @@ use crate::{
     output::record::Hook,
     sys::{process, readable::Readable},
 };
+
+mod recount;
 
 /// The running kernel's types.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -57,15 +59,22 @@ pub struct Options {
 /// The attached hooks. Dropping it detaches them.
 pub struct Tracer {
     /// Holds the links.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     ring: RingBuf<MapData>,
     ready: Readable,
     maps: CounterMaps,
     log: Option<super::log::KernelLog>,
     attached: Attached,
-    programs: Vec<i32>,
+    /// In the order of [`Attached::hooks`]
+    programs: Vec<Descriptors>,
     /// Whether what was there before was counted.
     present: Result<(), String>,
+    /// Where it was.
+    places: Vec<Place>,
+    /// Births and ends that both programs were skipped for, and that a count of all has made good.
+    recounted: u64,
+    /// Connections opened and closed when that was last to be done.
+    changes_seen: (u64, u64),
     undecoded: u64,
 }
 
@@ -103,33 +112,6 @@ impl Attached {
     }
 }
 
-/// Events that did not reach the reader.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lost {
-    /// The ring buffer was full.
-    pub ring: u64,
-    /// By hook: the kernel skipped its program, which was interrupted on the same CPU; `None` where it does not tell (before 5.12).
-    pub missed: Option<BTreeMap<String, u64>>,
-    /// Entries that this version does not understand.
-    pub undecoded: u64,
-}
-
-impl Lost {
-    #[must_use]
-    pub fn total(&self) -> u64 {
-        self.ring + self.missed.iter().flat_map(BTreeMap::values).sum::<u64>() + self.undecoded
-    }
-
-    /// Where they were lost; nothing that is 0.
-    #[must_use]
-    pub fn by(&self) -> BTreeMap<String, u64> {
-        let mut by = self.missed.clone().unwrap_or_default();
-        by.extend([("ring buffer".into(), self.ring), ("not understood".into(), self.undecoded)]);
-        by.retain(|_, count| *count > 0);
-        by
-    }
-}
-
 impl Tracer {
     /// Attaches what this kernel allows. The second value says, for every hook, whether and why not. Needs a tokio runtime.
     pub fn attach(options: &Options) -> Result<(Self, Vec<Hook>), TraceError> {
@@ -149,23 +131,23 @@ impl Tracer {
         };
         let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
         tell_calls(&mut ebpf)?;
+        let maps = match (ebpf.map("COUNTERS"), ebpf.map("SHARED")) {
+            (Some(Map::Array(counters)), Some(Map::Array(shared))) => {
+                CounterMaps::new(counters.fd().as_fd(), shared.fd().as_fd(), cpus)?
+            }
+            _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
+        };
         let (hooks, (attached, programs), present) = {
             let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options)?;
-            (ways.take_best()?, ways.attached(), ways.count_present())
+            (ways.take_best()?, ways.attached(), ways.count_present(&maps))
         };
         drop(btf);
 
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?)
             .map_err(|e| TraceError::Load(e.to_string()))?;
-        let maps = match (take(&mut ebpf, "COUNTERS")?, take(&mut ebpf, "SHARED")?) {
-            (Map::Array(counters), Map::Array(shared)) => {
-                CounterMaps::new(counters.fd().as_fd(), shared.fd().as_fd(), cpus)?
-            }
-            _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
-        };
         let log = super::log::KernelLog::of(&mut ebpf)?;
         let tracer = Self {
-            _ebpf: ebpf,
+            ebpf,
             ready: Readable::new(ring.as_fd())?,
             ring,
             maps,
@@ -173,6 +155,9 @@ impl Tracer {
             attached: Attached { hooks: attached, config },
             programs,
             present,
+            places: options.present.clone().unwrap_or_default(),
+            recounted: 0,
+            changes_seen: (0, 0),
             undecoded: 0,
         };
         // The kernel's types took megabytes, which the server is measured without.
@@ -249,6 +234,12 @@ impl Tracer {
         shared.suppressed + shared.pressure_suppressed
     }
 
+    /// Examples that were counted without being reported.
+    #[must_use]
+    pub fn not_shown(&self) -> u64 {
+        self.maps.shared().not_shown
+    }
+
     /// What the kernel has counted, over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -259,16 +250,26 @@ impl Tracer {
     #[must_use]
     pub fn lost(&self) -> Lost {
         // /proc/self/fdinfo needs no capability, unlike BPF_OBJ_GET_INFO_BY_FD before 5.19.
-        let missed: Option<BTreeMap<u32, u64>> = self
+        let skipped: Option<Vec<(u32, Skipped)>> = self
             .attached
             .hooks
             .iter()
             .zip(&self.programs)
-            .map(|(hook, program)| Some((*hook, recursion_misses(*program)?)))
+            .map(|(hook, programs)| Some((*hook, programs.skipped()?)))
             .collect();
+        // Afterwards, so that nothing is taken for lost that was taken over meanwhile.
+        let (counters, shared) = (self.counters(), self.maps.shared());
+        let missed = skipped.map(|skipped| {
+            let lost = |(hook, skipped): &(u32, Skipped)| {
+                (plan::hook_name(*hook), skipped.lost(taken_over(&counters, *hook)))
+            };
+            skipped.iter().map(lost).collect()
+        });
+        let ring: u64 = counters.lost.iter().sum();
         Lost {
-            ring: self.counters().lost.iter().sum(),
-            missed: missed.map(lost_by_skips),
+            ring: ring.saturating_sub(shared.lost_crossings),
+            crossings: shared.lost_crossings,
+            missed,
             undecoded: self.undecoded,
         }
     }
@@ -305,7 +306,7 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
         .btf(None)
         .override_global("LAYOUT", layout.words(), true)
         .override_global("CONFIG", config.words(), true)
-        .map_max_entries("COUNTERS", config.cpus)
+        .map_max_entries("COUNTERS", config.cpus.saturating_mul(2))
         // Of calls in flight, which a CPU has few of; a map of the least recently used hands its entries to CPUs by the dozen.
         .map_max_entries("KEPT", config.cpus.saturating_mul(256))
         .map_max_entries("COUNTED", config.cpus.saturating_mul(256))
@@ -342,47 +343,4 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, TraceError> {
     ebpf.take_map(name).ok_or_else(|| TraceError::Load(format!("the object has no map {name}")))
-}
-
-/// By the hook's name, from how often each program (`HOOK_*`) was skipped. Where two share a hook, what one missed the other took: lost is only what both
-/// did, which is no more than the one that missed less.
-fn lost_by_skips(mut skipped: BTreeMap<u32, u64>) -> BTreeMap<String, u64> {
-    for (first, second) in SECONDS {
-        if let Some(other) = skipped.remove(&second)
-            && let Some(own) = skipped.get_mut(&first)
-        {
-            *own = other.min(*own);
-        }
-    }
-    skipped.into_iter().map(|(hook, count)| (plan::hook_name(hook), count)).collect()
-}
-
-/// How often the kernel skipped this program because it was running on that CPU already (since 5.12).
-fn recursion_misses(program: i32) -> Option<u64> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use c1m_ebpf::{HOOK_DESTROY, HOOK_DROP_AGAIN};
-
-    use super::*;
-
-    #[test]
-    fn what_a_second_program_took_is_not_lost() {
-        let lost = |skipped: &[(u32, u64)]| {
-            let missed = Some(lost_by_skips(skipped.iter().copied().collect()));
-            Lost { missed, ..Lost::default() }
-        };
-        let one = |name: &str, count| BTreeMap::from([(name.to_owned(), count)]);
-        assert_eq!(lost(&[(HOOK_DROP, 3), (HOOK_DROP_AGAIN, 0)]).by(), BTreeMap::new());
-        let both = lost(&[(HOOK_DROP, 3), (HOOK_DROP_AGAIN, 1)]);
-        assert_eq!((both.total(), both.by()), (1, one("tp_btf/kfree_skb", 1)));
-        // Where the second one is not attached, and for programs that have none.
-        assert_eq!(lost(&[(HOOK_DROP, 3)]).by(), one("tp_btf/kfree_skb", 3));
-        assert_eq!(lost(&[(HOOK_DESTROY, 2)]).by(), one("tp_btf/tcp_destroy_sock", 2));
-        let ring = Lost { ring: 4, missed: None, undecoded: 0 };
-        assert_eq!((ring.total(), ring.by()), (4, one("ring buffer", 4)));
-    }
 }

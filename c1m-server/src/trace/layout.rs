@@ -38,6 +38,10 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
         sock_receive_queue_len: member("sock", "sk_receive_queue.qlen")?,
         sock_cgroup: cgroup,
         inet_sport: member("inet_sock", "inet_sport")?,
+        inet_mc_index: member("inet_sock", "mc_index")?,
+        // Absent without CONFIG_IPV6.
+        inet_pinet6: find(btf, "inet_sock", "pinet6")?.unwrap_or(ABSENT),
+        pinfo_mcast_oif: find(btf, "ipv6_pinfo", "mcast_oif")?.unwrap_or(ABSENT),
         request_queue_len: member("inet_connection_sock", "icsk_accept_queue.qlen")?,
         proto_memory_allocated: member("proto", "memory_allocated")?,
         proto_memory_pressure: member("proto", "memory_pressure")?,

@@ -9,6 +9,7 @@
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`snapshot`]: every socket of this moment, by iterators.
 //! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
+//! - [`lost`]: what did not reach us.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -19,9 +20,12 @@ pub mod attach;
 pub mod calls;
 pub mod counters;
 pub mod decode;
+#[cfg(test)]
+mod interleavings;
 pub mod layout;
 mod log;
 pub mod look;
+pub mod lost;
 pub mod plan;
 pub mod signals;
 pub mod snapshot;

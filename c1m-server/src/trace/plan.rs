@@ -49,9 +49,8 @@ impl Way {
         match self.source {
             Source::Read(name) => name.into(),
             Source::Programs { needed, also } => {
-                let mut names: Vec<_> =
+                let names: Vec<_> =
                     needed.iter().chain(also).map(|index| hook_name(*index)).collect();
-                names.dedup();
                 names.join(" + ")
             }
         }

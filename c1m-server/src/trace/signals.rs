@@ -40,7 +40,7 @@ pub const SIGNALS: &[Signal] = &[
         id: "connections",
         proves: "connections of the watched port, from the end of the handshake to the end of the connection",
         makes: "`online.connections`, `connections` of crossings and refusals",
-        reads: "sock: skc_num, skc_net, sk_protocol, sk_max_ack_backlog; inet_sock: inet_sport",
+        reads: "sock: skc_num, skc_net, sk_protocol; inet_sock: inet_sport, mc_index, pinet6; ipv6_pinfo: mcast_oif",
         ways: &[exact(by(&[HOOK_SET_STATE]), "each one", TRACEPOINT)],
     },
     Signal {
@@ -137,7 +137,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_backlog.rmem_alloc, sk_rcvbuf, sk_receive_queue.qlen",
         ways: &[
             Way {
-                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
+                source: by(&[HOOK_DROP]),
                 precision: Precision::Exact,
                 says: "each drop, and which of the two",
                 versions: "6.11 to 6.18",
@@ -149,25 +149,19 @@ pub const SIGNALS: &[Signal] = &[
                 },
             },
             Way {
-                source: Source::Programs {
-                    needed: &[HOOK_RECEIVE],
-                    also: &[HOOK_DROP, HOOK_DROP_AGAIN],
-                },
+                source: Source::Programs { needed: &[HOOK_RECEIVE], also: &[HOOK_DROP] },
                 precision: Precision::Exact,
                 says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are told apart, because the kernel keeps most of them",
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
             },
             exact(
-                Source::Programs {
-                    needed: &[probe(HOOK_RECEIVE)],
-                    also: &[HOOK_DROP, HOOK_DROP_AGAIN],
-                },
+                Source::Programs { needed: &[probe(HOOK_RECEIVE)], also: &[HOOK_DROP] },
                 PROBE_SAYS,
                 PROBE,
             ),
             Way {
-                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
+                source: by(&[HOOK_DROP]),
                 precision: Precision::Exact,
                 says: "each drop, but not which of the two",
                 versions: "5.17 to 6.10, and 5.15 with its backport",
@@ -278,7 +272,7 @@ pub const SIGNALS: &[Signal] = &[
                 PROBE,
             ),
             Way {
-                source: Source::Programs { needed: &[HOOK_DROP], also: &[HOOK_DROP_AGAIN] },
+                source: by(&[HOOK_DROP]),
                 precision: Precision::Exact,
                 says: "each one, without its listener",
                 versions: "6.17 and 6.18",

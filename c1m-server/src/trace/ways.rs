@@ -16,7 +16,9 @@ use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, PROGRAMS, Program};
 use super::{
     TraceError,
     attach::{Options, chain},
+    counters::CounterMaps,
     look,
+    lost::Descriptors,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
 };
@@ -33,8 +35,10 @@ pub(super) struct Ways<'a> {
     layout: &'a Layout,
     config: &'a Config,
     options: &'a Options,
-    /// By `HOOK_*`: the program's descriptor, or why there is none.
-    tried: BTreeMap<u32, Result<i32, String>>,
+    /// By `HOOK_*`: the programs' descriptors, or why there are none.
+    tried: BTreeMap<u32, Result<Descriptors, String>>,
+    /// By `HOOK_*`: why its backup program is not attached
+    without_backup: BTreeMap<u32, String>,
 }
 
 impl<'a> Ways<'a> {
@@ -46,7 +50,8 @@ impl<'a> Ways<'a> {
     ) -> Result<Self, TraceError> {
         let names = PROGRAMS.iter().map(type_name).chain([look::TYPE_NAME.into()]);
         let kernel_types = btf.outline(names).map_err(|error| TraceError::Load(chain(&error)))?;
-        Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried: BTreeMap::new() })
+        let (tried, without_backup) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried, without_backup })
     }
 
     /// Every signal by its best way. An error when not a single program could be attached.
@@ -60,17 +65,20 @@ impl<'a> Ways<'a> {
     }
 
     /// Which programs are attached, and their descriptors.
-    pub(super) fn attached(&self) -> (Vec<u32>, Vec<i32>) {
+    pub(super) fn attached(&self) -> (Vec<u32>, Vec<Descriptors>) {
         self.tried.iter().filter_map(|(hook, tried)| Some((hook, tried.as_ref().ok()?))).unzip()
     }
 
     /// Counts what is there already, once the programs count what comes.
-    pub(super) fn count_present(&mut self) -> Result<(), String> {
+    pub(super) fn count_present(&mut self, maps: &CounterMaps) -> Result<(), String> {
         let places = self.options.present.as_ref().map_err(Clone::clone)?;
         if !matches!(self.tried.get(&HOOK_SET_STATE), Some(Ok(_))) {
             return Err("connections are not counted on this host".into());
         }
-        look::count_present(self.ebpf, &self.kernel_types, places)
+        maps.forget_present();
+        look::count_present(self.ebpf, &self.kernel_types, places)?;
+        maps.add_connections(maps.shared().present.cast_signed());
+        Ok(())
     }
 
     fn take(&mut self, signal: &Signal) -> Hook {
@@ -85,6 +93,7 @@ impl<'a> Ways<'a> {
                 Err(reason) => refused.push(RefusedHook { hook: way.name(), reason }),
             }
         }
+        refused.extend(chosen.map(|way| self.backups_refused(way)).into_iter().flatten());
         let reasons: Vec<String> =
             refused.iter().map(|it| format!("{}: {}", it.hook, it.reason)).collect();
         Hook {
@@ -99,14 +108,25 @@ impl<'a> Ways<'a> {
         }
     }
 
+    /// Of the programs that are attached for it.
+    fn backups_refused(&self, way: &Way) -> Vec<RefusedHook> {
+        let Source::Programs { needed, also } = way.source else { return Vec::new() };
+        let refused = needed.iter().chain(also).filter_map(|hook| {
+            let reason = self.without_backup.get(hook)?.clone();
+            Some(RefusedHook {
+                hook: format!("{} (backup program)", plan::hook_name(*hook)),
+                reason,
+            })
+        });
+        refused.collect()
+    }
+
     /// The programs that are attached for it, or what is read.
     fn name(&self, way: &Way) -> String {
         let Source::Programs { needed, also } = way.source else { return way.name() };
         let is_attached = |hook: &&u32| matches!(self.tried.get(hook), Some(Ok(_)));
         let attached = needed.iter().chain(also).filter(is_attached);
-        let mut names: Vec<_> = attached.map(|hook| plan::hook_name(*hook)).collect();
-        // Where two programs share a hook.
-        names.dedup();
+        let names: Vec<_> = attached.map(|hook| plan::hook_name(*hook)).collect();
         names.join(" + ")
     }
 
@@ -149,7 +169,7 @@ impl<'a> Ways<'a> {
         result.map(drop)
     }
 
-    fn attach(&mut self, hook: u32) -> Result<i32, String> {
+    fn attach(&mut self, hook: u32) -> Result<Descriptors, String> {
         let known = plan::program(hook).ok_or("not in the plan")?;
         let names = [known.target, known.attachment.name()];
         if self.options.without.iter().any(|left_out| names.contains(&left_out.as_str())) {
@@ -164,13 +184,41 @@ impl<'a> Ways<'a> {
         if let Some(lack) = plan::lack(self.btf, &self.config.arguments[hook as usize], known) {
             return Err(lack);
         }
-        // What keeps the arguments first: no return is seen whose beginning was not.
-        let keeper = known.keeper.map_or(Ok(0), |keeper| self.attach_program(keeper, known));
-        let attached = keeper.and_then(|_| self.attach_program(known.name, known));
+        let attached = self.attach_in_order(hook, known);
         if attached.is_err() {
             self.unload(known);
         }
         attached
+    }
+
+    /// What keeps the arguments first: no return is seen whose beginning was not. The backup program so that it runs behind the first one: what was
+    /// attached later runs later on a tracepoint (kernel/tracepoint.c, `func_add`), and earlier on a function (kernel/bpf/trampoline.c,
+    /// `bpf_trampoline_link_prog`, `hlist_add_head`); 5.10 to 6.18.
+    fn attach_in_order(&mut self, hook: u32, known: &Program) -> Result<Descriptors, String> {
+        if let Some(keeper) = known.keeper {
+            self.attach_program(keeper, known)?;
+        }
+        if known.attachment == Attachment::Tracepoint {
+            let program = self.attach_program(known.name, known)?;
+            return Ok(Descriptors { program, backup: self.attach_backup(hook, known) });
+        }
+        let backup = self.attach_backup(hook, known);
+        Ok(Descriptors { program: self.attach_program(known.name, known)?, backup })
+    }
+
+    /// Without it what the first program was skipped for is lost, and said to be.
+    fn attach_backup(&mut self, hook: u32, known: &Program) -> Option<i32> {
+        let name = known.backup?;
+        match self.attach_program(name, known) {
+            Ok(program) => Some(program),
+            Err(reason) => {
+                self.without_backup.insert(hook, reason);
+                if let Some(program) = self.ebpf.program_mut(name) {
+                    unload(program);
+                }
+                None
+            }
+        }
     }
 
     fn attach_program(&mut self, name: &str, known: &Program) -> Result<i32, String> {
@@ -184,7 +232,7 @@ impl<'a> Ways<'a> {
 
     /// What was loaded and can't be attached, or is half of something, is of no use.
     fn unload(&mut self, known: &Program) {
-        for name in known.keeper.into_iter().chain([known.name]) {
+        for name in known.keeper.into_iter().chain([known.name]).chain(known.backup) {
             if let Some(program) = self.ebpf.program_mut(name) {
                 unload(program);
             }

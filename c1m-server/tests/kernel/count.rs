@@ -97,7 +97,9 @@ fn ends(server: &mut Server, each: usize) {
 
     // A whole exchange, then both ends at the same time.
     for mut stream in some() {
-        stream.write_all(b"GET /bytes/3 HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /bytes/3 HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(to_the_end(&mut stream).starts_with("HTTP/1.1 200 "));
     }

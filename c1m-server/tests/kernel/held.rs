@@ -534,13 +534,11 @@ fn record(output: std::process::Output) -> Record {
 
 /// What the kernel says by another way: by state and local port.
 fn by_sock_diag() -> BTreeMap<(TcpState, u16), u64> {
-    let mut rows = BTreeMap::new();
-    sock_diag::sockets(|told| {
+    let dump = sock_diag::sockets(|rows: &mut BTreeMap<(TcpState, u16), u64>, told| {
         let state = TcpState::from_kernel(told.state.into(), true);
         *rows.entry((state, told.local_port)).or_default() += 1;
-    })
-    .unwrap();
-    rows
+    });
+    dump.unwrap().value
 }
 
 /// The same from `ss -tan`; `None` where there is none.

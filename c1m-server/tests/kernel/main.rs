@@ -9,7 +9,9 @@ mod count;
 mod held;
 mod hooks;
 mod host;
+mod inherit;
 mod memory;
+mod nested;
 mod nginx;
 mod offer;
 mod orphans;
@@ -110,8 +112,22 @@ fn main() -> ExitCode {
         test("a_watch_counts_what_was_there_before", &[Tracing], watch::what_was_there),
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
+        test("a_backlog_of_zero_is_counted_up_and_down", &[Tracing], watch::backlog_of_zero),
+        test(
+            "a_program_that_interrupts_itself_has_a_backup",
+            &[Tracing, DropReasons],
+            nested::refusals,
+        ),
+        test("connections_are_counted_again", &[Tracing], nested::recount),
+        test("examples_come_again_and_for_each_place", &[Tracing], calls::examples),
         test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
+        test("a_watch_goes_on_while_its_file_cant_be_written", &[Tracing], watch::full_disk),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
+        test(
+            "a_watched_command_inherits_what_it_would_without_a_watch",
+            &[Tracing],
+            inherit::as_without_a_watch,
+        ),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }

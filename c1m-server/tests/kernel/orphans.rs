@@ -16,8 +16,6 @@ const MAX_ORPHANS: usize = 50;
 const BEFORE: usize = 60;
 const AFTER: usize = 40;
 const WRITERS: usize = 20;
-/// Of each cause; see docs/events.md.
-const FIRST_EVENTS: usize = 8;
 /// The setting is the host's, and so are orphans: those of other programs come and go between two readings.
 const ATTEMPTS: usize = 3;
 
@@ -89,7 +87,7 @@ fn check_events(server: &Server, address: SocketAddr, hook: &str) {
             _ => None,
         })
         .collect();
-    assert!((1..=FIRST_EVENTS).contains(&of_number.len()), "{of_number:?}");
+    assert!(!of_number.is_empty(), "an example is reported");
     let remote = Some(address.to_string());
     assert!(of_number.iter().any(|aborted| aborted.socket.remote == remote), "{of_number:?}");
     for aborted in of_number {

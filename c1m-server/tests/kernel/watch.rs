@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What this program does instead of testing, when a watch has started it: see [`play`].
-const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
+pub(crate) const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
 const INTERVAL: &str = "200ms";
 /// Two pages in a receive queue.
 const UNREAD: [u8; 5000] = [b'x'; 5000];
@@ -44,6 +44,8 @@ pub(crate) fn play() {
             }
         }
         Ok("wait") => thread::sleep(2 * PATIENCE),
+        Ok(crate::inherit::ROLE_REPORT) => crate::inherit::report(),
+        Ok("fail") => crate::calls::fail(crate::calls::FAILURES),
         _ => return,
     }
     std::process::exit(0);
@@ -101,7 +103,7 @@ impl Watch {
         watching
     }
 
-    fn usage(&mut self, what: &str, is_it: impl Fn(&Usage) -> bool) -> Usage {
+    pub(crate) fn usage(&mut self, what: &str, is_it: impl Fn(&Usage) -> bool) -> Usage {
         self.wait_for(what, |record| match record {
             Record::Usage(usage) if is_it(usage) => Some(usage.clone()),
             _ => None,
@@ -274,6 +276,51 @@ pub(crate) fn what_was_there() -> Result<(), Skip> {
     Ok(())
 }
 
+/// A listener whose accept queue has the length 0 takes one connection after the other: each is born and ends like any other.
+pub(crate) fn backlog_of_zero() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let addresses: [SocketAddr; 2] = [([127, 0, 0, 1], 0).into(), ([0u16; 8], 0).into()];
+    for address in addresses {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        );
+        // Without IPv6 there is nothing to see of it.
+        let Ok(socket) = socket else { continue };
+        if address.is_ipv6() {
+            socket.set_only_v6(false).unwrap();
+        }
+        if socket.bind(&address.into()).is_err() {
+            continue;
+        }
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let port = listener.local_addr().unwrap().port();
+        let accepted = |to: SocketAddr| (connect(to), listener.accept().unwrap().0);
+        let v4 = SocketAddr::from(([127, 0, 0, 1], port));
+        let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+        // The listener of IPv6 takes both.
+        let to = if address.is_ipv6() { vec![v4, v6] } else { vec![v4] };
+        let before: Vec<_> = to.iter().map(|to| accepted(*to)).collect();
+        let flag = port.to_string();
+        let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
+        let present = before.len() as u64;
+        assert_eq!(watch.watching().connections, Some(present), "{address}");
+        let pairs: Vec<_> = to.iter().cycle().take(20).map(|to| accepted(*to)).collect();
+        let up = watch.usage("all up", |usage| usage.watched.opened == Some(20));
+        assert_eq!(up.watched.connections, Some(20 + present), "{up:?}");
+        before.into_iter().chain(pairs).for_each(|(client, server)| {
+            reset(client);
+            drop(server);
+        });
+        let down = watch.usage("all gone", |usage| usage.watched.closed == Some(20 + present));
+        assert_eq!(down.watched.connections, Some(0), "{down:?}");
+        watch.finish();
+    }
+    Ok(())
+}
+
 /// Of a process that is named, by the ports on which it listens.
 pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     needs_ebpf()?;
@@ -416,4 +463,43 @@ pub(crate) fn signals() -> Result<(), Skip> {
     let is_gone = eventually(PATIENCE, || !Path::new(&folder).exists());
     assert!(is_gone, "{command} outlived its watch");
     Ok(())
+}
+
+/// A file on a disk that is full, and then is not: the watch goes on, and says both.
+pub(crate) fn full_disk() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    let inside = thread::spawn(move || {
+        confine::mount_memory(&path, 64 << 10)
+            .map_err(|error| Skip(format!("no mount namespace: {error}")))?;
+        let (file, rest) = (path.join("run.jsonl"), path.join("rest"));
+        // The file system ends it where it is full.
+        let _ = std::fs::write(&rest, vec![b'x'; 128 << 10]);
+        let name = file.to_str().unwrap();
+        let mut watch = Watch::start(&["--interval", "50ms", "--output", name]);
+        let output = |record: &Record| match record {
+            Record::Warning(warning) if warning.name == "output" => Some(warning.text.clone()),
+            _ => None,
+        };
+        let text = watch.wait_for("warning that it is full", output);
+        assert!(text.contains(name) && text.contains("No space left"), "{text}");
+        std::fs::remove_file(rest).unwrap();
+        // Something to write.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _pair = pair(&listener);
+        let text = watch.wait_for("warning that it is written again", output);
+        assert!(text.contains("is written again"), "{text}");
+        let ended = watch.finish();
+        assert!(ended.lines_dropped > 0, "{ended:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let records: Vec<Line<Record>> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let missing = records.iter().find_map(|line| output(&line.record)).unwrap();
+        assert!(missing.contains("lines missing here"), "{missing}");
+        assert!(matches!(records.last().unwrap().record, Record::Ended(_)));
+        Ok(())
+    });
+    inside.join().unwrap()
 }

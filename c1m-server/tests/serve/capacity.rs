@@ -201,3 +201,56 @@ fn a_lowered_limit_is_a_full_table_and_not_a_busy_loop() {
     drop(first);
     expect(&mut second, STREAM_HEAD);
 }
+
+#[test]
+fn a_raised_limit_lets_those_in_who_wait() {
+    let program = Program::start(Some(300), &["--workers", "2", "--quiet"]);
+    let capacity = usize::try_from(program.listening.capacity).unwrap();
+    // From outside, while it runs. The soft limit alone: the hard one is raised by root only.
+    let set_soft_limit = |limit: u64| {
+        let (pid, limits) = (program.pid().to_string(), format!("--nofile={limit}:300"));
+        let set = std::process::Command::new("prlimit").args(["--pid", &pid, &limits]).status();
+        assert!(set.unwrap().success());
+    };
+    set_soft_limit(100);
+    // Some more than the tables hold now, and no more than the queues hold besides.
+    let mut held: Vec<TcpStream> = (0..215).map(|_| connect(program.address)).collect();
+    for stream in &mut held {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    }
+    let warning = |record| match record {
+        Record::Warning(warning) => Some(warning.name),
+        _ => None,
+    };
+    assert_eq!(program.wait_for(warning), "EMFILE");
+    std::thread::sleep(Duration::from_millis(500));
+    let before = program.sleeps();
+    std::thread::sleep(Duration::from_millis(2500));
+    // Two or three times for each worker; what tells the user may come on top.
+    let woken = program.sleeps() - before;
+    assert!(woken < 30, "{woken} times in 2.5 s: once a second is enough");
+    assert!(held.iter().filter(|stream| is_empty(stream)).count() >= 215 - 2 * 100);
+
+    set_soft_limit(300);
+    for stream in &mut held {
+        expect(stream, STREAM_HEAD);
+    }
+    // Both workers fill the room that they have now.
+    while held.len() < capacity {
+        let mut stream = connect(program.address);
+        ask(&mut stream);
+        held.push(stream);
+    }
+    let summary = program.finish();
+    assert_eq!(summary.held, capacity as u64);
+    let full = summary.errors["accept EMFILE"];
+    assert!((2..100).contains(&full), "{full} times");
+}
+
+#[test]
+fn a_server_that_may_hold_nothing_is_refused() {
+    let output = command(None, &["--max-connections", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("use at least 1, or leave --max-connections out"), "{text}");
+}

@@ -19,7 +19,7 @@ fn server() -> (Running, TcpStream) {
 fn bytes_response(bytes: usize) -> String {
     const LINE: &str = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.\n";
     let body: String = LINE.chars().cycle().take(bytes).collect();
-    format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n{body}")
+    format!("HTTP/1.1 200 OK\r\n{DATE}Content-Length: {bytes}\r\n\r\n{body}")
 }
 
 #[test]
@@ -28,10 +28,10 @@ fn a_stream_stays_open_and_ends_before_the_next_response() {
     ask(&mut stream);
     assert!(is_silent(&mut stream));
     ask_again(&mut stream);
-    stream.write_all(b"GET /bytes/3 HTTP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"GET /bytes/3 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     expect(&mut stream, "0\r\n\r\n");
     expect(&mut stream, &bytes_response(3));
-    stream.write_all(b"GET /bytes/0 HTTP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"GET /bytes/0 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     expect(&mut stream, &bytes_response(0));
 }
 
@@ -58,7 +58,7 @@ fn requests_may_come_all_at_once() {
     for bytes in sizes {
         expect(&mut stream, &bytes_response(bytes));
     }
-    stream.write_all(b"TP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"TP/1.1\r\nHost: test\r\n\r\n").unwrap();
     expect(&mut stream, &bytes_response(9));
     assert_eq!(server.snapshot().requests, sizes.len() as u64 + 1);
     assert_eq!(server.snapshot().held, 1);
@@ -70,8 +70,9 @@ fn more_pipelined_requests_than_one_read_holds_are_answered_in_order() {
     const COUNT: usize = 5000;
     let mut writer = stream.try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        let requests: String =
-            (0..COUNT).map(|n| format!("GET /bytes/{} HTTP/1.1\r\n\r\n", n % 2000)).collect();
+        let requests: String = (0..COUNT)
+            .map(|n| format!("GET /bytes/{} HTTP/1.1\r\nHost: test\r\n\r\n", n % 2000))
+            .collect();
         writer.write_all(requests.as_bytes()).unwrap();
     });
     let mut stream = stream;
@@ -87,7 +88,7 @@ fn a_slow_reader_gets_every_byte_and_holds_nobody_up() {
     // More than both sockets' buffers ever take.
     const BYTES: usize = 50_000_000;
     slow.write_all(
-        format!("GET /bytes/{BYTES} HTTP/1.1\r\n\r\nGET /bytes/4 HTTP/1.1\r\n\r\n").as_bytes(),
+        format!("GET /bytes/{BYTES} HTTP/1.1\r\nHost: test\r\n\r\nGET /bytes/4 HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes(),
     )
     .unwrap();
     let mut other = connect(server.address());
@@ -103,7 +104,8 @@ fn a_slow_reader_gets_every_byte_and_holds_nobody_up() {
         assert!(count > 0, "ended after {} bytes", received.len());
         received.extend_from_slice(&piece[..count]);
     }
-    assert!(received == expected.as_bytes(), "the content is wrong");
+    let received = undated(&String::from_utf8(received).unwrap());
+    assert!(received == expected, "the content is wrong");
     expect(&mut slow, &bytes_response(4));
     ask_again(&mut other);
 }
@@ -111,7 +113,7 @@ fn a_slow_reader_gets_every_byte_and_holds_nobody_up() {
 #[test]
 fn a_peer_that_is_gone_in_the_middle_of_a_response_is_forgotten() {
     let (server, mut stream) = server();
-    stream.write_all(b"GET /bytes/100000000 HTTP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"GET /bytes/100000000 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
     drop(stream);
     until("the connection is closed", || server.snapshot().held == 0);
@@ -123,8 +125,11 @@ fn a_peer_that_is_gone_in_the_middle_of_a_response_is_forgotten() {
 
 #[test]
 fn nonsense_is_answered_with_400_and_closed() {
-    for nonsense in ["nonsense\r\n\r\n", "GET / HTTP/1.1\r\nContent-Length: x\r\n\r\n", "\0\0\0\0"]
-    {
+    for nonsense in [
+        "nonsense\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: test\r\nContent-Length: x\r\n\r\n",
+        "\0\0\0\0",
+    ] {
         let (server, mut stream) = server();
         stream.write_all(nonsense.as_bytes()).unwrap();
         let text = read_all(&mut stream);
@@ -137,10 +142,81 @@ fn nonsense_is_answered_with_400_and_closed() {
 }
 
 #[test]
+fn each_status_has_its_reason() {
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", "400 Bad Request"),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", "400 Bad Request"),
+        ("CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\nnot a request", "405 Method Not Allowed"),
+        ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n\r\n", "501 Not Implemented"),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", "505 HTTP Version Not Supported"),
+    ] {
+        let (server, mut stream) = server();
+        stream.write_all(request.as_bytes()).unwrap();
+        let text = read_all(&mut stream);
+        assert!(text.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{request:?}: {text}");
+        assert!(text.ends_with("Connection: close\r\nContent-Length: 0\r\n\r\n"), "{text}");
+        assert!(text.contains(DATE) && !text.contains("Transfer-Encoding"), "{text}");
+        assert_eq!(server.snapshot().requests, 1, "{request:?}");
+    }
+    // After these the connection goes on, behind a body that is no request.
+    let (server, mut stream) = server();
+    let body = "Content-Length: 5\r\n\r\nhello";
+    for (line, status) in [
+        ("DELETE /", "405 Method Not Allowed\r\nAllow: GET, HEAD, POST, PUT"),
+        ("OPTIONS *", "405 Method Not Allowed\r\nAllow: GET, HEAD, POST, PUT"),
+        ("BREW /", "501 Not Implemented"),
+        ("GET /bytes/x", "404 Not Found"),
+        ("GET /bytes/99999999999999999999", "404 Not Found"),
+    ] {
+        stream.write_all(format!("{line} HTTP/1.1\r\nHost: a\r\n{body}").as_bytes()).unwrap();
+        expect(&mut stream, &format!("HTTP/1.1 {status}\r\n{DATE}Content-Length: 0\r\n\r\n"));
+    }
+    ask(&mut stream);
+    assert_eq!(server.snapshot().held, 1);
+}
+
+#[test]
+fn a_client_that_takes_it_for_a_proxy_gets_the_same_resource() {
+    let (_server, mut stream) = server();
+    stream.write_all(b"GET http://test/bytes/3 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    expect(&mut stream, &bytes_response(3));
+    stream.write_all(b"GET /bytes/4 HTTP/1.2\r\nHost: test\r\n\r\n").unwrap();
+    expect(&mut stream, &bytes_response(4));
+}
+
+#[test]
+fn a_date_is_that_of_now() {
+    let (_server, mut stream) = server();
+    for _ in 0..3 {
+        let before = httpdate();
+        stream.write_all(b"HEAD /bytes/0 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+        let mut head = vec![0; "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".len() + DATE.len()];
+        stream.read_exact(&mut head).unwrap();
+        let head = String::from_utf8(head).unwrap();
+        let date = head.split("Date: ").nth(1).unwrap().split("\r\n").next().unwrap();
+        let (second, after) = (date.to_owned(), httpdate());
+        assert!((before..=after).contains(&time_of_day(&second)), "{head}");
+        std::thread::sleep(Duration::from_millis(600));
+    }
+}
+
+/// Seconds of this day, in UTC. The clock that is cheap is up to 10 ms late.
+fn httpdate() -> u64 {
+    let now = std::time::SystemTime::now() - Duration::from_millis(10);
+    now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() % 86_400
+}
+
+fn time_of_day(date: &str) -> u64 {
+    let time: Vec<u64> = date[17..25].split(':').map(|part| part.parse().unwrap()).collect();
+    time[0] * 3600 + time[1] * 60 + time[2]
+}
+
+#[test]
 fn a_refusal_reaches_a_client_that_is_still_sending() {
     let (server, mut stream) = server();
     ask(&mut stream);
-    let mut bytes = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    let mut bytes = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     bytes.resize(100_000, b'x');
     stream.write_all(&bytes).unwrap();
     let text = read_all(&mut stream);
@@ -164,8 +240,8 @@ fn a_refused_client_that_does_not_close_is_closed() {
 #[test]
 fn a_head_over_8_kib_is_answered_with_431_and_closed() {
     let head = |bytes: usize| {
-        let frame = "GET /bytes/1 HTTP/1.1\r\nX: \r\n\r\n".len();
-        format!("GET /bytes/1 HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(bytes - frame))
+        let frame = "GET /bytes/1 HTTP/1.1\r\nHost: test\r\nX: \r\n\r\n".len();
+        format!("GET /bytes/1 HTTP/1.1\r\nHost: test\r\nX: {}\r\n\r\n", "y".repeat(bytes - frame))
     };
     let (server, mut stream) = server();
     stream.write_all(head(8192).as_bytes()).unwrap();
@@ -185,12 +261,13 @@ fn bodies_are_read_and_dropped() {
     const BODY: usize = 1_000_000;
     let mut writer = stream.try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        let head = format!("POST /bytes/2 HTTP/1.1\r\nContent-Length: {BODY}\r\n\r\n");
+        let head =
+            format!("POST /bytes/2 HTTP/1.1\r\nHost: test\r\nContent-Length: {BODY}\r\n\r\n");
         writer.write_all(head.as_bytes()).unwrap();
         // Nothing of this may be taken for a request.
-        let body = "GET /bytes/8 HTTP/1.1\r\n\r\n".repeat(BODY / 25 + 1);
+        let body = "GET /bytes/8 HTTP/1.1\r\nHost: test\r\n\r\n".repeat(BODY / 37 + 1);
         writer.write_all(&body.as_bytes()[..BODY]).unwrap();
-        writer.write_all(b"GET /bytes/6 HTTP/1.1\r\n\r\n").unwrap();
+        writer.write_all(b"GET /bytes/6 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     });
     let mut stream = stream;
     expect(&mut stream, &bytes_response(2));
@@ -201,7 +278,8 @@ fn bodies_are_read_and_dropped() {
 #[test]
 fn a_client_that_waits_for_100_gets_it() {
     let (_server, mut stream) = server();
-    let head = b"PUT /bytes/1 HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    let head =
+        b"PUT /bytes/1 HTTP/1.1\r\nHost: test\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
     stream.write_all(head).unwrap();
     expect(&mut stream, "HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"abc").unwrap();
@@ -211,7 +289,7 @@ fn a_client_that_waits_for_100_gets_it() {
 #[test]
 fn connections_end_when_the_request_says_so() {
     for (request, expected) in [
-        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "chunked\r\n\r\n0\r\n\r\n"),
+        ("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n", "chunked\r\n\r\n0\r\n\r\n"),
         ("GET / HTTP/1.0\r\n\r\n", "Connection: close\r\nContent-Length: 0\r\n\r\n"),
         ("GET /bytes/2 HTTP/1.0\r\n\r\n", "Connection: close\r\nContent-Length: 2\r\n\r\n01"),
     ] {
@@ -224,24 +302,27 @@ fn connections_end_when_the_request_says_so() {
     }
     let (_server, mut stream) = server();
     stream.write_all(b"GET /bytes/1 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
-    expect(&mut stream, "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 1\r\n\r\n0");
-    stream.write_all(b"HEAD /bytes/5 HTTP/1.1\r\n\r\n").unwrap();
-    expect(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+    expect(
+        &mut stream,
+        &format!("HTTP/1.1 200 OK\r\n{DATE}Connection: keep-alive\r\nContent-Length: 1\r\n\r\n0"),
+    );
+    stream.write_all(b"HEAD /bytes/5 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    expect(&mut stream, &format!("HTTP/1.1 200 OK\r\n{DATE}Content-Length: 5\r\n\r\n"));
     assert!(is_silent(&mut stream));
 }
 
 #[test]
 fn too_many_bytes_are_not_found() {
     let (_server, mut stream) = server();
-    stream.write_all(b"GET /bytes/1073741825 HTTP/1.1\r\n\r\n").unwrap();
-    expect(&mut stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(b"GET /bytes/1073741825 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    expect(&mut stream, &format!("HTTP/1.1 404 Not Found\r\n{DATE}Content-Length: 0\r\n\r\n"));
     ask(&mut stream);
 }
 
 #[test]
 fn a_client_that_ends_its_side_is_answered_and_closed() {
     let (server, mut stream) = server();
-    stream.write_all(b"GET /bytes/5 HTTP/1.1\r\n\r\n").unwrap();
+    stream.write_all(b"GET /bytes/5 HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(read_all(&mut stream), bytes_response(5));
     until("the connection is closed", || server.snapshot().held == 0);

@@ -1,7 +1,7 @@
 //! Start, signals, end.
 
 use std::{
-    io::{ErrorKind, Read as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     process::Command,
     time::Duration,
@@ -42,6 +42,7 @@ fn the_impossible_is_refused_with_the_number_that_would_do() {
         (Some(256), &["--max-connections", "1m"], 3, "ulimit -Hn"),
         (Some(50), &[], 3, "ulimit -Hn"),
         (None, &["--keepalive", "100ms"], 2, "1s to 32767s"),
+        (None, &["--header-timeout", "0s"], 2, "at least 1ms"),
     ] {
         let (actual, text) = outcome(command(nofile, arguments));
         assert_eq!(actual, Some(code), "{arguments:?}: {text}");
@@ -59,10 +60,12 @@ fn signals_end_it_with_a_summary() {
         // Closed by reset; how it is counted shows that the server has seen it.
         until("the closes are seen", || {
             let now = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
-            let own = program.pid().to_string();
+            let is_worker = |task: &std::path::PathBuf| {
+                std::fs::read_to_string(task.join("comm")).unwrap().starts_with("worker")
+            };
             let sockets: usize = now
                 .map(|task| task.unwrap().path())
-                .filter(|task| !task.ends_with(&own))
+                .filter(is_worker)
                 .map(|task| std::fs::read_dir(task.join("fd")).unwrap().count() - 7)
                 .sum();
             sockets == 40
@@ -89,7 +92,8 @@ fn the_second_signal_ends_it_at_once() {
     streams.iter_mut().for_each(ask);
     // Both are there when it goes on.
     program.signal(&["STOP", "INT", "TERM", "CONT"]);
-    assert_eq!(program.wait().code(), Some(130));
+    // 128, and the number of the second one.
+    assert_eq!(program.wait().code(), Some(143));
 }
 
 #[test]
@@ -130,6 +134,33 @@ fn an_idle_quiet_server_sleeps() {
     let before = program.sleeps();
     std::thread::sleep(Duration::from_millis(700));
     assert_eq!(program.sleeps(), before, "something wakes it");
+}
+
+#[test]
+fn half_sent_heads_are_closed_and_silent_connections_are_not() {
+    let program = Program::start(None, &["--workers", "2", "--quiet", "--header-timeout", "300ms"]);
+    let mut idle = connect(program.address);
+    let mut silent = connect(program.address);
+    ask(&mut idle);
+    let mut slow: Vec<TcpStream> = (0..20).map(|_| connect(program.address)).collect();
+    for stream in &mut slow {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nX: ").unwrap();
+    }
+    for stream in &mut slow {
+        let text = read_all(stream);
+        assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{text}");
+        assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
+    }
+    drop(slow);
+    ask_again(&mut idle);
+    ask(&mut silent);
+    // With nothing half sent nothing wakes it any more.
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = program.sleeps();
+    std::thread::sleep(Duration::from_millis(1000));
+    assert_eq!(program.sleeps(), before, "something wakes it");
+    let summary = program.finish();
+    assert_eq!((summary.held, summary.errors.get("408")), (2, Some(&20)));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! signals and output do.
 
 mod capacity;
+mod ends;
 #[path = "../figures/mod.rs"]
 mod figures;
 mod http;

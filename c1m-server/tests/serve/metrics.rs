@@ -58,7 +58,9 @@ fn a_page_says_what_the_summary_says() {
         ("c1m_server_connections_peak", summary.peak),
         ("c1m_server_connections_accepted_total", summary.accepted),
         ("c1m_server_connections_closed_total", summary.closed),
-        ("c1m_server_errors_total{error=\"connection ECONNRESET\"}", 3),
+        ("c1m_server_requests_total", 5),
+        ("c1m_server_errors_total{operation=\"connection\",error=\"ECONNRESET\"}", 3),
+        ("c1m_server_errors_total{operation=\"accept\",error=\"EMFILE\"}", 0),
     ];
     for (name, value) in expected {
         assert_eq!(samples[name], value as f64, "{name}");

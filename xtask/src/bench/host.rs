@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use c1m_server::{
     host::{
+        cgroup,
         guard::{Change, Guard, STATE_FOLDER},
         meminfo, process,
         slabinfo::{self, Slabinfo},
@@ -17,6 +18,7 @@ use c1m_server::{
     },
     limits::footprint::{self, Sizes},
     output::record::{Role, Sockstat},
+    sys::process::page_bytes,
 };
 
 use super::child::pause;
@@ -56,8 +58,7 @@ pub(crate) fn load_average() -> Result<f64> {
 
 /// Refuses what does not fit into the memory.
 pub(crate) fn check_memory(connections: u64) -> Result<()> {
-    let available =
-        meminfo::read()?.available_bytes.min(meminfo::cgroup_headroom().unwrap_or(u64::MAX));
+    let available = meminfo::read()?.available_bytes.min(cgroup::headroom().unwrap_or(u64::MAX));
     let model = footprint::need(&Sizes::default(), Role::Both, false, connections, 0);
     let need = model.bytes.saturating_add(OTHER_BYTES);
     if need <= available {
@@ -123,7 +124,7 @@ pub(crate) fn sockets() -> Result<Sockstat> {
 
 pub(crate) fn slab() -> Result<Slabinfo> {
     let text = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
-    Ok(slabinfo::parse(&text)?)
+    Ok(slabinfo::parse(&text, page_bytes()?)?)
 }
 
 pub(crate) fn used_bytes() -> Result<u64> {

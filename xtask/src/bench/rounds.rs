@@ -176,7 +176,10 @@ fn idleness(args: &Args, server: &Child) -> Result<(f64, f64)> {
 fn heartbeat(held: &mut Held, board: &mut Board) -> Result<()> {
     let sample = held.sampled()?;
     board.value("heartbeat", sample.took_s);
-    board.value("heartbeat_p99", per(sample.latency_us.p99, 1_000));
+    // Unknown when one in a hundred was not answered, which is a violation below.
+    if let Some(p99_us) = sample.latency_us.p99 {
+        board.value("heartbeat_p99", per(p99_us, 1_000));
+    }
     let lost = held.connections - sample.answered;
     match lost {
         0 => board.note("heartbeat", "each was answered, no connection was lost"),

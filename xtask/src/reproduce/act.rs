@@ -264,6 +264,7 @@ impl Measured<'_> {
             sockstat: held.sockstat,
             file_nr: held.file_nr,
             dropped: summary.dropped,
+            dropped_by: summary.dropped_by.clone(),
             suppressed: summary.suppressed,
         })
     }

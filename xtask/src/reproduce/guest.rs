@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{host::meminfo, output::record::Line};
+use c1m_server::{
+    host::{cgroup, meminfo},
+    output::record::Line,
+};
 
 use super::{
     End,
@@ -135,7 +138,7 @@ fn memory(connections: u64) -> u64 {
 
 fn check(memory_bytes: u64) -> Result<(), End> {
     let host = meminfo::read().map_err(|error| End::Refused(error.to_string()))?;
-    let available = host.available_bytes.min(meminfo::cgroup_headroom().unwrap_or(u64::MAX));
+    let available = host.available_bytes.min(cgroup::headroom().unwrap_or(u64::MAX));
     let told = |count| bytes(expect::as_f64(count));
     if memory_bytes <= available {
         let _ = writeln!(io::stderr(), "the guest has {} of memory", told(memory_bytes));

@@ -14,6 +14,7 @@ use c1m_server::{
         sockstat,
     },
     output::record::{FileNr, Sockstat},
+    sys::process::page_bytes,
 };
 
 use super::{
@@ -33,13 +34,16 @@ pub(super) struct Snapshot {
     pub(crate) tcp_ext: TcpExt,
 }
 
+fn slab(text: &str) -> Result<Slabinfo, End> {
+    let page = page_bytes().map_err(|error| End::Failed(error.to_string()))?;
+    slabinfo::parse(text, page).map_err(|error| End::Refused(error.to_string()))
+}
+
 impl Snapshot {
     pub(crate) fn take(stage: &mut Stage, host: &Host) -> Result<Self, End> {
         // Only root may read it, and some kernels do not have it.
         let slab = match stage.request(&Request::Read { path: host.proc.join("slabinfo") }) {
-            Ok(Reply::Text { text }) => {
-                Some(slabinfo::parse(&text).map_err(|error| End::Refused(error.to_string()))?)
-            }
+            Ok(Reply::Text { text }) => Some(slab(&text)?),
             Ok(_) | Err(End::Failed(_)) => None,
             Err(error) => return Err(error),
         };

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::{FileNr, Level, Precision, Refused, Sockstat};
+use c1m_server::{
+    output::record::{FileNr, Level, Precision, Refused, Sockstat},
+    trace::lost::{LOST_CROSSINGS, NOT_UNDERSTOOD},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{expect, progress::grouped};
@@ -78,6 +81,9 @@ pub(crate) struct Act {
     pub(crate) sockstat: Sockstat,
     pub(crate) file_nr: FileNr,
     pub(crate) dropped: Option<u64>,
+    /// Where: `ring buffer`, `ring buffer: crossing`, `not understood`, or a hook.
+    #[serde(default)]
+    pub(crate) dropped_by: BTreeMap<String, u64>,
     pub(crate) suppressed: Option<u64>,
 }
 
@@ -124,6 +130,9 @@ pub(crate) struct Reproduction {
     pub(crate) elapsed_s: f64,
     /// Every target that was missed, in words.
     pub(crate) missed: Vec<String>,
+    /// What was not counted without a target being missed, with its share, in words.
+    #[serde(default)]
+    pub(crate) uncounted: Vec<String>,
 }
 
 impl Act {
@@ -133,12 +142,48 @@ impl Act {
             ActName::Default => self.missed_crossing(),
             ActName::Cure | ActName::Idle => self.missed_hold(connections),
         };
-        match self.dropped {
-            Some(0) => {}
-            Some(dropped) => missed.push(format!("{} events were lost", grouped(dropped))),
-            None => missed.push("the server does not say how many events were lost".into()),
-        }
+        missed.extend(self.missed_events());
         missed
+    }
+
+    /// Events without which the act can be wrong: a crossing, or one that could have been one.
+    fn missed_events(&self) -> Option<String> {
+        let Some(dropped) = self.dropped else {
+            return Some("the server does not say how many events were lost".into());
+        };
+        let by = |name: &str| self.dropped_by.get(name).copied().unwrap_or(0);
+        let crossings = by(LOST_CROSSINGS);
+        if crossings > 0 {
+            return Some(format!("{} crossings were lost", grouped(crossings)));
+        }
+        let told: u64 = self.dropped_by.values().sum();
+        let unknown = by(NOT_UNDERSTOOD) + dropped.saturating_sub(told);
+        (unknown > 0).then(|| format!("{} events were lost", grouped(unknown)))
+    }
+
+    /// What was not counted, or not shown, although it happened.
+    pub(super) fn uncounted(&self) -> Vec<String> {
+        let is_missed = |name: &str| matches!(name, LOST_CROSSINGS | NOT_UNDERSTOOD);
+        let lost = self.dropped_by.iter().filter(|(name, count)| !is_missed(name) && **count > 0);
+        lost.map(|(name, count)| self.uncounted_of(name, *count)).collect()
+    }
+
+    fn uncounted_of(&self, name: &str, count: u64) -> String {
+        let refused = self.refused.as_ref();
+        let (what, counted) = match name {
+            "ring buffer" => ("events were counted and not shown", None),
+            "tp_btf/sock_exceed_buf_limit" => {
+                ("refusals not counted", refused.map(Refused::refusals))
+            }
+            "tp_btf/kfree_skb" => {
+                ("dropped segments not counted", refused.and_then(|it| it.dropped_skb))
+            }
+            _ => return format!("{} calls of {name} not seen", grouped(count)),
+        };
+        let Some(counted) = counted else { return format!("{} {what}", grouped(count)) };
+        let all = counted + count;
+        let share = expect::as_f64(count) / expect::as_f64(all.max(1)) * 100.0;
+        format!("{} of {} {what} ({share:.3} %)", grouped(count), grouped(all))
     }
 
     fn missed_crossing(&self) -> Vec<String> {
@@ -219,6 +264,10 @@ impl Reproduction {
         if !restored {
             missed.push("a kernel setting is not as it was before".into());
         }
+        let uncounted = acts.iter().enumerate().flat_map(|(index, act)| {
+            act.uncounted().into_iter().map(move |text| format!("act {}: {text}", index + 1))
+        });
+        let uncounted = uncounted.collect();
         let last = acts.last();
         Self {
             kernel: host.0,
@@ -234,6 +283,7 @@ impl Reproduction {
             restored,
             elapsed_s,
             missed,
+            uncounted,
         }
     }
 }
@@ -248,4 +298,54 @@ pub(super) fn rounded(value: f64) -> f64 {
 #[must_use]
 pub(super) fn per_connection(total: u64, connections: u64) -> f64 {
     rounded(expect::as_f64(total) / expect::as_f64(connections.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first act of the run that is kept, with these events lost.
+    fn act(dropped: &[(&str, u64)]) -> Act {
+        let kept = crate::place::root().join("docs/reproduction/run.jsonl");
+        let kept = std::fs::read_to_string(kept).unwrap();
+        let ReproduceRecord::Reproduction(run) =
+            serde_json::from_str(kept.lines().last().unwrap()).unwrap()
+        else {
+            panic!("the last line is of another kind")
+        };
+        let mut act = run.acts[0].clone();
+        act.dropped_by = dropped.iter().map(|(name, count)| ((*name).into(), *count)).collect();
+        act.dropped = Some(act.dropped_by.values().sum());
+        act
+    }
+
+    #[test]
+    fn a_refusal_that_was_not_counted_is_told_and_does_not_fail() {
+        let mut act = act(&[("tp_btf/sock_exceed_buf_limit", 4), ("ring buffer", 2)]);
+        let refused = act.refused.as_mut().unwrap();
+        let others = refused.refusals() - refused.high_send;
+        refused.high_send = 99_043 - others;
+        assert_eq!(act.missed(1_024_000), Vec::<String>::new());
+        assert_eq!(
+            act.uncounted(),
+            ["2 events were counted and not shown", "4 of 99,047 refusals not counted (0.004 %)"]
+        );
+        let run = Reproduction::new((String::new(), 2, 0), 1_024_000, vec![act], true, 1.0);
+        assert_eq!(run.missed, Vec::<String>::new());
+        assert!(run.uncounted[1].starts_with("act 1: 4 of 99,047 refusals"), "{run:?}");
+    }
+
+    #[test]
+    fn a_crossing_that_was_lost_fails() {
+        let lost = act(&[(LOST_CROSSINGS, 1), ("tp_btf/kfree_skb", 1)]);
+        assert_eq!(lost.missed(1_024_000), ["1 crossings were lost"]);
+        assert!(lost.uncounted()[0].contains("dropped segments not counted"), "{lost:?}");
+        let unknown = act(&[(NOT_UNDERSTOOD, 3)]);
+        assert_eq!(unknown.missed(1_024_000), ["3 events were lost"]);
+        let mut untold = act(&[]);
+        untold.dropped = Some(2);
+        assert_eq!(untold.missed(1_024_000), ["2 events were lost"]);
+        untold.dropped = None;
+        assert_eq!(untold.missed(1_024_000).len(), 1);
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use c1m_server::{
     host::{
+        cgroup,
         guard::Change,
-        meminfo,
         sysctl::{Name, SysctlError, Tree},
     },
     sys::process,
@@ -78,7 +78,7 @@ impl Facts {
             available_bytes: host
                 .memory()?
                 .available_bytes
-                .min(meminfo::cgroup_headroom().unwrap_or(u64::MAX)),
+                .min(cgroup::headroom().unwrap_or(u64::MAX)),
             baseline_pages: expect::baseline(sockstat.tcp_mem_pages, reserve_pages),
             reserve_pages,
             nofile_hard: [nofile_hard, nofile_hard_privileged],

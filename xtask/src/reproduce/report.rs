@@ -187,6 +187,9 @@ pub(super) fn table(run: &Reproduction) -> String {
         // Writing to a string can't fail.
         let _ = writeln!(text, "{what:first$}  {article:second$}  {this}");
     }
+    for uncounted in &run.uncounted {
+        let _ = writeln!(text, "not counted: {uncounted}");
+    }
     for missed in &run.missed {
         let _ = writeln!(text, "MISSED: {missed}");
     }
@@ -217,6 +220,9 @@ pub(super) fn markdown(run: &Reproduction, json: &str) -> String {
     );
     text.push_str(&markdown_table(run));
     text.push('\n');
+    for uncounted in &run.uncounted {
+        let _ = writeln!(text, "- Not counted: {uncounted}");
+    }
     for missed in &run.missed {
         let _ = writeln!(text, "- Missed: {missed}");
     }

@@ -225,6 +225,9 @@ fn publish(args: &Args, stage: &mut Stage, run: Reproduction) -> Result<ExitCode
     let code = ExitCode::from(u8::from(!run.missed.is_empty()));
     let line = json(ReproduceRecord::Reproduction(run.clone()))?;
     if args.json {
+        for uncounted in &run.uncounted {
+            stage.progress.say(&format!("not counted: {uncounted}"));
+        }
         for missed in &run.missed {
             stage.progress.say(&format!("missed: {missed}"));
         }

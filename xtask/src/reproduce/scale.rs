@@ -3,6 +3,7 @@
 use c1m_server::{
     limits::footprint::{self, Sizes},
     output::record::Role,
+    sys::process::page_bytes,
 };
 
 /// Connections of the article: 16 source addresses of 64,000 each.
@@ -32,7 +33,9 @@ pub(super) fn tcp_mem(article: [u64; 3], connections: u64) -> [u64; 3] {
 /// Memory for both ends of so many connections, with their pinned bytes and 5 % for what is in flight, in bytes.
 #[must_use]
 pub(super) fn need_bytes(connections: u64) -> u64 {
-    let queued = footprint::payload_of(PIN_BYTES);
+    // It never fails; 4 KiB are the pages of most kernels.
+    let page = page_bytes().unwrap_or(4096);
+    let queued = footprint::payload_of(PIN_BYTES, page);
     let need = footprint::need(&Sizes::default(), Role::Both, false, connections, queued);
     (need.bytes / 20 * 21).saturating_add(SPARE_BYTES)
 }

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP. Handlers, not a mask: neither a handler nor its absence is handed on to started programs.
+//! SIGINT, SIGTERM, SIGHUP and SIGQUIT. Handlers, not a mask: neither a handler nor its absence is handed on to started programs.
 
 use std::{io, sync::mpsc, thread};
 
@@ -24,10 +24,13 @@ pub(crate) fn watch(mut arrived: impl FnMut() + Send + 'static) -> io::Result<()
                 signal(SignalKind::interrupt()),
                 signal(SignalKind::terminate()),
                 signal(SignalKind::hangup()),
+                signal(SignalKind::quit()),
             );
-            let (mut interrupt, mut terminate, mut hangup) = match kinds {
-                (Ok(interrupt), Ok(terminate), Ok(hangup)) => (interrupt, terminate, hangup),
-                (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
+            let (mut interrupt, mut terminate, mut hangup, mut quit) = match kinds {
+                (Ok(interrupt), Ok(terminate), Ok(hangup), Ok(quit)) => {
+                    (interrupt, terminate, hangup, quit)
+                }
+                (Err(error), ..) | (_, Err(error), ..) | (.., Err(error), _) | (.., Err(error)) => {
                     return drop(ready.send(Err(error)));
                 }
             };
@@ -39,6 +42,7 @@ pub(crate) fn watch(mut arrived: impl FnMut() + Send + 'static) -> io::Result<()
                     _ = interrupt.recv() => arrived(),
                     _ = terminate.recv() => arrived(),
                     _ = hangup.recv() => arrived(),
+                    _ = quit.recv() => arrived(),
                 }
             }
         });

@@ -13,7 +13,10 @@ mod world;
 
 use std::process::ExitCode;
 
-use c1m_server::{output::record::LimitName, sys::process::effective_capabilities};
+use c1m_server::{
+    output::record::{LimitName, Record},
+    sys::process::effective_capabilities,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use world::{N, Skip, World};
 
@@ -287,6 +290,16 @@ fn comes_back(world: &mut World) -> Result<(), Skip> {
     world.apply(&[]).kill();
     world.applied(&[], |world| assert_ne!(world.setting("fs.file-max"), lowered));
     assert_eq!(world.setting("fs.file-max"), lowered);
+    // Every signal that ends a program puts them back.
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        let mut doctor = world.apply(&[]);
+        assert_ne!(world.setting("fs.file-max"), lowered);
+        doctor.signal(signal);
+        let restored =
+            doctor.wait_for(|record| matches!(record, Record::Restored(_)).then_some(()));
+        assert!(restored.is_some(), "{signal}");
+        assert_eq!(world.setting("fs.file-max"), lowered, "{signal}");
+    }
     // What is kept stays until it is asked for.
     let (code, text) = world.keep(&[]);
     assert_eq!(code, Some(0), "{text}");

@@ -165,11 +165,17 @@ fn check_client(url: &str, ramped: &Ramped) {
         ("c1m_client_connections_established_total", ramped.established as f64),
         ("c1m_client_connections_answered_total", ramped.answered as f64),
         ("c1m_client_connections_failed_total", ramped.failed as f64),
+        ("c1m_client_heartbeats_due_total", 0.0),
+        ("c1m_client_heartbeats_answered_total", 0.0),
+        ("c1m_client_answers_wrong_total", 0.0),
         ("c1m_client_pinned_bytes", pinned as f64),
         ("c1m_client_ramp_seconds", ramped.ramp_s),
-        ("c1m_client_connect_seconds{at=\"p50\"}", ramped.connect_us.p50 as f64 / 1e6),
-        ("c1m_client_connect_seconds{at=\"p99\"}", ramped.connect_us.p99 as f64 / 1e6),
-        ("c1m_client_first_byte_seconds{at=\"max\"}", ramped.first_byte_us.max as f64 / 1e6),
+        ("c1m_client_connect_seconds{at=\"p50\"}", ramped.connect_us.p50.unwrap() as f64 / 1e6),
+        ("c1m_client_connect_seconds{at=\"p99\"}", ramped.connect_us.p99.unwrap() as f64 / 1e6),
+        (
+            "c1m_client_first_byte_seconds{at=\"max\"}",
+            ramped.first_byte_us.max.unwrap() as f64 / 1e6,
+        ),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} of {samples:#?}");
     }

@@ -198,6 +198,7 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         peak,
         accepted: peak,
         closed: peak,
+        requests: None,
         errors: Default::default(),
         rss_bytes: None,
         pss_bytes: Some(peak * 20),
@@ -208,9 +209,19 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         sockstat: None,
         file_nr: None,
         refused: Some(Box::new(Refused { forced_first_skb: 7, ..Refused::default() })),
-        dropped: Some(if stand.is("lost events") { 3 } else { 0 }),
-        dropped_by: Default::default(),
+        dropped: Some(if stand.is("lost events") || stand.is("uncounted refusals") {
+            3
+        } else {
+            0
+        }),
+        dropped_by: stand
+            .is("uncounted refusals")
+            .then(|| ("tp_btf/sock_exceed_buf_limit".into(), 3))
+            .into_iter()
+            .collect(),
         suppressed: Some(0),
+        not_shown: Some(0),
+        lines_dropped: 0,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Changes the settings that a run needs, shows the difference first, and puts everything back.
 
 use std::{
-    io::{self, IsTerminal as _, Stdout, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     os::fd::AsRawFd as _,
     path::Path,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -13,37 +14,47 @@ use super::{
 };
 use crate::{
     cli::doctor::Doctor as Flags,
-    command::{EnvironmentRefused, UsageRefused},
+    command::{
+        EnvironmentRefused, UsageRefused,
+        streams::{self, say},
+    },
     host::{
         guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
         sysctl::{Name, Tree},
     },
     limits::{raise::raised, walls::Examination},
     output::{
-        lines::Printer,
+        lines::{Lines, Printer},
         record::{Applied, Change, Record, Restored},
     },
     sys::{
-        epoll::{self, Epoll, Events},
-        signal::Termination,
+        epoll::{self, Epoll, Events, Waker},
+        signal::Shutdown,
+        stream::Stream,
     },
 };
 
 /// How long a run that was just killed may take to put its settings back.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The exit code: a setting is not as it was before.
+const NOT_BACK: u8 = 1;
+
 /// Puts back what was left: by runs that were killed, and by `--keep`.
-pub(super) fn restore(flags: &Flags, printer: &mut Printer<Stdout>) -> anyhow::Result<u8> {
+pub(super) fn restore(flags: &Flags, printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let (mut guard, mut outcomes) = take(flags)?;
     outcomes.extend(guard.restore_kept().map_err(refused)?);
-    restored(&outcomes, printer)
+    let restored = restored(&outcomes);
+    let code = if restored.back { 0 } else { NOT_BACK };
+    printer.print(SystemTime::now(), Record::Restored(restored))?;
+    Ok(code)
 }
 
-fn restored(outcomes: &[Outcome], printer: &mut Printer<Stdout>) -> anyhow::Result<u8> {
-    let back = outcomes.iter().all(Outcome::is_back);
-    let settings = outcomes.iter().map(ToString::to_string).collect();
-    printer.print(SystemTime::now(), Record::Restored(Restored { back, settings }))?;
-    Ok(u8::from(!back))
+fn restored(outcomes: &[Outcome]) -> Restored {
+    Restored {
+        back: outcomes.iter().all(Outcome::is_back),
+        settings: outcomes.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn take(flags: &Flags) -> Result<(Guard, Vec<Outcome>), EnvironmentRefused> {
@@ -56,14 +67,10 @@ fn refused(error: crate::host::guard::GuardError) -> EnvironmentRefused {
 }
 
 /// Changes what has to be changed, and waits for a signal, or leaves it.
-pub(super) fn apply(
-    flags: &Flags,
-    ask: &Ask,
-    before: &Examination,
-    printer: &mut Printer<Stdout>,
-) -> anyhow::Result<u8> {
-    // First of all: from here on a signal ends it in order.
-    let termination = Termination::new()?;
+///
+/// Until settings are changed a signal ends it as any program. From then on the first one puts them back, and the second one can end only what
+/// comes after that.
+pub(super) fn apply(flags: &Flags, ask: &Ask, before: &Examination) -> anyhow::Result<u8> {
     let (mut guard, stale) = take(flags)?;
     for outcome in &stale {
         say(&format!("an earlier run was killed: {outcome}"));
@@ -76,25 +83,61 @@ pub(super) fn apply(
     }
     if !changes.is_empty() {
         consent(flags)?;
-        let wanted: Vec<Wanted> = changes
-            .iter()
-            .map(|change| Ok(Wanted { name: Name::new(&change.name)?, value: change.to.clone() }))
-            .collect::<Result<_, crate::host::sysctl::SysctlError>>()?;
-        guard.set(&wanted).map_err(refused)?;
     }
+    let shutdown = Shutdown::begin()?;
+    let lines = Lines::new(Arc::new(streams::stdout(flags.json, || Ok(()))?), flags.json);
+    let held =
+        set(&mut guard, &changes).and_then(|()| hold(flags, ask, changes, (&lines, &shutdown)));
+    if flags.keep && held.is_ok() {
+        guard.keep().map_err(refused)?;
+        return held;
+    }
+    let restored = restored(&guard.restore());
+    // Everything is back.
+    shutdown.end_at_once()?;
+    let code = match held {
+        Ok(code) if restored.back => code,
+        Ok(_) => NOT_BACK,
+        Err(error) => {
+            // Standard output may be what has failed.
+            restored.settings.iter().for_each(|setting| say(setting));
+            return Err(error);
+        }
+    };
+    lines.print(SystemTime::now(), &Record::Restored(restored))?;
+    lines.finish()?;
+    Ok(code)
+}
+
+fn set(guard: &mut Guard, changes: &[Change]) -> anyhow::Result<()> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let wanted: Vec<Wanted> = changes
+        .iter()
+        .map(|change| Ok(Wanted { name: Name::new(&change.name)?, value: change.to.clone() }))
+        .collect::<Result<_, crate::host::sysctl::SysctlError>>()?;
+    Ok(guard.set(&wanted).map_err(refused)?)
+}
+
+/// Says what was changed, and waits for a signal unless it is to stay. Returns the exit code.
+fn hold(
+    flags: &Flags,
+    ask: &Ask,
+    changes: Vec<Change>,
+    (lines, shutdown): (&Lines, &Shutdown),
+) -> anyhow::Result<u8> {
     let after = look::look(ask).examination;
     let left = after.hit().map(|wall| wall.limit).collect();
-    printer
-        .print(SystemTime::now(), Record::Applied(Applied { changes, keep: flags.keep, left }))?;
+    let applied = Applied { changes, keep: flags.keep, left };
+    lines.print(SystemTime::now(), &Record::Applied(applied))?;
     if flags.keep {
-        guard.keep().map_err(refused)?;
-        return Ok(exit_code(&after));
+        // What nobody was told does not stay.
+        lines.finish()?;
+    } else {
+        wait(shutdown, lines)?;
     }
-    wait(&termination)?;
-    match restored(&guard.restore(), printer)? {
-        0 => Ok(exit_code(&after)),
-        code => Ok(code),
-    }
+    Ok(exit_code(&after))
 }
 
 /// Values that permit more than those that the kernel has. What is enough is left alone.
@@ -128,7 +171,6 @@ fn consent(flags: &Flags) -> anyhow::Result<()> {
         )
         .into());
     }
-    // SIGINT is taken as a signal from here on, so it is no answer: an empty line is.
     let _ = write!(io::stderr(), "change them? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
@@ -138,17 +180,16 @@ fn consent(flags: &Flags) -> anyhow::Result<()> {
     }
 }
 
-fn wait(termination: &Termination) -> io::Result<()> {
-    let epoll = Epoll::new()?;
-    let mut events = Events::with_capacity(1);
-    epoll.add(termination.as_raw_fd(), epoll::IN, 0)?;
-    while termination.take()?.is_none() {
+/// Until a signal, or until nobody reads what is said.
+fn wait(shutdown: &Shutdown, lines: &Lines) -> anyhow::Result<()> {
+    let (epoll, failed) = (Epoll::new()?, Arc::new(Waker::new()?));
+    let mut events = Events::with_capacity(2);
+    epoll.add(shutdown.as_raw_fd(), epoll::IN, 0)?;
+    epoll.add(failed.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
+    lines.writer().on_failure(move || failed.wake());
+    while shutdown.take()?.is_none() {
         epoll.wait(&mut events, None)?;
+        lines.writer().check()?;
     }
     Ok(())
-}
-
-fn say(text: &str) {
-    // Standard error may be gone together with the terminal.
-    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -6,7 +6,10 @@ use super::{beside::Folder, look::Looked};
 use crate::{
     command::EnvironmentRefused,
     limits::walls::Examination,
-    output::record::{LimitName, Wall},
+    output::{
+        escape,
+        record::{LimitName, Wall},
+    },
 };
 
 /// Below the folder that was named, as below /etc.
@@ -36,7 +39,8 @@ pub(super) fn write(
     for (name, text) in texts {
         root.write(name, &text, force).map_err(refused)?;
         // Nobody has to read it.
-        let _ = writeln!(told, "wrote {}", folder.join(name).display());
+        let path = folder.join(name);
+        let _ = writeln!(told, "wrote {}", escape::line(&path.to_string_lossy()));
     }
     Ok(())
 }

@@ -154,8 +154,7 @@ fn host(ask: &Ask, sizes: Sizes) -> Host {
         sizes,
         tracked: tracked(&readings, ask.connections),
         ehash_buckets: settings.ehash_buckets,
-        // Version 1 has a counter of its own for it, and counts from its first limit on.
-        cgroup_counts_sockets: cgroup.is_some_and(|cgroup| cgroup.tcp_failed.is_none()),
+        cgroup_counts_sockets: cgroup.is_some_and(|cgroup| cgroup.counts_sockets),
         is_exempt_from_file_max: process::effective_capabilities()
             .is_ok_and(|capabilities| capabilities & CAP_SYS_ADMIN != 0),
     }
@@ -191,7 +190,8 @@ fn least(does: impl Fn(u64) -> bool) -> u64 {
 /// By the running kernel's types, which anybody may read.
 fn sizes_of_types() -> Option<Sizes> {
     let btf = Btf::parse(fs::read(BTF_PATH).ok()?).ok()?;
-    let sizes = Sizes::of_structures(|name| btf.size_of(name).map(u64::from));
+    let sizes =
+        Sizes::of_structures(|name| btf.size_of(name).map(u64::from), process::page_bytes().ok()?);
     drop(btf);
     // Parsing has taken megabytes.
     process::trim_heap();

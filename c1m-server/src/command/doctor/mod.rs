@@ -10,7 +10,7 @@ use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
 
-use super::{UsageRefused, tracing::Tracing};
+use super::{UsageRefused, printer, tracing::Tracing};
 use crate::{
     cli::{
         Workers,
@@ -25,6 +25,7 @@ use crate::{
         lines::Printer,
         record::{Doctor, Record, Role},
     },
+    sys::stream::Stream,
     trace::Options,
 };
 use look::{Ask, Looked};
@@ -39,7 +40,7 @@ const UNKNOWN: u8 = 3;
 /// # Errors
 /// See [`super::exit_code`].
 pub fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let mut printer = Printer::new(io::stdout(), flags.json);
+    let mut printer = printer(flags.json)?;
     if flags.restore {
         return apply::restore(flags, &mut printer);
     }
@@ -54,7 +55,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<u8> {
         emit::write(folder, flags.force, &looked, &mut io::stderr())?;
     }
     let code = match flags.apply {
-        true => apply::apply(flags, &ask, &looked.examination, &mut printer)?,
+        true => apply::apply(flags, &ask, &looked.examination)?,
         false => exit_code(&looked.examination),
     };
     Ok(if has_fault { WALL } else { code })
@@ -69,7 +70,7 @@ fn exit_code(examination: &Examination) -> u8 {
 }
 
 /// What tracing would attach to, and by what: the dry run of the server.
-fn hooks(printer: &mut Printer<io::Stdout>) -> anyhow::Result<u8> {
+fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let options = Options {
         ports: Vec::new(),
         netns: netns::own(),

@@ -10,13 +10,16 @@ use crate::{
     command::EnvironmentRefused,
     host::{descriptors, namespaces, sock_diag, sockstat},
     output::record::{Holder, Source, StateRow, TcpState},
-    sys::{netns::Namespace, process::raise_nofile},
+    sys::{netns::Namespace, process::raise_soft_nofile},
     trace::{
         TraceError,
         snapshot::{Held, Snapshots, StateCounts, Which},
     },
 };
 
+/// What a dump of the kernel lacks that every attempt of it was interrupted by changes.
+const INTERRUPTED: &str =
+    "sockets that came or went while the kernel told them: some may be missing, or counted twice";
 /// What is missing inside a PID namespace.
 const OTHER_PROCESSES: &str =
     "processes outside of this PID namespace, and the closed sockets that they hold";
@@ -49,7 +52,7 @@ impl Look {
     /// There is no /proc, or a namespace is asked for that only iterators can look into, and they can't be had.
     pub(in crate::command) fn begin(choice: NetnsChoice) -> anyhow::Result<Self> {
         // Each namespace that is looked into is a descriptor; fewer fit if it fails.
-        let _ = raise_nofile();
+        let _ = raise_soft_nofile();
         let own = namespaces::own()?.inode;
         let iterators = Snapshots::load().map_err(|error| reason(&error));
         let look = Self { choice, own, iterators };
@@ -138,7 +141,7 @@ impl Look {
             NetnsChoice::Inode(inode) => {
                 vec![namespaces::by_inode(inode)?.ok_or_else(|| {
                     EnvironmentRefused(format!(
-                        "no network namespace with inode {inode} was found: lsns -t net shows those that have a process"
+                        "no network namespace with inode {inode} was found: lsns -t net shows those that have a process, and ls -i /run/netns those of ip netns"
                     ))
                 })?]
             }
@@ -191,15 +194,16 @@ fn unseen_by_sock_diag(why: &str) -> Vec<String> {
 }
 
 fn by_sock_diag(netns: u32, why: &str) -> io::Result<Gathered> {
-    let mut told = Vec::new();
-    sock_diag::sockets(|socket| {
+    let dump = sock_diag::sockets(|told: &mut Vec<sock_diag::Told>, socket| {
         if socket.is_full {
             told.push(socket);
         }
     })?;
+    let told = dump.value;
     let inodes: HashSet<u32> = told.iter().map(|socket| socket.inode).collect();
     let descriptors = descriptors::of_tcp(|inode| inodes.contains(&inode))?;
     let mut unseen = unseen_by_sock_diag(why);
+    unseen.extend(dump.is_interrupted.then(|| INTERRUPTED.to_owned()));
     if descriptors.unseen > 0 {
         unseen.push(format!("the descriptors of {} processes of other users", descriptors.unseen));
     }
@@ -262,16 +266,14 @@ fn held(
 }
 
 fn states_by_sock_diag(netns: u32, why: &str) -> io::Result<StateCounts> {
-    let mut counts: HashMap<(TcpState, u16), u64> = HashMap::new();
-    sock_diag::sockets(|told| {
+    let dump = sock_diag::sockets(|counts: &mut HashMap<(TcpState, u16), u64>, told| {
         let state = TcpState::from_kernel(told.state.into(), told.remote_port != 0);
         *counts.entry((state, told.local_port)).or_default() += 1;
     })?;
+    let mut unseen = unseen_by_sock_diag(why);
+    unseen.extend(dump.is_interrupted.then(|| INTERRUPTED.to_owned()));
     let row = |((state, port), count)| StateRow { state, port, netns, count };
-    Ok(StateCounts {
-        rows: counts.into_iter().map(row).collect(),
-        unseen: unseen_by_sock_diag(why),
-    })
+    Ok(StateCounts { rows: dump.value.into_iter().map(row).collect(), unseen })
 }
 
 #[cfg(test)]

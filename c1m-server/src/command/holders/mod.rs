@@ -14,13 +14,11 @@ use self::{
     gather::{Gathered, Look},
     group::{Names, grouped, memory_of},
 };
+use super::printer;
 use crate::{
     cli::{GroupBy, Holders as Flags},
     host::{cpus, sockstat},
-    output::{
-        lines::Printer,
-        record::{Holders, HoldersScope, Record, Sockstat, Source},
-    },
+    output::record::{Holders, HoldersScope, Record, Sockstat, Source},
     sys::process::page_bytes,
     trace::snapshot::Which,
 };
@@ -35,7 +33,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         GroupBy::Port | GroupBy::Remote => Which::All,
     };
     let record = look(&mut Look::begin(flags.netns)?, which, flags.by, flags.top)?;
-    Ok(Printer::new(io::stdout(), flags.json).print(SystemTime::now(), Record::Holders(record))?)
+    Ok(printer(flags.json)?.print(SystemTime::now(), Record::Holders(record))?)
 }
 
 /// Looks at the sockets, and makes a record of those that hold the most.

@@ -12,7 +12,10 @@ use tokio::time::{Instant, sleep_until};
 use crate::{
     command::UsageRefused,
     output::record::CommandEnd,
-    sys::{confine, process::spawn_unblocked},
+    sys::{
+        confine,
+        inherited::{self, Inherited},
+    },
 };
 
 /// A command that does not end by SIGTERM is killed after this.
@@ -26,7 +29,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts it with this process's own standard streams. The kernel ends it when the calling thread ends, in whatever way.
+    /// Starts it with this process's own standard streams, and with the limits and signals that this process was started with: what a watch
+    /// raises or blocks for itself is not the command's. The kernel ends it when the calling thread ends, in whatever way.
     ///
     /// # Errors
     /// There is no such program, or it can't be run.
@@ -34,7 +38,9 @@ impl Running {
         let (program, arguments) = command
             .split_first()
             .ok_or_else(|| UsageRefused("--cmd needs a command behind it".into()))?;
-        let child = spawn_unblocked(Command::new(program).args(arguments)).map_err(|error| {
+        let mut command = Command::new(program);
+        let child = inherited::spawn(command.args(arguments), Inherited::at_start());
+        let child = child.map_err(|error| {
             UsageRefused(format!(
                 "cannot run `{program}` ({error}): check the command behind --cmd"
             ))

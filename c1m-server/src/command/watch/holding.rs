@@ -2,12 +2,12 @@
 //! must not wait.
 
 use std::{
-    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     cli::{GroupBy, NetnsChoice},
@@ -21,9 +21,12 @@ use crate::{
 
 /// Rows of a record, and of the view.
 const TOP: usize = 10;
-/// A look that is for the view alone may take one part in so many of the time, one that is asked for one in fewer.
+/// After a walk that nobody asked for the thread waits this many times as long as the walk took; after one that was asked for, this many.
 const REST: u32 = 100;
 const REST_WHEN_ASKED: u32 = 10;
+/// How long it waits after a failure; each further failure doubles it, up to the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
 /// The other end of the thread. It ends when this is dropped.
 pub(super) struct Holding {
@@ -31,75 +34,155 @@ pub(super) struct Holding {
     found: UnboundedReceiver<Found>,
 }
 
-/// What a look found.
-pub(super) struct Found {
-    /// Somebody asked for it, and it is to be told.
-    pub(super) was_asked: bool,
-    /// `Err`: there is no way to look, and no further one will come.
-    pub(super) holders: Result<Holders, String>,
+/// What one walk came to.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// `was_asked`: a crossing asked for it, and it is to be printed.
+    Holders { was_asked: bool, holders: Box<Holders> },
+    /// What was known of the holders is out of date; the text says why and when the next attempt is.
+    Failed(String),
+    /// A walk succeeded again, after so many failures. Its holders come next.
+    Recovered { failures: u32 },
 }
 
 impl Holding {
-    /// `every`: the shortest time between two looks that nobody asks for; `None`: there are none.
+    /// `every`: the shortest time between two walks that nobody asks for; `None`: there are none.
     pub(super) fn begin(every: Option<Duration>) -> Self {
-        // One that waits is enough: what is asked for meanwhile is answered by the same look.
+        let mut look = None;
+        let walk = move || {
+            let mut ready = match look.take() {
+                Some(look) => look,
+                None => Look::begin(NetnsChoice::All)?,
+            };
+            // Idle sockets stay in the kernel: they hold nothing.
+            let holders = holders::look(&mut ready, Which::Holding, GroupBy::Process, TOP)?;
+            // One that failed is made anew.
+            look = Some(ready);
+            Ok(holders)
+        };
+        Self::begin_with(every, RETRY_FIRST, walk)
+    }
+
+    fn begin_with(
+        every: Option<Duration>,
+        retry: Duration,
+        walk: impl FnMut() -> anyhow::Result<Holders> + Send + 'static,
+    ) -> Self {
+        // One that waits is enough: what is asked for meanwhile is answered by the same walk.
         let (wanted, requests) = sync_channel(1);
         let (sender, found) = unbounded_channel();
-        thread::spawn(move || {
-            let mut look = match Look::begin(NetnsChoice::All) {
-                Ok(look) => look,
-                Err(error) => {
-                    // Who left needs no answer.
-                    let holders = Err(format!("{error:#}"));
-                    let _ = sender.send(Found { was_asked: true, holders });
-                    return;
-                }
-            };
-            let mut next = every.map(|_| Instant::now());
-            loop {
-                let was_asked = match next {
-                    None => requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                    Some(next) => {
-                        requests.recv_timeout(next.saturating_duration_since(Instant::now()))
-                    }
-                };
-                let was_asked = match was_asked {
-                    Ok(()) => true,
-                    Err(RecvTimeoutError::Timeout) => false,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
-                let start = Instant::now();
-                // Idle sockets stay in the kernel: they hold nothing.
-                let holders = holders::look(&mut look, Which::Holding, GroupBy::Process, TOP)
-                    .map_err(|error| format!("{error:#}"));
-                let (took, is_over) = (start.elapsed(), holders.is_err());
-                if sender.send(Found { was_asked, holders }).is_err() || is_over {
-                    return;
-                }
-                next = every.map(|every| Instant::now() + every.max(took * REST));
-                if was_asked {
-                    thread::sleep(took * REST_WHEN_ASKED);
-                }
-            }
-        });
+        let walks = Walks { every, retry, requests, sender, failures: 0, walk };
+        thread::spawn(move || walks.run());
         Self { wanted, found }
     }
 
-    /// Asks for a look when usage has come above pressure or high.
+    /// Asks for a walk when usage has come above pressure or high.
     pub(super) fn ask_after(&self, record: &Record) {
         if let Record::Crossing(Crossing { level, direction: Direction::Up, .. }) = record
             && *level != Level::Low
         {
-            // One that waits already is as good.
-            let _ = self.wanted.try_send(());
+            self.ask();
         }
     }
 
-    /// The next look; none comes any more once the thread has ended.
+    fn ask(&self) {
+        // One that waits already is as good.
+        let _ = self.wanted.try_send(());
+    }
+
+    /// What comes next.
     pub(super) async fn found(&mut self) -> Found {
         match self.found.recv().await {
             Some(found) => found,
             None => std::future::pending().await,
+        }
+    }
+}
+
+/// The thread.
+struct Walks<W> {
+    every: Option<Duration>,
+    /// After the first failure.
+    retry: Duration,
+    requests: Receiver<()>,
+    sender: UnboundedSender<Found>,
+    /// Since the last walk that succeeded.
+    failures: u32,
+    walk: W,
+}
+
+impl<W: FnMut() -> anyhow::Result<Holders>> Walks<W> {
+    /// Until the other end is dropped.
+    fn run(mut self) {
+        let mut next = self.every.map(|_| Instant::now());
+        // Somebody asked, and got no answer yet.
+        let mut is_asked = false;
+        loop {
+            is_asked |= match self.wait(next) {
+                Ok(()) => true,
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let start = Instant::now();
+            let walked = (self.walk)();
+            let took = start.elapsed();
+            let rest = match self.tell(walked, is_asked) {
+                Err(()) => return,
+                Ok(Some(retry)) => {
+                    // An attempt that is due needs no request.
+                    next = Some(Instant::now() + retry);
+                    retry
+                }
+                Ok(None) => {
+                    next = self.every.map(|every| Instant::now() + every.max(took * REST));
+                    if std::mem::take(&mut is_asked) {
+                        took * REST_WHEN_ASKED
+                    } else {
+                        Duration::ZERO
+                    }
+                }
+            };
+            // Requests wait meanwhile.
+            thread::sleep(rest);
+        }
+    }
+
+    fn wait(&self, next: Option<Instant>) -> Result<(), RecvTimeoutError> {
+        match next {
+            None => self.requests.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => {
+                self.requests.recv_timeout(next.saturating_duration_since(Instant::now()))
+            }
+        }
+    }
+
+    /// Hands over what a walk came to. `Ok(Some)`: it failed, and this is how long to wait; `Err`: nobody listens any more.
+    fn tell(
+        &mut self,
+        walked: anyhow::Result<Holders>,
+        was_asked: bool,
+    ) -> Result<Option<Duration>, ()> {
+        let send = |found| self.sender.send(found).map_err(drop);
+        match walked {
+            Ok(holders) => {
+                let failures = std::mem::take(&mut self.failures);
+                if failures > 0 {
+                    send(Found::Recovered { failures })?;
+                }
+                send(Found::Holders { was_asked, holders: Box::new(holders) })?;
+                Ok(None)
+            }
+            Err(error) => {
+                let retry = self.retry * 2u32.saturating_pow(self.failures.min(16));
+                let retry = retry.min(RETRY_LONGEST);
+                self.failures = self.failures.saturating_add(1);
+                let text = format!(
+                    "who holds the memory is not known: {error:#}; the next attempt is in {} s",
+                    retry.as_secs_f64()
+                );
+                send(Found::Failed(text))?;
+                Ok(Some(retry))
+            }
         }
     }
 }
@@ -128,5 +211,95 @@ fn shown_row(row: &HolderRow) -> view::Holder {
         sockets: row.memory.sockets,
         receive_bytes: row.memory.receive_bytes,
         send_bytes: row.memory.send_bytes,
+    }
+}
+
+/// What the view shows instead while they are not known.
+pub(super) fn unknown(why: &str) -> view::Holders {
+    view::Holders { title: format!("top holders unknown: {why}"), rows: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    };
+
+    use super::*;
+    use crate::output::record::{HoldersScope, Source};
+
+    fn nobody() -> Holders {
+        Holders {
+            source: Source::Iterators,
+            scope: HoldersScope::Host,
+            rows: Vec::new(),
+            rows_omitted: 0,
+            pages_omitted: 0,
+            total: crate::output::record::Memory::default(),
+            accounted_pages: Some(0),
+            found_pages: 0,
+            unexplained_pages: None,
+            accounted_sockets: None,
+            unlisted_sockets: None,
+            reserve_pages: None,
+            unseen: Vec::new(),
+            took_ms: 0.0,
+        }
+    }
+
+    /// Fails so often at first. How often it was tried is counted.
+    fn failing(times: u32) -> (Arc<AtomicU32>, impl FnMut() -> anyhow::Result<Holders> + Send) {
+        let tried = Arc::new(AtomicU32::new(0));
+        let counter = tried.clone();
+        let walk = move || match counter.fetch_add(1, Relaxed) {
+            before if before < times => Err(anyhow::anyhow!("no more descriptors")),
+            _ => Ok(nobody()),
+        };
+        (tried, walk)
+    }
+
+    fn take(holding: &mut Holding) -> Found {
+        holding.found.blocking_recv().expect("the thread goes on")
+    }
+
+    #[test]
+    fn a_walk_that_fails_is_tried_again_and_both_is_said() {
+        let (tried, walk) = failing(2);
+        let mut holding =
+            Holding::begin_with(Some(Duration::from_millis(1)), Duration::from_millis(1), walk);
+        for next in ["0.001 s", "0.002 s"] {
+            let Found::Failed(text) = take(&mut holding) else { panic!("it does not fail") };
+            assert!(text.contains("no more descriptors") && text.ends_with(next), "{text}");
+        }
+        assert!(matches!(take(&mut holding), Found::Recovered { failures: 2 }));
+        assert!(matches!(take(&mut holding), Found::Holders { was_asked: false, .. }));
+        // Another one comes without a further word.
+        assert!(matches!(take(&mut holding), Found::Holders { .. }));
+        assert!(tried.load(Relaxed) >= 4);
+    }
+
+    #[test]
+    fn what_was_asked_for_is_answered_after_failures() {
+        let (_, walk) = failing(1);
+        let mut holding = Holding::begin_with(None, Duration::from_millis(1), walk);
+        holding.ask();
+        assert!(matches!(take(&mut holding), Found::Failed(_)));
+        assert!(matches!(take(&mut holding), Found::Recovered { failures: 1 }));
+        assert!(matches!(take(&mut holding), Found::Holders { was_asked: true, .. }));
+    }
+
+    #[test]
+    fn the_time_between_attempts_grows_to_its_bound() {
+        let (_, requests) = sync_channel(1);
+        let (sender, _found) = unbounded_channel();
+        let walk = || -> anyhow::Result<Holders> { unreachable!() };
+        let mut walks =
+            Walks { every: None, retry: RETRY_FIRST, requests, sender, failures: 0, walk };
+        let waits: Vec<u64> = (0..40)
+            .map(|_| walks.tell(Err(anyhow::anyhow!("no")), true).unwrap().unwrap().as_secs())
+            .collect();
+        assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits[39], 60);
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{cli::watch::Watch, exporter::Bound};
 use child::Running;
 use session::Session;
-use sink::Sink;
+use sink::{Files, Sink};
 pub use target::OF_OTHER_NAMESPACES;
 use target::Target;
 
@@ -48,14 +48,15 @@ pub fn run(args: &Watch) -> anyhow::Result<u8> {
 async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Result<u8> {
     // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
     let (tracing, hooks) = Tracing::start(&target.options(args))?;
-    let signals = session::signals(args)?;
+    let files = Files::open(args)?;
+    let shutdown = session::signals(args)?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
     let master = target.master();
     let tcp_mem = tracing.look().map(|look| look.tcp_mem);
     let subject = Subject::Others(target.others);
     let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
-    let sink = Sink::new(args, bound.map(Metrics::start).transpose()?)?;
-    let mut session = Session::begin(args, tracing, diagnosis, sink, signals)?;
+    let sink = Sink::new(args, files, bound.map(Metrics::start).transpose()?)?;
+    let mut session = Session::begin(args, tracing, diagnosis, sink, shutdown)?;
     session.first(hooks, watching, master)?;
     let command = match args.command() {
         None => None,

@@ -1,35 +1,67 @@
 //! The terminal: taken for the view, and given back on every way out.
 
-use std::{io, thread};
+use std::{
+    io::{self, Write},
+    sync::{Arc, Once},
+    thread,
+};
 
 use anyhow::Context as _;
 use ratatui::{
-    DefaultTerminal,
-    crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    Terminal,
+    backend::CrosstermBackend,
+    crossterm::{
+        cursor::Show,
+        event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+        queue,
+        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    },
 };
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::output::view::{self, Action, Key, View};
+use crate::output::{
+    view::{self, Action, Key, View},
+    writer::Writer,
+};
 
 /// Keys that wait to be taken.
 const KEYS: usize = 64;
 
 /// The terminal while it shows the view. Dropping it puts the terminal back; so does a panic, before it says anything.
 pub(super) struct Screen {
-    terminal: DefaultTerminal,
+    terminal: Terminal<CrosstermBackend<Picture>>,
+    writer: Arc<Writer>,
     keys: Receiver<Event>,
     pub(super) view: View,
 }
 
+/// Collects what is drawn, and hands it over as a whole.
+struct Picture {
+    bytes: Vec<u8>,
+    writer: Arc<Writer>,
+}
+
+impl Write for Picture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.raw(std::mem::take(&mut self.bytes)).map_err(io::Error::other)
+    }
+}
+
 impl Screen {
-    /// Takes the terminal.
+    /// Takes the terminal, which is standard output.
     ///
     /// # Errors
     /// It can't be put into raw mode, or nothing be written to it.
-    pub(super) fn open() -> anyhow::Result<Self> {
-        let terminal = ratatui::try_init()
-            .context("cannot take the terminal for the view: --no-tui does without")?;
+    pub(super) fn open(writer: Arc<Writer>) -> anyhow::Result<Self> {
         let (sender, keys) = channel(KEYS);
+        let terminal = take(&writer)
+            .inspect_err(|_| give_back(&writer))
+            .context("cannot take the terminal for the view: --no-tui does without")?;
         // Waits for the terminal, and ends with the process or when nobody takes its keys any more.
         thread::spawn(move || {
             while let Ok(event) = event::read() {
@@ -38,12 +70,17 @@ impl Screen {
                 }
             }
         });
-        Ok(Self { terminal, keys, view: View::default() })
+        Ok(Self { terminal, writer, keys, view: View::default() })
     }
 
-    pub(super) fn draw(&mut self) -> io::Result<()> {
-        let Self { terminal, view, .. } = self;
-        terminal.draw(|frame| view::draw(view, frame)).map(drop)
+    /// Draws what has changed. While the terminal is stopped, nothing is drawn: what is missing comes with a later picture.
+    pub(super) fn draw(&mut self) -> anyhow::Result<()> {
+        let Self { terminal, view, writer, .. } = self;
+        writer.check()?;
+        if writer.is_idle() {
+            terminal.draw(|frame| view::draw(view, frame))?;
+        }
+        Ok(())
     }
 
     /// The next thing to do because of a key, or of another size of the terminal.
@@ -66,8 +103,32 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        ratatui::restore();
+        give_back(&self.writer);
     }
+}
+
+fn take(writer: &Arc<Writer>) -> io::Result<Terminal<CrosstermBackend<Picture>>> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            // Past the writer's thread, which may be the one that panics.
+            ratatui::restore();
+            before(info);
+        }));
+    });
+    enable_raw_mode()?;
+    let mut picture = Picture { bytes: Vec::new(), writer: writer.clone() };
+    queue!(picture, EnterAlternateScreen)?;
+    picture.flush()?;
+    Terminal::new(CrosstermBackend::new(picture))
+}
+
+fn give_back(writer: &Arc<Writer>) {
+    let mut picture = Picture { bytes: Vec::new(), writer: writer.clone() };
+    // A terminal that is gone needs neither.
+    let _ = queue!(picture, LeaveAlternateScreen, Show).and_then(|()| picture.flush());
+    let _ = disable_raw_mode();
 }
 
 fn key_of(event: KeyEvent) -> Option<Key> {

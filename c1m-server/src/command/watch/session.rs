@@ -2,7 +2,6 @@
 
 use std::{
     future::pending,
-    io,
     os::fd::AsFd as _,
     time::{Duration, SystemTime},
 };
@@ -13,7 +12,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use super::{
     EXIT_COMMAND, EXIT_LIMIT,
     child::Running,
-    holding::{Found, Holding, shown},
+    holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
     target::Target,
@@ -33,28 +32,24 @@ use crate::{
             CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
         },
         view::Action,
+        writer::WriteError,
     },
     serve::Snapshot,
-    sys::{process::cpu_seconds, readable::Readable, signal::Signals},
+    sys::{process::cpu_seconds, readable::Readable, signal::Shutdown},
 };
 
 /// A shorter interval would be a busy loop.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Events may come in floods; more pictures a second nobody sees.
 const PICTURES: Duration = Duration::from_millis(100);
-/// What ends a watch, or is handed on to the command.
-const ENDS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
-/// What is handed on besides.
+/// What is handed on to the command besides what would end the watch.
 const HANDED_ON: [i32; 3] = [libc::SIGUSR1, libc::SIGUSR2, libc::SIGCONT];
 
 /// Has to be there before any thread is started, the reader of keys included.
-pub(super) fn signals(args: &Watch) -> anyhow::Result<Signals> {
-    let mut numbers = ENDS.to_vec();
-    if args.command().is_some() {
-        numbers.extend(HANDED_ON);
-        numbers.push(libc::SIGCHLD);
-    }
-    Signals::new(&numbers).context("cannot listen for signals")
+pub(super) fn signals(args: &Watch) -> anyhow::Result<Shutdown> {
+    let with_command = [&HANDED_ON[..], &[libc::SIGCHLD]].concat();
+    let others = if args.command().is_some() { &with_command[..] } else { &[] };
+    Shutdown::with(others).context("cannot listen for signals")
 }
 
 /// What is watched, as a record.
@@ -88,9 +83,11 @@ pub(super) struct Session<'a> {
     measure: Measure,
     holding: Holding,
     sink: Sink,
-    signals: Signals,
+    shutdown: Shutdown,
     signalled: Readable,
     drawn: Option<Instant>,
+    /// It was said that not all of the target is looked at.
+    said_left_out: bool,
 }
 
 impl<'a> Session<'a> {
@@ -99,16 +96,26 @@ impl<'a> Session<'a> {
         tracing: Tracing,
         diagnosis: Diagnosis,
         sink: Sink,
-        signals: Signals,
+        shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        let signalled = Readable::new(signals.as_fd()).context("cannot wait for signals")?;
+        let signalled = Readable::new(shutdown.as_fd()).context("cannot wait for signals")?;
         let measure = Measure::begin();
         // Lines have the holders when a limit was crossed, the view and the metrics always.
         let is_wanted = sink.screen.is_some() || sink.metrics.is_some();
         let every = is_wanted.then_some(args.interval.max(MIN_INTERVAL));
         let holding = Holding::begin(every);
-        let drawn = None;
-        Ok(Self { args, tracing, diagnosis, measure, holding, sink, signals, signalled, drawn })
+        Ok(Self {
+            args,
+            tracing,
+            diagnosis,
+            measure,
+            holding,
+            sink,
+            shutdown,
+            signalled,
+            drawn: None,
+            said_left_out: false,
+        })
     }
 
     /// What stands at the beginning, and a first look.
@@ -124,24 +131,27 @@ impl<'a> Session<'a> {
             let text = format!(
                 "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
             );
-            self.sink.record(Record::Warning(Warning { name: "worker".into(), text }))?;
+            self.sink.record(warning("worker", text))?;
         }
         if let Err(reason) = self.tracing.all_connections() {
             let text = format!("connections that were there before are not counted: {reason}");
-            self.sink.record(Record::Warning(Warning { name: "present".into(), text }))?;
+            self.sink.record(warning("present", text))?;
         }
         self.look()?;
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
-        Ok(self.draw()?)
+        self.draw()
     }
 
     /// Until a key, a signal, the end of `--duration` or that of the command. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
+        self.shutdown.end_at_once()?;
         // Also of a watch that failed: the page shows what was seen until then.
         let written = self.sink.write_page();
+        let finished = self.sink.finish();
         let code = code?;
-        Ok(written.map(|()| code)?)
+        written?;
+        Ok(finished.map(|()| code)?)
     }
 
     async fn run_to_its_end(&mut self, mut command: Option<Running>) -> anyhow::Result<u8> {
@@ -151,6 +161,8 @@ impl<'a> Session<'a> {
         }
         // The terminal first: what follows is to be read afterwards, an error as well.
         self.sink.close_view();
+        // The terminal is as it was, and the command has ended: nothing is left behind.
+        self.shutdown.end_at_once()?;
         held?;
         let how = command.as_ref().map(Running::how);
         let verdict = self.end(how.clone())?;
@@ -160,6 +172,7 @@ impl<'a> Session<'a> {
     async fn hold(&mut self, command: &mut Option<Running>) -> anyhow::Result<()> {
         let end = self.args.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut ticks = ticks(self.args.interval);
+        let failed = self.sink.failed();
         loop {
             tokio::select! {
                 () = at(end) => return Ok(()),
@@ -173,6 +186,7 @@ impl<'a> Session<'a> {
                         continue;
                     }
                 }
+                () = failed.notified() => self.sink.check()?,
                 found = self.holding.found() => self.found(found)?,
                 action = action(&mut self.sink.screen) => {
                     if action == Action::End {
@@ -192,7 +206,7 @@ impl<'a> Session<'a> {
 
     /// Takes the signals that have come: the command gets them, and without one they end the watch.
     fn is_ended_by_signals(&mut self, command: &mut Option<Running>) -> anyhow::Result<bool> {
-        while let Some(signal) = self.signals.take()? {
+        while let Some(signal) = self.shutdown.take()? {
             match command {
                 None => return Ok(true),
                 Some(command) if signal.number == libc::SIGCHLD => {
@@ -209,6 +223,9 @@ impl<'a> Session<'a> {
     }
 
     fn look(&mut self) -> anyhow::Result<()> {
+        if let Some(text) = self.tracing.recount_if_needed() {
+            self.sink.record(Record::Warning(Warning { name: "recounted".into(), text }))?;
+        }
         let look = self.tracing.look();
         let events = self.tracing.poll_with(look)?;
         self.events(events)?;
@@ -218,24 +235,41 @@ impl<'a> Session<'a> {
         if let Some(verdict) = verdict {
             self.sink.record(Record::Verdict(verdict))?;
         }
+        if !self.said_left_out
+            && let Some(text) = self.diagnosis.left_out()
+        {
+            self.said_left_out = true;
+            self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
+        }
         let limits = self.diagnosis.limits();
         let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
         self.sink.look(usage, has_changed, limits, self.tracing.last_refused())?;
         Ok(())
     }
 
-    fn events(&mut self, events: Vec<Timed>) -> io::Result<()> {
+    fn events(&mut self, events: Vec<Timed>) -> Result<(), WriteError> {
         events.iter().for_each(|(_, record)| self.holding.ask_after(record));
         self.sink.events(events)
     }
 
-    /// Tells who holds the memory, if that was asked for; the view shows it in any case.
-    fn found(&mut self, Found { was_asked, holders }: Found) -> io::Result<()> {
-        let holders = match holders {
-            Ok(holders) => holders,
-            Err(text) => {
-                let name = "holders".into();
-                return self.sink.record(Record::Warning(Warning { name, text }));
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    fn found(&mut self, found: Found) -> Result<(), WriteError> {
+        let (was_asked, holders) = match found {
+            Found::Holders { was_asked, holders } => (was_asked, *holders),
+            Found::Failed(text) => {
+                if let Some(screen) = &mut self.sink.screen {
+                    screen.view.holders = Some(unknown(&text));
+                }
+                if let Some(metrics) = &mut self.sink.metrics {
+                    metrics.forget_holders();
+                }
+                return self.sink.record(warning("holders", text));
+            }
+            Found::Recovered { failures } => {
+                let text = format!(
+                    "who holds the memory is known again, after {failures} failed attempts"
+                );
+                return self.sink.record(warning("holders", text));
             }
         };
         if let Some(screen) = &mut self.sink.screen {
@@ -256,7 +290,7 @@ impl<'a> Session<'a> {
         Snapshot { held: self.tracing.connections(), ..Snapshot::default() }
     }
 
-    fn draw(&mut self) -> io::Result<()> {
+    fn draw(&mut self) -> anyhow::Result<()> {
         let Some(screen) = &mut self.sink.screen else { return Ok(()) };
         self.drawn = Some(Instant::now());
         screen.draw()
@@ -267,6 +301,7 @@ impl<'a> Session<'a> {
         self.look()?;
         self.diagnosis.closing(&self.snapshot(), Some(&self.tracing));
         let verdict = self.diagnosis.end(&self.snapshot().errors, Some(&self.tracing));
+        self.sink.conclude();
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
         self.sink.record(Record::Verdict(verdict.clone()))?;
         let (usage, elapsed_s) = self.measure.total(&self.tracing);
@@ -283,16 +318,22 @@ impl<'a> Session<'a> {
             dropped: lost.total(),
             dropped_by: lost.by(),
             suppressed: self.tracing.suppressed(),
+            not_shown: Some(self.tracing.not_shown()),
             cpu_user_s,
             cpu_system_s,
             own_cpu_percent: usage.own_cpu_percent,
             limit: root.map(|(limit, _)| limit),
             confidence: root.map(|(_, confidence)| confidence),
             command,
+            lines_dropped: self.sink.lines_dropped(),
         };
         self.sink.events(vec![(SystemTime::now(), Record::Ended(ended))])?;
         Ok(verdict)
     }
+}
+
+fn warning(name: &str, text: String) -> Record {
+    Record::Warning(Warning { name: name.into(), text })
 }
 
 /// The limit that was hit: the first cause, unless others fit as well.

@@ -1,17 +1,17 @@
 //! What is watched: from flags to ports, a network namespace and processes.
 
-use std::{collections::BTreeSet, fs, fs::File, io::ErrorKind, path::PathBuf};
+use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
 
 use crate::{
-    cli::watch::{Netns, Watch},
+    cli::{NetnsChoice, watch::Watch},
     command::{
         EnvironmentRefused, UsageRefused,
         subject::{Others, Which},
     },
     host::{cgroup, namespaces, netns, task},
-    sys::{confine::enter_network, process::effective_capabilities},
+    sys::{netns::Namespace, process::effective_capabilities},
     trace::{Options, look::Place},
 };
 
@@ -47,12 +47,13 @@ impl Target {
         let named = Self::named_netns(args, &mut others)?;
         let ports = ports(args, &mut others)?;
         let own = netns::own();
-        if let Some(Named { inode, file }) = &named
-            && Some(*inode) != own
+        if let Some(named) = &named
+            && Some(named.inode) != own
         {
-            enter_network(file).map_err(|error| {
+            named.enter().map_err(|error| {
                 EnvironmentRefused(format!(
-                    "cannot enter the network namespace {inode} ({error}): start c1m-server watch with sudo, or inside of it"
+                    "cannot enter the network namespace {} ({error}): start c1m-server watch with sudo, or inside of it",
+                    named.inode
                 ))
             })?;
         }
@@ -65,28 +66,28 @@ impl Target {
     }
 
     /// The network namespace to count in: as named, else that of the process that was named.
-    fn named_netns(args: &Watch, others: &mut Others) -> anyhow::Result<Option<Named>> {
+    fn named_netns(args: &Watch, others: &mut Others) -> anyhow::Result<Option<Namespace>> {
         let pid = match args.netns {
-            Some(Netns::Own) => std::process::id(),
-            Some(Netns::OfProcess(pid)) => pid,
-            Some(Netns::Inode(inode)) => netns::member(inode).ok_or_else(|| {
+            Some(NetnsChoice::All) => return Ok(None),
+            Some(NetnsChoice::Inode(inode)) => return namespaces::by_inode(inode)?.map(Some).ok_or_else(|| {
                 UsageRefused(format!(
-                    "no process that can be seen from here is in the network namespace {inode}: see the inode of /proc/PID/ns/net"
+                    "no network namespace with inode {inode} was found: lsns -t net shows those that have a process, and ls -i /run/netns those of ip netns"
                 ))
-            })?,
+                .into()
+            }),
+            Some(NetnsChoice::Own) => std::process::id(),
+            Some(NetnsChoice::Process(pid)) => pid,
             None => match others.pids().first() {
                 Some(pid) => *pid,
                 None => return Ok(None),
             },
         };
-        let path = format!("/proc/{pid}/ns/net");
-        let refuse = |error| {
+        let namespace = namespaces::of_process(pid).map_err(|error| {
             EnvironmentRefused(format!(
                 "cannot look at process {pid} ({error}): check its number, or start c1m-server watch with sudo"
             ))
-        };
-        let file = File::open(path).map_err(refuse)?;
-        Ok(Some(Named { inode: netns::of(pid).map_err(refuse)?, file }))
+        })?;
+        Ok(Some(namespace))
     }
 
     /// Who named a worker meant the server: its master, by which all of its workers are watched.
@@ -110,11 +111,6 @@ impl Target {
             verbosity: args.verbose,
         }
     }
-}
-
-struct Named {
-    inode: u32,
-    file: File,
 }
 
 fn which(args: &Watch) -> anyhow::Result<Which> {
@@ -165,7 +161,7 @@ fn ports(args: &Watch, others: &mut Others) -> anyhow::Result<Vec<u16>> {
     Ok(found.into_iter().collect())
 }
 
-/// One place for each network namespace that a process of this host is in. `Err`: they are not all to be had, and a count over some of them would
+/// One place for each network namespace that a process of this host is in, or that a mount keeps. `Err`: they are not all to be had, and a count over some of them would
 /// pass for one over all.
 fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
     if !namespaces::is_initial_pid_namespace() {
@@ -193,6 +189,8 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
             _ => {}
         }
     }
+    let mounts = namespaces::mounts().into_iter().filter(|(inode, _)| seen.insert(*inode));
+    places.extend(mounts.map(|(_, path)| Place::Of(path)));
     if places.len() > NAMESPACES_MAX {
         return Err(format!(
             "there are {} network namespaces, more than the {NAMESPACES_MAX} that are looked into; --netns PID counts in one",

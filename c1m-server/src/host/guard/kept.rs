@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Entry, Guard, GuardError, Outcome, State, folder_error, outcome, put_back, read_state,
-    same_boot, write_as,
+    Entry, Guard, GuardError, Outcome, State, folder_error, put_back, read_state, same_boot,
+    write_as,
 };
 
 /// Beside the state file: what stands in it is not the next run's to put back.
@@ -16,7 +16,7 @@ impl Guard {
         let failed = folder_error(&self.folder);
         let mut settings = kept(&self.folder)?;
         for entry in &self.state.settings {
-            match settings.iter_mut().find(|kept| kept.name == entry.name) {
+            match settings.iter_mut().find(|kept| kept.is(&entry.name, entry.netns.as_ref())) {
                 // What was there before the first change is what is put back.
                 Some(kept) => kept.written.extend(entry.written.iter().cloned()),
                 None => settings.push(entry.clone()),
@@ -34,11 +34,11 @@ impl Guard {
         let mut left: Vec<Entry> = Vec::new();
         let mut outcomes = Vec::new();
         for entry in kept(&self.folder)?.into_iter().rev() {
-            let fate = put_back(&self.tree, &entry);
-            if matches!(fate, super::Fate::Failed { .. }) {
-                left.insert(0, entry.clone());
+            let outcome = put_back(&self.tree, &entry);
+            if matches!(outcome.fate, super::Fate::Failed { .. }) {
+                left.insert(0, entry);
             }
-            outcomes.push(outcome(entry, fate));
+            outcomes.push(outcome);
         }
         let state = State { settings: left, ..self.state.clone() };
         if state.settings.is_empty() {

@@ -44,6 +44,7 @@ impl Host {
             name: name("net.ipv4.tcp_mem"),
             old: BEFORE.into(),
             written: written.iter().map(|value| (*value).into()).collect(),
+            netns: Origin::of(&name("net.ipv4.tcp_mem")),
         }];
         write_state(self.run.path(), &State { v: STATE_VERSION, owner, settings }).unwrap();
     }
@@ -186,14 +187,16 @@ fn a_file_that_is_not_understood_is_kept() {
     let owner = r#""owner":{"pid":1,"start_ticks":1,"boot_id":"x"}"#;
     for text in [
         String::new(),
+        // Before a setting had its network namespace.
+        format!(r#"{{"v":1,{owner},"settings":[]}}"#),
         "{".into(),
         "[]".into(),
         "\0\u{1}".into(),
         format!(r#"{{"v":99,{owner},"settings":[]}}"#),
         format!(
-            r#"{{"v":1,{owner},"settings":[{{"name":"../../etc/passwd","old":"1","written":["2"]}}]}}"#
+            r#"{{"v":2,{owner},"settings":[{{"name":"../../etc/passwd","old":"1","written":["2"]}}]}}"#
         ),
-        format!(r#"{{"v":1,{owner},"settings":[{{"name":"fs.file-max","old":"1"}}]}}"#),
+        format!(r#"{{"v":2,{owner},"settings":[{{"name":"fs.file-max","old":"1"}}]}}"#),
     ] {
         let host = Host::new();
         fs::write(host.state(), &text).unwrap();
@@ -263,4 +266,75 @@ fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     assert_eq!(fates, [Fate::Foreign { present: "3000".into() }, Fate::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert_eq!(guard.restore_kept().unwrap(), []);
+}
+
+/// A thread in a network namespace of its own, and whatever it returns. `None`: this process may not have one.
+fn in_own_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    thread::spawn(|| crate::sys::confine::unshare_network().ok().map(|()| body())).join().unwrap()
+}
+
+fn somaxconn() -> String {
+    Tree::at(Tree::KERNEL).read(&name("net.core.somaxconn")).unwrap()
+}
+
+/// A run in one namespace was killed; another one, in another namespace, puts back what it left, where it belongs.
+#[test]
+fn a_setting_is_put_back_in_its_own_network_namespace() {
+    let run = tempfile::tempdir().unwrap();
+    let folder = run.path().to_owned();
+    let take = |folder: &Path| Guard::take(Tree::at(Tree::KERNEL), folder, Duration::from_secs(10));
+    let ours = somaxconn();
+    let there = in_own_namespace(move || {
+        let before = somaxconn();
+        let (mut guard, _) = take(&folder).unwrap();
+        guard.set(&[change("net.core.somaxconn", "1234")]).unwrap();
+        // As a kill leaves it.
+        guard.state.owner = dead();
+        write_state(&folder, &guard.state).unwrap();
+        guard.state.settings.clear();
+        (before, crate::host::namespaces::own().unwrap())
+    });
+    let Some((before, namespace)) = there else { return };
+    assert_eq!(namespace.within(somaxconn).unwrap(), "1234");
+    let (mut guard, stale) = take(run.path()).unwrap();
+    assert_eq!(fates(&stale), [&Fate::Restored]);
+    let told = stale[0].to_string();
+    assert!(told.contains(&format!("net:[{}]", namespace.inode)), "{told}");
+    assert_eq!(namespace.within(somaxconn).unwrap(), before);
+    assert_eq!(somaxconn(), ours);
+    // One name in two namespaces is two settings.
+    namespace.within(|| guard.set(&[change("net.core.somaxconn", "1235")]).unwrap()).unwrap();
+    guard.set(&[change("net.core.somaxconn", &ours)]).unwrap();
+    guard.keep().unwrap();
+    let (mut guard, _) = take(run.path()).unwrap();
+    let outcomes = guard.restore_kept().unwrap();
+    assert_eq!(fates(&outcomes), [&Fate::Unchanged, &Fate::Restored]);
+    assert_eq!((outcomes[0].elsewhere.is_some(), outcomes[1].elsewhere.is_some()), (false, true));
+    assert_eq!(namespace.within(somaxconn).unwrap(), before);
+}
+
+/// Its namespace is gone: nothing is written here, and nothing is kept.
+#[test]
+fn a_setting_of_a_namespace_that_is_gone_is_not_written_elsewhere() {
+    let host = Host::new();
+    let run = host.run.path().to_owned();
+    let tree = host.tree.path().to_owned();
+    let left = in_own_namespace(move || {
+        let (mut guard, _) = Guard::take(Tree::at(&tree), &run, Duration::ZERO).unwrap();
+        guard.set(&[change("net.ipv4.tcp_mem", "1 2 3")]).unwrap();
+        guard.state.owner = dead();
+        write_state(&run, &guard.state).unwrap();
+        guard.state.settings.clear();
+    });
+    if left.is_none() {
+        return;
+    }
+    let (_guard, stale) = host.take().unwrap();
+    assert_eq!(host.tcp_mem(), "1 2 3", "this one belongs to another namespace");
+    match fates(&stale)[..] {
+        [Fate::Gone] => assert!(stale[0].is_back() && !host.state().exists()),
+        // Inside a container it may be somewhere else.
+        [Fate::Failed { .. }] => assert!(!stale[0].is_back() && host.state().exists()),
+        ref other => panic!("{other:?}"),
+    }
 }

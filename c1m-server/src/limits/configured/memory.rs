@@ -2,10 +2,7 @@
 
 use super::{Circumstances, Say};
 use crate::{
-    limits::{
-        advice::mib,
-        footprint::{PAGE_BYTES, charged_pages},
-    },
+    limits::{advice::mib, footprint::charged_pages},
     output::record::LimitName,
 };
 
@@ -35,7 +32,7 @@ fn spaced(values: &[i128]) -> String {
 
 impl Circumstances<'_> {
     fn page_bytes(&self) -> u64 {
-        self.host.readings.page_bytes.unwrap_or(PAGE_BYTES).max(1)
+        self.host.readings.page()
     }
 
     pub(super) fn tcp_mem(&self, values: [i128; 3]) -> Say {
@@ -54,7 +51,7 @@ impl Circumstances<'_> {
             ));
         }
         harms_or(complaints, || {
-            if charged_pages(self.run.queued_bytes) == 0 {
+            if charged_pages(self.run.queued_bytes, self.page_bytes()) == 0 {
                 return Say::nothing(
                     "idle connections use none of it: tcp_mem counts what waits in queues, and no socket, inode or file",
                 );

@@ -254,7 +254,7 @@ mod tests {
             host.readings.tcp_mem = Some([0, 0, 2 * (at - 1)]);
         }),
         (LimitName::MemoryCgroup, |host, run, at| {
-            let each = charged_each(&host.sizes, run.role, false, 0, true);
+            let each = charged_each(&host.sizes, run.role, false, 0, 4096, true);
             host.readings.cgroup_used_bytes = Some(5);
             host.readings.cgroup_max_bytes = Some(sum(each, at - 1) + 5);
         }),

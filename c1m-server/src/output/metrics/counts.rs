@@ -1,5 +1,7 @@
 //! What tracing counts: crossings, refusals and what followed.
 
+use std::collections::BTreeMap;
+
 use super::{
     super::record::{Direction, Level, Refused},
     Base, Kind, Metric, Sample, Seen, known, labelled, one,
@@ -166,25 +168,27 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         labels: &["call", "errno"],
         help: "System calls of any process of the host that failed because of a limit",
         source: "`refused.call_errors`",
-        read: |seen| {
-            of(seen, |refused| {
-                let errors = refused.call_errors.iter().flatten();
-                let sample = |(name, count): (&String, &u64)| {
-                    let (call, errno) = name.split_once(' ')?;
-                    Some(labelled([call, errno], *count))
-                };
-                errors.filter_map(sample).collect()
-            })
-        },
+        read: |seen| of(seen, call_errors),
     },
     Metric {
         name: "c1m_tcp_ext",
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &["counter", "netns"],
-        help: "The kernel's own counters of TcpExt, since the start, in the network namespace with this inode",
+        help: "The kernel's own counters of TcpExt, since the start, in the network namespace with this inode; TCPMemoryPressuresChrono, which is a time, \
+               is not among them",
         source: "`refused.kernel`, `usage.netns.inode`",
         read: tcp_ext,
+    },
+    Metric {
+        name: "c1m_tcp_ext_memory_pressures_chrono",
+        kind: Kind::Counter,
+        unit: Base::Seconds,
+        labels: &["netns"],
+        help: "TcpExt's TCPMemoryPressuresChrono, since the start, in the network namespace with this inode: time under memory pressure, added when \
+               pressure ends there",
+        source: "`refused.kernel.TCPMemoryPressuresChrono`, `usage.netns.inode`",
+        read: chrono,
     },
     Metric {
         name: "c1m_events_lost",
@@ -254,10 +258,53 @@ fn refusals(refused: &Refused) -> Vec<Sample> {
     ])
 }
 
+/// The one member of TcpExt that is no count: milliseconds, tcp_leave_memory_pressure of net/ipv4/tcp.c (6.18).
+const CHRONO: &str = "TCPMemoryPressuresChrono";
+
+fn netns(seen: &Seen) -> String {
+    let inode = seen.usage.as_ref().and_then(|usage| usage.netns.inode);
+    inode.map(|inode| inode.to_string()).unwrap_or_default()
+}
+
 fn tcp_ext(seen: &Seen) -> Vec<Sample> {
-    let netns = seen.usage.as_ref().and_then(|usage| usage.netns.inode);
-    let netns = netns.map(|inode| inode.to_string()).unwrap_or_default();
+    let netns = netns(seen);
     of(seen, |refused| {
-        refused.kernel.iter().map(|(name, count)| labelled([name, &netns], *count)).collect()
+        let counts = refused.kernel.iter().filter(|(name, _)| *name != CHRONO);
+        counts.map(|(name, count)| labelled([name, &netns], *count)).collect()
     })
+}
+
+fn chrono(seen: &Seen) -> Vec<Sample> {
+    let netns = netns(seen);
+    of(seen, |refused| {
+        let ms = refused.kernel.get(CHRONO);
+        #[expect(clippy::cast_precision_loss, reason = "2^52 ms are 142,000 years")]
+        let sample = |ms: &u64| labelled([&netns], *ms as f64 / MS_PER_S);
+        ms.map(sample).into_iter().collect()
+    })
+}
+
+/// The errors of each call that a limit can be behind: they are 0 until they happen.
+pub const CALL_ERRORS: [(&str, &[&str]); 9] = [
+    ("accept", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("bind", &["EADDRNOTAVAIL", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("connect", &["EADDRNOTAVAIL", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("descriptor", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("epoll_ctl", &["EMFILE", "ENFILE", "ENOMEM", "ENOSPC"]),
+    ("other", &["EMFILE", "ENFILE"]),
+    ("receive", &["EMFILE", "ENFILE", "ENOMEM"]),
+    ("send", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("socket", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+];
+
+/// None where no hook counts them.
+fn call_errors(refused: &Refused) -> Vec<Sample> {
+    let Some(errors) = &refused.call_errors else { return Vec::new() };
+    let born =
+        CALL_ERRORS.iter().flat_map(|(call, errnos)| errnos.iter().map(move |it| (*call, *it)));
+    let mut counts: BTreeMap<(&str, &str), u64> = born.map(|name| (name, 0)).collect();
+    for (name, count) in errors {
+        *counts.entry(name.split_once(' ').unwrap_or((name, ""))).or_default() += count;
+    }
+    counts.into_iter().map(|((call, errno), count)| labelled([call, errno], count)).collect()
 }

@@ -18,7 +18,7 @@ macro_rules! limit {
                 kind: Kind::Gauge,
                 unit: $unit,
                 labels: &["scope"],
-                help: concat!($what, ": how much is used"),
+                help: concat!($what, ": usage"),
                 source: "`limits.used`",
                 read: |seen| of(seen, $limit, USED),
             },
@@ -27,7 +27,7 @@ macro_rules! limit {
                 kind: Kind::Gauge,
                 unit: $unit,
                 labels: &["scope"],
-                help: concat!($what, ": how much there may be"),
+                help: concat!($what, ": the limit"),
                 source: "`limits.ceiling`",
                 read: |seen| of(seen, $limit, CEILING),
             },
@@ -56,14 +56,14 @@ pub(super) const LIMITS: [[Metric<Seen>; 2]; 10] = [
         Base::Count,
         "c1m_descriptors",
         "c1m_descriptors_limit",
-        "Descriptors of the server (RLIMIT_NOFILE of its tables)"
+        "Open descriptors of the server, which RLIMIT_NOFILE limits in each of its tables"
     ),
     limit!(
         LimitName::NrOpen,
         Base::Count,
-        "c1m_nofile",
-        "c1m_nofile_limit",
-        "RLIMIT_NOFILE itself (fs.nr_open)"
+        "c1m_rlimit_nofile",
+        "c1m_rlimit_nofile_limit",
+        "RLIMIT_NOFILE of the server, which fs.nr_open limits"
     ),
     limit!(
         LimitName::FileMax,

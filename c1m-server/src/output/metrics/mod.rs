@@ -19,6 +19,7 @@ use prometheus_client::{
 };
 
 pub use self::{
+    counts::CALL_ERRORS,
     own::{OWN, Own},
     page::rows,
     seen::Seen,

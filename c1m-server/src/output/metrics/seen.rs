@@ -60,6 +60,11 @@ impl Seen {
         }
     }
 
+    /// Until the next record of them, nothing is known of the holders.
+    pub fn forget_holders(&mut self) {
+        self.holders = None;
+    }
+
     pub(super) fn bytes(&self, pages: Option<u64>) -> Option<u64> {
         pages?.checked_mul(self.page_bytes?)
     }

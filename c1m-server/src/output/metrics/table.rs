@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use super::{
-    super::record::{Confidence, Holder, HolderRow, Holders, Memory, NetnsUsage, Summary, Watched},
+    super::record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched},
     Base, Kind, Metric, Sample, Seen,
     counts::COUNTS,
-    known, labelled,
+    labelled,
     limits::{LIMITS, RATIOS},
     one,
 };
@@ -48,6 +48,25 @@ macro_rules! served {
     };
 }
 
+/// Of the last walk over all sockets, in pages.
+macro_rules! holding {
+    ($name:literal, $pages:expr, $help:literal, $source:literal) => {
+        Metric {
+            name: $name,
+            kind: Kind::Gauge,
+            unit: Base::Bytes,
+            labels: &[],
+            help: $help,
+            source: $source,
+            read: |seen| {
+                let pages: fn(&Holders) -> Option<u64> = $pages;
+                let pages = seen.holders.as_ref().and_then(|(_, holders)| pages(holders));
+                one(seen.bytes(pages))
+            },
+        }
+    };
+}
+
 const SOCKETS: &[Metric<Seen>] = &[
     watched!(
         "c1m_connections",
@@ -71,17 +90,22 @@ const SOCKETS: &[Metric<Seen>] = &[
         name: "c1m_sockets",
         kind: Kind::Gauge,
         unit: Base::Count,
-        labels: &["scope", "netns"],
-        help: "TCP sockets of every kind of the host, and of the network namespace with this inode those in use",
-        source: "`usage.host.sockets`, `usage.netns.inuse`",
+        labels: &[],
+        help: "TCP sockets of the host in every state but TIME_WAIT, those without a connection included",
+        source: "`usage.host.sockets`",
+        read: |seen| one(seen.usage.as_ref().and_then(|usage| usage.host.sockets)),
+    },
+    Metric {
+        name: "c1m_netns_sockets_in_use",
+        kind: Kind::Gauge,
+        unit: Base::Count,
+        labels: &["netns"],
+        help: "TCP sockets in use in the network namespace with this inode",
+        source: "`usage.netns.inuse`",
         read: |seen| {
-            let Some(usage) = &seen.usage else { return Vec::new() };
-            let NetnsUsage { inode, inuse, .. } = usage.netns;
-            let host = usage.host.sockets.map(|sockets| labelled(["host", ""], sockets));
-            let inside = inode
-                .zip(inuse)
-                .map(|(inode, inuse)| labelled(["netns", &inode.to_string()], inuse));
-            host.into_iter().chain(inside).collect()
+            let netns = seen.usage.as_ref().map(|usage| usage.netns).unwrap_or_default();
+            let both = netns.inode.zip(netns.inuse);
+            both.map(|(inode, inuse)| labelled([&inode.to_string()], inuse)).into_iter().collect()
         },
     },
     served!("c1m_server_connections", Kind::Gauge, held, "Connections that the own server holds"),
@@ -104,18 +128,47 @@ const SOCKETS: &[Metric<Seen>] = &[
         "Connections of the own server that were closed"
     ),
     Metric {
+        name: "c1m_server_requests",
+        kind: Kind::Counter,
+        unit: Base::Count,
+        labels: &[],
+        help: "Requests that the own server read, the refused ones included",
+        source: "`summary.requests`, at each look",
+        read: |seen| one(seen.served.as_ref().and_then(|served| served.requests)),
+    },
+    Metric {
         name: "c1m_server_errors",
         kind: Kind::Counter,
         unit: Base::Count,
-        labels: &["error"],
-        help: "Errors of the own server by name: of accept, of connections, of requests",
+        labels: &["operation", "error"],
+        help: "Errors of the own server, by operation (accept, connection, epoll, request) and the error's name: an errno, a status, or what was wrong",
         source: "`summary.errors`, at each look",
-        read: |seen| {
-            let errors = seen.served.iter().flat_map(|served| &served.errors);
-            errors.map(|(name, count)| labelled([name], *count)).collect()
-        },
+        read: |seen| seen.served.as_ref().map(errors).unwrap_or_default(),
     },
 ];
+
+/// Errors that are 0 until they happen: a counter that begins with its first error has no increase for it.
+const BORN: [(&str, &[&str]); 4] = [
+    ("accept", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("connection", &["ECONNRESET", "EPIPE", "ETIMEDOUT"]),
+    ("epoll", &["ENOMEM", "ENOSPC"]),
+    ("request", &["400", "404", "411", "431"]),
+];
+
+/// By operation and error; the name of a status has no operation.
+fn errors(served: &Summary) -> Vec<Sample> {
+    let born = BORN
+        .iter()
+        .flat_map(|(operation, errors)| errors.iter().map(|error| ((*operation, *error), 0)));
+    let mut counts: BTreeMap<(&str, &str), u64> = born.collect();
+    for (name, count) in &served.errors {
+        *counts.entry(name.split_once(' ').unwrap_or(("request", name))).or_default() += count;
+    }
+    counts
+        .into_iter()
+        .map(|((operation, error), count)| labelled([operation, error], count))
+        .collect()
+}
 
 /// What was found out: the verdict, and who holds the memory.
 const FOUND: &[Metric<Seen>] = &[
@@ -176,22 +229,24 @@ const FOUND: &[Metric<Seen>] = &[
         source: "`holders.rows.send_bytes`",
         read: |seen| rows(seen, |memory| Some(memory.send_bytes)),
     },
-    Metric {
-        name: "c1m_holders",
-        kind: Kind::Gauge,
-        unit: Base::Bytes,
-        labels: &["what"],
-        help: "The last look at who holds TCP memory, by what: found with its sockets, accounted by the kernel, omitted: found and not among the ten",
-        source: "`holders.found_pages`, `accounted_pages`, `pages_omitted`; pages of memory as bytes",
-        read: |seen| {
-            let Some((_, holders)) = &seen.holders else { return Vec::new() };
-            known([
-                (["found"], seen.bytes(Some(holders.found_pages))),
-                (["accounted"], seen.bytes(holders.accounted_pages)),
-                (["omitted"], seen.bytes(Some(holders.pages_omitted))),
-            ])
-        },
-    },
+    holding!(
+        "c1m_holders_found",
+        |holders| Some(holders.found_pages),
+        "TCP memory that the last walk over all sockets found with them",
+        "`holders.found_pages`; pages of memory as bytes"
+    ),
+    holding!(
+        "c1m_holders_accounted",
+        |holders| holders.accounted_pages,
+        "TCP memory that the kernel accounted at the time of that walk",
+        "`holders.accounted_pages`; pages of memory as bytes"
+    ),
+    holding!(
+        "c1m_holders_omitted",
+        |holders| Some(holders.pages_omitted),
+        "Of what that walk found, what is not among the ten",
+        "`holders.pages_omitted`; pages of memory as bytes"
+    ),
     Metric {
         name: "c1m_holders_timestamp",
         kind: Kind::Gauge,

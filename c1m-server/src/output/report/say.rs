@@ -1,9 +1,8 @@
 //! Numbers as the page has them, and text of others, which is hostile until proved otherwise.
 
-use std::fmt::Write as _;
-
 use maud::{Markup, Render, html};
 
+use crate::output::escape;
 pub(super) use crate::units::{bytes, grouped};
 
 /// What is not known. Never 0.
@@ -11,31 +10,13 @@ pub(super) const UNKNOWN: &str = "unknown";
 /// The longest text of others, in characters.
 const LONGEST: usize = 600;
 
-/// Text that somebody else chose: a comm, the path of a cgroup, whatever stands in a JSON line. What would not be seen, or would turn the
-/// reading direction, is written out; maud escapes what HTML would take for markup.
+/// Text that somebody else chose: a comm, the path of a cgroup, whatever stands in a JSON line. Maud escapes what HTML would take for
+/// markup.
 pub(super) fn foreign(text: &str) -> String {
-    let mut shown = String::new();
-    for (index, char) in text.chars().enumerate() {
-        if index == LONGEST {
-            shown.push('…');
-            break;
-        }
-        if is_hidden(char) {
-            // Writing to a string can't fail.
-            let _ = write!(shown, "\\u{{{:x}}}", u32::from(char));
-        } else {
-            shown.push(char);
-        }
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", escape::line(&text[..end])),
+        None => escape::line(text).into_owned(),
     }
-    shown
-}
-
-/// Control characters (no XML may have them), marks of direction and what has no width, and the noncharacters.
-fn is_hidden(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(char, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-        || (u32::from(char) & 0xfffe) == 0xfffe
 }
 
 /// A figure, with the line that said it and its place there: whoever doubts it can look, and a test does.

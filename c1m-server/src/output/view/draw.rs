@@ -10,6 +10,7 @@ use ratatui::{
 
 use super::View;
 use crate::output::{
+    escape,
     record::{HostUsage, Usage, Verdict},
     watch_text::{known, until},
 };
@@ -38,7 +39,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
         Constraint::Length(heights.keys),
     ])
     .areas(area);
-    frame.render_widget(Line::from(title_line(view)).style(Modifier::BOLD), title);
+    frame.render_widget(Line::from(escape::line(&title_line(view))).style(Modifier::BOLD), title);
     if charts.height > 0 {
         draw_charts(view, frame, charts);
     }
@@ -52,7 +53,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
         draw_events(view, frame, events);
     }
     let (text, style) = verdict_line(view.verdict.as_ref());
-    frame.render_widget(Line::from(text).style(style), verdict);
+    frame.render_widget(Line::from(escape::line(&text)).style(style), verdict);
     frame.render_widget(Line::from(keys_line(view)).style(Modifier::DIM), keys);
 }
 
@@ -255,7 +256,10 @@ fn columns_within(width: u16) -> usize {
 }
 
 fn draw_holders(view: &View, frame: &mut Frame<'_>, area: Rect) {
-    let title = view.holders.as_ref().map_or(String::new(), |holders| holders.title.clone());
+    let title = view
+        .holders
+        .as_ref()
+        .map_or(String::new(), |holders| escape::line(&holders.title).into_owned());
     let widths = [Constraint::Fill(1)].into_iter().chain([Constraint::Length(14); 3]);
     let rows = view.holder_rows().into_iter().map(ratatui::widgets::Row::new);
     let header = ["holder", "sockets", "receive bytes", "send bytes"];

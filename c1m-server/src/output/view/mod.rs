@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 pub use draw::draw;
 pub use keys::{Action, Key};
 
-use super::{record::*, text};
+use super::{escape, record::*, text};
 
 /// Looks that are kept for the charts: more than any terminal is wide.
 const HISTORY: usize = 512;
@@ -136,7 +136,7 @@ impl View {
 
     fn event(&mut self, clock: &str, record: &Record) {
         for line in text::lines(record) {
-            push(&mut self.events, EVENTS, format!("{clock}  {line}"));
+            push(&mut self.events, EVENTS, format!("{clock}  {}", escape::line(&line)));
         }
     }
 }

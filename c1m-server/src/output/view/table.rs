@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::{Sort, View};
-use crate::output::{record::LimitReading, watch_text::known};
+use crate::output::{escape, record::LimitReading, watch_text::known};
 
 /// One limit, as it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +26,9 @@ impl Row {
             used: known(reading.used),
             ceiling: known(reading.ceiling),
             percent: percent(reading),
-            headroom: reading
-                .headroom
-                .map_or("unknown from here".into(), |left| format!("{left} {}", reading.unit)),
+            headroom: reading.headroom.map_or("unknown from here".into(), |left| {
+                format!("{left} {}", escape::line(&reading.unit))
+            }),
             time: match (reading.in_s, reading.at_connection) {
                 (Some(seconds), _) if seconds <= 0.0 => "past".into(),
                 (Some(seconds), _) => format!("{seconds:.0}s"),
@@ -67,7 +67,7 @@ impl View {
             .filter(|holder| self.passes(&holder.name))
             .map(|holder| {
                 [
-                    holder.name.clone(),
+                    escape::line(&holder.name).into_owned(),
                     holder.sockets.to_string(),
                     holder.receive_bytes.to_string(),
                     holder.send_bytes.to_string(),

@@ -12,10 +12,11 @@ use crate::{
     sys::{epoll::Events, thread::spawn_with_own_table},
 };
 
+const HEADER_TIMEOUT: Duration = Duration::from_millis(200);
 const PLAN: Plan = Plan { workers: 1, window: 1, table: 100, margin: 10, backlog: 9 };
 
 fn connections() -> Connections {
-    let shared = Arc::new(Shared::new(&PLAN, None).unwrap());
+    let shared = Arc::new(Shared::new(&PLAN, None, HEADER_TIMEOUT).unwrap());
     Connections::new(Epoll::new().unwrap(), shared, 0)
 }
 
@@ -46,7 +47,7 @@ fn a_socket_that_is_writable_and_takes_nothing_is_left_alone_for_a_while() {
     const BYTES: usize = 60_000_000;
     let mut connections = connections();
     let (mut client, fd) = admitted(&mut connections);
-    client.write_all(format!("GET /bytes/{BYTES} HTTP/1.1\r\n\r\n").as_bytes()).unwrap();
+    client.write_all(format!("GET /bytes/{BYTES} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
     while !reported(&connections).is_empty() {
         connections.ready(fd);
     }
@@ -59,7 +60,9 @@ fn a_socket_that_is_writable_and_takes_nothing_is_left_alone_for_a_while() {
     assert!(connections.timeout().is_some_and(|retry| retry <= RETRY));
     assert_eq!(reported(&connections), [0u64; 0], "it would be asked again at once");
     let reading = std::thread::spawn(move || {
-        let mut left = BYTES + format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").len();
+        let date = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+        let head = format!("HTTP/1.1 200 OK\r\n{date}\r\nContent-Length: {BYTES}\r\n\r\n");
+        let mut left = BYTES + head.len();
         let mut buffer = vec![0; 1 << 20];
         while left > 0 {
             left -= client.read(&mut buffer).unwrap();
@@ -68,8 +71,8 @@ fn a_socket_that_is_writable_and_takes_nothing_is_left_alone_for_a_while() {
     });
     std::thread::sleep(RETRY / 2);
     // Now it is truly writable, but the clock decides.
-    assert_eq!(connections.partials[&fd].interest, 0);
-    while connections.partials.contains_key(&fd) {
+    assert_eq!(connections.partials.get(fd).unwrap().interest, 0);
+    while connections.partials.get(fd).is_some() {
         connections.expire();
         for _ in reported(&connections) {
             connections.ready(fd);
@@ -129,10 +132,10 @@ fn an_idle_connection_has_no_entry() {
     assert_eq!(reported(&connections), [token(fd)]);
     connections.ready(fd);
     assert_eq!(connections.partials.len(), 1, "half a request");
-    client.write_all(b"TP/1.1\r\n\r\n").unwrap();
+    client.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").unwrap();
     assert_eq!(reported(&connections), [token(fd)]);
     connections.ready(fd);
-    assert!(connections.partials.is_empty() && connections.timers.is_empty());
+    assert!(connections.partials.len() == 0 && connections.timers.is_empty());
     let mut head = [0; 15];
     client.read_exact(&mut head).unwrap();
     assert_eq!(&head, b"HTTP/1.1 200 OK");
@@ -144,4 +147,70 @@ fn an_idle_connection_has_no_entry() {
         !connections.open_bodies.take(index(fd)),
         "the next connection with this number is a new one"
     );
+}
+
+#[test]
+fn one_connection_has_its_turn_and_then_the_others_have_theirs() {
+    for (bytes, turns) in [(0, 4), (100_000, 10)] {
+        let mut connections = connections();
+        let (mut greedy, fd) = admitted(&mut connections);
+        let (mut modest, other) = admitted(&mut connections);
+        let requests = format!("GET /bytes/{bytes} HTTP/1.1\r\nHost: a\r\n\r\n").repeat(200);
+        greedy.write_all(requests.as_bytes()).unwrap();
+        // It takes whatever it gets, so that nothing but its turn holds it up.
+        let mut reader = greedy.try_clone().unwrap();
+        let reading = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        modest.write_all(b"GET /bytes/1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let (mut used, mut answered) = (0, false);
+        let requests = |connections: &Connections| snapshot(connections).requests;
+        while requests(&connections) < 201 {
+            for token in reported(&connections) {
+                if token == super::token(other) {
+                    connections.ready(other);
+                    answered = true;
+                    continue;
+                }
+                let before = requests(&connections);
+                connections.ready(fd);
+                used += 1;
+                assert!(requests(&connections) - before <= 64, "more than a turn");
+                assert!(answered || used <= 1, "the other one waits for all of it");
+            }
+        }
+        assert!(used >= turns, "{bytes}: {used} turns");
+        while connections.partials.len() > 0 {
+            reported(&connections);
+            connections.ready(fd);
+        }
+        greedy.shutdown(std::net::Shutdown::Both).unwrap();
+        reading.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn half_a_head_is_refused_when_its_time_is_over() {
+    let mut connections = connections();
+    let (mut slow, fd) = admitted(&mut connections);
+    let (_idle, _) = admitted(&mut connections);
+    slow.write_all(b"GET / HT").unwrap();
+    assert_eq!(reported(&connections), [token(fd)]);
+    connections.ready(fd);
+    assert!(connections.timeout().is_some_and(|left| left <= HEADER_TIMEOUT));
+    // More of it is no new beginning.
+    std::thread::sleep(HEADER_TIMEOUT / 2);
+    slow.write_all(b"TP/1.1\r\nX: y").unwrap();
+    assert_eq!(reported(&connections), [token(fd)]);
+    connections.ready(fd);
+    assert!(connections.timeout().is_some_and(|left| left <= HEADER_TIMEOUT / 2));
+    std::thread::sleep(HEADER_TIMEOUT / 2);
+    connections.expire();
+    let mut head = [0; 28];
+    slow.read_exact(&mut head).unwrap();
+    assert_eq!(&head, b"HTTP/1.1 408 Request Timeout");
+    drop(slow);
+    assert_eq!(reported(&connections), [token(fd)]);
+    connections.ready(fd);
+    let now = snapshot(&connections);
+    assert_eq!((now.errors.get("408"), now.closed), (Some(&1), 1));
+    assert_eq!(connections.timeout(), None, "an idle connection has no time");
 }

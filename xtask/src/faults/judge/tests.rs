@@ -27,6 +27,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         peak: 0,
         accepted: 0,
         closed: 0,
+        requests: None,
         errors: BTreeMap::new(),
         rss_bytes: None,
         pss_bytes: None,
@@ -40,6 +41,8 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         dropped,
         dropped_by: BTreeMap::new(),
         suppressed: None,
+        not_shown: None,
+        lines_dropped: 0,
     }
 }
 

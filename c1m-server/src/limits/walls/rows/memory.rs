@@ -4,7 +4,7 @@ use super::{Case, first_without, setting, unseen};
 use crate::{
     limits::{
         advice::{ORPHAN_BYTES, mib, with_slack},
-        footprint::{PAGE_BYTES, charged_each, charged_pages, each, held_by, sum},
+        footprint::{charged_each, charged_pages, each, held_by, sum},
         raise::at_least,
         walls::{Row, Run},
     },
@@ -16,7 +16,8 @@ const CPU_PAGES: u64 = 256;
 
 impl Case<'_> {
     pub(super) fn tcp_mem(&self, level: usize, effect: Effect, counts: bool) -> Row {
-        let each = charged_pages(self.run.queued_bytes);
+        let page = self.now.page();
+        let each = charged_pages(self.run.queued_bytes, page);
         let used = self.now.sockstat.map(|sockets| sockets.tcp_mem_pages);
         let all = self.connections().saturating_mul(each);
         let needed = match each {
@@ -38,7 +39,7 @@ impl Case<'_> {
             danger: "it is the whole host's, also for containers; too much of it ends in the OOM killer. Pages, not bytes and not kB".into(),
             note: Some(match each {
                 0 => "idle connections use none of it".into(),
-                _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(PAGE_BYTES)),
+                _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(page)),
             }),
             unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_mem")),
         }
@@ -49,7 +50,8 @@ impl Case<'_> {
         let residue = 2 * CPU_PAGES * self.now.cpus.unwrap_or(1);
         let high = needed.saturating_add(residue).saturating_mul(3) / 2;
         let high = high.max(self.now.tcp_mem.map_or(0, |limits| limits[2]));
-        let most = self.now.memory_total_bytes.map(|total| total / PAGE_BYTES / 2);
+        let page = self.now.page();
+        let most = self.now.memory_total_bytes.map(|total| total / page / 2);
         if most.is_none_or(|most| high > most) {
             let text = "fewer connections, or fewer queued bytes: let applications read; half of this host's memory would not do for tcp_mem";
             return (text.into(), Vec::new());
@@ -58,7 +60,7 @@ impl Case<'_> {
         let value = format!("{} {} {high}", level(high / 2, 0), level(high / 3 * 2, 1));
         let text = format!(
             "net.ipv4.tcp_mem=\"{value}\" (pages; {} MiB at most), or let applications read",
-            mib(high.saturating_mul(PAGE_BYTES))
+            mib(high.saturating_mul(page))
         );
         (text, setting("net.ipv4.tcp_mem", value))
     }
@@ -78,39 +80,91 @@ impl Case<'_> {
         }
     }
 
+    /// The tightest of memory.max and memory.high, and the limit that version 1 has for what is queued in sockets.
     pub(super) fn memory_cgroup(&self) -> Row {
-        let (now, used) = (self.now.cgroup_max_bytes, self.now.cgroup_used_bytes);
+        let hard = self.now.cgroup_used_bytes.zip(self.now.cgroup_max_bytes);
+        let room = |(used, ceiling): (u64, u64)| ceiling.saturating_sub(used);
+        let high =
+            self.now.cgroup_high.filter(|high| hard.is_none_or(|hard| room(*high) < room(hard)));
         let Run { role, ipv6, queued_bytes, .. } = *self.run;
-        let counts_sockets = self.host.cgroup_counts_sockets;
-        let each = charged_each(&self.host.sizes, role, ipv6, queued_bytes, counts_sockets);
+        let each = charged_each(
+            &self.host.sizes,
+            role,
+            ipv6,
+            queued_bytes,
+            self.now.page(),
+            self.host.cgroup_counts_sockets,
+        );
+        let tightest = high.or(hard);
+        let used = tightest.map(|(used, _)| used).or(self.now.cgroup_used_bytes);
         let needed = sum(each, self.connections()).saturating_add(used.unwrap_or(0));
+        let now = tightest.map(|(_, ceiling)| ceiling);
         let wanted = at_least(with_slack(needed), now);
-        let stops_at = now
-            .zip(used)
-            .map(|(now, used)| held_by(each, now.saturating_sub(used)).saturating_add(1));
-        Row {
+        let stops_at = tightest.map(|tightest| held_by(each, room(tightest)).saturating_add(1));
+        let row = Row {
             now,
             used,
             needed: Some(needed),
             stops_at,
             counts: true,
             fix: format!(
-                "memory.max={wanted} (bytes; {} MiB) of the cgroup, MemoryMax= of a systemd unit; or fewer connections",
-                mib(wanted)
+                "{}={wanted} (bytes; {} MiB) of the cgroup, {}= of a systemd unit; or fewer connections",
+                if high.is_some() { "memory.high" } else { "memory.max" },
+                mib(wanted),
+                if high.is_some() { "MemoryHigh" } else { "MemoryMax" },
             ),
             danger: "what it is kept from taking is the rest of the host's".into(),
-            note: Some(match now {
+            note: Some(match tightest {
                 Some(_) => format!(
-                    "{each} bytes are charged for each connection, when the programs are in the doctor's cgroup"
+                    "{each} bytes are charged for each connection, when the programs are in the doctor's cgroup{}",
+                    if high.is_some() {
+                        "; above memory.high they are slowed down, and nothing is refused"
+                    } else {
+                        ""
+                    }
                 ),
                 None => "no level above this process has a limit".into(),
             }),
             ..Row::default()
+        };
+        self.cgroup_sockets(row)
+    }
+
+    /// The limit for sockets instead, where it is met before `row`.
+    fn cgroup_sockets(&self, row: Row) -> Row {
+        let Some((used, ceiling)) = self.now.cgroup_sockets else { return row };
+        let page = self.now.page();
+        let each = charged_pages(self.run.queued_bytes, page)
+            .saturating_mul(self.run.role.ends())
+            .saturating_mul(page);
+        if each == 0 {
+            return row;
+        }
+        let stops_at = (ceiling.saturating_sub(used) / each).saturating_add(1);
+        if row.stops_at.is_some_and(|other| other <= stops_at) {
+            return row;
+        }
+        let needed = each.saturating_mul(self.connections()).saturating_add(used);
+        Row {
+            now: Some(ceiling),
+            used: Some(used),
+            needed: Some(needed),
+            stops_at: Some(stops_at),
+            fix: format!(
+                "memory.kmem.tcp.limit_in_bytes={} (bytes; {} MiB) of the cgroup; or fewer queued bytes",
+                with_slack(needed),
+                mib(with_slack(needed))
+            ),
+            note: Some(format!(
+                "{each} bytes are queued in sockets for each connection, which version 1 counts by itself"
+            )),
+            ..row
         }
     }
 
     pub(super) fn buffer(&self, limits: Option<[u64; 3]>, name: &str) -> Row {
-        let queued = charged_pages(self.run.queued_bytes).saturating_mul(PAGE_BYTES);
+        let queued =
+            charged_pages(self.run.queued_bytes, self.now.page()).saturating_mul(self.now.page());
         Row {
             now: limits.map(|limits| limits[2]),
             needed: Some(queued),

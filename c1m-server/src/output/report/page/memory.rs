@@ -10,12 +10,11 @@ use super::{
     },
     figure, table,
 };
+use crate::sys::process::page_bytes;
 
 /// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
 const ARTICLE_USER_BYTES: f64 = 76.0;
 const ARTICLE_BYTES: f64 = 7530.0 * 1_048_576.0 / 1_024_000.0;
-/// Pages of tcp_mem are the machine's; x86-64 has these.
-const PAGE_BYTES: f64 = 4096.0;
 
 /// Components of the article's connection and of one of this run; `None` where slab was not measured.
 pub(in super::super) fn costs(run: &Run) -> Option<Vec<Bar>> {
@@ -111,10 +110,12 @@ fn charged(run: &Run) -> Markup {
         (None, None) => None,
     };
     let Some((connections @ 1.., pages)) = most else { return html! {} };
+    // No record has the size; a report is made where the run was, or on a host of its kind.
+    let Ok(page) = page_bytes() else { return html! {} };
     html! {
         p {
-            "At the highest reading " strong { (bytes(as_f64(pages) * PAGE_BYTES / as_f64(connections))) }
-            " a connection were charged to tcp_mem, at 4 KiB a page. That is queued data, of the whole host; sockets, inodes and files are slab, which tcp_mem does not count: an idle connection uses none of it."
+            "At the highest reading " strong { (bytes(as_f64(pages) * as_f64(page) / as_f64(connections))) }
+            " a connection were charged to tcp_mem, at " (page / 1024) " KiB per page. That is queued data, of the whole host; sockets, inodes and files are slab, which tcp_mem does not count: an idle connection uses none of it."
         }
     }
 }

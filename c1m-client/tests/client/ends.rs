@@ -1,0 +1,179 @@
+//! How a run ends: by every signal that ends programs, beside streams that nobody reads, and when standard output can't be written.
+
+use std::{
+    io::{PipeReader, PipeWriter, Write as _},
+    process::{Child, Command, Stdio},
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use c1m_client::record::ClientRecord;
+use c1m_server::{output::record::Line, sys::confine};
+
+use super::{
+    ANY_PORT,
+    common::{Manner, Server, client::Client},
+    eventually,
+};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn client(flags: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-client"));
+    command.args(flags.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+}
+
+/// Its exit code, in bounded time.
+#[track_caller]
+fn wait(child: &mut Child) -> Option<i32> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status.code();
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    panic!("it does not end");
+}
+
+fn text_of(mut stream: impl std::io::Read) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// A pipe that is full: it holds a page, and nobody reads it.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    confine::narrow(&writer).unwrap();
+    // It holds one page, whatever the size of that.
+    let page = usize::try_from(c1m_server::sys::process::page_bytes().unwrap()).unwrap();
+    writer.write_all(&vec![b'\n'; page]).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn each_signal_ends_it_with_a_verdict_and_a_result() {
+    for name in ["HUP", "INT", "QUIT", "TERM"] {
+        let server = Server::start(ANY_PORT, Manner::Good);
+        let mut client = Client::start(&format!("--connect {} --connections 10", server.address));
+        client.plan();
+        client.ramped();
+        client.signal(&[name]);
+        let (verdict, summary) = client.verdict_and_summary();
+        assert!(verdict.quiet && summary.held_at_end == 10, "{name}: {summary:?}");
+        assert_eq!(client.end(), (Some(0), String::new()), "{name}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_its_number() {
+    // Of those that wait, the kernel hands out the lowest number first.
+    for (names, code) in [(["HUP", "INT"], 130), (["INT", "QUIT"], 131), (["QUIT", "TERM"], 143)] {
+        let server = Server::start(ANY_PORT, Manner::Good);
+        let mut client = Client::start(&format!("--connect {} --connections 10", server.address));
+        client.plan();
+        client.ramped();
+        client.signal(&["STOP", names[0], names[1], "CONT"]);
+        assert_eq!(client.end().0, Some(code), "{names:?}");
+    }
+}
+
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let script = r#"trap "" HUP; exec "$0" "$@""#;
+    let address = server.address.to_string();
+    let mut child = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_c1m-client")])
+        .args(["--connect", &address, "--connections", "10", "--json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    eventually("all connections", || server.held.load(Relaxed) == 10);
+    signal(&child, "HUP");
+    signal(&child, "TERM");
+    let text = text_of(child.stdout.take().unwrap());
+    assert_eq!(wait(&mut child), Some(0));
+    assert!(text.contains(r#""held_at_end":10"#), "{text}");
+}
+
+#[test]
+fn nobody_reading_keeps_it_neither_from_its_run_nor_from_ending() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let (_reader, out) = full_pipe();
+    let flags = format!("--connect {} --connections 300 --json", server.address);
+    let mut child = client(&flags).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("all connections", || server.held.load(Relaxed) == 300);
+    signal(&child, "TERM");
+    assert_eq!(wait(&mut child), Some(3));
+    let text = text_of(child.stderr.take().unwrap());
+    assert!(text.contains("nobody read standard output") && text.lines().count() == 1, "{text}");
+    eventually("the end of all connections", || server.held.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_reader_that_comes_late_gets_everything() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let (reader, out) = full_pipe();
+    let flags = format!("--connect {} --connections 10 --json", server.address);
+    let mut command = client(&flags);
+    let mut child = command.stdout(out).spawn().unwrap();
+    drop(command);
+    eventually("all connections", || server.held.load(Relaxed) == 10);
+    signal(&child, "TERM");
+    let text = text_of(reader);
+    assert_eq!(wait(&mut child), Some(0));
+    let lines: Vec<Line<ClientRecord>> =
+        text.trim_start().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ClientRecord::Summary(summary) = &lines.last().unwrap().record else {
+        panic!("{text}");
+    };
+    assert_eq!((summary.held_at_end, summary.lines_dropped), (10, 0));
+}
+
+#[test]
+fn progress_that_nobody_reads_stops_nothing() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let (_reader, err) = full_pipe();
+    // Its ramp takes two progress lines.
+    let flags = format!("--connect {} --connections 250 --rate 100 --hold 0s", server.address);
+    let mut child = client(&flags).stdout(Stdio::piped()).stderr(err).spawn().unwrap();
+    let text = text_of(child.stdout.take().unwrap());
+    assert_eq!(wait(&mut child), Some(0));
+    assert!(text.contains("summary   connected=250"), "{text}");
+}
+
+#[test]
+fn a_standard_output_that_cant_be_written_is_named_with_exit_code_3() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("part.jsonl");
+    let flags = format!("--connect {} --connections 10 --hold 0s --json", server.address);
+    let out = std::fs::File::create(&part).unwrap();
+    assert!(client(&flags).stdout(out).status().unwrap().success());
+    for flags in [
+        // The hold ends when nothing can be said any more.
+        format!("--connect {} --connections 10", server.address),
+        format!("--connect {} --connections 10 --json", server.address),
+        format!("merge {}", part.display()),
+    ] {
+        let mut child = client(&flags).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        assert_eq!(wait(&mut child), Some(3), "{flags}");
+        let text = text_of(child.stderr.take().unwrap());
+        assert!(
+            text.contains("standard output") && text.contains("No space left"),
+            "{flags}: {text}"
+        );
+        assert_eq!(text.lines().count(), 1, "{flags}: {text}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Connections that the server ends while the client opens, holds or asks them.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use c1m_client::record::{EndedBy, Lost};
+
+use super::{
+    ANY_PORT,
+    common::{Manner, Server, client::Client},
+    eventually,
+};
+
+/// Set for the process that [`Victim`] starts.
+const SERVES: &str = "C1M_TEST_SERVES";
+
+/// No test: the process in which [`Victim`] serves. Without the variable it does nothing.
+#[test]
+fn process_of_a_server() {
+    if std::env::var_os(SERVES).is_some() {
+        let server = Server::start(ANY_PORT, Manner::Good);
+        println!("\naddress={}", server.address);
+        std::io::stdout().flush().unwrap();
+        // Until it is killed, or the test is gone.
+        let _ = std::io::stdin().lines().count();
+    }
+}
+
+/// A server in a process of its own.
+struct Victim {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Victim {
+    fn start() -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "losses::process_of_a_server", "--nocapture"])
+            .env(SERVES, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = lines
+            .map_while(Result::ok)
+            .find_map(|line| line.strip_prefix("address=")?.parse().ok())
+            .unwrap();
+        Self { child, address }
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The client holds forever, or for minutes: the end of its connections has to end it.
+#[track_caller]
+fn ends_with_its_server(server: impl FnOnce(&str) -> (SocketAddr, Box<dyn FnOnce()>), flags: &str) {
+    let (address, end) = server(flags);
+    let mut client = Client::start(&format!("--connect {address} --connections 200 {flags}"));
+    client.plan();
+    assert_eq!(client.ramped().answered, 200, "{flags}");
+    idles_if_it_can(&client, flags);
+    end();
+    let ended = Instant::now();
+    let summary = client.summary();
+    // Far below what --hold says: it is about a second on a machine that is not busy.
+    assert!(ended.elapsed() < Duration::from_secs(60), "{flags}: {:?}", ended.elapsed());
+    assert_eq!((summary.connected, summary.held_at_end, summary.lost), (200, 0, 200), "{flags}");
+    assert_eq!(summary.ended_by, EndedBy::AllLost, "{flags}");
+    let lost: u64 = client.lost.iter().map(|lost| lost.connections).sum();
+    assert_eq!((lost, client.lost.last().unwrap().held), (200, 0), "{flags}");
+    let reasons = client.lost.iter().flat_map(|lost| lost.reasons.keys());
+    assert!(reasons.into_iter().all(|reason| reason.ends_with("by peer")), "{:?}", client.lost);
+    assert_eq!(client.end().0, Some(1), "{flags}");
+}
+
+/// Context switches of all threads of a process so far.
+fn switches(pid: u32) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let of_task = |task: fs::DirEntry| {
+        let status = fs::read_to_string(task.path().join("status")).ok()?;
+        let count = |name| {
+            status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok())
+        };
+        Some(count("voluntary_ctxt_switches:")? + count("nonvoluntary_ctxt_switches:")?)
+    };
+    tasks.filter_map(|task| of_task(task.ok()?)).sum()
+}
+
+/// A client that has nothing to ask does not wake up to look whether its connections are still there.
+fn idles_if_it_can(client: &Client, flags: &str) {
+    if flags.contains("heartbeat") {
+        return;
+    }
+    eventually("a client that does not wake up", || {
+        let before = switches(client.pid());
+        std::thread::sleep(Duration::from_millis(1500));
+        switches(client.pid()) == before
+    });
+}
+
+const HOLDS: [&str; 4] =
+    ["", "--hold 30m", "--heartbeat 300ms", "--heartbeat 300ms --hold 30m --require 'lost<=100%'"];
+
+#[test]
+fn a_server_that_is_killed_ends_the_hold() {
+    for flags in HOLDS {
+        ends_with_its_server(
+            |_| {
+                let victim = Victim::start();
+                (victim.address, Box::new(move || drop(victim)))
+            },
+            flags,
+        );
+    }
+}
+
+#[test]
+fn a_server_that_ends_in_order_ends_the_hold() {
+    for flags in HOLDS {
+        ends_with_its_server(
+            |_| {
+                let server = Server::start(ANY_PORT, Manner::Good);
+                (server.address, Box::new(move || drop(server)))
+            },
+            flags,
+        );
+    }
+}
+
+#[test]
+fn a_part_of_the_connections_that_is_lost_is_told_and_the_rest_is_held() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let mut client = Client::start(&format!("--connect {} --connections 100", server.address));
+    client.plan();
+    client.ramped();
+    server.close(30);
+    client.loses(30);
+    assert_eq!(server.held.load(Relaxed), 70);
+    client.signal(&["TERM"]);
+    let summary = client.summary();
+    assert_eq!((summary.connected, summary.held_at_end, summary.lost), (100, 70, 30));
+    assert_eq!(summary.ended_by, EndedBy::Signal);
+    let lost: u64 = client.lost.iter().map(|lost| lost.connections).sum();
+    assert_eq!((lost, client.lost.last().unwrap().held), (30, 70), "{:?}", client.lost);
+    assert_eq!(client.end().0, Some(0));
+}
+
+#[test]
+fn losses_can_be_required_not_to_be() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let mut client =
+        Client::start(&format!("--connect {} --connections 50 --require lost==0", server.address));
+    client.plan();
+    client.ramped();
+    server.close(1);
+    client.loses(1);
+    client.signal(&["TERM"]);
+    assert_eq!(client.summary().requirements[0].actual, Some(1.0));
+    assert_eq!(client.end().0, Some(1));
+}
+
+#[test]
+fn a_server_that_closes_during_the_ramp_is_counted_and_ends_the_hold() {
+    let server = Server::start(ANY_PORT, Manner::Closing);
+    let mut client = Client::start(&format!("--connect {} --connections 40", server.address));
+    client.plan();
+    assert_eq!(client.ramped().answered, 40);
+    let summary = client.summary();
+    assert_eq!((summary.connected, summary.held_at_end, summary.lost), (40, 0, 40));
+    assert_eq!(summary.errors, BTreeMap::from([("closed by peer".into(), 40)]));
+    let told = |lost: &Lost| lost.reasons["closed by peer"];
+    assert_eq!(client.lost.iter().map(told).sum::<u64>(), 40);
+    assert_eq!(client.end().0, Some(1));
+}

@@ -1,0 +1,30 @@
+//! Names from outside, such as an error that a peer sent, reach no terminal and no log raw.
+
+#[path = "../../c1m-server/tests/schema/sample.rs"]
+mod sample;
+
+use std::time::SystemTime;
+
+use c1m_client::{record::ClientRecord, show::lines};
+use c1m_server::output::record::Line;
+
+/// Ends the line and forges another one, moves the cursor, turns the direction of text.
+const HOSTILE: &str = "x\n03:04:05.000  summary  forged\r\x1b[2J\u{9b}1A\u{202e}";
+
+fn printed(text: &str) -> Vec<(String, String)> {
+    let print = |(kind, line): (String, serde_json::Value)| {
+        let line: Line<ClientRecord> =
+            serde_json::from_value(line).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        (kind, lines(SystemTime::UNIX_EPOCH, &line.record))
+    };
+    sample::lines("c1m-client", text).into_iter().map(print).collect()
+}
+
+#[test]
+fn no_record_prints_a_raw_name() {
+    for ((kind, text), (_, harmless)) in printed(HOSTILE).into_iter().zip(printed("x")) {
+        let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(acts), "{kind}: {text:?}");
+        assert_eq!(text.lines().count(), harmless.lines().count(), "{kind}: {text}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Names from outside, such as a process name, reach no terminal and no log raw.
+
+#[path = "schema/sample.rs"]
+mod sample;
+
+use std::{process::Command, time::SystemTime};
+
+use c1m_server::output::{
+    lines::Printer,
+    record::{Line, Record},
+    report::Report,
+    view::{Holder, Holders, View, draw},
+};
+use ratatui::{Terminal, backend::TestBackend};
+
+/// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.
+const HOSTILE: &str = "x\n03:04:05.000  verdict  forged\r\x1b[2J\u{9b}1A\u{202e}\u{2028}\u{7f}\x07";
+
+fn records(text: &str) -> Vec<(String, Record)> {
+    let record = |(kind, line): (String, serde_json::Value)| {
+        let line: Line<Record> =
+            serde_json::from_value(line).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        (kind, line.record)
+    };
+    sample::lines("c1m-server", text).into_iter().map(record).collect()
+}
+
+fn printed(record: Record) -> String {
+    let mut out = Vec::new();
+    Printer::new(&mut out, false).print(SystemTime::UNIX_EPOCH, record).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+/// Whether a terminal would act on it.
+fn acts(character: char) -> bool {
+    character.is_control() || ['\u{202e}', '\u{2028}'].contains(&character)
+}
+
+#[test]
+fn no_record_prints_a_raw_name() {
+    let harmless = records("x");
+    assert!(harmless.len() > 20, "the schema has every kind");
+    for ((kind, hostile), (_, harmless)) in records(HOSTILE).into_iter().zip(harmless) {
+        let (text, expected) = (printed(hostile), printed(harmless));
+        assert!(!text.contains(|c| acts(c) && c != '\n'), "{kind}: {text:?}");
+        assert_eq!(text.lines().count(), expected.lines().count(), "{kind}: {text}");
+    }
+}
+
+#[test]
+fn the_view_draws_no_raw_name() {
+    let mut view = View::default();
+    for (_, record) in records(HOSTILE) {
+        view.take("03:04:05.000", &record);
+    }
+    view.holders = Some(Holders {
+        title: HOSTILE.into(),
+        rows: vec![Holder { name: HOSTILE.into(), ..Holder::default() }],
+    });
+    let mut terminal = Terminal::new(TestBackend::new(200, 100)).unwrap();
+    terminal.draw(|frame| draw(&view, frame)).unwrap();
+    let text: String = terminal.backend().buffer().content.iter().map(|it| it.symbol()).collect();
+    assert!(text.contains("\\u{1b}"), "names are shown");
+    assert!(!text.contains(acts), "{text:?}");
+}
+
+#[test]
+fn the_page_has_no_raw_name() {
+    let mut report = Report::new();
+    for (kind, line) in sample::lines("c1m-server", HOSTILE) {
+        let line = line.to_string();
+        report.take_line(line.as_bytes()).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    }
+    let page = report.html();
+    assert!(page.contains("\\u{1b}"), "names are shown");
+    assert!(!page.contains(|c| acts(c) && c != '\n'), "{page:?}");
+}
+
+#[test]
+fn no_error_has_a_raw_name() {
+    let output = Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+        .args(["report", "/proc/none\n\x1b[2J\u{9b}1A\u{202e}"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("\\u{1b}[2J"), "{text}");
+    assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
+    // What comes behind the name's end of line is no line of ours.
+    assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text}");
+}

@@ -1,0 +1,261 @@
+//! How the server ends: by every signal that ends programs, beside a standard output that nobody reads, and when something can't be written.
+
+use std::{
+    io::Read as _,
+    net::TcpStream,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    time::Instant,
+};
+
+use c1m_server::{output::record::Line, output::record::Record, sys::confine};
+
+use crate::support::*;
+
+const SIGNALS: [&str; 4] = ["HUP", "INT", "QUIT", "TERM"];
+
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+}
+
+/// The exit code of a command that ends by itself, and its standard error.
+fn outcome(command: &mut Command) -> (Option<i32>, String) {
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let status = wait(&mut child);
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (status.code(), text)
+}
+
+fn server(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn full() -> Stdio {
+    std::fs::File::options().write(true).open("/dev/full").unwrap().into()
+}
+
+/// The port of a server whose output the test does not read.
+fn port(child: &Child) -> u16 {
+    let mut port = None;
+    until("the server listens", || {
+        port = listening_port(child.id());
+        port.is_some()
+    });
+    port.unwrap()
+}
+
+/// Of /proc/net/tcp, the listening socket that a descriptor of a worker is of.
+fn listening_port(pid: u32) -> Option<u16> {
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let sockets: Vec<(u16, String)> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        // 0A: TCP_LISTEN, include/net/tcp_states.h
+        .filter(|fields| fields[3] == "0A")
+        .map(|fields| {
+            let port = fields[1].rsplit_once(':').unwrap().1;
+            (u16::from_str_radix(port, 16).unwrap(), format!("socket:[{}]", fields[9]))
+        })
+        .collect();
+    std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten().find_map(|task| {
+        std::fs::read_dir(task.path().join("fd")).ok()?.flatten().find_map(|fd| {
+            let link = std::fs::read_link(fd.path()).ok()?;
+            let is_it = |(_, socket): &&(u16, String)| link.as_os_str() == socket.as_str();
+            sockets.iter().find(is_it).map(|(port, _)| *port)
+        })
+    })
+}
+
+#[test]
+fn each_signal_ends_it_with_summary_verdict_and_report() {
+    for name in SIGNALS {
+        let folder = tempfile::tempdir().unwrap();
+        let page = folder.path().join("run.html");
+        let arguments = ["--workers", "1", "--quiet", "--report", page.to_str().unwrap()];
+        let mut program = Program::start(None, &arguments);
+        program.signal(&[name]);
+        program.wait_for(|record| matches!(record, Record::Verdict(_)).then_some(()));
+        assert_eq!(program.summary().held, 0);
+        assert_eq!(program.wait().code(), Some(0), "{name}");
+        let text = std::fs::read_to_string(page).unwrap();
+        assert!(text.starts_with("<!DOCTYPE html>") && text.ends_with("</html>"), "{name}");
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once_with_its_number() {
+    // Of those that wait, the kernel hands out the lowest number first: 1, 2, 3, 15.
+    for (names, code) in [(["HUP", "INT"], 130), (["INT", "QUIT"], 131), (["QUIT", "TERM"], 143)] {
+        let mut program = Program::start(None, &["--workers", "1", "--quiet"]);
+        program.signal(&["STOP", names[0], names[1], "CONT"]);
+        assert_eq!(program.wait().code(), Some(code), "{names:?}");
+    }
+}
+
+#[test]
+fn an_ignored_hangup_stays_ignored() {
+    let script = r#"trap "" HUP; exec "$0" "$@""#;
+    let mut child = Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_c1m-server")])
+        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--quiet"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    port(&child);
+    signal(&child, "HUP");
+    // The kernel does not even keep it: SigIgn and SigPnd of man 5 proc.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    assert!(!status.lines().any(|l| l.starts_with("ShdPnd:") && l.ends_with('1')), "{status}");
+    signal(&child, "TERM");
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+/// A pipe that holds one page.
+fn narrow_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    confine::narrow(&writer).unwrap();
+    (reader, writer)
+}
+
+/// A server that has filled its standard output, with the reader of that.
+fn stalled() -> (Child, std::io::PipeReader) {
+    let (reader, writer) = narrow_pipe();
+    let mut command = server(&["--listen", "127.0.0.1:0", "--workers", "1", "--json"]);
+    command.args(["--interval", "10ms"]).stdout(writer).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    drop(command);
+    let address = ([127, 0, 0, 1], port(&child)).into();
+    let mut held = Vec::<TcpStream>::new();
+    // A thread that sleeps in a write to the pipe: the page is full.
+    until("its output is full", || {
+        held.push(connect(address));
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        tasks.flatten().any(|task| {
+            let wchan = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
+            wchan.contains("pipe_write")
+        })
+    });
+    // It serves all the same.
+    ask(&mut connect(address));
+    (child, reader)
+}
+
+#[test]
+fn nobody_reading_keeps_it_neither_from_serving_nor_from_ending() {
+    let (mut child, _reader) = stalled();
+    signal(&child, "TERM");
+    assert_eq!(wait(&mut child).code(), Some(3));
+    let mut text = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("nobody read standard output") && text.lines().count() == 1, "{text}");
+}
+
+#[test]
+fn a_reader_that_comes_late_gets_the_last_lines() {
+    let (mut child, mut reader) = stalled();
+    signal(&child, "TERM");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(wait(&mut child).code(), Some(0));
+    let records: Vec<Line<Record>> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds = records.iter().rev().take(3).map(|line| &line.record).collect::<Vec<_>>();
+    let [Record::Summary(summary), Record::Verdict(_), Record::Limits(_)] = kinds[..] else {
+        panic!("{kinds:?}")
+    };
+    assert_eq!(summary.lines_dropped, 0);
+}
+
+#[test]
+fn a_second_signal_ends_the_wait_for_a_reader() {
+    let (mut child, _reader) = stalled();
+    let begin = Instant::now();
+    signal(&child, "TERM");
+    // The listener goes with the first signal.
+    until("the end begins", || listening_port(child.id()).is_none());
+    signal(&child, "INT");
+    // It is at once, unless the wait was over already on a slow machine.
+    let code = wait(&mut child).code();
+    assert!(code == Some(130) || begin.elapsed().as_secs() >= 3, "{code:?}");
+}
+
+#[test]
+fn what_cant_be_written_is_named_with_exit_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = folder.path().join("none.jsonl");
+    std::fs::write(&lines, "").unwrap();
+    let lines = lines.to_str().unwrap();
+    for (arguments, name) in [
+        (&["--listen", "127.0.0.1:0", "--workers", "1"][..], "standard output"),
+        (&["doctor", "--connections", "10"], "standard output"),
+        (&["doctor", "--connections", "10", "--json"], "standard output"),
+        (&["states"], "standard output"),
+        (&["holders", "--json"], "standard output"),
+        (&["report", lines, "-o", "-"], "standard output"),
+        (&["report", lines, "-o", "/dev/full"], "/dev/full"),
+        (&["report", lines, "-o", "/nonexistent/a.html"], "/nonexistent/a.html"),
+        (&["doctor", "--connections", "10", "--emit", "/proc/c1m"], "/proc/c1m"),
+    ] {
+        let mut command = server(arguments);
+        if name == "standard output" {
+            command.stdout(full());
+        }
+        let (code, text) = outcome(&mut command);
+        assert_eq!(code, Some(3), "{arguments:?}: {text}");
+        assert!(text.contains(name) && text.lines().count() == 1, "{arguments:?}: {text}");
+    }
+    let arguments = ["--listen", "127.0.0.1:0", "--duration", "100ms", "--report", "/dev/full"];
+    let (code, text) = outcome(&mut server(&arguments));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("/dev/full") && text.contains("No space left"), "{text}");
+}
+
+#[test]
+fn a_report_that_does_not_fit_leaves_the_older_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_owned();
+    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    let in_thread = move || {
+        if let Err(error) = confine::mount_memory(&path, 64 << 10) {
+            eprintln!("skipped: no mount namespace: {error}");
+            return;
+        }
+        let page = path.join("run.html");
+        std::fs::write(&page, "older").unwrap();
+        // All but what an empty file takes.
+        let rest = vec![b'x'; 60 << 10];
+        let _ = std::fs::write(path.join("rest"), rest);
+        let page_name = page.to_str().unwrap();
+        let arguments = ["--listen", "127.0.0.1:0", "--duration", "100ms", "--report", page_name];
+        let (code, text) = outcome(&mut server(&arguments));
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains(page_name) && text.contains("No space left"), "{text}");
+        assert_eq!(std::fs::read_to_string(&page).unwrap(), "older");
+        assert_eq!(std::fs::read_dir(&path).unwrap().count(), 2, "something is left over");
+        std::fs::remove_file(path.join("rest")).unwrap();
+        assert_eq!(outcome(&mut server(&arguments)).0, Some(0));
+        assert!(std::fs::read_to_string(&page).unwrap().ends_with("</html>"));
+    };
+    std::thread::spawn(in_thread).join().unwrap();
+}
+
+#[test]
+fn a_file_size_limit_is_an_error_and_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("run.html");
+    std::fs::write(&page, "older").unwrap();
+    // In blocks of 512 bytes.
+    let script = r#"ulimit -f 8; exec "$0" "$@""#;
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_c1m-server")]);
+    command.args(["--listen", "127.0.0.1:0", "--duration", "100ms", "--report"]).arg(&page);
+    let (code, text) = outcome(command.stdout(Stdio::null()).process_group(0));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("run.html"), "{text}");
+    assert_eq!(std::fs::read_to_string(&page).unwrap(), "older");
+}
