@@ -4,6 +4,7 @@
 //!
 //! - [`cli`]: every flag, in one place.
 //! - [`command`]: one file a command; the only place where the rooms below meet.
+//! - [`escape`]: text of others, made harmless for terminals and logs.
 //! - [`exporter`]: one page over HTTP, for Prometheus.
 //! - [`serve`]: the epoll server; knows nothing of eBPF.
 //! - [`trace`]: kernel to Rust values: BTF offsets, the eBPF object, ring buffer, counters; prints nothing.
@@ -17,6 +18,7 @@
 
 pub mod cli;
 pub mod command;
+pub mod escape;
 pub mod exporter;
 pub mod host;
 mod http;

@@ -84,8 +84,8 @@ mod tests {
                 "metrics": null,
                 "shard": { "index": 0, "of": 2, "connections": 4, "first_connection": 0, "sources": null },
                 "asked": {
-                    "source": ["127.0.0.1"], "per_source": 64000, "request": null, "unread": true, "pin_bytes": 7711, "rate_per_s": null,
-                    "sample": null, "heartbeat_s": null, "hold_s": 0.5, "timeout_s": 10.0, "end": "reset",
+                    "source": ["127.0.0.1"], "per_source": 64000, "request": null, "check": "/bytes/64", "unread": true, "pin_bytes": 7711, "rate_per_s": null,
+                    "sample": null, "heartbeat_s": null, "hold_s": 0.5, "timeout_s": 10.0, "give_up_s": 30.0, "end": "reset",
                     "start_at": "2026-01-02T03:04:05.000006Z"
                 }
             }),

@@ -18,7 +18,7 @@ const MOST: u64 = 1_000_000_000;
 /// Needs no root, and changes nothing unless told to. What can't be seen from here is said to be unknown.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Exit: 0 all connections fit, 1 a limit is met before the last one, 2 usage, 3 can't be told from here, or the environment refused, 4 internal.",
+    after_help = "Exit: 0 all connections fit, 1 a limit is met before the last one, or a line of --judge harms, 2 usage, 3 can't be told from here, or the environment refused, 4 internal.",
     after_long_help = super::manual::DOCTOR
 )]
 pub struct Doctor {

@@ -138,7 +138,7 @@ Exit status:
   0
       all connections fit
   1
-      a limit is met before the last connection
+      a limit is met before the last connection, or a line of a file of --judge harms or is refused
   2
       wrong usage
   3
@@ -149,7 +149,10 @@ Exit status:
       SIGHUP, SIGINT, SIGQUIT or SIGTERM came while it was ending already; the first one ends it in order
 Files:
   /etc/sysctl.d, /etc/security/limits.d, /etc/systemd/system
-      where the files that --emit writes belong; it writes them below another folder
+      where the files that --emit writes belong; it writes them below another folder, and replaces none
+      without --force
+  /etc/sysctl.d, /run/sysctl.d, /usr/local/lib/sysctl.d, /usr/lib/sysctl.d, /etc/sysctl.conf
+      configured settings, in their order of precedence; what harms is told
   /proc/sys
       what --apply changes, and puts back at its end
   /run/c1m/sysctl.json
@@ -160,7 +163,9 @@ Examples:
   c1m-server doctor --connections 1m --queued-bytes 8K --rate 50k --json
       with 8 KiB unread on each, at 50,000 new connections a second
   c1m-server doctor --connections 1m --judge /etc/sysctl.d/99-tuning.conf
-      what of these settings helps, does nothing, or harms
+      what of these settings helps, does nothing, harms, or is refused by the kernel
+  c1m-server doctor --connections 1m --judge /etc/sysctl.d /usr/lib/sysctl.d
+      the same of folders; - is standard input
   c1m-server doctor --connections 1m --apply
       change what is needed, after asking, until Ctrl-C
 See also:

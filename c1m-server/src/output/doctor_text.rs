@@ -1,7 +1,7 @@
 //! What the doctor says, in words: one table, then what has to be done, one limit after the other.
 
 use super::record::*;
-use crate::sys::process::page_bytes;
+use crate::units::page_bytes;
 
 const HEAD: [&str; 6] = ["limit", "now", "used", "needed", "stops at", "what happens there"];
 
@@ -32,7 +32,7 @@ pub(super) fn doctor_lines(doctor: &Doctor) -> Vec<String> {
         lines.push(format!(
             "settings without an assessment  {}: {}",
             doctor.unassessed.len(),
-            printable(&doctor.unassessed.join(", "))
+            doctor.unassessed.join(", ")
         ));
     }
     lines
@@ -59,16 +59,7 @@ fn configured_line(setting: &ConfiguredSetting) -> String {
         None => setting.assessment.says(),
     };
     let (file, name) = (&setting.file, &setting.name);
-    printable(&format!("setting  {file}{place}  {name}{value}{beside}  {how}: {}", setting.text))
-}
-
-/// Files may have anything in them, such as escapes that a terminal obeys.
-fn printable(text: &str) -> String {
-    let letter = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().map(letter).collect()
+    format!("setting  {file}{place}  {name}{value}{beside}  {how}: {}", setting.text)
 }
 
 fn head(doctor: &Doctor) -> String {
@@ -89,7 +80,7 @@ fn head(doctor: &Doctor) -> String {
 }
 
 fn table(walls: &[Wall], unknown: &[Unknown]) -> Vec<String> {
-    let page = page_bytes().ok();
+    let page = page_bytes();
     let rows: Vec<[String; 6]> = std::iter::once(HEAD.map(str::to_owned))
         .chain(walls.iter().map(|wall| {
             [

@@ -3,7 +3,6 @@
 pub mod diagnosis;
 pub mod doctor;
 mod doctor_text;
-pub mod escape;
 pub mod event;
 pub mod held;
 mod held_text;
@@ -16,4 +15,6 @@ mod text;
 pub mod view;
 pub mod watch;
 mod watch_text;
+
+pub use crate::escape;
 pub mod writer;

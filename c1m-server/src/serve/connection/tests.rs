@@ -183,7 +183,8 @@ fn one_connection_has_its_turn_and_then_the_others_have_theirs() {
             connections.ready(fd);
         }
         greedy.shutdown(std::net::Shutdown::Both).unwrap();
-        reading.join().unwrap().unwrap();
+        // What is still under way then is answered by a reset, which the reader may see.
+        let _end = reading.join().unwrap();
     }
 }
 

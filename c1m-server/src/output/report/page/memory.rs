@@ -10,7 +10,7 @@ use super::{
     },
     figure, table,
 };
-use crate::sys::process::page_bytes;
+use crate::units::page_bytes;
 
 /// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
 const ARTICLE_USER_BYTES: f64 = 76.0;
@@ -111,7 +111,7 @@ fn charged(run: &Run) -> Markup {
     };
     let Some((connections @ 1.., pages)) = most else { return html! {} };
     // No record has the size; a report is made where the run was, or on a host of its kind.
-    let Ok(page) = page_bytes() else { return html! {} };
+    let Some(page) = page_bytes() else { return html! {} };
     html! {
         p {
             "At the highest reading " strong { (bytes(as_f64(pages) * as_f64(page) / as_f64(connections))) }
