@@ -5,7 +5,7 @@
 mod rules;
 mod source;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use rules::{LONGEST_FILE, PRINTING_TRACE, UNSAFE_ELSEWHERE};
 
@@ -231,6 +231,32 @@ fn xtask_depends_on_what_tests_depend_on() {
             assert!(xtask.contains(&format!("\n{name}.workspace = true\n")), "{name} of {member}");
         }
     }
+}
+
+/// Somebody waits for all of it who has just cloned the repository.
+#[test]
+fn reproduce_is_built_of_nothing_that_only_other_commands_need() {
+    let crates = |package: &str| -> Vec<String> {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--offline", "--package", package, "--edges", "normal,build"])
+            .args(["--prefix", "none", "--format", "{p}"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && !text.is_empty(), "{package}: {output:?}");
+        text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+    };
+    let xtasks = crates("xtask");
+    let programs = [crates("c1m-server"), crates("c1m-client")].concat();
+    for heavy in ["cargo-deb", "jsonschema", "proptest", "schemars", "serde_norway", "similar"] {
+        assert!(xtasks.iter().any(|name| name == heavy), "{heavy} is no dependency of xtask");
+    }
+    // But for the programs' own crates, which are built in any case, it is itself.
+    let own = |package: &str| -> Vec<String> {
+        crates(package).into_iter().filter(|name| !programs.contains(name)).collect()
+    };
+    assert_eq!(own("xtask-reproduce"), ["xtask-reproduce"]);
+    assert_eq!(crates("xtask-launcher"), ["xtask-launcher"]);
 }
 
 #[test]
