@@ -14,7 +14,7 @@ const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 
 /// What begins a command that is not run here, and what runs it.
 const ELSEWHERE: [(&str, &str); 10] = [
-    ("cargo build", "`cargo xtask reproduce` and `bench` do"),
+    ("cargo build", "`cargo xtask bench` does"),
     ("cargo test", "`cargo xtask test` does"),
     ("sudo dpkg ", "tests/package installs and purges"),
     ("man ", "tests/package reads the pages"),
