@@ -26,8 +26,8 @@ use super::{
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 /// Slab memory that other programs move in such a step.
 const SETTLE_BYTES: u64 = 4 << 20;
-/// `online` lines on end with the same number, after which the server counts no further.
-const ONLINE_LINES: u64 = 5;
+/// How long a number of the server's stands that is lower than the client's, from its last line on, until it is what the server holds.
+const COUNT_LIMIT: Duration = Duration::from_secs(10);
 const COUNT_STEP: Duration = Duration::from_millis(100);
 /// Connections that are asked for a response at the end of the ramp.
 const SAMPLE: u64 = 1_000;
@@ -95,7 +95,7 @@ pub(super) fn play(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<
     let changes = vec![Change { name: preflight::name("net.ipv4.tcp_mem")?, value }];
     stage.request(&Request::Set { changes })?;
     start(stage, play, name)?;
-    let (held, online) = hold(stage, play.host, play.connections)?;
+    let (held, online) = hold(stage, play.host)?;
     let summary = finish(stage)?;
     Measured { play, name, before, held, online, summary, seen: &stage.seen }.act()
 }
@@ -158,38 +158,29 @@ fn start(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<(), End> {
 }
 
 /// Waits for the end of the ramp and of the sample, and measures.
-fn hold(stage: &mut Stage, host: &Host, connections: u64) -> Result<(Snapshot, Online), End> {
+fn hold(stage: &mut Stage, host: &Host) -> Result<(Snapshot, Online), End> {
     stage.until("connections were opened", |seen| seen.ramped.is_some())?;
     stage.until("a sample of the connections was asked", |seen| seen.sample.is_some())?;
-    count(stage, connections)?;
+    count(stage)?;
     let online = stage.seen.online.clone();
     let online =
         online.ok_or_else(|| End::Failed("the server does not say how many it holds".into()))?;
     Ok((Snapshot::take(stage, host)?, online))
 }
 
-/// Waits until the server counts all connections, or the same number in several lines on end. `until` asks for steps, and a server that holds what it
-/// holds makes none.
-fn count(stage: &mut Stage, connections: u64) -> Result<(), End> {
+/// Waits until the server has counted what the client holds. It prints a line where its number changes alone, so a number that stands is one that it
+/// stays with: then what it holds is what the act says.
+fn count(stage: &mut Stage) -> Result<(), End> {
     let online = |stage: &Stage| stage.seen.online.as_ref().map(|online| online.online);
-    let (mut lines, mut before) = (stage.seen.online_count, online(stage));
-    let mut repeated = 0;
-    let mut patience = Patience::new(stage.stall(), Instant::now());
-    while repeated < ONLINE_LINES {
+    let established = stage.seen.ramped.map(|(established, _)| established);
+    let mut before = online(stage);
+    let mut patience = Patience::new(COUNT_LIMIT.min(stage.stall()), Instant::now());
+    while before < established && !patience.is_over(Instant::now()) {
         stage.pause(COUNT_STEP)?;
-        if stage.seen.online_count == lines {
-            if patience.is_over(Instant::now()) {
-                return Err(stage.stalled("the server counted its connections"));
-            }
-            continue;
-        }
-        patience.step(Instant::now());
-        lines = stage.seen.online_count;
         let now = online(stage);
-        if now == Some(connections) {
-            break;
+        if now != before {
+            patience.step(Instant::now());
         }
-        repeated = if now == before { repeated + 1 } else { 0 };
         before = now;
     }
     Ok(())

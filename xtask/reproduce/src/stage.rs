@@ -380,7 +380,7 @@ impl Stage {
     }
 
     /// Nothing moved for too long. `what` completes "nothing moved while ...".
-    pub(crate) fn stalled(&self, what: &str) -> End {
+    fn stalled(&self, what: &str) -> End {
         End::Failed(format!(
             "nothing moved for {} while {what}",
             humantime::format_duration(self.stall)

@@ -22,8 +22,8 @@ pub(crate) const SERVER: &str = "fake-server";
 pub(crate) const CLIENT: &str = "fake-client";
 const STEP: Duration = Duration::from_millis(20);
 const STEPS: u64 = 20;
-/// `online` lines of a late server between two steps.
-const LATE_LINES: u64 = 10;
+/// Looks of a late server between two steps, of which there are ten: more than ten seconds in all.
+const LATE_LINES: u64 = 60;
 /// 7.53 KiB are 7711 bytes, in pages of 4096.
 const PIN_BYTES: u64 = 7_711;
 
@@ -132,6 +132,7 @@ fn server(stand: &Stand) -> ExitCode {
     }));
     let mut peak = 0;
     let mut late = Late::default();
+    let mut said = None;
     while !is_terminated() {
         let count = match stand.is("server counts late") {
             true => late.count(stand.count(), wanted),
@@ -147,14 +148,18 @@ fn server(stand: &Stand) -> ExitCode {
             }
         }
         peak = count.max(peak);
-        say(Record::Online(online(count)));
+        // A number that stands is not said again.
+        if said != Some(count) {
+            say(Record::Online(online(count)));
+        }
+        said = Some(count);
         thread::sleep(STEP);
     }
     say(Record::Summary(summary(stand, peak)));
     ExitCode::SUCCESS
 }
 
-/// A server on a slow host: it is behind with the last connections, and its count grows in steps with some lines between them.
+/// A server on a slow host: it is behind with the last connections, and its count grows in steps for longer than it may stand still.
 #[derive(Default)]
 struct Late {
     lines: u64,
@@ -167,7 +172,6 @@ impl Late {
             return count - count / 10;
         }
         self.lines += 1;
-        // Longer than five lines in all, and never five on end without a step.
         (wanted - wanted / 10) + (self.lines / LATE_LINES * (wanted / 100)).min(wanted / 10)
     }
 }
