@@ -194,7 +194,8 @@ impl<'a> Run<'a> {
                 shutdown.end_at_once()?;
             }
         }
-        Ok(())
+        // A worker counts what it lost before it says so.
+        self.show_losses()
     }
 
     /// How long nothing has to be done unless something happens.

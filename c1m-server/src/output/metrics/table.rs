@@ -152,7 +152,7 @@ const BORN: [(&str, &[&str]); 4] = [
     ("accept", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
     ("connection", &["ECONNRESET", "EPIPE", "ETIMEDOUT"]),
     ("epoll", &["ENOMEM", "ENOSPC"]),
-    ("request", &["400", "404", "411", "431"]),
+    ("request", &["400", "404", "405", "408", "411", "431", "501", "505"]),
 ];
 
 /// By operation and error; the name of a status has no operation.
