@@ -21,7 +21,7 @@ const OWN_DESCRIPTORS: u64 = 4;
 /// time. With a plan that moved with the pause, those would be missing in the latencies (coordinated omission).
 #[derive(Debug)]
 pub struct Pace {
-    /// Nanoseconds between two connections. `None`: as fast as it goes.
+    /// Nanoseconds between two connections. `None`: unlimited.
     interval_ns: Option<u64>,
     next: Mutex<Next>,
 }
@@ -38,7 +38,7 @@ struct Next {
 impl Pace {
     const AT_ONCE: Duration = Duration::from_millis(100);
 
-    /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: as fast as it goes.
+    /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: unlimited.
     #[must_use]
     pub fn new(per_second: Option<u64>, parts: u64) -> Self {
         let interval_ns =

@@ -152,7 +152,7 @@ Files:
       where the files that --emit writes belong; it writes them below another folder, and replaces none
       without --force
   /etc/sysctl.d, /run/sysctl.d, /usr/local/lib/sysctl.d, /usr/lib/sysctl.d, /etc/sysctl.conf
-      configured settings, in their order of precedence; what harms is told
+      configured settings, in their order of precedence; harmful ones are shown
   /proc/sys
       what --apply changes, and puts back at its end
   /run/c1m/sysctl.json

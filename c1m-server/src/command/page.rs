@@ -21,8 +21,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Tries the file before the run, so that what can't be written is told before hours have passed. An older one stays as it is until the new
-    /// page is whole.
+    /// Checks before the run that the file can be written, so that the run does not end without its page. An older file stays as it is until the
+    /// new page is whole.
     ///
     /// # Errors
     /// It can't be written.

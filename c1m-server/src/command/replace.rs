@@ -21,7 +21,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Tries whether a file can be written there, without changing what is there.
+    /// Checks that the file can be written, and changes nothing.
     ///
     /// # Errors
     /// It can't be.
@@ -54,7 +54,7 @@ impl Place {
             Self::Path(path) => {
                 let mut beside = Beside::create(path)?;
                 beside.file.write_all(bytes)?;
-                // What the kernel could not put on the disk is told here, and not after the old file is gone.
+                // A full disk is an error here, while the old file still exists.
                 beside.file.sync_all()?;
                 beside.put(path)
             }

@@ -1,4 +1,4 @@
-//! What the tests of packages look with: see xtask/tests/package.
+//! Programs that tests call, those of packages (xtask/tests/package) and others.
 
 use anyhow::Result;
 
@@ -8,7 +8,8 @@ use crate::{debian, place};
 const SYSTEM: [&str; 7] = ["dpkg", "tar", "libc-bin", "dash", "coreutils", "diffutils", "sed"];
 
 /// What else tests call, with its package: on most machines, but not on each.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
+    ("bpftool", "bpftool"),
     ("man", "man-db"),
     ("script", "bsdutils"),
     ("setpriv", "util-linux"),
