@@ -98,17 +98,20 @@ fn what_is_lost_before_it_is_answered_is_unanswered() {
 
 #[test]
 fn handshakes_that_time_out_are_unanswered() {
-    // Nobody accepts: the queue takes two connections, and the kernel drops the handshakes of the others.
+    // Nobody accepts: the queue takes a few connections, and the kernel drops the handshakes of the others. It takes two, and more where
+    // handshakes end on several processors at once: each looks at the queue before it has added to it (tcp_v4_syn_recv_sock, 6.18).
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&ANY_PORT.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
     socket.listen(1).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let mut client = Client::start(&format!(
-        "--connect {address} --connections 8 --idle --timeout 300ms --hold 0s --require connected==2 --require 'connect_p90<3600s'"
+        "--connect {address} --connections 8 --idle --timeout 300ms --hold 0s --require 'connected>=2' --require 'connect_p90<3600s'"
     ));
     client.plan();
-    let connect = client.ramped().connect_us;
-    assert_eq!((connect.count, connect.unanswered), (2, 6));
+    let ramped = client.ramped();
+    let connect = ramped.connect_us;
+    assert_eq!((connect.count, connect.count + connect.unanswered), (ramped.established, 8));
+    assert!(connect.count >= 2 && connect.unanswered > 0, "{connect:?}");
     assert!(connect.p50.is_none() && connect.max.is_none(), "{connect:?}");
     let summary = client.summary();
     assert!(summary.requirements[0].held && !summary.requirements[1].held, "{summary:?}");
