@@ -14,6 +14,7 @@ use super::{
         Manner, Server,
         client::Client,
         foreign::{Foreign, Reply},
+        never_accepting,
     },
     eventually,
 };
@@ -98,12 +99,8 @@ fn what_is_lost_before_it_is_answered_is_unanswered() {
 
 #[test]
 fn handshakes_that_time_out_are_unanswered() {
-    // Nobody accepts: the queue takes a few connections, and the kernel drops the handshakes of the others. It takes two, and more where
-    // handshakes end on several processors at once: each looks at the queue before it has added to it (tcp_v4_syn_recv_sock, 6.18).
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&ANY_PORT.parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(1).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    // The kernel drops the handshakes that the queue has no place for.
+    let (_socket, address) = never_accepting(1);
     let mut client = Client::start(&format!(
         "--connect {address} --connections 8 --idle --timeout 300ms --hold 0s --require 'connected>=2' --require 'connect_p90<3600s'"
     ));

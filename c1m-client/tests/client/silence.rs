@@ -1,40 +1,27 @@
 //! Servers that do not answer: what the client says of it, what it does meanwhile, and when it gives up.
 
-use std::{
-    fs,
-    net::{SocketAddr, TcpListener},
-    os::unix::fs::MetadataExt as _,
-    process::Command,
-};
+use std::{fs, net::TcpListener, os::unix::fs::MetadataExt as _, process::Command, time::Duration};
 
 use c1m_client::record::EndedBy;
 use c1m_server::output::record::LimitName;
 
 use super::{
     ANY_PORT,
-    common::{Manner, Server, client::Client},
+    common::{Manner, Server, client::Client, never_accepting},
     eventually,
 };
 
-/// A listener that accepts nothing, whose queue takes one connection more than `backlog`.
-fn listener(backlog: i32) -> (socket2::Socket, SocketAddr) {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    socket.bind(&ANY_PORT.parse::<SocketAddr>().unwrap().into()).unwrap();
-    socket.listen(backlog).unwrap();
-    let address = socket.local_addr().unwrap().as_socket().unwrap();
-    (socket, address)
-}
-
 #[test]
 fn the_rest_is_opened_side_by_side_when_nothing_answers() {
-    let (_socket, address) = listener(9);
+    let (_socket, address) = never_accepting(9);
     // Twenty at a time would take 20 timeouts, which is 40 s. The client is patient enough for that.
     let mut client = Client::start(&format!(
         "--connect {address} --connections 400 --in-flight 20 --workers 1 --timeout 2s --give-up 5m --hold 0s"
     ));
     client.plan();
     let ramped = client.ramped();
-    assert_eq!((ramped.established, ramped.failed, ramped.answered), (10, 390, 0));
+    assert_eq!((ramped.established + ramped.failed, ramped.answered), (400, 0));
+    assert!((10..20).contains(&ramped.established), "{ramped:?}");
     assert!(ramped.ramp_s < 30.0, "a few at a time: {} s", ramped.ramp_s);
     let queue = client.waiting[0].accept_queue.unwrap();
     assert_eq!((queue.listeners, queue.most), (1, 9), "{queue:?}");
@@ -42,7 +29,7 @@ fn the_rest_is_opened_side_by_side_when_nothing_answers() {
         .waiting
         .iter()
         .filter_map(|it| it.accept_queue)
-        .any(|it| it.full == 1 && it.queued == 10);
+        .any(|it| it.full == 1 && it.queued >= 10);
     assert!(full, "{:?}", client.waiting);
     let (verdict, summary) = client.verdict_and_summary();
     assert_eq!(summary.ended_by, EndedBy::Hold);
@@ -52,7 +39,7 @@ fn the_rest_is_opened_side_by_side_when_nothing_answers() {
 
 #[test]
 fn a_client_that_nothing_answers_gives_up() {
-    let (_socket, address) = listener(0);
+    let (_socket, address) = never_accepting(0);
     // Hours of it, so that the ramp alone never ends it.
     let mut client = Client::start(&format!(
         "--connect {address} --connections 100k --rate 10 --timeout 200ms --hold 30m --require 'connected>=0'"
@@ -110,12 +97,25 @@ fn all_openings_fail() {
         "--connect 127.0.0.1:9 --source 127.2.0.0-127.3.127.255 --per-source 20 --connections 5 --workers 1",
     );
     let capacity = client.plan().capacity;
-    eventually("a worker", || {
-        fs::read_dir(format!("/proc/{}/task", client.pid())).unwrap().count() > 1
+    // By then it has tried thousands of them, and has most of them left.
+    eventually("a worker that opens", || {
+        cpu_of_other_threads(client.pid()) > Duration::from_millis(50)
     });
     client.signal(&["INT"]);
     let summary = client.summary();
     assert_eq!((summary.ended_by, summary.connected), (EndedBy::Signal, 0));
     assert!(summary.errors["bind EADDRINUSE"] < capacity, "it tried them all: {summary:?}");
     assert_eq!(client.end().0, Some(1));
+}
+
+/// What the threads of a process have run, but for its first one (schedstat: nanoseconds; fs/proc/base.c, proc_pid_schedstat, 6.18).
+fn cpu_of_other_threads(pid: u32) -> Duration {
+    let threads =
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|entry| entry.unwrap().path());
+    let others = threads.filter(|path| !path.ends_with(pid.to_string()));
+    let ran = others.map(|path| {
+        let schedstat = fs::read_to_string(path.join("schedstat")).unwrap();
+        schedstat.split(' ').next().unwrap().parse::<u64>().unwrap()
+    });
+    Duration::from_nanos(ran.sum())
 }

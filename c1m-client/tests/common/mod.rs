@@ -37,6 +37,16 @@ pub(crate) enum Manner {
     Once,
 }
 
+/// A listener that accepts nothing, whose queue takes one connection more than `backlog`; and a few more where handshakes end on several
+/// processors at once, since each looks at the queue before it has added to it (`tcp_v4_syn_recv_sock`, 6.18).
+pub(crate) fn never_accepting(backlog: i32) -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&super::ANY_PORT.parse::<SocketAddr>().unwrap().into()).unwrap();
+    socket.listen(backlog).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
+
 /// Runs in a thread of its own until it is dropped.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
