@@ -56,6 +56,15 @@ fn it_listens_on_a_link_local_address_by_the_name_and_by_the_number_of_the_inter
 }
 
 #[test]
+fn an_address_of_another_interface_is_refused_by_the_kernel_and_told_as_that() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
+    let output = command.args(["--listen", "[fe80::c1:c1%lo]:0", "--quiet"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("EADDRNOTAVAIL (this interface does not have the address"), "{stderr}");
+}
+
+#[test]
 fn localhost_is_the_loopback_address_of_ipv4() {
     let program = start("localhost:0", "LOCALHOST:0");
     assert_eq!(program.address.ip().to_string(), "127.0.0.1");
