@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_server::{
+    address,
     cli::Workers,
     sources::SourceRange,
     units::{parse_bytes, parse_count, parse_duration, parse_small_count},
@@ -69,6 +70,9 @@ pub struct Merge {
 #[derive(Debug, Clone, Args)]
 pub struct Load {
     /// The server: an address and a port, or a range of ports, which multiplies the connections that one source can have
+    ///
+    /// IPv6 stands in brackets, a link-local address with the interface of this host that leads to it, by name or number: [fe80::1%eth0]:8000.
+    /// localhost is 127.0.0.1, never ::1, which is written as [::1]; other names are not looked up.
     #[arg(long, value_name = "ADDR:PORT[-PORT]")]
     pub connect: Target,
 
@@ -88,6 +92,8 @@ pub struct Load {
     pub start_at: Option<StartAt>,
 
     /// Where connections come from; may be given several times [default: 127.0.1.0 and on for a loopback target, else this host's addresses]
+    ///
+    /// A link-local source needs no interface: it has that of --connect.
     #[arg(long, value_name = "ADDR|CIDR|FIRST-LAST")]
     pub source: Vec<SourceRange>,
 
@@ -174,7 +180,7 @@ pub struct Load {
     pub json: bool,
 
     /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
     /// No progress

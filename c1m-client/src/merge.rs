@@ -202,11 +202,21 @@ impl Part {
 fn run_of(Plan { target, connections, shard, asked, .. }: &Plan) -> Value {
     let shard = shard.as_ref();
     let mut run = json!(asked);
-    run["target"] = json!(target);
+    run["target"] = json!(without_scope(target));
     run["connections of all parts"] = json!(shard.map_or(*connections, |it| it.connections));
     run["number of parts"] = json!(shard.map_or(1, |it| it.of));
     run["source addresses of all parts"] = json!(shard.and_then(|it| it.sources));
     run
+}
+
+/// A target without the number of the interface that leads to it, which each host has of its own.
+fn without_scope(target: &str) -> String {
+    match target.split_once('%') {
+        Some((address, rest)) => {
+            format!("{address}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit()))
+        }
+        None => target.into(),
+    }
 }
 
 fn same_run(first: &Part, part: &Part) -> Result<(), MergeError> {

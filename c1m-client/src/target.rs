@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use c1m_server::address::{AddressError, parse_with_ports};
+
 /// Where to connect to: one address, and one port or a range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
@@ -38,28 +40,10 @@ impl Target {
 }
 
 impl FromStr for Target {
-    type Err = String;
+    type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            format!(
-                "`{text}` is not a target: use ADDR:PORT or ADDR:PORT-PORT, such as 127.0.0.1:8000-8009 or [::1]:8000"
-            )
-        };
-        // Only a port can follow the last colon: in [::1] no dash comes before it.
-        let (first, last) = match text.rsplit_once('-') {
-            Some((first, last)) => (first, Some(last)),
-            None => (text, None),
-        };
-        let first: SocketAddr = first.parse().map_err(|_| wrong())?;
-        let last_port = match last {
-            Some(last) => last.parse().map_err(|_| wrong())?,
-            None => first.port(),
-        };
-        if first.port() == 0 || last_port < first.port() {
-            return Err(wrong());
-        }
-        Ok(Self { first, last_port })
+        parse_with_ports(text).map(|(first, last_port)| Self { first, last_port })
     }
 }
 
@@ -81,6 +65,12 @@ mod tests {
         assert_eq!(target.nth(9).port(), 8009);
         let target: Target = "[::1]:8000".parse().unwrap();
         assert_eq!((target.count(), target.to_string()), (1, "[::1]:8000".into()));
+        let target: Target = "localhost:8000-8001".parse().unwrap();
+        assert_eq!((target.count(), target.to_string()), (2, "127.0.0.1:8000-8001".into()));
+        let target: Target = "[fe80::1%lo]:8000-8009".parse().unwrap();
+        assert_eq!(target.to_string().parse(), Ok(target));
+        let SocketAddr::V6(last) = target.nth(9) else { panic!("{target:?}") };
+        assert!(last.scope_id() > 0 && last.port() == 8009);
         for text in
             ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:9-8", "127.0.0.1:9-", "::1:80", "host:80"]
         {

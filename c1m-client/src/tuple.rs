@@ -14,6 +14,7 @@ use std::{
 };
 
 use c1m_server::{
+    address::{beside, needs_scope},
     sources::{SourceRange, Sources},
     sys::{errno, interface},
 };
@@ -26,6 +27,10 @@ use crate::{ports::Ports, shard::Shard, target::Target};
 pub enum PlanError {
     #[error("--source and --connect must be of one family: {0} is not of that of {1}")]
     Family(SourceRange, Target),
+    #[error(
+        "--source {0} is link-local, and --connect {1} is not on that link: use a source with a route to it"
+    )]
+    LinkLocal(SourceRange, Target),
     #[error(
         "this host has no address of its own with a route to {0}; give one with --source, or add one with `ip address add`"
     )]
@@ -193,6 +198,10 @@ impl Plan {
         if let Some(wrong) = wrong {
             return Err(PlanError::Family(*wrong, target));
         }
+        let is_local = |range: &&SourceRange| needs_scope(range.first) || needs_scope(range.last);
+        if let Some(local) = ranges.iter().find(is_local).filter(|_| !needs_scope(target.ip())) {
+            return Err(PlanError::LinkLocal(*local, target));
+        }
         let sources = Sources::merge(&ranges).ok_or(PlanError::NoSource(target))?;
         let own_sources = given.is_empty() && !target.ip().is_loopback();
         let mut plan = Self { target, sources, own_sources, ports: ports.usable, part: 0..0 };
@@ -288,7 +297,7 @@ impl Plan {
         let source = self.sources.nth(u64::try_from(rest / ports).ok()?)?;
         let port = self.ports.get(usize::try_from(rest % ports).ok()?)?;
         let destination = self.target.nth(u64::try_from(destination).ok()?);
-        Some(Tuple { source: (source, *port).into(), destination })
+        Some(Tuple { source: beside(&destination, source, *port), destination })
     }
 }
 
@@ -299,7 +308,7 @@ fn saturated(range: &Range<u128>) -> u64 {
 /// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a datagram socket only asks
 /// the routing table.
 fn usable(source: IpAddr, target: &SocketAddr) -> std::io::Result<()> {
-    UdpSocket::bind((source, 0))?.connect(target)
+    UdpSocket::bind(beside(target, source, 0))?.connect(target)
 }
 
 /// The sources that a target gets when none is given. `needed`: by each part.
@@ -315,10 +324,12 @@ fn own_sources(target: &Target, needed: u64, shard: Shard) -> Vec<SourceRange> {
             vec![SourceRange { first: v4_address(first), last: v4_address(last) }]
         }
         ip @ IpAddr::V6(v6) if v6.is_loopback() => vec![ip.into()],
-        _ => interface::addresses()
+        // A link-local server may have no route back to any other address.
+        ip => interface::addresses()
             .unwrap_or_default()
             .into_iter()
-            .filter(|address| !address.is_loopback() && usable(*address, &target.first).is_ok())
+            .filter(|address| !address.is_loopback() && (!needs_scope(ip) || needs_scope(*address)))
+            .filter(|address| usable(*address, &target.first).is_ok())
             .map(SourceRange::from)
             .collect(),
     }
@@ -388,6 +399,16 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_names_a_link_local_target_with_its_scope() {
+        let target: Target = "[fe80::1%lo]:80".parse().unwrap();
+        let error = refusal("[fe80::1%lo]:80", &["fe80::7"], 64_000, 50_000);
+        assert!(error.contains(&format!("(--connect {target}-81)")), "{error}");
+        let error = refusal("[fe80::1%lo]:80", &["fe80::7"], 64_000, 1);
+        let expected = format!("fe80::7 can't be a source address for {target} (EADDRNOTAVAIL)");
+        assert!(error.contains(&expected), "{error}");
+    }
+
+    #[test]
     fn what_a_refusal_names_does() {
         let given: Vec<SourceRange> = vec!["127.0.1.1-127.0.1.6".parse().unwrap()];
         let range = || ports("32768 60999", "");
@@ -404,6 +425,7 @@ mod tests {
     #[test]
     fn wrong_sources_are_refused() {
         assert!(refusal("127.0.0.1:80", &["::1"], 9, 1).contains("one family"));
+        assert!(refusal("[::1]:80", &["::1", "fe80::7"], 9, 1).contains("fe80::7 is link-local"));
         assert!(
             refusal("127.0.0.1:80", &["198.51.100.77"], 9, 1)
                 .contains("ip address add 198.51.100.77")

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use c1m_server::address::without_scope;
+
 use crate::{http::Response, pin::PinPlan};
 
 /// What connections ask c1m-server for first: a body that goes on for as long as the connection.
@@ -9,9 +11,11 @@ pub const FIRST_PATH: &str = "/";
 /// What samples and heartbeats ask c1m-server for.
 pub const CHECK_PATH: &str = "/bytes/64";
 
-/// A GET request on a connection that stays open.
+/// A GET request on a connection that stays open. Its Host has no scope, which means something on this host alone, and which a client has to remove
+/// (RFC 6874).
 #[must_use]
 pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
+    let host = without_scope(host);
     format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
 }
 
@@ -184,6 +188,13 @@ mod tests {
         assert!(
             workload.check().request().starts_with(b"GET /a HTTP/1.1\r\nHost: 127.0.0.1:80\r\n")
         );
+    }
+
+    #[test]
+    fn a_host_field_has_no_scope() {
+        let host = "[fe80::1%7]:80".parse().unwrap();
+        let expected = "GET /a HTTP/1.1\r\nHost: [fe80::1]:80\r\n\r\n";
+        assert_eq!(request("/a", &host), expected.as_bytes());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The client against a real server on loopback, as a process.
 
+#[path = "client/addresses.rs"]
+mod addresses;
 mod common;
 #[path = "client/ends.rs"]
 mod ends;

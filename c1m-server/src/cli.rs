@@ -17,7 +17,10 @@ pub use self::{
     report::{Plot, Report},
     states::States,
 };
-use crate::units::{parse_count, parse_duration};
+use crate::{
+    address,
+    units::{parse_count, parse_duration},
+};
 
 /// Holds a million TCP connections, and says which kernel limit was hit.
 ///
@@ -53,7 +56,10 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Where to listen, IPv4 or IPv6
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000")]
+    ///
+    /// IPv6 stands in brackets, a link-local address with its interface, by name or number: [fe80::1%eth0]:8000. localhost is 127.0.0.1, never ::1,
+    /// which is written as [::1]; other names are not looked up.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8000", value_parser = address::parse)]
     pub listen: SocketAddr,
 
     /// Worker threads, each with a descriptor table of its own
@@ -87,7 +93,7 @@ pub struct Serve {
     pub report: Option<PathBuf>,
 
     /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
     /// Time between two `online user` lines

@@ -23,7 +23,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::sys::process::{block_signals, drop_capabilities};
+use crate::{
+    address::in_url,
+    sys::process::{block_signals, drop_capabilities},
+};
 
 /// The only path.
 pub const PATH: &str = "/metrics";
@@ -87,7 +90,7 @@ impl Bound {
     /// As people type it into a browser.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}{PATH}", self.address)
+        format!("http://{}{PATH}", in_url(&self.address))
     }
 
     /// Answers from now on, until the process ends.

@@ -2,6 +2,7 @@
 //!
 //! The map of this crate, one sentence a module:
 //!
+//! - [`address`]: addresses as people type them.
 //! - [`cli`]: every flag, in one place.
 //! - [`command`]: one file a command; the only place where the rooms below meet.
 //! - [`escape`]: text of others, made harmless for terminals and logs.
@@ -16,6 +17,7 @@
 //! - [`sys`]: the system calls that neither std nor socket2 wraps, shared with the client.
 //! - [`units`]: the numbers that people type: `1m`, `7.53K`, `60s`.
 
+pub mod address;
 pub mod cli;
 pub mod command;
 pub mod escape;

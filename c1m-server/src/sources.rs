@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use crate::address::{AddressError, is_name, parse_ip};
+
 /// What one `--source` says: an address, a CIDR block, or a range `FIRST-LAST`, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SourceRange {
@@ -33,20 +35,26 @@ impl FromStr for SourceRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            format!(
+        let wrong = || match text.split_once('%') {
+            _ if is_name(text) => AddressError::Name(text.into()).to_string(),
+            Some((_, scope)) => {
+                format!(
+                    "leave %{scope} out: a link-local source has the scope of what it connects to"
+                )
+            }
+            None => format!(
                 "`{text}` is not a source: use an address, a CIDR block such as 10.0.0.0/24, or a range such as 10.0.0.1-10.0.0.9"
-            )
+            ),
         };
         if let Some((address, bits)) = text.split_once('/') {
-            let address: IpAddr = address.parse().map_err(|_| wrong())?;
+            let address = parse_ip(address).ok_or_else(wrong)?;
             // Not what `parse` takes besides: a sign.
             let digits = bits.bytes().all(|byte| byte.is_ascii_digit()).then(|| bits.parse().ok());
             return digits.flatten().and_then(|bits| block(address, bits)).ok_or_else(wrong);
         }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
-        let first: IpAddr = first.parse().map_err(|_| wrong())?;
-        let last: IpAddr = last.parse().map_err(|_| wrong())?;
+        let first = parse_ip(first).ok_or_else(wrong)?;
+        let last = parse_ip(last).ok_or_else(wrong)?;
         if first.is_ipv4() != last.is_ipv4() || number(first) > number(last) {
             return Err(format!(
                 "`{text}` is not a range: its last address comes before its first"
@@ -175,6 +183,7 @@ mod tests {
             ("0.0.0.0/0", "0.0.0.1-255.255.255.254"),
             ("fd00::/126", "fd00::-fd00::3"),
             ("::1", "::1"),
+            ("localhost", "127.0.0.1"),
         ] {
             assert_eq!(parse(text).to_string(), shown);
         }
@@ -190,9 +199,20 @@ mod tests {
             "::/129",
             "10.0.0.2-10.0.0.1",
             "10.0.0.1-::1",
-            "host",
+            "10.0.0.1:80",
+            "[::1]",
         ] {
-            assert!(text.parse::<SourceRange>().is_err(), "{text} was taken for a source");
+            let error = text.parse::<SourceRange>().unwrap_err();
+            assert!(error.contains("is not a"), "{text}: {error}");
+        }
+        for (text, says) in [
+            ("source.example", "`getent hosts source.example`"),
+            ("my-host", "`getent hosts my-host`"),
+            ("fe80::1%eth0", "leave %eth0 out"),
+            ("fe80::1-fe80::9%2", "leave %2 out"),
+        ] {
+            let error = text.parse::<SourceRange>().unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
         }
     }
 

@@ -204,14 +204,20 @@ fn what_still_goes_is_waited_for() {
     let stand = Stand::new("good");
     let sockstat = stand.path("proc/net/sockstat");
     let quiet = fs::read_to_string(&sockstat).unwrap();
-    let mut run = stand.start_with_stall("2s");
+    // As the kernel does it: whoever reads sees all of the one or all of the other.
+    let replace = |text: &str| {
+        let beside = sockstat.with_extension("new");
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, &sockstat).unwrap();
+    };
+    let mut run = stand.start_with_stall("4s");
     let mut acts = json_lines(run.stdout.take().unwrap());
     assert_eq!(acts.next().unwrap()["kind"], "act");
-    for left in (1..=8).rev() {
-        fs::write(&sockstat, quiet.replace("alloc 1", &format!("alloc {}", left * 1_000))).unwrap();
+    for left in (1..=12).rev() {
+        replace(&quiet.replace("alloc 1", &format!("alloc {}", left * 1_000)));
         thread::sleep(Duration::from_millis(500));
     }
-    fs::write(&sockstat, quiet).unwrap();
+    replace(&quiet);
     assert_eq!(acts.filter(|line| line["kind"] == "act").count(), 2);
     let finished = finish(run).expect_code(0);
     assert!(!finished.stderr.contains("not quiet yet"), "{}", finished.stderr);

@@ -166,6 +166,20 @@ fn what_does_not_belong_together_is_refused() {
 }
 
 #[test]
+fn each_host_has_a_number_of_its_own_for_the_interface_to_the_target() {
+    let to = |targets: [&str; 2]| {
+        let mut parts = [part(0, 2, 100), part(1, 2, 100)];
+        parts.iter_mut().zip(targets).for_each(|(part, target)| part.plan.target = target.into());
+        lines(&parts)
+    };
+    let merged = merged(to(["[fe80::1%2]:80-89", "[fe80::1%13]:80-89"]).as_bytes()).unwrap();
+    assert_eq!(merged.plan.target, "[fe80::1%2]:80-89");
+    for other in ["[fe80::2%2]:80", "[fe80::1%2]:81", "[fe80::1%2]:80-81"] {
+        refused(&to(["[fe80::1%2]:80", other]), "target is");
+    }
+}
+
+#[test]
 fn what_is_no_result_is_told_with_its_line() {
     let whole = lines(&[part(0, 2, 10), part(1, 2, 10)]);
     refused("", "file has no result");

@@ -1,13 +1,13 @@
 //! Servers that do not answer: what the client says of it, what it does meanwhile, and when it gives up.
 
-use std::{fs, net::TcpListener, os::unix::fs::MetadataExt as _, process::Command, time::Duration};
+use std::{fs, net::TcpListener, time::Duration};
 
 use c1m_client::record::EndedBy;
 use c1m_server::output::record::LimitName;
 
 use super::{
     ANY_PORT,
-    common::{Manner, Server, client::Client, never_accepting},
+    common::{Manner, Server, client::Client, namespace::is_own_network, never_accepting},
     eventually,
 };
 
@@ -69,23 +69,13 @@ fn a_sample_that_nothing_answers_is_given_up() {
     assert_eq!(client.end().0, Some(1));
 }
 
-/// Set in the network namespace in which [`a_signal_ends_a_client_whose_openings_all_fail_at_once`] takes all ports.
-const OWN_NAMESPACE: &str = "C1M_TEST_OWN_NAMESPACE";
-
 #[test]
 fn a_signal_ends_a_client_whose_openings_all_fail_at_once() {
-    if std::env::var_os(OWN_NAMESPACE).is_some() {
-        return all_openings_fail();
+    // Where it takes all ports.
+    const NAME: &str = "silence::a_signal_ends_a_client_whose_openings_all_fail_at_once";
+    if is_own_network(NAME, "ip link set lo up") {
+        all_openings_fail();
     }
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    let own = if is_root { "--net" } else { "--net --map-root-user" };
-    let script = format!(
-        "exec unshare {own} sh -c 'ip link set lo up && exec {} --exact silence::{} --nocapture'",
-        std::env::current_exe().unwrap().display(),
-        "a_signal_ends_a_client_whose_openings_all_fail_at_once",
-    );
-    let output = Command::new("sh").args(["-c", &script]).env(OWN_NAMESPACE, "1").output().unwrap();
-    assert!(output.status.success(), "{output:?}");
 }
 
 /// The ports of all sources are taken, so that one opening tries each of two million 4-tuples, and fails at once with each.

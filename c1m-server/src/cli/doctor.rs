@@ -128,7 +128,8 @@ impl FromStr for Sources {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if !text.contains(['.', ':', ',', '/', '-']) {
+        let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+        if is_number && !text.contains(['.', ':', ',', '/', '-']) {
             return count(text).map(|count| Self { count, ipv6: None });
         }
         let ranges = text.split(',').map(str::parse).collect::<Result<Vec<SourceRange>, _>>()?;
@@ -196,6 +197,9 @@ mod tests {
             ("--connections 1 --sources 10.0.0.1,::1", "one family"),
             ("--connections 1 --sources 10.0.0.1/99", "not a source"),
             ("--connections 1 --sources ,", "not a source"),
+            ("--connections 1 --sources 7x", "not a count"),
+            ("--connections 1 --sources source-host", "names are not looked up"),
+            ("--connections 1 --sources fe80::1%eth0", "leave %eth0 out"),
             ("--connections 1 --rate 0", "1 to 1g"),
             ("--connections 1 --destinations 0", "1 to 1g"),
             ("--connections 1 --keep", "--apply"),

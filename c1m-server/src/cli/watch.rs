@@ -6,7 +6,7 @@ use c1m_ebpf::WATCHED_PORTS;
 use clap::Args;
 
 use super::NetnsChoice;
-use crate::units::parse_duration;
+use crate::{address, units::parse_duration};
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
 ///
@@ -55,7 +55,7 @@ pub struct Watch {
     pub report: Option<PathBuf>,
 
     /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
     /// Lines, on a terminal as well

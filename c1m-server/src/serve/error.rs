@@ -5,7 +5,7 @@ use std::{io, net::SocketAddr, time::Duration};
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::sys::errno;
+use crate::{address::needs_scope, sys::errno};
 
 #[derive(Debug, Error)]
 pub enum ServeError {
@@ -14,7 +14,7 @@ pub enum ServeError {
     #[error("--keepalive {}: TCP_KEEPIDLE takes 1s to 32767s", humantime::format_duration(*.0))]
     Keepalive(Duration),
     // Not a `source`: the message says it already.
-    #[error("cannot listen on {address}: {}{}", errno::of(error), bind_advice(error))]
+    #[error("cannot listen on {address}: {}{}", errno::of(error), bind_advice(address, error))]
     Bind { address: SocketAddr, error: io::Error },
     /// A thread or a descriptor could not be had.
     #[error("cannot start the workers: {0} (see `ulimit -u` and `ulimit -n`)")]
@@ -48,10 +48,13 @@ impl ServeError {
     }
 }
 
-fn bind_advice(error: &io::Error) -> &'static str {
+fn bind_advice(address: &SocketAddr, error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EADDRINUSE) => {
             " (something listens there already: stop it, or use --listen with another port)"
+        }
+        Some(libc::EADDRNOTAVAIL) if needs_scope(address.ip()) => {
+            " (this interface does not have the address, or still looks for duplicates of it: see `ip address`)"
         }
         Some(libc::EADDRNOTAVAIL) => {
             " (no interface has this address: see `ip address`, or use --listen 127.0.0.1:8000)"

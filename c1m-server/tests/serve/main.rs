@@ -1,6 +1,7 @@
 //! The server with real sockets on loopback: in this process where its state matters, as a program where its limits,
 //! signals and output do.
 
+mod addresses;
 mod capacity;
 mod ends;
 #[path = "../figures/mod.rs"]
@@ -8,6 +9,8 @@ mod figures;
 mod http;
 mod lifecycle;
 mod metrics;
+#[path = "../namespace/mod.rs"]
+mod namespace;
 mod output;
 #[path = "../schema/mod.rs"]
 mod schema;

@@ -69,7 +69,13 @@ pub(crate) fn command(nofile: Option<u64>, arguments: &[&str]) -> Command {
 
 impl Program {
     pub(crate) fn start(nofile: Option<u64>, arguments: &[&str]) -> Self {
-        let mut child = command(nofile, arguments).arg("--json").spawn().unwrap();
+        Self::spawn(command(nofile, arguments))
+    }
+
+    /// As [`Self::start`], of a command that may listen elsewhere.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.arg("--json").spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let (sender, records) = channel();
         let schema = Schema::read("c1m-server");
