@@ -71,6 +71,7 @@ impl Metrics {
             rss_bytes: process::memory().ok().map(|memory| memory.rss_bytes),
             scrapes: scrapes.count,
             last_scrape: scrapes.last,
+            scrape_errors: scrapes.errors,
         };
         self.seen(|seen| Page::default().with(OWN, &own).with(METRICS, seen).text())
     }

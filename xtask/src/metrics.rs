@@ -28,7 +28,8 @@ c1m-client --connect 127.0.0.1:8000 --connections 1m --metrics-addr 127.0.0.1:94
 curl http://127.0.0.1:9464/metrics
 ```
 
-`GET /metrics` answers in the text format, version 0.0.4; every other path is 404, every other method 405. An address that can't be bound ends the program before \
+`GET /metrics` answers in the text format, version 0.0.4, `HEAD /metrics` with its head; every other path is 404, every other method 405 or 501. Requests are \
+read as strictly as those of the server. An address that can't be bound ends the program before \
 anything else is started, with exit code 3. There is neither encryption nor a password: bind an address that only the scraper reaches.
 
 - A value that is not known is absent, never 0. Inside another network namespace tcp_mem is absent unless a hook tells it; without `--trace` everything is absent \
@@ -38,6 +39,8 @@ the program.
 - Values are those of the last look, which is taken once in `--interval` whatever is scraped (`c1m_look_timestamp_seconds`); those of the client are read from \
 its counters. A scrape reads nothing from the kernel but what the client itself costs, and goes through no list of sockets: its cost does not grow with connections. It is answered in a \
 thread of its own, and no tracing waits for it.
+- 16 connections are open at a time. Each has 5 s to send its request, 5 s to take the answer and 5 s to close; when 16 are open and another one comes, the oldest \
+one that has its answer is closed, else the oldest one whose request is not whole. `c1m_scrape_errors_total` counts those that got no page.
 - `scope` is what a number is a number of: `host`, `netns`, `cgroup`, `process`, `listener`, and so on, as in `limits`. tcp_mem, orphans and open files are the \
 host's, whichever container is looked at. There is no label for a socket, a remote address or a process number.
 - Who holds the memory is known to `watch` alone: the ten processes that hold the most at its last look at all sockets (`c1m_holders_timestamp_seconds`), which \
