@@ -45,6 +45,13 @@ one that has its answer is closed, else the oldest one whose request is not whol
 host's, whichever container is looked at. There is no label for a socket, a remote address or a process number.
 - Who holds the memory is known to `watch` alone: the ten processes that hold the most at its last look at all sockets (`c1m_holders_timestamp_seconds`), which \
 rests a hundred times as long as it took. Processes of one name in one cgroup are one series.
+- The times of the client's ramp are histograms, which grow while it goes on. The bounds of their buckets are 1, 2 and 5 of each power of ten from 10 µs to 100 s, \
+as far as they are below `--timeout`, and `--timeout` itself (with `--timeout 3s` the last ones are `le=\"2\"`, `le=\"3\"` and `le=\"+Inf\"`). Each time is compared with the bounds as it was measured, in \
+microseconds: nothing is rounded, where the percentiles of the records have three digits. What was not answered within `--timeout` is in `_count` and \
+`le=\"+Inf\"` alone, so that `histogram_quantile` of a share that was not reached is the timeout: it took at least that. Its time is not known, and not in \
+`_sum`; the mean of the answered ones is `c1m_client_connect_seconds_sum / (c1m_client_connect_seconds_count - ignoring(stage) \
+c1m_client_unanswered_total{stage=\"connect\"})`. With `--rate`, times count from the planned start, and \
+an answer in time that was asked for late can be in `le=\"+Inf\"` as well, with its time in `_sum`.
 - The limits are explained in [limits.md](limits.md), the events in [events.md](events.md), the hooks in [hooks.md](hooks.md).
 
 `dist/prometheus/` has alert rules (`c1m.rules.yml`, with tests for `promtool test rules` in `c1m.rules.test.yml`) and a dashboard for Grafana (`c1m.dashboard.json`).

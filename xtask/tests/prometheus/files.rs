@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use c1m_client::metrics::METRICS;
-use c1m_server::output::metrics::{Metric, OWN, tables};
+use c1m_server::output::metrics::{Kind, Metric, OWN, tables};
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;
 
@@ -16,12 +16,19 @@ const DASHBOARD: &str = include_str!("../../../dist/prometheus/c1m.dashboard.jso
 /// What a scrape adds to each sample.
 const ADDED: [&str; 2] = ["job", "instance"];
 
-/// Every exported name, with its labels.
-fn exported() -> BTreeMap<String, &'static [&'static str]> {
-    fn of<S>(
-        table: &'static [Metric<S>],
-    ) -> impl Iterator<Item = (String, &'static [&'static str])> {
-        table.iter().map(|metric| (metric.exported(), metric.labels))
+/// Every name of a sample that is exported, with its labels.
+fn exported() -> BTreeMap<String, Vec<&'static str>> {
+    fn of<S>(table: &'static [Metric<S>]) -> impl Iterator<Item = (String, Vec<&'static str>)> {
+        table.iter().flat_map(|metric| {
+            let samples = match metric.kind {
+                Kind::Counter | Kind::Gauge => &[("", None)][..],
+                Kind::Histogram => &[("_bucket", Some("le")), ("_sum", None), ("_count", None)],
+            };
+            samples.iter().map(|(suffix, label)| {
+                let labels = metric.labels.iter().copied().chain(*label).collect();
+                (format!("{}{suffix}", metric.exported()), labels)
+            })
+        })
     }
     tables().into_iter().flat_map(of).chain(of(METRICS)).chain(of(OWN)).collect()
 }
