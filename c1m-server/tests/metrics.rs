@@ -286,7 +286,10 @@ fn check_limits(samples: &Samples, limits: &Value) {
         let within = exported(&format!("c1m_limit_reached_in_seconds{labels}"));
         assert_eq!(within, number("in_s"), "{limit}");
         if let Some((_, name, unit)) = OWN.iter().find(|(own, ..)| *own == limit) {
-            let used = exported(&format!("c1m_{name}{unit}{{scope=\"{scope}\"}}"));
+            // What one process has, of what all processes of the host or the user share.
+            let of_usage =
+                if ["nr_open", "epoll_watches"].contains(&limit) { "process" } else { scope };
+            let used = exported(&format!("c1m_{name}{unit}{{scope=\"{of_usage}\"}}"));
             assert_eq!(used, number("used"), "{limit}");
             let ceiling = exported(&format!("c1m_{name}_limit{unit}{{scope=\"{scope}\"}}"));
             assert_eq!(ceiling, number("ceiling"), "{limit}");

@@ -34,6 +34,7 @@ anything else is started, with exit code 3. There is neither encryption nor a pa
 
 - A value that is not known is absent, never 0. Inside another network namespace tcp_mem is absent unless a hook tells it; without `--trace` everything is absent \
 that a hook counts. `absent()` tells the two apart, and `c1m_hook_info` says which hooks there are.
+- A metric without a unit is a number of things, which its name says.
 - Each metric equals the field of the JSON record that is its source, in base units: pages as bytes, milliseconds as seconds. Counters count from the start of \
 the program.
 - Values are those of the last look, which is taken once in `--interval` whatever is scraped (`c1m_look_timestamp_seconds`); those of the client are read from \
@@ -42,7 +43,7 @@ thread of its own, and no tracing waits for it.
 - 16 connections are open at a time. Each has 5 s to send its request, 5 s to take the answer and 5 s to close; when 16 are open and another one comes, the oldest \
 one that has its answer is closed, else the oldest one whose request is not whole. `c1m_scrape_errors_total` counts those that got no page.
 - `scope` is what a number is a number of: `host`, `netns`, `cgroup`, `process`, `listener`, and so on, as in `limits`. tcp_mem, orphans and open files are the \
-host's, whichever container is looked at. There is no label for a socket, a remote address or a process number.
+host's, whichever container is looked at. A usage can be one process's where the limit is the host's or the user's; beside the label `limit`, the scope is the limit's. There is no label for a socket, a remote address or a process number.
 - Who holds the memory is known to `watch` alone: the ten processes that hold the most at its last look at all sockets (`c1m_holders_timestamp_seconds`), which \
 rests a hundred times as long as it took. Processes of one name in one cgroup are one series.
 - The times of the client's ramp are histograms, which grow while it goes on. The bounds of their buckets are 1, 2 and 5 of each power of ten from 10 µs to 100 s, \
@@ -80,6 +81,27 @@ mod tests {
     #[test]
     fn the_committed_page_is_that_of_the_tables() {
         run(&Args { check: true }).unwrap();
+    }
+
+    #[test]
+    fn each_metric_has_a_type_a_unit_a_meaning_and_a_source() {
+        let text = text();
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+        assert!(rows.len() > 60, "{rows:?}");
+        for row in rows {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            let ["", name, kind, unit, _, meaning, source, ""] = cells[..] else { panic!("{row}") };
+            let name = name.trim_matches('`');
+            assert!(["counter", "gauge", "histogram"].contains(&kind), "{row}");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{row}");
+            let ends_with = name.trim_end_matches("_total").rsplit('_').next().unwrap();
+            let units = ["bytes", "seconds", "ratio"];
+            assert_eq!(
+                units.iter().find(|it| **it == ends_with),
+                units.iter().find(|it| **it == unit)
+            );
+            assert!(!meaning.is_empty() && !meaning.ends_with('.') && !source.is_empty(), "{row}");
+        }
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn a_page_says_what_the_summary_says() {
     }
     // As of the last look, which can be from before the connections.
     until("a look says how many are watched", || {
-        scrape(&url)["c1m_epoll_watches{scope=\"user\"}"] == 5.0
+        scrape(&url)["c1m_epoll_watches{scope=\"process\"}"] == 5.0
     });
     streams.truncate(2);
     let samples = held(&url, 2.0);
