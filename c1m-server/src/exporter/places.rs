@@ -27,6 +27,7 @@ pub(super) enum Stage {
 pub(super) struct Places {
     /// The oldest one first.
     taken: RefCell<VecDeque<Taken>>,
+    /// The number of the newest one.
     last: Cell<u64>,
     /// A connection has ended, or can give way from now on.
     changed: Notify,
