@@ -25,6 +25,7 @@
 //! - [`verdict`]: which limit kept connections from being opened.
 //! - [`show`]: lines for people, JSON lines, and the live line of a terminal.
 
+pub mod buckets;
 pub mod cli;
 pub mod http;
 mod manual;

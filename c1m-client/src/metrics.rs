@@ -1,4 +1,4 @@
-//! `--metrics-addr`: what the workers count, and the latencies of the ramp, for Prometheus.
+//! `--metrics-addr`: what the workers count, and what came of the ramp, for Prometheus.
 
 use std::{
     net::SocketAddr,
@@ -14,8 +14,9 @@ use c1m_server::{
 };
 
 use crate::{
+    buckets::Buckets,
     prepare::Failure,
-    record::{Latency, Ramped},
+    record::Ramped,
     worker::{Counters, Shared},
 };
 
@@ -71,6 +72,7 @@ impl Metrics {
             rss_bytes: process::memory().ok().map(|memory| memory.rss_bytes),
             scrapes: scrapes.count,
             last_scrape: scrapes.last,
+            scrape_errors: scrapes.errors,
         };
         self.seen(|seen| Page::default().with(OWN, &own).with(METRICS, seen).text())
     }
@@ -98,17 +100,22 @@ macro_rules! summed {
     };
 }
 
-/// Percentiles of the ramp.
-macro_rules! latency {
+/// Times of the ramp.
+macro_rules! times {
     ($name:literal, $field:ident, $help:literal, $source:literal) => {
         Metric {
             name: $name,
-            kind: Kind::Gauge,
+            kind: Kind::Histogram,
             unit: Base::Seconds,
-            labels: &["at"],
+            labels: &[],
             help: $help,
             source: $source,
-            read: |seen| seen.ramped.as_ref().map(|it| percentiles(&it.$field)).unwrap_or_default(),
+            read: |seen| {
+                let sum = |shared: &Arc<Shared>| {
+                    Buckets::sum(shared.counters.iter().map(|it| &it.$field))
+                };
+                one(seen.shared.as_ref().map(sum))
+            },
         }
     };
 }
@@ -191,74 +198,70 @@ pub const METRICS: &[Metric<Seen>] = &[
         source: "`ramped.ramp_s`",
         read: |seen| one(seen.ramped.as_ref().map(|ramped| ramped.ramp_s)),
     },
-    latency!(
+    times!(
         "c1m_client_connect",
-        connect_us,
-        "Time to connect in the ramp, by percentile as the record names it; absent while it goes on",
-        "`ramped.connect_us`"
+        connect,
+        "Time to connect, from the planned time on; what was not answered within --timeout is in +Inf and not in the sum",
+        "`ramped.connect_us`, now; before it was rounded"
     ),
-    latency!(
+    times!(
         "c1m_client_first_byte",
-        first_byte_us,
-        "Time from the request to the first byte in the ramp, by percentile as the record names it; absent while it goes on",
-        "`ramped.first_byte_us`"
+        first_byte,
+        "Time from the request to the first byte, from the planned time on; what was not answered within --timeout is in +Inf and not in the sum",
+        "`ramped.first_byte_us`, now; before it was rounded"
     ),
+    Metric {
+        name: "c1m_client_unanswered",
+        kind: Kind::Counter,
+        unit: Base::Count,
+        labels: &["stage"],
+        help: "What was not answered within --timeout, by stage: connect, or first_byte, of connections that were lost before as well",
+        source: "`ramped.connect_us.unanswered`, `ramped.first_byte_us.unanswered`, now",
+        read: |seen| seen.shared.as_ref().map(|shared| unanswered(shared)).unwrap_or_default(),
+    },
 ];
+
+fn unanswered(shared: &Shared) -> Vec<Sample> {
+    let sum = |of: fn(&Counters) -> &Buckets| -> u64 {
+        shared.counters.iter().map(|counters| of(counters).unanswered()).sum()
+    };
+    vec![
+        labelled(["connect"], sum(|counters| &counters.connect)),
+        labelled(["first_byte"], sum(|counters| &counters.first_byte)),
+    ]
+}
 
 fn pinned(shared: &Shared) -> Option<u64> {
     shared.workload.pin()?;
     shared.sum(|counters| &counters.pages).checked_mul(page_bytes().ok()?)
 }
 
-fn percentiles(latency: &Latency) -> Vec<Sample> {
-    let Latency { p50, p90, p99, p999, max, .. } = *latency;
-    #[expect(clippy::cast_precision_loss, reason = "microseconds of hours are below 2^52")]
-    let sample = |(at, us): (&str, u64)| labelled([at], us as f64 / 1e6);
-    let points = [("p50", p50), ("p90", p90), ("p99", p99), ("p999", p999), ("max", max)];
-    // One that is not known is absent.
-    points.into_iter().filter_map(|(at, us)| Some((at, us?))).map(sample).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Latency;
 
     #[test]
     fn what_is_not_known_yet_is_absent() {
         let page = Metrics::default().page(Scrapes::default());
         assert!(page.contains("c1m_build_info{program=\"c1m-client\",version="), "{page}");
         assert!(!page.contains("c1m_client_"), "{page}");
-        assert_eq!(percentiles(&Latency::default()), []);
     }
 
     #[test]
-    fn latencies_are_those_of_the_record() {
-        let latency = Latency {
-            count: 7,
-            unanswered: 1,
-            p50: Some(1),
-            p90: Some(20),
-            p99: None,
-            p999: None,
-            max: Some(50_000),
-        };
-        let ramped = Ramped {
+    fn what_the_ramp_took_is_that_of_the_record() {
+        let metrics = Metrics::default();
+        metrics.ramped(&Ramped {
             established: 7,
             answered: 7,
             failed: 0,
             ramp_s: 1.5,
             rate_per_s: Some(4.0),
-            connect_us: latency,
+            connect_us: Latency::default(),
             first_byte_us: Latency::default(),
             pin: None,
-        };
-        let metrics = Metrics::default();
-        metrics.ramped(&ramped);
+        });
         let page = metrics.page(Scrapes::default());
         assert!(page.contains("\nc1m_client_ramp_seconds 1.5\n"), "{page}");
-        assert!(page.contains("\nc1m_client_connect_seconds{at=\"p50\"} 0.000001\n"), "{page}");
-        assert!(page.contains("\nc1m_client_connect_seconds{at=\"max\"} 0.05\n"), "{page}");
-        assert!(!page.contains("p99"), "{page}");
-        assert!(!page.contains("c1m_client_first_byte"), "{page}");
     }
 }

@@ -86,7 +86,7 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         in_flight: cli.in_flight as usize,
         end_by_reset: cli.end == End::Reset,
         spare: AtomicU64::new(own),
-        counters: (0..crew.workers).map(|_| Counters::default()).collect(),
+        counters: (0..crew.workers).map(|_| Counters::new(cli.timeout)).collect(),
         to_main: Waker::new()?,
         to_workers: Waker::new()?,
         start: start(cli)?,

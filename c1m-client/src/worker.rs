@@ -302,7 +302,7 @@ impl Worker {
         match self.table.stage(slot) {
             Stage::Waiting => {
                 self.in_flight -= 1;
-                self.tally.first_byte.miss(1);
+                self.first_byte_missed();
             }
             Stage::Overdue => {}
             _ => drop(self.counters().pages.fetch_sub(self.opening(slot).pages, Relaxed)),

@@ -13,6 +13,8 @@ mod foreign;
 mod losses;
 #[path = "client/rates.rs"]
 mod rates;
+#[path = "../../c1m-server/tests/scrape/mod.rs"]
+mod scrape;
 #[path = "client/shards.rs"]
 mod shards;
 #[path = "client/silence.rs"]

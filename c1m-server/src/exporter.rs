@@ -1,14 +1,18 @@
 //! Hands one page out over HTTP/1.1: `GET /metrics`, for Prometheus. Knows nothing of what stands in it.
 //!
 //! It has a thread of its own: a scraper that is slow, or sends rubbish, keeps nobody waiting but those who scrape. Each connection gets one
-//! answer and is closed; they are a few at a time, and each has an end.
+//! answer and is closed; they are a few at a time, and each has an end. While all places are taken, a connection that does not use its place
+//! gives way to a new one, so that silent connections keep no scraper out.
+
+mod places;
 
 use std::{
-    cell::Cell,
+    cell::RefCell,
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
     rc::Rc,
-    sync::{Arc, mpsc::sync_channel},
+    sync::mpsc::sync_channel,
     thread::Builder,
     time::{Duration, Instant},
 };
@@ -18,37 +22,61 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{self, TcpStream},
     runtime::Runtime,
-    sync::Semaphore,
-    task::{LocalSet, spawn_local},
+    select,
+    task::{LocalSet, spawn_local, yield_now},
     time::{sleep, timeout},
 };
 
+use self::places::{Place, Places, Stage};
 use crate::{
     address::in_url,
-    sys::process::{block_signals, drop_capabilities},
+    http::{self, Date, Head, Method, Parsed},
+    sys::{
+        clock::wall_seconds,
+        errno,
+        process::{block_signals, drop_capabilities},
+    },
 };
 
 /// The only path.
 pub const PATH: &str = "/metrics";
 
-/// Connections at a time; further ones wait in the accept queue.
-const CONNECTIONS_MAX: usize = 16;
-/// Of the head of a request.
-const REQUEST_MAX: usize = 8 << 10;
-const HEADERS_MAX: usize = 64;
 /// Until a request is there, until its answer is taken, and until the other side has closed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After an accept that failed, such as for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
 const STACK_BYTES: usize = 512 << 10;
 
-/// What making pages has taken.
-#[derive(Debug, Clone, Copy, Default)]
+/// What making pages has taken, and what kept scrapers from them.
+#[derive(Debug, Clone)]
 pub struct Scrapes {
     /// Pages made so far.
     pub count: u64,
     /// What the last one took.
     pub last: Option<Duration>,
+    /// Connections that got no page, by operation and name: the kernel's errors of `accept`; of a `connection`, those, [`EVICTED`] and [`UNREAD`];
+    /// the status that a `request` got. Those to be expected are 0 from the start.
+    pub errors: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+/// A connection without a whole request, closed because a new one needed its place.
+pub const EVICTED: &str = "evicted";
+/// A connection that did not take its answer in time.
+pub const UNREAD: &str = "unread";
+
+const ERRORS: [(&str, &[&str]); 3] = [
+    ("accept", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+    ("connection", &["ECONNRESET", "EPIPE", EVICTED, UNREAD]),
+    ("request", &["400", "404", "405", "408", "431", "501", "505"]),
+];
+
+impl Default for Scrapes {
+    fn default() -> Self {
+        let names = ERRORS
+            .iter()
+            .flat_map(|(operation, names)| names.iter().map(|name| (*operation, *name)));
+        Self { count: 0, last: None, errors: names.map(|name| (name, 0)).collect() }
+    }
 }
 
 /// Makes a page. It is called in the exporter's thread, once a scrape.
@@ -129,218 +157,166 @@ fn prepare(listener: TcpListener) -> io::Result<(Runtime, net::TcpListener)> {
 }
 
 async fn serve(listener: net::TcpListener, content_type: &'static str, render: impl Render) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let page = Rc::new(Page { content_type, render, scrapes: Cell::default() });
-    let connections = LocalSet::new();
+    let page = Rc::new(Page { content_type, render, scrapes: RefCell::default() });
+    let places = Rc::new(Places::default());
     let accept = async {
-        // Nobody closes the semaphore.
-        while let Ok(slot) = slots.clone().acquire_owned().await {
+        loop {
             match listener.accept().await {
                 Ok((stream, _)) => {
+                    // What waits meanwhile waits in the accept queue.
+                    let (place, evicted) = places.take().await;
+                    if evicted == Some(Stage::Reading) {
+                        page.error("connection", EVICTED);
+                    }
                     let page = page.clone();
-                    spawn_local(async move {
-                        // A scraper that left needs no answer.
-                        let _ = converse(stream, &page).await;
-                        drop(slot);
-                    });
+                    spawn_local(async move { converse(stream, place, &page).await });
+                    // What has come on it is read before the next one can take its place.
+                    yield_now().await;
                 }
-                Err(_) => sleep(PAUSE).await,
+                Err(error) => {
+                    page.error("accept", errno::of(&error));
+                    sleep(PAUSE).await;
+                }
             }
         }
     };
-    connections.run_until(accept).await;
+    LocalSet::new().run_until(accept).await;
 }
 
 struct Page<R> {
     content_type: &'static str,
     render: R,
-    scrapes: Cell<Scrapes>,
+    scrapes: RefCell<Scrapes>,
 }
 
 impl<R: Render> Page<R> {
     fn make(&self) -> String {
         let start = Instant::now();
-        let before = self.scrapes.get();
+        let before = self.scrapes.borrow().clone();
         let page = (self.render)(before);
-        self.scrapes.set(Scrapes { count: before.count + 1, last: Some(start.elapsed()) });
+        let mut scrapes = self.scrapes.borrow_mut();
+        (scrapes.count, scrapes.last) = (scrapes.count + 1, Some(start.elapsed()));
         page
+    }
+
+    fn error(&self, operation: &'static str, name: &'static str) {
+        *self.scrapes.borrow_mut().errors.entry((operation, name)).or_default() += 1;
+    }
+
+    /// The whole answer. Refusals are counted.
+    fn answer(&self, asked: Asked) -> String {
+        let (content_type, body) = match asked.status {
+            200 => (self.content_type, self.make()),
+            status => {
+                let (code, reason) = http::status(status);
+                self.error("request", code);
+                ("text/plain; charset=utf-8", format!("{code} {reason}; metrics are at {PATH}\n"))
+            }
+        };
+        response(asked, content_type, &body)
     }
 }
 
-async fn converse<R: Render>(mut stream: TcpStream, page: &Page<R>) -> io::Result<()> {
+/// One answer, unless the connection has to give way before.
+async fn converse<R: Render>(mut stream: TcpStream, mut place: Place, page: &Page<R>) {
+    let asked = select! {
+        biased;
+        () = place.evicted() => {
+            // A single attempt: it is not waited for.
+            let _ = stream.try_write(response(TIMED_OUT, "text/plain; charset=utf-8", "").as_bytes());
+            return;
+        }
+        asked = timeout(PATIENCE, read_request(&mut stream)) => asked,
+    };
+    let asked = match asked {
+        Ok(Ok(Some(asked))) => asked,
+        // Nothing was asked.
+        Ok(Ok(None)) => return,
+        Ok(Err(error)) => return page.error("connection", errno::of(&error)),
+        Err(_) => TIMED_OUT,
+    };
+    place.enter(Stage::Answering);
+    match timeout(PATIENCE, write(&mut stream, &page.answer(asked))).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return page.error("connection", errno::of(&error)),
+        Err(_) => return page.error("connection", UNREAD),
+    }
+    place.enter(Stage::Closing);
+    select! {
+        () = place.evicted() => {}
+        // One that does not close gets no more than its answer.
+        _ = timeout(PATIENCE, discard(&mut stream)) => {}
+    }
+}
+
+async fn write(stream: &mut TcpStream, answer: &str) -> io::Result<()> {
+    stream.write_all(answer.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Reads until the peer has closed: what is closed with something unread is reset, and the answer with it.
+async fn discard(stream: &mut TcpStream) -> io::Result<()> {
+    let mut rest = [0; 1024];
+    while stream.read(&mut rest).await? > 0 {}
+    Ok(())
+}
+
+/// What a request gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    status: u16,
+    /// HEAD: the same headers, without the body.
+    head_only: bool,
+}
+
+const TIMED_OUT: Asked = Asked { status: 408, head_only: false };
+
+/// `None`: the peer has closed without a byte.
+async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Asked>> {
     let mut head = Vec::new();
-    let verdict = match timeout(PATIENCE, read_head(&mut stream, &mut head)).await {
-        Ok(verdict) => verdict?,
-        Err(_) => Verdict::Refused("408 Request Timeout", ""),
-    };
-    let answer = match verdict {
-        Verdict::Gone => return Ok(()),
-        Verdict::Page => {
-            let body = page.make();
-            response("200 OK", page.content_type, "", &body)
-        }
-        Verdict::Refused(status, header) => {
-            response(status, "text/plain; charset=utf-8", header, &format!("{status}\n"))
-        }
-    };
-    let say = async {
-        stream.write_all(answer.as_bytes()).await?;
-        stream.shutdown().await?;
-        // What is closed with something unread is reset, and the answer with it.
-        let mut rest = [0; 1024];
-        while stream.read(&mut rest).await? > 0 {}
-        Ok(())
-    };
-    timeout(PATIENCE, say).await.unwrap_or(Ok(()))
-}
-
-enum Verdict {
-    Page,
-    /// A status, and a header of its own.
-    Refused(&'static str, &'static str),
-    /// Nothing was asked.
-    Gone,
-}
-
-async fn read_head(stream: &mut TcpStream, head: &mut Vec<u8>) -> io::Result<Verdict> {
     loop {
         let mut buffer = [0; 1024];
         let count = stream.read(&mut buffer).await?;
         if count == 0 {
-            return Ok(if head.is_empty() { Verdict::Gone } else { BAD });
+            return Ok((!head.is_empty()).then_some(Asked { status: 400, head_only: false }));
         }
         head.extend_from_slice(&buffer[..count]);
-        if let Some(verdict) = judge(head) {
-            return Ok(verdict);
-        }
-        if head.len() > REQUEST_MAX {
-            return Ok(TOO_LARGE);
+        match http::parse(&head, |head| Ok(interpret(head))) {
+            Parsed::Partial => {}
+            Parsed::Request(asked) => return Ok(Some(asked)),
+            Parsed::Refused(status) => {
+                // Whatever is wrong with a head, its method says whether a body may follow.
+                let head_only = head.trim_ascii_start().starts_with(b"HEAD ");
+                return Ok(Some(Asked { status, head_only }));
+            }
         }
     }
 }
 
-const BAD: Verdict = Verdict::Refused("400 Bad Request", "");
-const TOO_LARGE: Verdict = Verdict::Refused("431 Request Header Fields Too Large", "");
-
-/// `None`: the head goes on.
-fn judge(head: &[u8]) -> Option<Verdict> {
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    match request.parse(head) {
-        Ok(httparse::Status::Partial) => return None,
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => return Some(TOO_LARGE),
-        Err(_) => return Some(BAD),
-    }
-    let path = request.path.unwrap_or_default();
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    Some(match request.method {
-        _ if path != PATH => Verdict::Refused("404 Not Found", ""),
-        Some("GET") => Verdict::Page,
-        _ => Verdict::Refused("405 Method Not Allowed", "Allow: GET\r\n"),
-    })
+fn interpret(head: &Head<'_>) -> Asked {
+    let status = match head.method {
+        Method::Unknown => 501,
+        // Those that can have a target which is no path.
+        Method::Connect | Method::Options => 405,
+        _ if head.path != PATH => 404,
+        Method::Get | Method::Head => 200,
+        Method::Post | Method::Put | Method::Known => 405,
+    };
+    Asked { status, head_only: head.method == Method::Head }
 }
 
-fn response(status: &str, content_type: &str, header: &str, body: &str) -> String {
+fn response(asked: Asked, content_type: &str, body: &str) -> String {
+    let (code, reason) = http::status(asked.status);
+    // A clock before 1970 has no date: RFC 9110, 6.6.1, wants none then.
+    let date = wall_seconds().map(Date::of);
+    let date = date.map_or(String::new(), |date| format!("Date: {date}\r\n"));
+    let allow = if asked.status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
+    let length = body.len();
+    let body = if asked.head_only { "" } else { body };
     format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n{header}Connection: close\r\n\r\n{body}",
-        body.len()
+        "HTTP/1.1 {code} {reason}\r\n{date}{allow}Content-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     )
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        fs::File,
-        io::{Read as _, Write as _},
-        net::{IpAddr, Ipv4Addr, TcpStream},
-    };
-
-    use super::*;
-    use crate::sys::thread::spawn_with_own_table;
-
-    #[test]
-    fn a_thread_that_cannot_answer_is_an_error() {
-        let refused = spawn_with_own_table("full".into(), 2 << 20, Vec::new(), || {
-            let bound = Bound::new(ANY).unwrap();
-            let mut files = Vec::new();
-            while let Ok(file) = File::open("/dev/null") {
-                files.push(file);
-            }
-            bound.serve("text/x-test", |_| String::new())
-        });
-        let refused = refused.unwrap().join().unwrap().unwrap().unwrap_err();
-        assert_eq!(refused.raw_os_error(), Some(libc::EMFILE), "{refused}");
-    }
-
-    const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-    fn started() -> SocketAddr {
-        let bound = Bound::new(ANY).unwrap();
-        let address = bound.address;
-        assert_eq!(bound.url(), format!("http://{address}/metrics"));
-        bound.serve("text/x-test", |scrapes| format!("page {}\n", scrapes.count)).unwrap();
-        address
-    }
-
-    fn ask(address: SocketAddr, request: &[u8]) -> String {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(request).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
-
-    #[test]
-    fn one_path_has_a_page_and_nothing_else_has() {
-        let address = started();
-        let answer = ask(address, GET);
-        let body = "\r\nContent-Type: text/x-test\r\nContent-Length: 7\r\nConnection: close\r\n\r\npage 0\n";
-        assert_eq!(answer, format!("HTTP/1.1 200 OK{body}"));
-        assert!(ask(address, b"GET /metrics?a=b HTTP/1.0\r\n\r\n").ends_with("\r\n\r\npage 1\n"));
-        let long = [b"GET /metrics HTTP/1.1\r\nX: ".as_slice(), &[b'x'; 2 * REQUEST_MAX]].concat();
-        let many =
-            [b"GET /metrics HTTP/1.1\r\n".to_vec(), b"A: b\r\n".repeat(HEADERS_MAX + 1)].concat();
-        for (request, status) in [
-            (b"GET / HTTP/1.1\r\n\r\n".as_slice(), "404 Not Found"),
-            (b"POST / HTTP/1.1\r\n\r\n", "404 Not Found"),
-            (b"POST /metrics HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", "405 Method Not Allowed"),
-            (b"HEAD /metrics HTTP/1.1\r\n\r\n", "405 Method Not Allowed"),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "400 Bad Request"),
-            (&long, "431 Request Header Fields Too Large"),
-            (&many, "431 Request Header Fields Too Large"),
-        ] {
-            let answer = ask(address, request);
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
-            assert!(answer.ends_with(&format!("\r\n\r\n{status}\n")), "{answer}");
-        }
-        assert!(ask(address, b"HEAD /metrics HTTP/1.1\r\n\r\n").contains("\r\nAllow: GET\r\n"));
-        // Refusals are no scrapes.
-        assert!(ask(address, GET).ends_with("page 2\n"));
-    }
-
-    #[test]
-    fn who_is_slow_keeps_nobody_waiting() {
-        let address = started();
-        // All but one place are taken by those that never end their request.
-        let slow: Vec<TcpStream> = (1..CONNECTIONS_MAX)
-            .map(|_| {
-                let mut stream = TcpStream::connect(address).unwrap();
-                stream.write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
-                stream
-            })
-            .collect();
-        assert!(ask(address, GET).ends_with("page 0\n"));
-        drop(slow);
-        assert!(ask(address, GET).ends_with("page 1\n"));
-    }
-
-    #[test]
-    fn an_address_in_use_is_told() {
-        let taken = started();
-        let error = Bound::new(taken).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-    }
-}
+mod tests;

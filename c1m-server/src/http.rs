@@ -2,7 +2,7 @@
 //!
 //! Strict where RFC 9110 and RFC 9112 are: what another reader of the same bytes may take for something else is refused.
 
-use std::net::Ipv6Addr;
+use std::{fmt, net::Ipv6Addr};
 
 /// Heads that are longer are refused with 431.
 pub(crate) const MAX_HEAD_BYTES: usize = 8192;
@@ -17,6 +17,21 @@ pub(crate) enum Parsed<T> {
     Request(T),
     /// Refused with this status; the connection cannot go on, because nobody knows where the next request starts.
     Refused(u16),
+}
+
+/// A status that c1m answers with, in digits, and its reason phrase: RFC 9110, 15, and RFC 6585, 5.
+pub(crate) fn status(code: u16) -> (&'static str, &'static str) {
+    match code {
+        200 => ("200", "OK"),
+        400 => ("400", "Bad Request"),
+        404 => ("404", "Not Found"),
+        405 => ("405", "Method Not Allowed"),
+        408 => ("408", "Request Timeout"),
+        411 => ("411", "Length Required"),
+        431 => ("431", "Request Header Fields Too Large"),
+        501 => ("501", "Not Implemented"),
+        _ => ("505", "HTTP Version Not Supported"),
+    }
 }
 
 /// A method, in so far as it decides about the response.
@@ -246,6 +261,13 @@ impl Date {
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // It is made of a text, and no longer than that.
+        f.write_str(str::from_utf8(&self.0).unwrap_or_default())
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use c1m_server::output::{
-    metrics::{Page, Seen, tables},
+    metrics::{Base, Histogram, Kind, Metric, Page, Seen, one, tables},
     record::{
         HostUsage, Level, Limits, Line, NetnsUsage, Record, Refused, UnderPressure, Usage, Watched,
     },
@@ -51,6 +51,28 @@ fn check(samples: &Samples, last: &BTreeMap<String, Value>, expected: &[(&str, S
         let wanted = told.as_f64().map(|told| told * factor);
         assert_eq!(exported, wanted, "{sample} is {kind} {pointer}, {told}");
     }
+}
+
+#[test]
+fn a_histogram_adds_its_buckets_up() {
+    let table = [Metric {
+        name: "c1m_test",
+        kind: Kind::Histogram,
+        unit: Base::Seconds,
+        labels: &[],
+        help: "How long",
+        source: "",
+        read: |buckets: &Vec<(f64, u64)>| {
+            one(Some(Histogram { buckets: buckets.clone(), count: 6, sum: 7.5 }))
+        },
+    }];
+    let text = Page::default().with(&table, &vec![(0.00001, 2), (0.5, 0), (10.0, 3)]).text();
+    let expected = "# HELP c1m_test_seconds How long.\n# TYPE c1m_test_seconds histogram\n\
+                    c1m_test_seconds_bucket{le=\"1e-05\"} 2\nc1m_test_seconds_bucket{le=\"0.5\"} 2\n\
+                    c1m_test_seconds_bucket{le=\"10\"} 5\nc1m_test_seconds_bucket{le=\"+Inf\"} 6\n\
+                    c1m_test_seconds_sum 7.5\nc1m_test_seconds_count 6\n";
+    assert_eq!(text, expected);
+    page::parse(&text);
 }
 
 #[test]
@@ -264,7 +286,10 @@ fn check_limits(samples: &Samples, limits: &Value) {
         let within = exported(&format!("c1m_limit_reached_in_seconds{labels}"));
         assert_eq!(within, number("in_s"), "{limit}");
         if let Some((_, name, unit)) = OWN.iter().find(|(own, ..)| *own == limit) {
-            let used = exported(&format!("c1m_{name}{unit}{{scope=\"{scope}\"}}"));
+            // What one process has, of what all processes of the host or the user share.
+            let of_usage =
+                if ["nr_open", "epoll_watches"].contains(&limit) { "process" } else { scope };
+            let used = exported(&format!("c1m_{name}{unit}{{scope=\"{of_usage}\"}}"));
             assert_eq!(used, number("used"), "{limit}");
             let ceiling = exported(&format!("c1m_{name}_limit{unit}{{scope=\"{scope}\"}}"));
             assert_eq!(ceiling, number("ceiling"), "{limit}");

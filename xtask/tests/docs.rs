@@ -39,6 +39,8 @@ const FEWER: [(&str, &str); 4] = [
 
 /// A command that goes on is told to end after so long, in seconds.
 const MOMENT: &str = "2";
+/// One that ends by itself is given so long, on however slow a host.
+const PATIENCE: &str = "120";
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -174,7 +176,8 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         if is_server(command) {
             script.push(format!("({}) & sleep 1", timed("10")));
         } else {
-            script.push(timed(MOMENT));
+            let goes_on = is_client(command) || command.contains("c1m-server watch");
+            script.push(timed(if goes_on { MOMENT } else { PATIENCE }));
         }
         ends.push(format!("{index}.code"));
     }

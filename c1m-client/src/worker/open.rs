@@ -177,7 +177,9 @@ impl Worker {
             // As if the look for timeouts had come first.
             return self.fail(slot, "connect timeout");
         }
-        self.tally.connect.record(self.since_planned_us(slot, now_us));
+        let took_us = self.since_planned_us(slot, now_us);
+        self.tally.connect.record(took_us);
+        self.counters().connect.record(took_us);
         if self.opening(slot).request.is_some() {
             self.table.enter(slot, Stage::Waiting, now_us);
         } else {
@@ -228,6 +230,7 @@ impl Worker {
         self.tally.errors.count(name);
         if matches!(name, "connect timeout" | "connect ETIMEDOUT") {
             self.tally.connect.miss(1);
+            self.counters().connect.miss();
         }
         self.counters().failed.fetch_add(1, Relaxed);
         self.in_flight -= 1;
@@ -243,7 +246,9 @@ impl Worker {
                 if self.table.age_us(slot, now_us) > micros(self.shared.timeout) {
                     self.first_byte_timeout();
                 } else {
-                    self.tally.first_byte.record(self.since_planned_us(slot, now_us));
+                    let took_us = self.since_planned_us(slot, now_us);
+                    self.tally.first_byte.record(took_us);
+                    self.counters().first_byte.record(took_us);
                     self.counters().answered.fetch_add(1, Relaxed);
                 }
             }
@@ -258,7 +263,13 @@ impl Worker {
 
     fn first_byte_timeout(&mut self) {
         self.tally.errors.count("first byte timeout");
+        self.first_byte_missed();
+    }
+
+    /// A first request will have no answer that counts.
+    pub(super) fn first_byte_missed(&mut self) {
         self.tally.first_byte.miss(1);
+        self.counters().first_byte.miss();
     }
 
     /// Gives up the connects that take too long, and stops waiting for first bytes that do.

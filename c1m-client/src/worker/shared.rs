@@ -12,6 +12,7 @@ use std::{
 use c1m_server::sys::epoll::Waker;
 
 use crate::{
+    buckets::Buckets,
     ramp::{Crew, Pace},
     summary::{Beats, Errors, SamplePart, Tally},
     tuple::Plan,
@@ -92,7 +93,7 @@ impl Shared {
     }
 }
 
-/// What the main thread may look at while a worker runs. A cache line each: only its worker writes it.
+/// What the main thread may look at while a worker runs. Of cache lines that only its worker writes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Counters {
@@ -115,6 +116,17 @@ pub struct Counters {
     pub beats_answered: AtomicU64,
     /// Of samples and heartbeats.
     pub answers_wrong: AtomicU64,
+    /// The times of the tally, while they are measured.
+    pub connect: Buckets,
+    pub first_byte: Buckets,
+}
+
+impl Counters {
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        let (connect, first_byte) = (Buckets::new(timeout), Buckets::new(timeout));
+        Self { connect, first_byte, ..Self::default() }
+    }
 }
 
 /// What the main thread tells a worker, after its ramp but for `End`.

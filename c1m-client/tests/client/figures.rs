@@ -17,6 +17,7 @@ use super::{
         never_accepting,
     },
     eventually,
+    scrape::scrape,
 };
 
 /// Threads wait for it, and it opens once.
@@ -78,6 +79,71 @@ fn answers_after_the_timeout_are_slower_than_all_others() {
     let why = p99.unknown.as_deref().unwrap();
     assert!(why.starts_with("20 of 40 had no right answer within --timeout"), "{why}");
     assert_eq!(client.end().0, Some(1));
+}
+
+/// What the client hands out to Prometheus at `url`.
+fn latencies(url: &str, name: &str) -> (Vec<(String, f64)>, f64, f64) {
+    let samples = scrape(url);
+    let prefix = format!("c1m_client_{name}_seconds_bucket{{le=\"");
+    let mut buckets: Vec<(String, f64)> = samples
+        .iter()
+        .filter_map(|(name, count)| {
+            Some((name.strip_prefix(&prefix)?.strip_suffix("\"}")?.to_owned(), *count))
+        })
+        .collect();
+    let bound = |le: &str| le.parse::<f64>().unwrap();
+    buckets.sort_by(|one, other| bound(&one.0).total_cmp(&bound(&other.0)));
+    let of =
+        |name: String| *samples.get(&name).unwrap_or_else(|| panic!("no {name}: {samples:#?}"));
+    let unanswered = of(format!("c1m_client_unanswered_total{{stage=\"{name}\"}}"));
+    (buckets, of(format!("c1m_client_{name}_seconds_sum")), unanswered)
+}
+
+#[test]
+fn histograms_count_what_is_not_answered_in_no_bucket_that_has_a_bound() {
+    let gate = Arc::new(Gate::default());
+    let waits = gate.clone();
+    let server = Foreign::start(1000, move |asked| {
+        if asked.connection % 4 == 3 {
+            waits.wait();
+        }
+        ok("hello")
+    });
+    let mut client = Client::start(&format!(
+        "--connect {} --connections 40 --timeout 3s --request /a --metrics-addr 127.0.0.1:0",
+        server.address
+    ));
+    let url = client.plan().metrics.unwrap();
+    // From the start of the ramp: nothing is absent that is 0.
+    let buckets = latencies(&url, "first_byte").0;
+    assert_eq!(buckets.len(), 19, "{buckets:?}");
+    let ramped = client.ramped();
+    gate.open();
+    for (name, record) in [("connect", ramped.connect_us), ("first_byte", ramped.first_byte_us)] {
+        let (buckets, sum, unanswered) = latencies(&url, name);
+        assert_eq!(unanswered, record.unanswered as f64);
+        // The last bounds are the timeout, and none: answers are below the one, all are below the other.
+        let [.., (last, answered), (none, all)] = &buckets[..] else { panic!("{buckets:?}") };
+        assert_eq!((last.as_str(), none.as_str()), ("3", "+Inf"));
+        assert_eq!(*answered, record.count as f64);
+        assert_eq!(*all, (record.count + record.unanswered) as f64);
+        // Half of all are below each bound that is above the median, and fewer below each that is not. The record's has three digits.
+        let median = record.p50.unwrap() as f64 / 1e6;
+        for (bound, below) in &buckets {
+            let bound: f64 = bound.parse().unwrap();
+            assert!(bound < median || *below >= all / 2.0, "{bound}: {below} of {buckets:?}");
+            assert!(
+                bound > median * 0.998 || *below < all / 2.0,
+                "{bound}: {below} of {buckets:?}"
+            );
+        }
+        // Those that have a time, and no others: no more than each as long as the longest.
+        assert!(sum > 0.0 && sum <= record.count as f64 * 3.0, "{sum} of {record:?}");
+    }
+    assert_eq!(ramped.first_byte_us.unanswered, 10);
+    client.signal(&["TERM"]);
+    client.summary();
+    assert_eq!(client.end().0, Some(0));
 }
 
 #[test]

@@ -83,7 +83,12 @@ impl Metrics {
 }
 
 fn page(latest: &Published, scrapes: Scrapes) -> String {
-    let own = Own { scrapes: scrapes.count, last_scrape: scrapes.last, ..latest.own.clone() };
+    let own = Own {
+        scrapes: scrapes.count,
+        last_scrape: scrapes.last,
+        scrape_errors: scrapes.errors,
+        ..latest.own.clone()
+    };
     let page = Page::default().with(OWN, &own);
     tables().into_iter().fold(page, |page, table| page.with(table, &latest.seen)).text()
 }

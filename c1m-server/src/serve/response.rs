@@ -3,7 +3,7 @@
 use std::io::{IoSlice, Write as _};
 
 use super::http::{Request, Target};
-use crate::http::Date;
+use crate::http::{self, Date};
 
 const PATTERN_BYTES: usize = 1 << 16;
 
@@ -163,17 +163,13 @@ impl Response {
         if self.continues {
             head.push("HTTP/1.1 100 Continue\r\n\r\n");
         }
-        head.push(match self.status {
-            200 => "HTTP/1.1 200 OK\r\n",
-            400 => "HTTP/1.1 400 Bad Request\r\n",
-            404 => "HTTP/1.1 404 Not Found\r\n",
-            405 => "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD, POST, PUT\r\n",
-            408 => "HTTP/1.1 408 Request Timeout\r\n",
-            411 => "HTTP/1.1 411 Length Required\r\n",
-            431 => "HTTP/1.1 431 Request Header Fields Too Large\r\n",
-            501 => "HTTP/1.1 501 Not Implemented\r\n",
-            _ => "HTTP/1.1 505 HTTP Version Not Supported\r\n",
-        });
+        let (code, reason) = http::status(self.status);
+        for part in ["HTTP/1.1 ", code, " ", reason, "\r\n"] {
+            head.push(part);
+        }
+        if self.status == 405 {
+            head.push("Allow: GET, HEAD, POST, PUT\r\n");
+        }
         head.push("Date: ");
         head.push_bytes(self.date.as_bytes());
         head.push("\r\n");

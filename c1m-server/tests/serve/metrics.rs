@@ -47,7 +47,7 @@ fn a_page_says_what_the_summary_says() {
     }
     // As of the last look, which can be from before the connections.
     until("a look says how many are watched", || {
-        scrape(&url)["c1m_epoll_watches{scope=\"user\"}"] == 5.0
+        scrape(&url)["c1m_epoll_watches{scope=\"process\"}"] == 5.0
     });
     streams.truncate(2);
     let samples = held(&url, 2.0);
@@ -83,7 +83,7 @@ fn a_bad_scraper_disturbs_nobody() {
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     // One asks and never reads, one never ends its request, one sends what is none.
     let mut deaf = connect(address.parse().unwrap());
-    deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").unwrap();
+    deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     let mut slow = connect(address.parse().unwrap());
     slow.write_all(b"GET /metrics HT").unwrap();
     let mut rubbish = connect(address.parse().unwrap());
@@ -100,6 +100,57 @@ fn a_bad_scraper_disturbs_nobody() {
         _ => None,
     });
     assert_eq!(program.finish().held, 1);
+}
+
+#[test]
+fn silent_connections_keep_no_scraper_out() {
+    /// Connections at a time.
+    const PLACES: usize = 16;
+    let (_program, url) = start(&["--quiet"]);
+    let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
+    let errors = |operation: &str, error: &str| {
+        format!("c1m_scrape_errors_total{{operation=\"{operation}\",error=\"{error}\"}}")
+    };
+    let samples = scrape(&url);
+    for (operation, error) in
+        [("accept", "EMFILE"), ("connection", "evicted"), ("request", "408"), ("request", "400")]
+    {
+        assert_eq!(samples[&errors(operation, error)], 0.0, "{samples:#?}");
+    }
+    let mut silent = Vec::new();
+    for count in [PLACES, 200] {
+        while silent.len() < count {
+            let mut stream = connect(address.parse().unwrap());
+            stream.write_all(b"GET /met").unwrap();
+            silent.push(stream);
+        }
+        let samples = scrape(&url);
+        let evicted = samples[&errors("connection", "evicted")];
+        // On a machine that stands still for seconds some time out before.
+        let over = evicted + samples[&errors("request", "408")];
+        assert!(evicted > 0.0 && over > (count - PLACES) as f64, "{samples:#?}");
+        // The last one still has its place, until it has said what it wants.
+        let mut last = silent.pop().unwrap();
+        last.write_all(b"rics HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        last.read_to_string(&mut answer).unwrap();
+        let statuses = ["HTTP/1.1 400 Bad Request\r\n", "HTTP/1.1 408 Request Timeout\r\n"];
+        assert!(statuses.iter().any(|status| answer.starts_with(status)), "no Host: {answer}");
+    }
+}
+
+#[test]
+fn a_head_of_the_page_says_how_long_it_is() {
+    let (_program, url) = start(&["--quiet"]);
+    let mut stream = connect(url.split('/').nth(2).unwrap().parse().unwrap());
+    stream.write_all(b"HEAD /metrics?a HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\nDate: "), "{head}");
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+    assert!(length.parse::<usize>().unwrap() > 1000, "{head}");
+    assert_eq!(body, "");
 }
 
 #[test]

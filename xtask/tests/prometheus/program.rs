@@ -170,12 +170,12 @@ fn check_client(url: &str, ramped: &Ramped) {
         ("c1m_client_answers_wrong_total", 0.0),
         ("c1m_client_pinned_bytes", pinned as f64),
         ("c1m_client_ramp_seconds", ramped.ramp_s),
-        ("c1m_client_connect_seconds{at=\"p50\"}", ramped.connect_us.p50.unwrap() as f64 / 1e6),
-        ("c1m_client_connect_seconds{at=\"p99\"}", ramped.connect_us.p99.unwrap() as f64 / 1e6),
-        (
-            "c1m_client_first_byte_seconds{at=\"max\"}",
-            ramped.first_byte_us.max.unwrap() as f64 / 1e6,
-        ),
+        ("c1m_client_connect_seconds_count", ramped.connect_us.count as f64),
+        ("c1m_client_connect_seconds_bucket{le=\"10\"}", ramped.connect_us.count as f64),
+        ("c1m_client_first_byte_seconds_count", ramped.first_byte_us.count as f64),
+        ("c1m_client_first_byte_seconds_bucket{le=\"+Inf\"}", ramped.first_byte_us.count as f64),
+        ("c1m_client_unanswered_total{stage=\"connect\"}", 0.0),
+        ("c1m_client_unanswered_total{stage=\"first_byte\"}", 0.0),
     ] {
         assert_eq!(samples.get(name), Some(&value), "{name} of {samples:#?}");
     }

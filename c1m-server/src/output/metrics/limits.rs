@@ -1,13 +1,22 @@
 //! Usage of every limit, and what it stands beside.
 
 use super::{
-    super::record::{Level, LimitName, LimitReading},
+    super::record::{Level, LimitName, LimitReading, Scope},
     Base, Kind, Metric, Sample, Seen, labelled,
 };
 
-type Value = fn(&LimitReading) -> Option<u64>;
-const USED: Value = |reading| reading.used;
-const CEILING: Value = |reading| reading.ceiling;
+/// A number, and what it is a number of.
+type Value = fn(&LimitReading) -> Option<(Scope, u64)>;
+const USED: Value = |reading| Some((scope_of_usage(reading), reading.used?));
+const CEILING: Value = |reading| Some((reading.scope, reading.ceiling?));
+
+/// Of limits that several processes share, what is read of one process is that process's.
+fn scope_of_usage(reading: &LimitReading) -> Scope {
+    match reading.limit {
+        LimitName::NrOpen | LimitName::EpollWatches => Scope::Process,
+        _ => reading.scope,
+    }
+}
 
 /// A limit's metrics: usage, and beside it `_limit`. tcp_mem is not among them: its three values are limits of one usage.
 macro_rules! limit {
@@ -191,5 +200,5 @@ fn each<V: Into<super::Value>>(
 
 fn of(seen: &Seen, limit: LimitName, value: Value) -> Vec<Sample> {
     let reading = readings(seen).filter(|reading| reading.limit == limit);
-    reading.filter_map(|reading| Some(labelled([reading.scope.name()], value(reading)?))).collect()
+    reading.filter_map(value).map(|(scope, value)| labelled([scope.name()], value)).collect()
 }

@@ -49,6 +49,8 @@ pub enum Kind {
     /// Never falls while the program runs.
     Counter,
     Gauge,
+    /// Counts by size, and their sum; as [`Histogram`] has them.
+    Histogram,
 }
 
 /// A base unit of Prometheus.
@@ -77,6 +79,7 @@ impl Kind {
         match self {
             Self::Counter => "counter",
             Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
         }
     }
 }
@@ -100,15 +103,34 @@ pub struct Sample {
     pub value: Value,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     Whole(u64),
     Real(f64),
+    /// Of a metric of [`Kind::Histogram`], and no other.
+    Histogram(Histogram),
+}
+
+/// How many of the values lie in which range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Histogram {
+    /// Upper bounds, which belong to their bucket, in ascending order; and how many values are in the bucket, those of the ones before not included.
+    pub buckets: Vec<(f64, u64)>,
+    /// Of all values, those above the last bound included.
+    pub count: u64,
+    /// Of the values that are known.
+    pub sum: f64,
 }
 
 impl From<u64> for Value {
     fn from(value: u64) -> Self {
         Self::Whole(value)
+    }
+}
+
+impl From<Histogram> for Value {
+    fn from(value: Histogram) -> Self {
+        Self::Histogram(value)
     }
 }
 
@@ -183,15 +205,18 @@ impl EncodeMetric for Samples {
             let labels: Vec<(&str, &str)> =
                 self.names.iter().copied().zip(labels.iter().map(String::as_str)).collect();
             let mut encoder = encoder.encode_family(&labels)?;
-            match (self.kind, value) {
-                (Kind::Counter, Value::Whole(value)) => {
+            match (value, self.kind) {
+                (Value::Whole(value), Kind::Counter) => {
                     encoder.encode_counter::<NoLabelSet, _, f64>(value, None)?;
                 }
-                (Kind::Counter, Value::Real(value)) => {
+                (Value::Real(value), Kind::Counter) => {
                     encoder.encode_counter::<NoLabelSet, _, f64>(value, None)?;
                 }
-                (Kind::Gauge, Value::Whole(value)) => encoder.encode_gauge(value)?,
-                (Kind::Gauge, Value::Real(value)) => encoder.encode_gauge(value)?,
+                (Value::Whole(value), _) => encoder.encode_gauge(value)?,
+                (Value::Real(value), _) => encoder.encode_gauge(value)?,
+                (Value::Histogram(Histogram { buckets, count, sum }), _) => {
+                    encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)?;
+                }
             }
         }
         Ok(())
@@ -201,6 +226,7 @@ impl EncodeMetric for Samples {
         match self.kind {
             Kind::Counter => MetricType::Counter,
             Kind::Gauge => MetricType::Gauge,
+            Kind::Histogram => MetricType::Histogram,
         }
     }
 }

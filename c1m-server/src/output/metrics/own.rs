@@ -1,6 +1,6 @@
 //! What the program itself costs.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Base, Kind, Metric, labelled, one};
 
@@ -15,6 +15,8 @@ pub struct Own {
     pub scrapes: u64,
     /// What making the page before this one took.
     pub last_scrape: Option<Duration>,
+    /// Connections that got no page, by operation and error.
+    pub scrape_errors: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 pub const OWN: &[Metric<Own>] = &[
@@ -57,6 +59,21 @@ pub const OWN: &[Metric<Own>] = &[
         help: "Pages of metrics made before this one",
         source: "the program",
         read: |own| one(Some(own.scrapes)),
+    },
+    Metric {
+        name: "c1m_scrape_errors",
+        kind: Kind::Counter,
+        unit: Base::Count,
+        labels: &["operation", "error"],
+        help: "Connections to the metrics that got no page, by operation (accept, connection, request) and error: an errno, the status of the answer, \
+               evicted (a new connection needed its place before its request was whole), or unread (it did not take its answer in time)",
+        source: "the program",
+        read: |own| {
+            let counts = own.scrape_errors.iter();
+            counts
+                .map(|((operation, error), count)| labelled([*operation, *error], *count))
+                .collect()
+        },
     },
     Metric {
         name: "c1m_scrape_duration",
