@@ -176,7 +176,8 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
         if is_server(command) {
             script.push(format!("({}) & sleep 1", timed("10")));
         } else {
-            let goes_on = is_client(command) || command.contains("c1m-server watch");
+            let goes_on = is_client(command)
+                || ["c1m-server watch", "--apply"].iter().any(|it| command.contains(it));
             script.push(timed(if goes_on { MOMENT } else { PATIENCE }));
         }
         ends.push(format!("{index}.code"));
