@@ -6,6 +6,8 @@ use std::{
     str::FromStr,
 };
 
+use c1m_server::units::parse_number;
+
 /// Where to connect to: one address, and one port or a range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
@@ -53,7 +55,7 @@ impl FromStr for Target {
         };
         let first: SocketAddr = first.parse().map_err(|_| wrong())?;
         let last_port = match last {
-            Some(last) => last.parse().map_err(|_| wrong())?,
+            Some(last) => parse_number(last).map_err(|_| wrong())?,
             None => first.port(),
         };
         if first.port() == 0 || last_port < first.port() {
@@ -81,9 +83,16 @@ mod tests {
         assert_eq!(target.nth(9).port(), 8009);
         let target: Target = "[::1]:8000".parse().unwrap();
         assert_eq!((target.count(), target.to_string()), (1, "[::1]:8000".into()));
-        for text in
-            ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:9-8", "127.0.0.1:9-", "::1:80", "host:80"]
-        {
+        for text in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:9-8",
+            "127.0.0.1:9-",
+            "127.0.0.1:9-+10",
+            "::1:80",
+            "host:80",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text} was taken for a target");
         }
     }

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::Workers;
 use crate::{
     sources::{SourceRange, overlap},
-    units::{parse_bytes, parse_count},
+    units::{parse_bytes, parse_count, parse_count_as},
 };
 
 /// More connections than this no host has, and more bytes than this no socket queues.
@@ -51,7 +51,7 @@ pub struct Doctor {
     pub workers: Workers,
 
     /// Length that the server asks for each accept queue
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = parse_count_as::<u32>, default_value_t = 4096)]
     pub backlog: u32,
 
     /// How connections end, all at once: by FIN each may be an orphan
@@ -128,7 +128,8 @@ impl FromStr for Sources {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if !text.contains(['.', ':', ',', '/', '-']) {
+        // Commas are in counts, too (1,024), and points (1.024k).
+        if parse_count(text).is_ok() || !text.contains(['.', ':', '/', '-']) {
             return count(text).map(|count| Self { count, ipv6: None });
         }
         let ranges = text.split(',').map(str::parse).collect::<Result<Vec<SourceRange>, _>>()?;
@@ -177,6 +178,10 @@ mod tests {
         let doctor = parse("--connections 1m --queued-bytes 7.53K --sources 16").unwrap();
         assert_eq!((doctor.connections, doctor.queued_bytes), (Some(1_000_000), 7_711));
         assert_eq!(doctor.sources.map(|it| (it.count, it.ipv6)), Some((16, None)));
+        for count in ["1024", "1,024", "1_024", "1.024k"] {
+            let doctor = parse(&format!("--connections 1 --sources {count}")).unwrap();
+            assert_eq!(doctor.sources.map(|it| it.count), Some(1024), "{count}");
+        }
         let doctor = parse("--connections 1 --sources 10.0.0.0/24,10.0.1.1-10.0.1.9").unwrap();
         assert_eq!(doctor.sources.map(|it| (it.count, it.ipv6)), Some((254 + 9, Some(false))));
         assert!(parse("--hooks").is_ok() && parse("--restore").is_ok());
@@ -195,7 +200,8 @@ mod tests {
             ("--connections 1 --sources 10.0.0.1,10.0.0.1", "overlap"),
             ("--connections 1 --sources 10.0.0.1,::1", "one family"),
             ("--connections 1 --sources 10.0.0.1/99", "not a source"),
-            ("--connections 1 --sources ,", "not a source"),
+            ("--connections 1 --sources ,", "not a count"),
+            ("--connections 1 --sources ::1,", "not a source"),
             ("--connections 1 --rate 0", "1 to 1g"),
             ("--connections 1 --destinations 0", "1 to 1g"),
             ("--connections 1 --keep", "--apply"),
