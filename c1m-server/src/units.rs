@@ -223,12 +223,6 @@ pub fn bytes(count: f64) -> String {
     }
 }
 
-/// Bytes of a page of this machine: a unit like the others, which the kernel was built for. `None`: not known.
-#[must_use]
-pub fn page_bytes() -> Option<u64> {
-    crate::sys::process::page_bytes().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
