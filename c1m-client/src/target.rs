@@ -71,9 +71,16 @@ mod tests {
         assert_eq!(target.to_string().parse(), Ok(target));
         let SocketAddr::V6(last) = target.nth(9) else { panic!("{target:?}") };
         assert!(last.scope_id() > 0 && last.port() == 8009);
-        for text in
-            ["", "127.0.0.1", "127.0.0.1:0", "127.0.0.1:9-8", "127.0.0.1:9-", "::1:80", "host:80"]
-        {
+        for text in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "127.0.0.1:9-8",
+            "127.0.0.1:9-",
+            "127.0.0.1:9-+10",
+            "::1:80",
+            "host:80",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text} was taken for a target");
         }
     }

@@ -19,7 +19,7 @@ pub use self::{
 };
 use crate::{
     address,
-    units::{parse_count, parse_duration},
+    units::{parse_count, parse_count_as, parse_duration},
 };
 
 /// Holds a million TCP connections, and says which kernel limit was hit.
@@ -115,7 +115,7 @@ pub struct Serve {
     pub header_timeout: Duration,
 
     /// Length of the accept queue of each worker; net.core.somaxconn caps it
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = parse_count_as::<u32>, default_value_t = 4096)]
     pub backlog: u32,
 
     /// Only events and the summary: no `online user` lines
@@ -174,9 +174,8 @@ impl FromStr for Workers {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "auto" => Ok(Self::Auto),
-            // Not what `parse` takes besides: a sign.
-            _ => match parse_count(text).ok().and_then(|count| usize::try_from(count).ok()) {
-                Some(count @ 1..=4096) => Ok(Self::Count(count)),
+            _ => match parse_count_as(text) {
+                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
                 _ => Err("use auto, or a number from 1 to 4096".into()),
             },
         }

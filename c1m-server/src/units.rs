@@ -1,7 +1,9 @@
 //! Numbers as people type them on the command line, and as they read them.
 //!
-//! Counts are decimal (`1m` is 1,000,000), bytes are binary (`7.53K` is 7.53 × 1024), times have a unit: [`COUNTS`], [`BYTES`] and [`TIMES`] say what is
-//! accepted, in every error and in docs/units.md. No suffix has another meaning elsewhere by accident: each kind has its own parser.
+//! Counts are decimal (`1m` is 1,000,000), bytes are binary (`7.53K` is 7.53 × 1024), times have a unit, and numbers that only name something (a port,
+//! a PID) are plain digits: [`COUNTS`], [`BYTES`], [`TIMES`] and [`NUMBERS`] say what is accepted, in every error and in docs/units.md. No suffix has
+//! another meaning elsewhere by accident: each kind has its own parser. Every option that takes an integer uses one of them: what `parse` of the
+//! standard library takes besides (a sign) and what it does not (groups of digits) would otherwise differ from option to option.
 
 use std::time::Duration;
 
@@ -13,6 +15,8 @@ pub const COUNTS: &str = "digits, whole or in groups of three (1024000, 1,024,00
 pub const BYTES: &str = "digits as of a count, with an optional K, M or G, also written KiB, MiB or GiB, for powers of 1024 (4096, 7.53K, 8.40 KiB)";
 /// What is accepted as a time.
 pub const TIMES: &str = "numbers with ns, us, ms, s, m (minutes), h or d, from the largest unit to the smallest (500ms, 1.5s, 1h30m)";
+/// What is accepted as a number that names something: a port, a PID, an inode.
+pub const NUMBERS: &str = "digits alone (8000)";
 
 /// Why a number was refused. The text says what would have been accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -23,6 +27,8 @@ pub enum UnitError {
     Bytes(String),
     #[error("`{0}` is not a duration: use {TIMES}")]
     Duration(String),
+    #[error("`{0}` is not a number: use {NUMBERS}")]
+    Number(String),
     #[error("use a number of at least 1")]
     Zero,
     #[error("`{0}` is too large")]
@@ -92,15 +98,37 @@ pub fn parse_count(text: &str) -> Result<u64, UnitError> {
     }
 }
 
+/// A count, zero included, of a type that may hold less than 64 bits.
+///
+/// # Errors
+/// It is not one, or more than the type holds.
+pub fn parse_count_as<T: TryFrom<u64>>(text: &str) -> Result<T, UnitError> {
+    T::try_from(parse_count(text)?).map_err(|_| UnitError::TooLarge(text.into()))
+}
+
 /// A count of at least 1 that 32 bits hold.
 ///
 /// # Errors
 /// It is not one.
 pub fn parse_small_count(text: &str) -> Result<u32, UnitError> {
-    match u32::try_from(parse_count(text)?) {
-        Ok(0) => Err(UnitError::Zero),
-        Ok(count) => Ok(count),
-        Err(_) => Err(UnitError::TooLarge(text.into())),
+    match parse_count_as(text)? {
+        0 => Err(UnitError::Zero),
+        count => Ok(count),
+    }
+}
+
+/// A number of at least 1 that names something, such as a port, a PID or an inode, as in [`NUMBERS`].
+///
+/// # Errors
+/// It is not one, or more than the type holds.
+pub fn parse_number<T: TryFrom<u64>>(text: &str) -> Result<T, UnitError> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(UnitError::Number(text.into()));
+    }
+    let too_large = || UnitError::TooLarge(text.into());
+    match text.parse().map_err(|_| too_large())? {
+        0 => Err(UnitError::Zero),
+        number => T::try_from(number).map_err(|_| too_large()),
     }
 }
 
@@ -195,12 +223,6 @@ pub fn bytes(count: f64) -> String {
     }
 }
 
-/// Bytes of a page of this machine: a unit like the others, which the kernel was built for. `None`: not known.
-#[must_use]
-pub fn page_bytes() -> Option<u64> {
-    crate::sys::process::page_bytes().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -220,6 +242,20 @@ mod tests {
         assert_eq!(parse_small_count("0"), Err(UnitError::Zero));
         assert_eq!(parse_small_count("5g"), Err(UnitError::TooLarge("5g".into())));
         assert!(parse_small_count("+5").is_err());
+        assert_eq!(parse_count_as("0"), Ok(0_usize));
+        assert_eq!(parse_count_as::<u8>("256"), Err(UnitError::TooLarge("256".into())));
+    }
+
+    #[test]
+    fn numbers_that_name_something_are_digits_alone() {
+        assert_eq!(parse_number("8000"), Ok(8000_u16));
+        assert_eq!(parse_number::<u16>("0"), Err(UnitError::Zero));
+        for text in ["65536", "99999999999999999999"] {
+            assert_eq!(parse_number::<u16>(text), Err(UnitError::TooLarge(text.into())));
+        }
+        for text in ["", "+5", "-5", "1_", "1_024", "1,024", "1k", " 5", "5 ", "0x5", "٥"] {
+            assert_eq!(parse_number::<u32>(text), Err(UnitError::Number(text.into())));
+        }
     }
 
     #[test]
@@ -278,7 +314,7 @@ mod tests {
     #[test]
     fn the_docs_have_what_errors_say() {
         let docs = include_str!("../../docs/units.md");
-        for accepted in [COUNTS, BYTES, TIMES] {
+        for accepted in [COUNTS, BYTES, TIMES, NUMBERS] {
             assert!(docs.contains(accepted), "docs/units.md lacks: {accepted}");
         }
     }

@@ -91,6 +91,53 @@ fn the_figures_of_a_watch_are_those_of_its_lines() {
     }
 }
 
+/// Records of a kernel with other pages than the one that makes the page, and of one that nobody knows.
+#[test]
+fn pages_have_the_size_of_the_kernel_that_ran() {
+    let of = |page: &str| WATCH.replace(",\"interval_s\":", &format!("{page},\"interval_s\":"));
+    for (bytes, shown, each) in
+        [(4_096, "4.00 KiB", "7.52 KiB"), (65_536, "64.00 KiB", "120.27 KiB")]
+    {
+        let lines = of(&format!(",\"page_bytes\":{bytes}"));
+        let page = report(&lines).html();
+        is_sound(&page);
+        assert!(figures::check(&page, &lines).contains("watching"));
+        let told = format!("<strong>{each}</strong> a connection were charged to tcp_mem, at ");
+        assert!(page.contains(&told), "{bytes}: {}", charged(&page));
+        assert!(
+            charged(&page).contains(&format!(">{shown}</span> per page")),
+            "{}",
+            charged(&page)
+        );
+    }
+    for older in ["", ",\"page_bytes\":null"] {
+        let page = report(&of(older)).html();
+        let told = charged(&page);
+        assert!(told.contains("unknown") && told.contains("page size"), "{told}");
+        assert!(!told.contains("KiB"), "{told}");
+    }
+}
+
+/// The sentence on what tcp_mem was charged.
+fn charged(page: &str) -> &str {
+    let rest = page.split_once("At the highest reading").expect("the sentence").1;
+    rest.split_once("</p>").unwrap().0
+}
+
+/// An act has it too, where no line of the server stands beside it.
+#[test]
+fn an_act_alone_has_its_page_size() {
+    let acts: Vec<String> = REPRODUCE
+        .lines()
+        .filter(|line| line.contains("\"kind\":\"act\""))
+        .map(|line| line.replacen("\"tcp_mem\":", "\"page_bytes\":65536,\"tcp_mem\":", 1))
+        .collect();
+    let lines = acts.join("\n");
+    let page = report(&lines).html();
+    figures::check(&page, &lines);
+    assert!(charged(&page).contains(">64.00 KiB</span> per page"), "{}", charged(&page));
+}
+
 #[test]
 fn a_reproduction_stands_beside_the_article() {
     let page = report(REPRODUCE).html();

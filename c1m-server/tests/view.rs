@@ -92,6 +92,7 @@ fn busy() -> View {
             cgroup: None,
             command: None,
             interval_s: 1.0,
+            page_bytes: Some(4096),
             connections: Some(10),
             metrics: None,
         }),

@@ -12,6 +12,8 @@ mod exit;
 mod faults;
 mod guest;
 mod hooks;
+#[cfg(test)]
+mod integers;
 mod kubernetes;
 mod look;
 mod metrics;

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::Workers;
 use crate::{
     sources::{SourceRange, overlap},
-    units::{parse_bytes, parse_count},
+    units::{parse_bytes, parse_count, parse_count_as},
 };
 
 /// More connections than this no host has, and more bytes than this no socket queues.
@@ -51,7 +51,7 @@ pub struct Doctor {
     pub workers: Workers,
 
     /// Length that the server asks for each accept queue
-    #[arg(long, value_name = "N", default_value_t = 4096)]
+    #[arg(long, value_name = "N", value_parser = parse_count_as::<u32>, default_value_t = 4096)]
     pub backlog: u32,
 
     /// How connections end, all at once: by FIN each may be an orphan
@@ -128,8 +128,10 @@ impl FromStr for Sources {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Commas are in counts, too (1,024), and points (1.024k).
         let is_number = text.starts_with(|first: char| first.is_ascii_digit());
-        if is_number && !text.contains(['.', ':', ',', '/', '-']) {
+        let is_range = text.contains(['.', ':', ',', '/', '-']);
+        if parse_count(text).is_ok() || is_number && !is_range {
             return count(text).map(|count| Self { count, ipv6: None });
         }
         let ranges = text.split(',').map(str::parse).collect::<Result<Vec<SourceRange>, _>>()?;
@@ -178,6 +180,10 @@ mod tests {
         let doctor = parse("--connections 1m --queued-bytes 7.53K --sources 16").unwrap();
         assert_eq!((doctor.connections, doctor.queued_bytes), (Some(1_000_000), 7_711));
         assert_eq!(doctor.sources.map(|it| (it.count, it.ipv6)), Some((16, None)));
+        for count in ["1024", "1,024", "1_024", "1.024k"] {
+            let doctor = parse(&format!("--connections 1 --sources {count}")).unwrap();
+            assert_eq!(doctor.sources.map(|it| it.count), Some(1024), "{count}");
+        }
         let doctor = parse("--connections 1 --sources 10.0.0.0/24,10.0.1.1-10.0.1.9").unwrap();
         assert_eq!(doctor.sources.map(|it| (it.count, it.ipv6)), Some((254 + 9, Some(false))));
         assert!(parse("--hooks").is_ok() && parse("--restore").is_ok());
@@ -200,6 +206,7 @@ mod tests {
             ("--connections 1 --sources 7x", "not a count"),
             ("--connections 1 --sources source-host", "names are not looked up"),
             ("--connections 1 --sources fe80::1%eth0", "leave %eth0 out"),
+            ("--connections 1 --sources ::1,", "not a source"),
             ("--connections 1 --rate 0", "1 to 1g"),
             ("--connections 1 --destinations 0", "1 to 1g"),
             ("--connections 1 --keep", "--apply"),

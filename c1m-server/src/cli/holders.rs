@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 
+use crate::units::{parse_count_as, parse_number};
+
 /// Say who holds TCP memory now: receive and send side, closed sockets that are still open, orphans
 ///
 /// By eBPF iterators, which need CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN to enter other network namespaces. Without them by sock_diag and
@@ -16,7 +18,7 @@ pub struct Holders {
     pub by: GroupBy,
 
     /// Rows to show, those with the most pages first
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", value_parser = parse_count_as::<usize>, default_value_t = 20)]
     pub top: usize,
 
     /// Whose sockets: self, PID, inode:N, or all network namespaces
@@ -56,22 +58,15 @@ impl FromStr for NetnsChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong =
-            || "use self, all, a PID, or inode:N with the number that lsns shows".to_owned();
-        match text {
+        let named = match text {
             "self" => Ok(Self::Own),
             "all" => Ok(Self::All),
             _ => match text.strip_prefix("inode:") {
-                Some(inode) => match inode.parse() {
-                    Ok(inode @ 1..) => Ok(Self::Inode(inode)),
-                    _ => Err(wrong()),
-                },
-                None => match text.parse() {
-                    Ok(pid @ 1..) => Ok(Self::Process(pid)),
-                    _ => Err(wrong()),
-                },
+                Some(inode) => parse_number(inode).map(Self::Inode),
+                None => parse_number(text).map(Self::Process),
             },
-        }
+        };
+        named.map_err(|_| "use self, all, a PID, or inode:N with the number that lsns shows".into())
     }
 }
 
@@ -85,7 +80,19 @@ mod tests {
         assert_eq!("all".parse(), Ok(NetnsChoice::All));
         assert_eq!("17".parse(), Ok(NetnsChoice::Process(17)));
         assert_eq!("inode:4026531840".parse(), Ok(NetnsChoice::Inode(4_026_531_840)));
-        for wrong in ["", "0", "-1", "inode:", "inode:0", "inode:x", "Self", "4294967296"] {
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "inode:",
+            "inode:0",
+            "inode:x",
+            "Self",
+            "4294967296",
+            "+17",
+            "inode:+17",
+            " 17",
+        ] {
             assert!(wrong.parse::<NetnsChoice>().unwrap_err().contains("inode:N"), "{wrong}");
         }
     }

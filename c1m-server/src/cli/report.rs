@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::units::parse_count_as;
+
 /// Make a page out of a run: plots, limits, verdict and evidence in one HTML file, to look at and to hand on
 ///
 /// Reads the JSON lines that --json and --output write: of c1m-server, of its watch, and of cargo xtask reproduce. Asks nothing of the kernel,
@@ -31,7 +33,7 @@ pub struct Report {
     pub plot: Option<Plot>,
 
     /// With --plot: of which run in the file, such as the act of a reproduction
-    #[arg(long, value_name = "N", requires = "plot", default_value_t = 1)]
+    #[arg(long, value_name = "N", requires = "plot", value_parser = parse_count_as::<usize>, default_value_t = 1)]
     pub run: usize,
 }
 

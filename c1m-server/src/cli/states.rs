@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::NetnsChoice;
+use crate::units::parse_count_as;
 
 /// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
 ///
@@ -11,7 +12,7 @@ use super::NetnsChoice;
 #[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.", after_long_help = super::manual::STATES)]
 pub struct States {
     /// Rows to show to people, those with the most connections first; --json has all
-    #[arg(long, value_name = "N", default_value_t = 40)]
+    #[arg(long, value_name = "N", value_parser = parse_count_as::<usize>, default_value_t = 40)]
     pub top: usize,
 
     /// Whose connections: self, PID, inode:N, or all network namespaces

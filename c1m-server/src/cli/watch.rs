@@ -6,7 +6,10 @@ use c1m_ebpf::WATCHED_PORTS;
 use clap::Args;
 
 use super::NetnsChoice;
-use crate::{address, units::parse_duration};
+use crate::{
+    address,
+    units::{parse_duration, parse_number},
+};
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
 ///
@@ -18,11 +21,11 @@ use crate::{address, units::parse_duration};
     line names the limit and how the command ended.", after_long_help = super::manual::WATCH)]
 pub struct Watch {
     /// Count connections to this local port; may be given several times [default: those of --pid or --cgroup, else every port]
-    #[arg(long, value_name = "P", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "P", value_delimiter = ',', value_parser = parse_number::<u16>)]
     pub port: Vec<u16>,
 
     /// The server: this process and those that it started. Its ports are counted, its limits read
-    #[arg(long, value_name = "PID", conflicts_with = "cgroup", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", conflicts_with = "cgroup", value_parser = parse_number::<u32>)]
     pub pid: Option<u32>,
 
     /// The server: every process of this cgroup, a folder below the mount or its path as in /proc/PID/cgroup

@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod holders;
 mod measure;
 pub mod metrics;
+mod namespace;
 pub mod page;
 mod replace;
 pub mod report;

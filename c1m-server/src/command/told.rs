@@ -26,7 +26,7 @@ use crate::{
         writer::WriteError,
     },
     serve::{Notice, Plan, Snapshot},
-    sys::process::{cpu_seconds, drop_capabilities},
+    sys::process::{cpu_seconds, drop_capabilities, page_bytes},
     trace::lost::Lost,
 };
 
@@ -138,6 +138,7 @@ impl Told {
             max_connections: cli.max_connections,
             backlog: plan.backlog,
             pid: std::process::id(),
+            page_bytes: page_bytes().ok(),
             metrics,
         }))?;
         match files::somaxconn() {

@@ -132,11 +132,10 @@ impl Hierarchies {
     /// Understands the text of /proc/self/mountinfo: `36 35 0:31 ROOT FOLDER rw,... [optional fields] - cgroup SOURCE rw,memory`.
     #[must_use]
     pub fn parse(mountinfo: &str) -> Self {
-        let mount = |line: &str| {
-            let (mount, system) = line.split_once(" - ")?;
-            let mut words = mount.split(' ').skip(3);
-            let (root, folder) = (unescaped(words.next()?), unescaped(words.next()?));
-            let mut words = system.split(' ');
+        let all: Vec<Place> = mountinfo.lines().filter_map(Place::parse).collect();
+        let mount = |place: &Place| {
+            let (root, folder) = (place.root.clone(), place.folder.clone());
+            let mut words = place.system.split(' ');
             let (kind, options) = (words.next()?, words.nth(1)?);
             let version = match kind {
                 "cgroup2" => Version::Two,
@@ -145,7 +144,8 @@ impl Hierarchies {
             };
             Some(Mount { version, root, folder })
         };
-        Self(mountinfo.lines().filter_map(mount).collect())
+        let seen = |place: &Place| mount(place).filter(|_| !place.is_hidden(&all));
+        Self(all.iter().filter_map(seen).collect())
     }
 
     /// Of a process, by the text of its /proc/PID/cgroup.
@@ -169,6 +169,45 @@ impl Hierarchies {
         let paths = self.0.iter().filter_map(|mount| mount.folder_of(&name.to_string_lossy()));
         let mut all = std::iter::once(name.to_owned()).chain(paths).chain(named);
         all.find(|folder| folder.join("cgroup.procs").is_file())
+    }
+}
+
+/// A line of mountinfo: what is mounted where, on which mount.
+#[derive(Debug)]
+struct Place<'a> {
+    id: &'a str,
+    parent: &'a str,
+    root: PathBuf,
+    folder: PathBuf,
+    /// What stands behind the dash: kind, source and options.
+    system: &'a str,
+}
+
+impl<'a> Place<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let (mount, system) = line.split_once(" - ")?;
+        let mut words = mount.split(' ');
+        let (id, parent) = (words.next()?, words.next()?);
+        let mut paths = words.skip(1).map(unescaped);
+        Some(Self { id, parent, root: paths.next()?, folder: paths.next()?, system })
+    }
+
+    /// Another mount lies over its folder, and its files can't be reached: the folder shows those of the other one. So it is where cgroups
+    /// are mounted anew in a mount namespace of its own; the old mount stays in the list.
+    fn is_hidden(&self, all: &[Self]) -> bool {
+        let mut chain = vec![self];
+        // No longer than the list, whatever stands in it.
+        while let Some(parent) = all.iter().find(|it| it.id == chain[chain.len() - 1].parent)
+            && chain.len() < all.len()
+        {
+            chain.push(parent);
+        }
+        let is_in_chain = |id: &str| chain.iter().any(|it| it.id == id);
+        all.iter().any(|other| {
+            !is_in_chain(other.id)
+                && is_in_chain(other.parent)
+                && self.folder.starts_with(&other.folder)
+        })
     }
 }
 

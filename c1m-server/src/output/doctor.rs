@@ -213,6 +213,9 @@ pub struct Doctor {
     pub walls: Vec<Wall>,
     pub unknown: Vec<Unknown>,
     pub memory: MemoryNeed,
+    /// Bytes of a page of the kernel that was examined: the unit of tcp_mem. `null`: not known, as in records of before it was told.
+    #[serde(default)]
+    pub page_bytes: Option<u64>,
     /// `null`: the kernel does not show it (before Linux 6.1).
     pub ehash: Option<Ehash>,
     /// Configured settings: each of the files that were named, and those of this host that harm.

@@ -1,13 +1,12 @@
 //! What the doctor says, in words: one table, then what has to be done, one limit after the other.
 
 use super::record::*;
-use crate::units::page_bytes;
 
 const HEAD: [&str; 6] = ["limit", "now", "used", "needed", "stops at", "what happens there"];
 
 pub(super) fn doctor_lines(doctor: &Doctor) -> Vec<String> {
     let mut lines = vec![head(doctor)];
-    lines.extend(table(&doctor.walls, &doctor.unknown));
+    lines.extend(table(doctor));
     for wall in doctor.walls.iter().filter(|wall| wall.hit) {
         let at = wall.stops_at.map_or(String::new(), |at| format!(" at connection {at}"));
         lines.push(format!("wall  {}{at} ({})", wall.limit.name(), wall.scope.name()));
@@ -79,18 +78,18 @@ fn head(doctor: &Doctor) -> String {
     )
 }
 
-fn table(walls: &[Wall], unknown: &[Unknown]) -> Vec<String> {
-    let page = page_bytes();
+fn table(doctor: &Doctor) -> Vec<String> {
+    let Doctor { walls, unknown, page_bytes: page, .. } = doctor;
     let rows: Vec<[String; 6]> = std::iter::once(HEAD.map(str::to_owned))
         .chain(walls.iter().map(|wall| {
             [
                 wall.limit.name().into(),
                 match wall.now {
                     None if !unknown.iter().any(|it| it.limit == wall.limit) => "none".into(),
-                    now => with_unit(now, &wall.unit, page),
+                    now => with_unit(now, &wall.unit, *page),
                 },
-                wall.used.map_or("-".into(), |used| with_unit(Some(used), &wall.unit, page)),
-                with_unit(wall.needed, &wall.unit, page),
+                wall.used.map_or("-".into(), |used| with_unit(Some(used), &wall.unit, *page)),
+                with_unit(wall.needed, &wall.unit, *page),
                 wall.stops_at.map_or("-".into(), |at| at.to_string()),
                 happens(wall).into(),
             ]

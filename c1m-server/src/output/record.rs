@@ -82,6 +82,9 @@ pub struct Listening {
     pub max_connections: Option<u64>,
     pub backlog: u32,
     pub pid: u32,
+    /// Bytes of a page of the kernel that ran: the unit of tcp_mem. `null`: not known, as in records of before it was told.
+    #[serde(default)]
+    pub page_bytes: Option<u64>,
     /// Where metrics are handed out; `null` without `--metrics-addr`.
     pub metrics: Option<String>,
 }

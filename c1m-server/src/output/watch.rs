@@ -26,6 +26,9 @@ pub struct Watching {
     /// What `--cmd` runs.
     pub command: Option<Vec<String>>,
     pub interval_s: f64,
+    /// Bytes of a page of the kernel that ran: the unit of tcp_mem. `null`: not known, as in records of before it was told.
+    #[serde(default)]
+    pub page_bytes: Option<u64>,
     /// Connections to the watched ports that were there already; `null`: not known, and only new ones are counted.
     pub connections: Option<u64>,
     /// Where metrics are handed out; `null` without `--metrics-addr`.

@@ -14,7 +14,7 @@ use std::{
 
 use super::{
     check,
-    machine::{interface_up, set_nofile},
+    machine::{interface_up, mount, set_nofile},
     process::die_with_parent,
 };
 
@@ -37,18 +37,41 @@ pub fn enter_network(file: &File) -> io::Result<()> {
 ///
 /// Needs CAP_SYS_ADMIN.
 pub fn mount_memory(folder: &Path, bytes: u64) -> io::Result<()> {
-    let folder = CString::new(folder.as_os_str().as_bytes())?;
-    let options = CString::new(format!("size={bytes}"))?;
+    unshare_mounts()?;
+    mount("tmpfs", folder, &format!("size={bytes}"))
+}
+
+/// Puts the calling thread, and what it starts from now on, into a mount namespace of its own, whose mounts nobody else gets.
+///
+/// Needs CAP_SYS_ADMIN.
+pub fn unshare_mounts() -> io::Result<()> {
     let none = std::ptr::null();
     let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: changes nothing but the calling thread's namespace; all strings end with a zero and live through the calls.
+    // SAFETY: changes nothing but the calling thread's namespace; the string ends with a zero.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNS))?;
-        // Else it would be mounted for everybody whose mounts follow each other's.
-        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast()))?;
-        let tmpfs = c"tmpfs".as_ptr();
-        check(libc::mount(tmpfs, folder.as_ptr(), tmpfs, 0, options.as_ptr().cast())).map(drop)
+        // Else they would be mounted for everybody whose mounts follow each other's.
+        check(libc::mount(none, c"/".as_ptr(), none, private, none.cast())).map(drop)
     }
+}
+
+/// Puts the calling thread, and what it starts from now on, into a cgroup namespace of its own, whose root is the cgroup that the process is in.
+///
+/// Needs CAP_SYS_ADMIN.
+pub fn unshare_cgroup() -> io::Result<()> {
+    // SAFETY: changes nothing but the calling thread's namespace.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).map(drop)
+}
+
+/// Mounts the calling thread's network namespace on a file that exists, as `ip netns add` does: it lives as long as the mount.
+///
+/// Needs CAP_SYS_ADMIN.
+pub fn keep_network(file: &Path) -> io::Result<()> {
+    let file = CString::new(file.as_os_str().as_bytes())?;
+    let (own, none) = (c"/proc/thread-self/ns/net", std::ptr::null());
+    // SAFETY: two strings that end with a zero and outlive the call; a bind mount takes neither a kind nor options.
+    check(unsafe { libc::mount(own.as_ptr(), file.as_ptr(), none, libc::MS_BIND, none.cast()) })
+        .map(drop)
 }
 
 /// Makes a pipe hold no more than one page.

@@ -6,6 +6,7 @@
 mod calls;
 mod container;
 mod count;
+mod environment;
 mod held;
 mod hooks;
 mod host;
@@ -127,6 +128,18 @@ fn main() -> ExitCode {
             "a_watched_command_inherits_what_it_would_without_a_watch",
             &[Tracing],
             inherit::as_without_a_watch,
+        ),
+        test("threads_are_for_allowed_cpus_and_pages_for_all", &[Tracing], environment::fewer_cpus),
+        test(
+            "from_a_cgroup_namespace_no_cgroup_is_taken_for_anothers",
+            &[Tracing],
+            environment::cgroup_namespace,
+        ),
+        test("the_softer_limits_of_a_cgroup_stop_a_plan", &[], environment::softer_limits),
+        test(
+            "a_network_namespace_that_a_mount_keeps_is_found",
+            &[Tracing],
+            environment::kept_by_a_mount,
         ),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()

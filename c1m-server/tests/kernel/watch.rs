@@ -20,6 +20,7 @@ use c1m_server::{
 };
 
 use crate::{
+    environment,
     host::{Settings, connect, cpus, eventually, reset, sockets},
     server::{PATIENCE, SCHEMA, Skip, binary, needs_ebpf},
 };
@@ -44,6 +45,9 @@ pub(crate) fn play() {
             }
         }
         Ok("wait") => thread::sleep(2 * PATIENCE),
+        Ok(environment::ROLE_MEMBER) => environment::become_member(),
+        Ok(environment::ROLE_CONFINED) => environment::watch_confined(),
+        Ok(environment::ROLE_KEEPER) => environment::keep_network(),
         Ok(crate::inherit::ROLE_REPORT) => crate::inherit::report(),
         Ok("fail") => crate::calls::fail(crate::calls::FAILURES),
         _ => return,
@@ -64,7 +68,7 @@ impl Watch {
         Self::start_by(Command::new(binary()).args(["watch", "--json"]).args(arguments))
     }
 
-    fn start_by(command: &mut Command) -> Self {
+    pub(crate) fn start_by(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a watch");
         let (sender, lines) = channel();
@@ -83,7 +87,11 @@ impl Watch {
     }
 
     /// The first record from now on for which `choose` has an answer.
-    fn wait_for<T>(&mut self, what: &str, mut choose: impl FnMut(&Record) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut choose: impl FnMut(&Record) -> Option<T>,
+    ) -> T {
         let end = Instant::now() + PATIENCE;
         while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
         {

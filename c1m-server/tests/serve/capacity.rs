@@ -23,6 +23,7 @@ fn twelve_thousand_connections_in_tables_of_1500() {
     let wanted = CONNECTIONS.to_string();
     let program =
         Program::start(Some(1500), &["--max-connections", &wanted, "--interval", "100ms"]);
+    assert_eq!(program.listening.page_bytes, Some(c1m_server::sys::process::page_bytes().unwrap()));
     assert!(program.listening.workers >= 9, "{:?}", program.listening);
     assert!(program.listening.capacity >= CONNECTIONS as u64);
 

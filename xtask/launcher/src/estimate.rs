@@ -65,7 +65,18 @@ fn connections(arguments: &[OsString]) -> Option<u64> {
         Some(digits) => (digits, 1_000_000),
         None => (text.as_str(), 1),
     };
-    digits.replace(['_', ','], "").parse::<u64>().ok()?.checked_mul(factor)
+    ungrouped(digits)?.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Digits, whole or in groups of three, as docs/units.md has them: this program depends on nothing, so it has no other program's parser.
+fn ungrouped(text: &str) -> Option<String> {
+    let separator = if text.contains(',') { ',' } else { '_' };
+    let groups: Vec<&str> = text.split(separator).collect();
+    let is_grouped = groups.len() == 1
+        || ((1..=3).contains(&groups[0].len()) && groups[1..].iter().all(|it| it.len() == 3));
+    let digits = groups.concat();
+    let are_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_grouped && are_digits).then_some(digits)
 }
 
 /// What one connection takes here. The shortest of several batches: other programs only make them longer.
@@ -115,8 +126,13 @@ mod tests {
         assert_eq!(asked("reproduce --yes --connections 16000"), Some(16_000));
         assert_eq!(asked("reproduce --connections=64k --yes"), Some(64_000));
         assert_eq!(asked("reproduce --connections 1M"), Some(1_000_000));
+        assert_eq!(asked("reproduce --connections 1,024,000"), Some(1_024_000));
+        assert_eq!(asked("reproduce --connections=1_024k"), Some(1_024_000));
         for other in ["reproduce", "reproduce --connections auto", "reproduce --connections"] {
             assert_eq!(asked(other), None, "{other}");
+        }
+        for wrong in ["+5", "1_", "1,,0", "1,24", ",024", "1,024_000", "k", "-1"] {
+            assert_eq!(asked(&format!("reproduce --connections={wrong}")), None, "{wrong}");
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 use c1m_server::{
     host::{guard::Change, netstat, slabinfo},
     output::record::{Level, Online, Summary},
+    sys::process::page_bytes,
 };
 
 use super::{
@@ -246,6 +247,7 @@ impl Measured<'_> {
         Ok(Act {
             name: *name,
             tcp_mem,
+            page_bytes: page_bytes().ok(),
             connections: at,
             expected,
             error_percent: error_percent(at, expected),

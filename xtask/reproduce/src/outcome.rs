@@ -41,6 +41,9 @@ pub struct Act {
     pub(crate) name: ActName,
     /// low, pressure, high, in pages
     pub(crate) tcp_mem: [u64; 3],
+    /// Bytes of a page of the kernel that ran: the unit of tcp_mem. `null`: not known, as in records of before it was told.
+    #[serde(default)]
+    pub(crate) page_bytes: Option<u64>,
     /// `default`: at which connection high was crossed, counted in the kernel. Else: connections held.
     pub(crate) connections: Option<u64>,
     /// `default`: at which one it had to be, from the plan. Else: connections wanted.

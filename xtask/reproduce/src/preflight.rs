@@ -37,8 +37,10 @@ const BATCH_PAGES: u64 = 256;
 /// What the host says before the run.
 #[derive(Debug, Clone)]
 pub(super) struct Facts {
-    /// The smaller of MemAvailable and what the memory cgroup leaves.
+    /// The smaller of MemAvailable and what the memory cgroup leaves: the tightest of its levels and limits.
     pub(crate) available_bytes: u64,
+    /// What the cgroup leaves for data that is queued in sockets, where it limits that by itself (v1).
+    pub(crate) sockets_bytes: u64,
     /// Pages that TCP holds already, beyond what may be a residue.
     pub(crate) baseline_pages: u64,
     pub(crate) reserve_pages: u64,
@@ -74,11 +76,13 @@ impl Facts {
         let (_, nofile_hard) = process::nofile().map_err(|error| {
             End::Refused(format!("cannot read the limit of open files: {error}"))
         })?;
+        let cgroup = cgroup::own().unwrap_or_default();
         Ok(Self {
             available_bytes: host
                 .memory()?
                 .available_bytes
-                .min(cgroup::headroom().unwrap_or(u64::MAX)),
+                .min(cgroup.headroom().unwrap_or(u64::MAX)),
+            sockets_bytes: cgroup.sockets.map_or(u64::MAX, |sockets| sockets.headroom()),
             baseline_pages: expect::baseline(sockstat.tcp_mem_pages, reserve_pages),
             reserve_pages,
             nofile_hard: [nofile_hard, nofile_hard_privileged],
@@ -95,13 +99,22 @@ impl Facts {
         let mut problems = Vec::new();
         let need = scale::need_bytes(connections);
         if need > self.available_bytes {
-            let fits = scale::auto(self.available_bytes)
-                .map_or(String::new(), |fits| format!("; --connections {fits} would fit"));
+            let fits = self.would_fit();
             problems.push(format!(
                 "{} connections need {} of memory for both ends, and {} are available{fits}",
                 grouped(connections),
                 bytes(expect::as_f64(need)),
                 bytes(expect::as_f64(self.available_bytes)),
+            ));
+        }
+        let queued = scale::queued_bytes(connections);
+        if queued > self.sockets_bytes {
+            problems.push(format!(
+                "{} connections queue {} in sockets, and memory.kmem.tcp.limit_in_bytes of the cgroup leaves {}{}",
+                grouped(connections),
+                bytes(expect::as_f64(queued)),
+                bytes(expect::as_f64(self.sockets_bytes)),
+                self.would_fit(),
             ));
         }
         let nofile = self.nofile_hard[0].min(self.nofile_hard[1]);
@@ -129,6 +142,23 @@ impl Facts {
             ));
         }
         problems
+    }
+
+    /// What there is, in words.
+    pub(super) fn available(&self) -> String {
+        let memory = bytes(expect::as_f64(self.available_bytes));
+        match self.sockets_bytes {
+            u64::MAX => format!("{memory} of memory"),
+            sockets => format!(
+                "{memory} of memory, of which sockets may hold {} (memory.kmem.tcp.limit_in_bytes)",
+                bytes(expect::as_f64(sockets))
+            ),
+        }
+    }
+
+    fn would_fit(&self) -> String {
+        scale::auto(self.available_bytes, self.sockets_bytes)
+            .map_or(String::new(), |fits| format!("; --connections {fits} would fit"))
     }
 
     /// Settings beside `tcp_mem` that have to be raised for so many connections, both ends on this host.
@@ -196,6 +226,7 @@ mod tests {
     fn facts() -> Facts {
         Facts {
             available_bytes: 24 << 30,
+            sockets_bytes: u64::MAX,
             baseline_pages: 0,
             reserve_pages: 510,
             nofile_hard: [20_000, 20_000],
@@ -232,6 +263,12 @@ mod tests {
         let problem = only_problem(&Facts { available_bytes: 10 << 30, ..facts() });
         assert!(
             problem.contains("memory") && problem.contains("--connections 512000"),
+            "{problem}"
+        );
+        let problem = only_problem(&Facts { sockets_bytes: 1 << 30, ..facts() });
+        assert!(
+            problem.contains("memory.kmem.tcp.limit_in_bytes")
+                && problem.contains("--connections 128000"),
             "{problem}"
         );
         let problem = only_problem(&Facts { nofile_hard: [20_000, 256], ..facts() });

@@ -20,13 +20,12 @@ use super::{
     End,
     act::{self, Play},
     cli::{Args, Connections},
-    expect,
     log::is_page,
     measure::{Host, Snapshot},
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
     programs,
-    progress::{self, grouped},
+    progress::grouped,
     protocol::{Reply, Request},
     report, scale,
     stage::Stage,
@@ -94,18 +93,19 @@ fn connections(args: &Args, facts: &Facts, stage: &mut Stage) -> Result<u64, End
     match args.connections {
         Connections::Count(count) => Ok(count),
         Connections::Auto => {
-            let count = scale::auto(facts.available_bytes).ok_or_else(|| {
-                End::Refused(format!(
-                    "{} of memory are available, too few for {} connections",
-                    progress::bytes(expect::as_f64(facts.available_bytes)),
-                    scale::CONNECTIONS_MIN
-                ))
-            })?;
+            let count =
+                scale::auto(facts.available_bytes, facts.sockets_bytes).ok_or_else(|| {
+                    End::Refused(format!(
+                        "{} are available, too few for {} connections",
+                        facts.available(),
+                        scale::CONNECTIONS_MIN
+                    ))
+                })?;
             stage.progress.say(&format!(
-                "auto: {} connections, 1/{} of the article's, fit into {} of available memory",
+                "auto: {} connections, 1/{} of the article's, fit into what is available: {}",
                 grouped(count),
                 scale::ARTICLE_CONNECTIONS / count,
-                progress::bytes(expect::as_f64(facts.available_bytes))
+                facts.available()
             ));
             Ok(count)
         }

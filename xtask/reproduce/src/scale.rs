@@ -40,12 +40,19 @@ pub fn need_bytes(connections: u64) -> u64 {
     (need.bytes / 20 * 21).saturating_add(SPARE_BYTES)
 }
 
-/// The largest power-of-two fraction of the article's connections that so much memory holds.
+/// What sockets of so many connections have queued, in bytes: a limit of its own in version 1 of memory cgroups.
 #[must_use]
-pub(super) fn auto(available_bytes: u64) -> Option<u64> {
+pub(super) fn queued_bytes(connections: u64) -> u64 {
+    connections.saturating_mul(PIN_BYTES) / 20 * 21
+}
+
+/// The largest power-of-two fraction of the article's connections that so much memory holds, and that may queue so many bytes in sockets.
+#[must_use]
+pub(super) fn auto(available_bytes: u64, sockets_bytes: u64) -> Option<u64> {
     (0..)
         .map(|power| ARTICLE_CONNECTIONS >> power)
         .take_while(|connections| *connections >= CONNECTIONS_MIN)
+        .filter(|connections| queued_bytes(*connections) <= sockets_bytes)
         .find(|connections| need_bytes(*connections) <= available_bytes)
 }
 
@@ -68,11 +75,15 @@ mod tests {
 
     #[test]
     fn auto_takes_the_largest_fraction_that_fits() {
-        assert_eq!(auto(need_bytes(1_024_000)), Some(1_024_000));
-        assert_eq!(auto(need_bytes(1_024_000) - 1), Some(512_000));
-        assert_eq!(auto(u64::MAX), Some(1_024_000));
-        assert_eq!(auto(need_bytes(1_000)), Some(1_000));
-        assert_eq!(auto(need_bytes(1_000) - 1), None);
-        assert_eq!(auto(0), None);
+        let of_memory = |available_bytes| auto(available_bytes, u64::MAX);
+        assert_eq!(of_memory(need_bytes(1_024_000)), Some(1_024_000));
+        assert_eq!(of_memory(need_bytes(1_024_000) - 1), Some(512_000));
+        assert_eq!(of_memory(u64::MAX), Some(1_024_000));
+        assert_eq!(of_memory(need_bytes(1_000)), Some(1_000));
+        assert_eq!(of_memory(need_bytes(1_000) - 1), None);
+        assert_eq!(of_memory(0), None);
+        assert_eq!(auto(u64::MAX, queued_bytes(64_000)), Some(64_000));
+        assert_eq!(auto(need_bytes(1_000), queued_bytes(64_000)), Some(1_000));
+        assert_eq!(auto(u64::MAX, 0), None);
     }
 }

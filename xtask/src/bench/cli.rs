@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use c1m_server::units::parse_count;
+use c1m_server::units::{parse_count, parse_small_count};
 use clap::ValueEnum;
 
 /// Connections of the whole bench.
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) scale: Option<u64>,
 
     /// Run each so many times, in turn with what it is held against [default: 3, with --quick 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = parse_small_count)]
     pub(crate) runs: Option<u32>,
 
     /// A smoke test: everything once and small, without thresholds

@@ -38,6 +38,7 @@ use c1m_server::{
         socket::{accept, bind, connect, receive, reset_on_close, send, set_quick_ack},
         thread::spawn_with_own_table,
     },
+    units::parse_count,
 };
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
@@ -67,7 +68,7 @@ pub(crate) struct FloorArgs {
     #[arg(long)]
     connect: Option<Target>,
 
-    #[arg(long)]
+    #[arg(long, value_parser = parse_count)]
     connections: u64,
 
     /// Send a request and an answer on each

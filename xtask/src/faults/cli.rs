@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use c1m_server::units::parse_small_count;
+
 use super::catalog;
 use crate::guest::kernel::Wanted;
 
@@ -44,7 +46,7 @@ pub(crate) struct Args {
     pub(crate) only: Vec<String>,
 
     /// Run each so many times
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_small_count)]
     pub(crate) repeat: u32,
 
     /// JSON lines on standard output; the last one has kind "faults"

@@ -9,7 +9,7 @@
 //! - [`record`], [`report`]: what is told, to programs and to people.
 
 mod catalog;
-mod cli;
+pub(crate) mod cli;
 mod drive;
 mod guests;
 mod judge;

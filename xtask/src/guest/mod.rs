@@ -28,7 +28,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c1m_server::units::{parse_bytes, parse_duration};
+use c1m_server::units::{parse_bytes, parse_count, parse_duration};
 
 pub(crate) use channel::Stream;
 use initramfs::Brought;
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     memory: u64,
 
     /// CPUs of the guest
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = cpus)]
     cpus: u32,
 
     /// End the guest when it takes longer
@@ -94,6 +94,13 @@ pub(crate) struct Args {
     /// What to run in the guest
     #[arg(last = true, required_unless_present = "list")]
     command: Vec<String>,
+}
+
+fn cpus(text: &str) -> Result<u32, String> {
+    match parse_count(text).map_err(|error| error.to_string())? {
+        count @ 1..=64 => u32::try_from(count).map_err(|error| error.to_string()),
+        _ => Err("use a number from 1 to 64".into()),
+    }
 }
 
 /// Runs the command.

@@ -128,6 +128,7 @@ fn server(stand: &Stand) -> ExitCode {
         max_connections: Some(wanted),
         backlog: 4096,
         pid: std::process::id(),
+        page_bytes: Some(4096),
         metrics: None,
     }));
     let mut peak = 0;

@@ -25,7 +25,7 @@ use crate::{
         lines::Printer,
         record::{Doctor, Record, Role},
     },
-    sys::stream::Stream,
+    sys::{process::page_bytes, stream::Stream},
     trace::Options,
 };
 use look::{Ask, Looked};
@@ -138,6 +138,7 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
         walls,
         unknown,
         memory,
+        page_bytes: page_bytes().ok(),
         ehash,
         configured,
         unassessed,

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     cli::NetnsChoice,
-    command::EnvironmentRefused,
+    command::{EnvironmentRefused, namespace},
     host::{descriptors, namespaces, sock_diag, sockstat},
     output::record::{Holder, Source, StateRow, TcpState},
     sys::{netns::Namespace, process::raise_soft_nofile},
@@ -128,24 +128,9 @@ impl Look {
         if !namespaces::is_initial_pid_namespace() {
             unseen.push(OTHER_PROCESSES.into());
         }
-        let namespaces = match self.choice {
-            NetnsChoice::Own => vec![namespaces::own()?],
-            NetnsChoice::Process(pid) => {
-                vec![namespaces::of_process(pid).map_err(|error| {
-                    EnvironmentRefused(format!(
-                        "the network namespace of process {pid} can't be opened ({error}): use the number of a running process, and sudo \
-                         where it belongs to somebody else"
-                    ))
-                })?]
-            }
-            NetnsChoice::Inode(inode) => {
-                vec![namespaces::by_inode(inode)?.ok_or_else(|| {
-                    EnvironmentRefused(format!(
-                        "no network namespace with inode {inode} was found: lsns -t net shows those that have a process, and ls -i /run/netns those of ip netns"
-                    ))
-                })?]
-            }
-            NetnsChoice::All => namespaces::all()?,
+        let namespaces = match namespace::named(self.choice)? {
+            Some(named) => vec![named],
+            None => namespaces::all()?,
         };
         Ok((namespaces, unseen))
     }

@@ -35,7 +35,11 @@ use crate::{
         writer::WriteError,
     },
     serve::Snapshot,
-    sys::{process::cpu_seconds, readable::Readable, signal::Shutdown},
+    sys::{
+        process::{cpu_seconds, page_bytes},
+        readable::Readable,
+        signal::Shutdown,
+    },
 };
 
 /// A shorter interval would be a busy loop.
@@ -71,6 +75,7 @@ pub(super) fn watching(
         cgroup,
         command: args.command().map(<[String]>::to_vec),
         interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
+        page_bytes: page_bytes().ok(),
         connections: tracing.all_connections().ok(),
         metrics: metrics.map(Bound::url),
     }

@@ -5,9 +5,9 @@ use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
 use c1m_ebpf::WATCHED_PORTS;
 
 use crate::{
-    cli::{NetnsChoice, watch::Watch},
+    cli::watch::Watch,
     command::{
-        EnvironmentRefused, UsageRefused,
+        EnvironmentRefused, UsageRefused, namespace,
         subject::{Others, Which},
     },
     host::{cgroup, namespaces, netns, task},
@@ -67,27 +67,10 @@ impl Target {
 
     /// The network namespace to count in: as named, else that of the process that was named.
     fn named_netns(args: &Watch, others: &mut Others) -> anyhow::Result<Option<Namespace>> {
-        let pid = match args.netns {
-            Some(NetnsChoice::All) => return Ok(None),
-            Some(NetnsChoice::Inode(inode)) => return namespaces::by_inode(inode)?.map(Some).ok_or_else(|| {
-                UsageRefused(format!(
-                    "no network namespace with inode {inode} was found: lsns -t net shows those that have a process, and ls -i /run/netns those of ip netns"
-                ))
-                .into()
-            }),
-            Some(NetnsChoice::Own) => std::process::id(),
-            Some(NetnsChoice::Process(pid)) => pid,
-            None => match others.pids().first() {
-                Some(pid) => *pid,
-                None => return Ok(None),
-            },
-        };
-        let namespace = namespaces::of_process(pid).map_err(|error| {
-            EnvironmentRefused(format!(
-                "cannot look at process {pid} ({error}): check its number, or start c1m-server watch with sudo"
-            ))
-        })?;
-        Ok(Some(namespace))
+        if let Some(choice) = args.netns {
+            return namespace::named(choice);
+        }
+        others.pids().first().map(|pid| namespace::of_process(*pid)).transpose()
     }
 
     /// Who named a worker meant the server: its master, by which all of its workers are watched.

@@ -170,6 +170,28 @@ fn mounts_are_found_where_they_are() {
     assert_eq!(unescaped("a\\0b\\134"), Path::new("a\\0b\\"));
 }
 
+/// The first mount of all stands behind those below it where an initial system has moved them there, and covers none of them.
+#[test]
+fn a_mount_below_another_one_is_not_seen() {
+    let first = "\
+24 29 0:22 / /sys rw - sysfs sysfs rw
+27 24 0:24 /../.. /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+29 1 8:1 / / rw - ext4 /dev/sda1 rw
+";
+    let roots = |text: &str| -> Vec<PathBuf> {
+        Hierarchies::parse(text).0.into_iter().map(|mount| mount.root).collect()
+    };
+    assert_eq!(roots(first), [Path::new("/../..")]);
+    let over_it = format!("{first}40 27 0:24 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
+    assert_eq!(roots(&over_it), [Path::new("/")]);
+    let over_its_parent = format!("{first}40 24 0:25 / /sys rw - tmpfs tmpfs rw\n");
+    assert!(roots(&over_its_parent).is_empty());
+    let beside_it = format!("{first}40 24 0:25 / /sys/fs/bpf rw - bpf bpf rw\n");
+    assert_eq!(roots(&beside_it), [Path::new("/../..")]);
+    let circle = "1 2 0:1 / /a rw - cgroup2 c rw\n2 1 0:1 / /b rw - cgroup2 c rw\n";
+    assert_eq!(roots(circle).len(), 2);
+}
+
 #[test]
 fn a_cgroup_is_found_by_its_folder_and_by_its_path() {
     let tree = Tree::new();

@@ -176,7 +176,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        limits::footprint::{charged_each, sum},
+        limits::footprint::{charged_each, charged_pages, sum},
         output::record::{FileNr, Sockstat},
     };
 
@@ -290,6 +290,39 @@ mod tests {
             host.readings.memory_available_bytes = Some(need.bytes);
         }),
     ];
+
+    /// The two limits of a memory cgroup for which nobody is killed, each beside a memory.max that has more room.
+    #[test]
+    fn memory_high_and_the_limit_for_sockets_are_limits_of_a_cgroup() {
+        let cgroup = |high, sockets, queued_bytes| {
+            let mut host = roomy();
+            host.readings.cgroup_max_bytes = Some(1 << 40);
+            (host.readings.cgroup_high, host.readings.cgroup_sockets) = (high, sockets);
+            let asked = Run { queued_bytes, ..run(100_000) };
+            of(&examine(&asked, &host), LimitName::MemoryCgroup).clone()
+        };
+        let charged = |queued| charged_each(&roomy().sizes, Role::Both, false, queued, 4096, true);
+        let high = cgroup(Some((7, sum(charged(0), 999) + 7)), None, 0);
+        assert_eq!((high.used, high.stops_at, high.hit), (Some(7), Some(1_000), true));
+        let fix = high.fix.unwrap();
+        assert!(fix.contains("memory.high=") && fix.contains("MemoryHigh="), "{fix}");
+        assert!(high.note.unwrap().contains("slowed down"));
+        // The nearer one counts.
+        let hard = cgroup(Some((0, 1 << 41)), None, 0);
+        assert_eq!((hard.now, hard.hit), (Some(1 << 40), false));
+        // Idle connections have nothing queued, whatever sockets may hold.
+        let sockets = Some((4096, 100 * 4096));
+        assert_eq!(cgroup(None, sockets, 0).now, Some(1 << 40));
+        let each = charged_pages(2_000, 4096) * 4096;
+        let queued = cgroup(None, sockets, 2_000);
+        assert_eq!((queued.now, queued.used), (Some(100 * 4096), Some(4096)));
+        assert_eq!(queued.stops_at, Some(99 * 4096 / each + 1));
+        assert!(queued.hit && queued.fix.unwrap().contains("memory.kmem.tcp.limit_in_bytes="));
+        // Beside a limit that is met before.
+        let both = cgroup(Some((0, sum(charged(2_000), 9))), sockets, 2_000);
+        assert_eq!(both.stops_at, Some(10));
+        assert!(both.fix.unwrap().contains("memory.high="));
+    }
 
     fn of(examination: &Examination, limit: LimitName) -> &Wall {
         examination.walls.iter().find(|wall| wall.limit == limit).unwrap()

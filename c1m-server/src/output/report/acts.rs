@@ -12,6 +12,8 @@ pub(super) struct Act {
     pub(super) place: String,
     pub(super) name: String,
     pub(super) tcp_mem: [u64; 3],
+    #[serde(default)]
+    pub(super) page_bytes: Option<u64>,
     pub(super) held: u64,
     pub(super) answered: u64,
     pub(super) sampled: u64,

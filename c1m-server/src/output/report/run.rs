@@ -96,6 +96,24 @@ pub(super) struct Event {
 }
 
 impl Run {
+    /// Bytes of a page of the kernel that ran, never of the one that makes the page; with line and place. `None`: no record has it.
+    pub(super) fn page_bytes(&self) -> Option<(u64, String, u64)> {
+        let root = || "/page_bytes".to_owned();
+        let of_listening = || {
+            let listening = self.listening.as_ref()?;
+            Some((listening.line, root(), listening.record.page_bytes?))
+        };
+        let of_watching = || {
+            let watching = self.watching.as_ref()?;
+            Some((watching.line, root(), watching.record.page_bytes?))
+        };
+        let of_act = || {
+            let act = self.act.as_ref()?;
+            Some((act.line, format!("{}/page_bytes", act.record.place), act.record.page_bytes?))
+        };
+        of_listening().or_else(of_watching).or_else(of_act)
+    }
+
     /// Is `record` the first one of another run?
     pub(super) fn is_over_before(&self, record: &Record) -> bool {
         let has_begun = self.listening.is_some() || self.watching.is_some();

@@ -134,9 +134,8 @@ impl Case<'_> {
     fn cgroup_sockets(&self, row: Row) -> Row {
         let Some((used, ceiling)) = self.now.cgroup_sockets else { return row };
         let page = self.now.page();
-        let each = charged_pages(self.run.queued_bytes, page)
-            .saturating_mul(self.run.role.ends())
-            .saturating_mul(page);
+        // Of both ends that may be here, one has it in its queue: as tcp_mem counts it.
+        let each = charged_pages(self.run.queued_bytes, page).saturating_mul(page);
         if each == 0 {
             return row;
         }
@@ -145,15 +144,15 @@ impl Case<'_> {
             return row;
         }
         let needed = each.saturating_mul(self.connections()).saturating_add(used);
+        let wanted = at_least(with_slack(needed), Some(ceiling));
         Row {
             now: Some(ceiling),
             used: Some(used),
             needed: Some(needed),
             stops_at: Some(stops_at),
             fix: format!(
-                "memory.kmem.tcp.limit_in_bytes={} (bytes; {} MiB) of the cgroup; or fewer queued bytes",
-                with_slack(needed),
-                mib(with_slack(needed))
+                "memory.kmem.tcp.limit_in_bytes={wanted} (bytes; {} MiB) of the cgroup; or fewer queued bytes",
+                mib(wanted)
             ),
             note: Some(format!(
                 "{each} bytes are queued in sockets for each connection, which version 1 counts by itself"

@@ -6,11 +6,10 @@ use super::{
     super::{
         plot::memory::{Bar, bars},
         run::Run,
-        say::{UNKNOWN, as_f64, bytes, foreign, tagged},
+        say::{UNKNOWN, as_f64, bytes, foreign, grouped, tagged},
     },
     figure, table,
 };
-use crate::units::page_bytes;
 
 /// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
 const ARTICLE_USER_BYTES: f64 = 76.0;
@@ -110,12 +109,21 @@ fn charged(run: &Run) -> Markup {
         (None, None) => None,
     };
     let Some((connections @ 1.., pages)) = most else { return html! {} };
-    // No record has the size; a report is made where the run was, or on a host of its kind.
-    let Some(page) = page_bytes() else { return html! {} };
     html! {
         p {
-            "At the highest reading " strong { (bytes(as_f64(pages) * as_f64(page) / as_f64(connections))) }
-            " a connection were charged to tcp_mem, at " (page / 1024) " KiB per page. That is queued data, of the whole host; sockets, inodes and files are slab, which tcp_mem does not count: an idle connection uses none of it."
+            "At the highest reading "
+            @match run.page_bytes() {
+                Some((line, place, page)) => {
+                    strong { (bytes(as_f64(pages) * as_f64(page) / as_f64(connections))) }
+                    " a connection were charged to tcp_mem, at " (tagged(line, &place, page, bytes(as_f64(page)))) " per page."
+                },
+                // That of the kernel that makes this page says nothing about the one that ran.
+                None => {
+                    strong { (grouped(pages)) " pages" }
+                    " were charged to tcp_mem with " (grouped(connections)) " connections; how many bytes that are is " span.unknown { (UNKNOWN) } ", since these records do not have the page size of their kernel."
+                },
+            }
+            " That is queued data, of the whole host; sockets, inodes and files are slab, which tcp_mem does not count: an idle connection uses none of it."
         }
     }
 }
