@@ -129,7 +129,8 @@ impl FromStr for Sources {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Commas are in counts, too (1,024), and points (1.024k).
-        if parse_count(text).is_ok() || !text.contains(['.', ':', '/', '-']) {
+        let is_number = text.starts_with(|first: char| first.is_ascii_digit());
+        if parse_count(text).is_ok() || (is_number && !text.contains(['.', ':', '/', '-'])) {
             return count(text).map(|count| Self { count, ipv6: None });
         }
         let ranges = text.split(',').map(str::parse).collect::<Result<Vec<SourceRange>, _>>()?;
@@ -200,8 +201,8 @@ mod tests {
             ("--connections 1 --sources 10.0.0.1,10.0.0.1", "overlap"),
             ("--connections 1 --sources 10.0.0.1,::1", "one family"),
             ("--connections 1 --sources 10.0.0.1/99", "not a source"),
-            ("--connections 1 --sources ,", "not a count"),
-            ("--connections 1 --sources ::1,", "not a source"),
+            ("--connections 1 --sources ,", "not a source"),
+            ("--connections 1 --sources 1,24", "not a count"),
             ("--connections 1 --rate 0", "1 to 1g"),
             ("--connections 1 --destinations 0", "1 to 1g"),
             ("--connections 1 --keep", "--apply"),
