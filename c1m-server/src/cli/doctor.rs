@@ -130,8 +130,7 @@ impl FromStr for Sources {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         // Commas are in counts, too (1,024), and points (1.024k).
         let is_number = text.starts_with(|first: char| first.is_ascii_digit());
-        let is_range = text.contains(['.', ':', ',', '/', '-']);
-        if parse_count(text).is_ok() || is_number && !is_range {
+        if parse_count(text).is_ok() || (is_number && !text.contains(['.', ':', '/', '-'])) {
             return count(text).map(|count| Self { count, ipv6: None });
         }
         let ranges = text.split(',').map(str::parse).collect::<Result<Vec<SourceRange>, _>>()?;
@@ -207,6 +206,7 @@ mod tests {
             ("--connections 1 --sources source-host", "names are not looked up"),
             ("--connections 1 --sources fe80::1%eth0", "leave %eth0 out"),
             ("--connections 1 --sources ::1,", "not a source"),
+            ("--connections 1 --sources 1,24", "not a count"),
             ("--connections 1 --rate 0", "1 to 1g"),
             ("--connections 1 --destinations 0", "1 to 1g"),
             ("--connections 1 --keep", "--apply"),

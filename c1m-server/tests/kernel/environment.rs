@@ -277,8 +277,13 @@ pub(crate) fn kept_by_a_mount() -> Result<(), Skip> {
 
     let mut watch = Watch::start(&["--netns", &name, "--interval", "100ms"]);
     assert_eq!(watch.watching().netns, Some(inode));
-    // What was there: the accepted end counts, and it waits in the accept queue.
-    watch.usage("the connection", |usage| usage.netns.inode == Some(inode));
+    // The counters of the first look are that namespace's: a connection with both ends.
+    let of_first_look = watch.records.iter().find_map(|line| match &line.record {
+        Record::Usage(usage) => Some(usage.netns),
+        _ => None,
+    });
+    let usage = of_first_look.expect("a first look");
+    assert_eq!((usage.inode, usage.inuse), (Some(inode), Some(3)), "{usage:?}");
     watch.finish();
     let seen = look(&["--by", "port", "--top", "100000", "--netns", &name]);
     let row = seen.rows.iter().find(|row| row.netns == Some(inode) && row.port == Some(port));

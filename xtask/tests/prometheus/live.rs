@@ -68,7 +68,7 @@ pub(crate) fn scaled_run() -> Result<Completion, Failed> {
 
 fn run(prometheus: &Path) -> Result<(), Stop> {
     let mut settings = settings()?;
-    let cpus = thread::available_parallelism().unwrap().get() as u64;
+    let cpus = c1m_server::host::cpus::online().unwrap();
     let mut watch = Program::<Record>::start(
         "c1m-server",
         &["watch", "--metrics-addr", "127.0.0.1:0", "--interval", INTERVAL],
