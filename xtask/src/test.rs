@@ -85,7 +85,7 @@ fn steps(args: &Args) -> Result<Vec<String>> {
         Ok::<_, anyhow::Error>((provided, built))
     })?;
     // Some of them boot a guest.
-    let here = step("tests", || tests(&mut cargo(&["test", "--workspace"]), &provided))?;
+    let here = step("tests", || tests(&cargo(&["test", "--workspace"]), &provided))?;
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut summary = vec![format!("here {}: {here}", release.trim())];
     summary.push(step("bench --quick", || bench(&built))?.into());
@@ -159,7 +159,8 @@ fn bench(built: &programs::Built) -> Result<&'static str> {
 }
 
 /// Runs the tests with their output on standard output: their own summaries are the result, and are counted.
-fn tests(command: &mut Command, provided: &Provided) -> Result<Counts> {
+fn tests(cargo: &Command, provided: &Provided) -> Result<Counts> {
+    let mut command = with_default_signals(cargo);
     for (variable, program) in [(NGINX, &provided.nginx), (PROMETHEUS, &provided.prometheus)] {
         if let Some(program) = program {
             command.env(variable, program);
@@ -208,6 +209,26 @@ fn step<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// `command` with the signals that end our programs as a terminal leaves them.
+///
+/// Shells start what runs in the background with INT and QUIT ignored, and `nohup` with HUP. Programs inherit that, ours leave an ignored
+/// signal ignored, and tests send them signals.
+fn with_default_signals(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP,INT,QUIT,TERM").arg(command.get_program());
+    env.args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => env.env(name, value),
+            None => env.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        env.current_dir(folder);
+    }
+    env
+}
+
 fn cargo(arguments: &[&str]) -> Command {
     let mut command = process::cargo();
     command.current_dir(place::root()).args(arguments);
@@ -232,4 +253,33 @@ fn components(install: bool) -> Result<()> {
         )));
     }
     process::run(&command, Command::new("rustup").args(["component", "add"]).args(&missing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_not_handed_down_to_tests() {
+        let mut status = Command::new("cat");
+        status.arg("/proc/self/status").env_remove("C1M_NOTHING").current_dir("/");
+        let ignored = |command: &Command| -> u64 {
+            let output = Command::new("sh")
+                .args(["-c", r#"trap "" HUP INT QUIT TERM; exec "$@""#, "sh"])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .output()
+                .unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+            u64::from_str_radix(line.trim(), 16).unwrap()
+        };
+        // HUP, INT, QUIT and TERM are 1, 2, 3 and 15 (signal(7)); bit 0 stands for signal 1.
+        let ends = 0b111 | 1 << 14;
+        assert_eq!(ignored(&status) & ends, ends);
+        let mended = with_default_signals(&status);
+        assert_eq!(ignored(&mended) & ends, 0);
+        assert_eq!(mended.get_current_dir(), status.get_current_dir());
+        assert!(mended.get_envs().eq(status.get_envs()));
+    }
 }
