@@ -27,6 +27,9 @@ const OF_THE_KERNEL: [&str; 13] = [
 /// What a failed step or program prints before its reason.
 const MARKS: [&str; 3] = ["error: ", "no tracing here: ", "see above: "];
 
+/// What a test prints before it makes an attempt again, with the reason behind it.
+const RETRIED: &str = "test retried: ";
+
 /// A test that was ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ignored {
@@ -41,6 +44,8 @@ pub(crate) struct Counts {
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     pub(crate) ignored: u64,
+    /// Attempts that other programs of the host may have disturbed, and that were made again.
+    pub(crate) retried: u64,
     /// Those of which the lines tell.
     named: Vec<Ignored>,
 }
@@ -49,6 +54,7 @@ impl Counts {
     /// Adds what a line of a test program says: one test that was ignored, or the summary.
     pub(crate) fn add(&mut self, line: &str) {
         self.named.extend(Ignored::of(line));
+        self.retried += u64::from(line.contains(RETRIED));
         let Some((_, counts)) = line.split_once("test result: ") else { return };
         for part in counts.split([';', '.']) {
             let mut words = part.split_whitespace();
@@ -109,6 +115,9 @@ impl fmt::Display for Counts {
             (kernel, 0) => write!(f, " ({kernel} for the kernel)")?,
             (kernel, tools) => write!(f, " ({kernel} for the kernel, {tools} that write files)")?,
         }
+        if self.retried > 0 {
+            write!(f, ", {} retries", self.retried)?;
+        }
         if self.failed > 0 { write!(f, ", {} FAILED", self.failed) } else { Ok(()) }
     }
 }
@@ -166,6 +175,17 @@ mod tests {
         assert_eq!((counts.passed, counts.failed, counts.ignored), (9, 2, 1));
         assert_eq!(counts.to_string(), "9 passed, 1 ignored (1 for the kernel), 2 FAILED");
         assert!(counts.check_in("here", true).is_ok());
+    }
+
+    #[test]
+    fn each_retry_is_counted() {
+        let counts = counts(&[
+            "test a ... test retried: not what the kernel counts",
+            "test retried: not what the kernel counts",
+            "ok",
+            "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out",
+        ]);
+        assert_eq!(counts.to_string(), "1 passed, 0 ignored, 2 retries");
     }
 
     #[test]

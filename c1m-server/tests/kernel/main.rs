@@ -3,6 +3,8 @@
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason: see
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
 
+#[path = "../attempt/mod.rs"]
+mod attempt;
 mod calls;
 mod container;
 mod count;

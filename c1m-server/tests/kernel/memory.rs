@@ -17,6 +17,7 @@ use c1m_server::{
 };
 
 use crate::{
+    attempt::undisturbed,
     host::{Settings, connect, cpus, eventually, reset, sockets},
     server::{PATIENCE, Server, Skip, needs_ebpf},
 };
@@ -33,30 +34,21 @@ const IN_FLIGHT_PAGES: u64 = 16;
 const AGAIN: usize = 200;
 /// Of each limit, side and cgroup, one after the other, and another one each ten seconds; see docs/events.md.
 const EXAMPLES: usize = 8;
-/// tcp_mem is the host's: another program that queues data moves the crossings, or loses data between two readings.
-const ATTEMPTS: usize = 3;
 const LEVELS: [Level; 3] = [Level::Low, Level::Pressure, Level::High];
 
 pub(crate) fn crossings_and_refusals() -> Result<(), Skip> {
     needs_ebpf()?;
     let scale = cpus().max(2);
     let limits = [512 * scale, 768 * scale, 1024 * scale];
-    let mut others = Vec::new();
-    for _ in 0..ATTEMPTS {
+    // tcp_mem is the host's: another program that queues data moves the crossings, or loses data between two readings.
+    undisturbed(|| {
         let seen = Seen::watch(limits)?;
         // These hold whatever others do.
         check_crossings(&seen);
         check_refusals(&seen);
         check_summary(&seen);
-        let disturbed = [nothing_lost(&seen), where_planned(&seen), as_counted(&seen)]
-            .into_iter()
-            .find_map(Result::err);
-        match disturbed {
-            None => return Ok(()),
-            Some(what) => others.push(what),
-        }
-    }
-    panic!("not once in {ATTEMPTS} attempts: {others:#?}");
+        Ok(nothing_lost(&seen).and_then(|()| where_planned(&seen)).and_then(|()| as_counted(&seen)))
+    })
 }
 
 /// One run: up past high, drops there, and down again.

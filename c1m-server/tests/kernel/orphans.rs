@@ -8,6 +8,7 @@ use std::{
 use c1m_server::output::record::{Aborted, Record, Refused};
 
 use crate::{
+    attempt::undisturbed,
     host::{Settings, connect, counter, eventually, reset, sockets},
     server::{PATIENCE, Server, Skip, needs_ebpf, nothing_lost_by_us},
 };
@@ -16,13 +17,11 @@ const MAX_ORPHANS: usize = 50;
 const BEFORE: usize = 60;
 const AFTER: usize = 40;
 const WRITERS: usize = 20;
-/// The setting is the host's, and so are orphans: those of other programs come and go between two readings.
-const ATTEMPTS: usize = 3;
 
 pub(crate) fn aborted_orphans() -> Result<(), Skip> {
     needs_ebpf()?;
-    let mut last = String::new();
-    for _ in 0..ATTEMPTS {
+    // The setting is the host's, and so are orphans: those of other programs come and go between two readings.
+    undisturbed(|| {
         let refused = attempt()?;
         let too_many = refused.orphans_aborted_too_many.unwrap();
         let sum = too_many + refused.orphans_aborted_out_of_memory.unwrap();
@@ -30,12 +29,9 @@ pub(crate) fn aborted_orphans() -> Result<(), Skip> {
         // Where the hook is on a function, what a timer gives up is told too, and the sum that is compared.
         assert!(refused.orphans_max.is_none_or(|max| max > MAX_ORPHANS as u64), "{refused:?}");
         assert!(refused.orphans_in_timers.is_none_or(|timers| timers <= sum), "{refused:?}");
-        if sum == refused.kernel["TCPAbortOnMemory"] && sum >= AFTER as u64 {
-            return Ok(());
-        }
-        last = format!("{refused:?}");
-    }
-    panic!("not what the kernel counts: {last}");
+        let is_right = sum == refused.kernel["TCPAbortOnMemory"] && sum >= AFTER as u64;
+        Ok(if is_right { Ok(()) } else { Err(format!("not what the kernel counts: {refused:?}")) })
+    })
 }
 
 fn attempt() -> Result<Refused, Skip> {
@@ -103,17 +99,13 @@ fn check_events(server: &Server, address: SocketAddr, hook: &str) {
 /// Senders whose peer does not read, closed above high.
 pub(crate) fn out_of_memory() -> Result<(), Skip> {
     needs_ebpf()?;
-    let mut last = String::new();
-    for _ in 0..ATTEMPTS {
+    undisturbed(|| {
         let refused = attempt_out_of_memory()?;
         let of_memory = refused.orphans_aborted_out_of_memory.unwrap();
         let sum = of_memory + refused.orphans_aborted_too_many.unwrap();
-        if sum == refused.kernel["TCPAbortOnMemory"] && of_memory >= 1 {
-            return Ok(());
-        }
-        last = format!("{refused:?}");
-    }
-    panic!("not what the kernel counts: {last}");
+        let is_right = sum == refused.kernel["TCPAbortOnMemory"] && of_memory >= 1;
+        Ok(if is_right { Ok(()) } else { Err(format!("not what the kernel counts: {refused:?}")) })
+    })
 }
 
 fn attempt_out_of_memory() -> Result<Refused, Skip> {

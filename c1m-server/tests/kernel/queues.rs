@@ -9,24 +9,17 @@ use c1m_server::output::record::{Overflow, Record};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
+    attempt::undisturbed,
     host::{bound, counter, eventually, reset},
     server::{PATIENCE, Server, Skip, needs_ebpf},
 };
 
 const BACKLOG: i32 = 5;
 const CONNECTIONS: usize = 20;
-const ATTEMPTS: usize = 3;
 
 pub(crate) fn accept_queue() -> Result<(), Skip> {
     needs_ebpf()?;
-    let mut last = String::new();
-    for _ in 0..ATTEMPTS {
-        match attempt()? {
-            Ok(()) => return Ok(()),
-            Err(other) => last = other,
-        }
-    }
-    panic!("not what the kernel counts: {last}");
+    undisturbed(attempt)
 }
 
 fn attempt() -> Result<Result<(), String>, Skip> {

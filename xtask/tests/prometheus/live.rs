@@ -25,6 +25,7 @@ use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::{
+    attempt::undisturbed,
     files::RULES,
     program::{PATIENCE, Program, is_clean, prometheus},
     scrape::{connect, get, scrape},
@@ -37,8 +38,6 @@ const LOOK: Duration = Duration::from_millis(800);
 static UNREAD: [u8; 32 << 10] = [b'x'; 32 << 10];
 /// More than it takes.
 const CONNECTIONS_MAX: usize = 4000;
-/// Probes and tcp_mem are the host's: what another program does beside a run is in it as well.
-const ATTEMPTS: usize = 3;
 /// Somebody may be in the middle of a whole reproduction, which changes the same settings.
 const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -55,15 +54,16 @@ pub(crate) fn scaled_run() -> Result<Completion, Failed> {
         Ok(prometheus) => prometheus,
         Err(ignored) => return Ok(ignored),
     };
-    let mut others = Vec::new();
-    for _ in 0..ATTEMPTS {
-        match run(&prometheus) {
-            Ok(()) => return Ok(Completion::Completed),
-            Err(Stop::Skip(reason)) => return Ok(Completion::ignored_with(reason)),
-            Err(Stop::Disturbed(what)) => others.push(what),
-        }
-    }
-    Err(format!("not once in {ATTEMPTS} attempts: {others:#?}").into())
+    // Probes and tcp_mem are the host's: what another program does beside a run is in it as well.
+    let outcome = undisturbed(|| match run(&prometheus) {
+        Ok(()) => Ok(Ok(())),
+        Err(Stop::Disturbed(what)) => Ok(Err(what)),
+        Err(Stop::Skip(reason)) => Err(reason),
+    });
+    Ok(match outcome {
+        Ok(()) => Completion::Completed,
+        Err(reason) => Completion::ignored_with(reason),
+    })
 }
 
 fn run(prometheus: &Path) -> Result<(), Stop> {
