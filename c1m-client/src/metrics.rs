@@ -10,8 +10,8 @@ use c1m_server::{
     exporter::{Bound, Scrapes},
     host::process,
     output::metrics::{Base, CONTENT_TYPE, Kind, Metric, OWN, Own, Page, Sample, labelled, one},
-    sys::process::{cpu_seconds, page_bytes},
 };
+use c1m_sys::process::{cpu_seconds, page_bytes};
 
 use crate::{
     buckets::Buckets,

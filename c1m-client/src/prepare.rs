@@ -13,8 +13,8 @@ use c1m_server::{
     },
     limits::footprint::payload_of,
     output::{record::Role, writer::WriteError},
-    sys::{epoll::Waker, process::page_bytes},
 };
+use c1m_sys::{epoll::Waker, process::page_bytes};
 
 use crate::{
     cli::{End, Load},

@@ -15,8 +15,8 @@ use c1m_server::{
         record::Line,
         writer::{Patience, Rank, WriteError, Writer},
     },
-    sys::stream::Stream,
 };
+use c1m_sys::stream::Stream;
 
 pub use self::text::lines;
 use crate::record::{ClientRecord, Progress};

@@ -16,8 +16,8 @@ use std::{
 use c1m_server::{
     address::{beside, needs_scope},
     sources::{SourceRange, Sources},
-    sys::{errno, interface},
 };
+use c1m_sys::{errno, interface};
 use thiserror::Error;
 
 use crate::{ports::Ports, shard::Shard, target::Target};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use c1m_server::{
     host::{conntrack, netstat, settings},
     output::record::{Cause, Confidence, Evidence, LimitName, Scope, Tier, Verdict},
-    sys::process,
 };
+use c1m_sys::process;
 
 use crate::worker::Shared;
 

@@ -9,9 +9,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
+use c1m_sys::{errno, interface};
 use thiserror::Error;
-
-use crate::sys::{errno, interface};
 
 /// What is accepted as an address with a port. The text stands in errors and in docs/units.md.
 pub const ADDRESSES: &str =

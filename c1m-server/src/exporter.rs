@@ -17,6 +17,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_sys::{
+    clock::wall_seconds,
+    errno,
+    process::{block_signals, drop_capabilities},
+};
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,11 +36,6 @@ use self::places::{Place, Places, Stage};
 use crate::{
     address::in_url,
     http::{self, Date, Head, Method, Parsed},
-    sys::{
-        clock::wall_seconds,
-        errno,
-        process::{block_signals, drop_capabilities},
-    },
 };
 
 /// The only path.

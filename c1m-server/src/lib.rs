@@ -28,6 +28,5 @@ pub mod limits;
 pub mod output;
 pub mod serve;
 pub mod sources;
-pub mod sys;
 pub mod trace;
 pub mod units;

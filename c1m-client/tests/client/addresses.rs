@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use c1m_server::{
     address::parse,
     serve::{Config, Running, Server as RealServer, Wish, plan::plan},
-    sys::interface::number_of,
 };
+use c1m_sys::interface::number_of;
 
 use super::{
     ANY_PORT,

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_sys::process::page_bytes;
+
 use super::{
     subject::{Bounds, Subject},
     tracing::Tracing,
@@ -24,7 +26,6 @@ use crate::{
     },
     output::record::{LimitName, Limits, Verdict},
     serve::Snapshot,
-    sys::process::page_bytes,
 };
 
 /// Counters that only their growth makes sense of.

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use c1m_sys::process::cpu_seconds;
+
 use crate::{
     command::tracing::Tracing,
     host::{netns, sockstat, sysctl},
     limits::pressure::{PressureClock, Seen},
     output::record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched},
-    sys::process::cpu_seconds,
     trace::look::Look,
 };
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_sys::process::{cpu_seconds, page_bytes};
 
 use super::EnvironmentRefused;
 use crate::{
@@ -16,7 +17,6 @@ use crate::{
         metrics::{CONTENT_TYPE, OWN, Own, Page, Seen, tables},
         record::Record,
     },
-    sys::process::{cpu_seconds, page_bytes},
 };
 
 /// As [`Bound::of`].

@@ -21,12 +21,12 @@ pub mod watch;
 
 use std::io;
 
+use c1m_sys::stream::Stream;
 use thiserror::Error;
 
 use crate::{
     output::{lines::Printer, writer::WriteError},
     serve::{Blame, ServeError},
-    sys::stream::Stream,
     trace::TraceError,
 };
 

@@ -1,7 +1,9 @@
 //! Which network namespace `--netns` names: one answer for all commands that have it.
 
+use c1m_sys::netns::Namespace;
+
 use super::EnvironmentRefused;
-use crate::{cli::NetnsChoice, host::namespaces, sys::netns::Namespace};
+use crate::{cli::NetnsChoice, host::namespaces};
 
 /// `None`: all of them.
 ///

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use c1m_sys::stream::Stream;
+
 use super::{EnvironmentRefused, UsageRefused, replace::Place};
 use crate::{
     cli,
@@ -14,7 +16,6 @@ use crate::{
         report::{BadInput, PlotName, Report},
         writer::WriteError,
     },
-    sys::stream::Stream,
 };
 
 /// What stands for a standard stream.

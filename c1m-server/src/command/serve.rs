@@ -9,6 +9,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_sys::{
+    process::{drop_capabilities, raise_nofile},
+    readable::Readable,
+    signal::Shutdown,
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
@@ -28,11 +33,6 @@ use crate::{
     host::{files, netns},
     output::record::Role,
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
-    sys::{
-        process::{drop_capabilities, raise_nofile},
-        readable::Readable,
-        signal::Shutdown,
-    },
     trace::Options,
 };
 

@@ -8,14 +8,13 @@ use std::{
     time::SystemTime,
 };
 
-use crate::{
-    output::{
-        escape,
-        lines::{STDOUT, formatted},
-        record::{Record, Warning},
-        writer::{Destination, Missing, OnError, Patience, Rank, WriteError, Writer},
-    },
-    sys::{process::block_signals, stream::Stream},
+use c1m_sys::{process::block_signals, stream::Stream};
+
+use crate::output::{
+    escape,
+    lines::{STDOUT, formatted},
+    record::{Record, Warning},
+    writer::{Destination, Missing, OnError, Patience, Rank, WriteError, Writer},
 };
 
 /// As errors name it.

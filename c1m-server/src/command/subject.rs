@@ -7,10 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_sys::process::nofile;
+
 use crate::{
     host::{cgroup, task},
     serve::Plan,
-    sys::process::nofile,
 };
 
 /// Processes come and go; they are looked for this often.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use c1m_sys::process::{cpu_seconds, drop_capabilities, page_bytes};
 use tokio::sync::Notify;
 
 use super::{
@@ -26,7 +27,6 @@ use crate::{
         writer::WriteError,
     },
     serve::{Notice, Plan, Snapshot},
-    sys::process::{cpu_seconds, drop_capabilities, page_bytes},
     trace::lost::Lost,
 };
 

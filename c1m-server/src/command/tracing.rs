@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, time::SystemTime};
 
 use c1m_ebpf::HOOK_SET_STATE;
+use c1m_sys::process::monotonic_ns;
 
 use super::counts::{self, Counted};
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
         evidence::{Evidence, OomVictim},
     },
     output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
-    sys::process::monotonic_ns,
     trace::{
         Options, TraceError, Tracer,
         decode::{Observation, UsageSeen, What},

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{places::PLACES, *};
-use crate::sys::thread::spawn_with_own_table;
+use c1m_sys::thread::spawn_with_own_table;
 
 #[test]
 fn a_thread_that_cannot_answer_is_an_error() {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::sys::files::{share_table, socket_protocol};
+use c1m_sys::files::{share_table, socket_protocol};
 
 /// Descriptors of TCP sockets.
 #[derive(Debug, Default)]

@@ -3,9 +3,8 @@
 
 use std::{io, os::fd::AsRawFd as _, time::Duration};
 
+use c1m_sys::socket::{receive, send};
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::sys::socket::{receive, send};
 
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;

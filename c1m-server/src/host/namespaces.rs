@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::sys::netns::{Namespace, OWN};
+use c1m_sys::netns::{Namespace, OWN};
 
 /// The inode of the first PID namespace: include/linux/proc_ns.h, PROC_PID_INIT_INO.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
@@ -133,7 +133,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::sys::confine::unshare_network;
+    use c1m_sys::confine::unshare_network;
 
     #[test]
     fn mounted_namespaces_are_found() {

@@ -19,7 +19,7 @@ pub fn memory() -> io::Result<Memory> {
         Err(_) => {
             let pages =
                 parse_statm(&fs::read_to_string("/proc/self/statm")?).ok_or_else(invalid)?;
-            let rss_bytes = pages.saturating_mul(crate::sys::process::page_bytes()?);
+            let rss_bytes = pages.saturating_mul(c1m_sys::process::page_bytes()?);
             Ok(Memory { rss_bytes, pss_bytes: None })
         }
     }

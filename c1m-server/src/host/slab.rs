@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::sys::process::page_bytes;
+use c1m_sys::process::page_bytes;
 
 /// Where SLUB shows its caches. Only root may read the files.
 const FOLDER: &str = "/sys/kernel/slab";

@@ -9,9 +9,8 @@ use std::{
     time::Duration,
 };
 
+use c1m_sys::socket::{receive, send};
 use socket2::{Domain, Protocol, Socket, Type};
-
-use crate::sys::socket::{receive, send};
 
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -247,7 +246,7 @@ mod tests {
         assert_eq!(u64::from(end.inode), std::fs::metadata(link).unwrap().ino());
         assert_eq!(end.remote, IpAddr::from([127, 0, 0, 1]));
         assert_eq!(end.local_port, listener.local_addr().unwrap().port());
-        let memory = crate::sys::socket::mem_info(server.as_raw_fd()).unwrap();
+        let memory = c1m_sys::socket::mem_info(server.as_raw_fd()).unwrap();
         assert_eq!((end.receive_bytes, end.send_bytes), (memory.rmem_alloc, memory.wmem_queued));
         assert!(end.receive_bytes > 0);
         let listening = all.iter().find(|it| it.local_port == end.local_port && it.state == 10);

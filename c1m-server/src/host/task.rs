@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::sys::files::share_table;
+use c1m_sys::files::share_table;
 
 /// Processes that are looked at, at most: two small files of each, once an interval.
 pub const PROCESSES_MAX: usize = 1024;
@@ -201,7 +201,7 @@ mod tests {
         assert!(ports.contains(&port), "{ports:?}");
         drop(listener);
         assert!(!listening_ports(&[own]).unwrap().contains(&port));
-        let (soft, _) = crate::sys::process::nofile().unwrap();
+        let (soft, _) = c1m_sys::process::nofile().unwrap();
         assert_eq!(nofile(own), Some(soft));
         assert!(comm(own).is_some() && family(own).contains(&own));
     }
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn every_thread_is_asked_for_a_table_of_its_own() {
-        use crate::sys::{epoll::Waker, thread::spawn_with_own_table};
+        use c1m_sys::{epoll::Waker, thread::spawn_with_own_table};
         const OTHERS: usize = 70;
         let own = std::process::id();
         let Some(before) = descriptors(own) else { return };

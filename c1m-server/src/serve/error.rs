@@ -2,10 +2,11 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use c1m_sys::errno;
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::{address::needs_scope, sys::errno};
+use crate::address::needs_scope;
 
 #[derive(Debug, Error)]
 pub enum ServeError {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{counters::Counters, group::Group, plan::Plan, slots::Slots};
-use crate::sys::{epoll::Waker, process::nofile};
+use c1m_sys::{epoll::Waker, process::nofile};
 
 /// How the connections are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use super::{
     room::Room,
     shared::{Shared, order},
 };
-use crate::sys::{
+use c1m_sys::{
     epoll::{self, Epoll, Events},
     errno,
     process::nofile,

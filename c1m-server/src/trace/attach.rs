@@ -14,6 +14,7 @@ use aya::{
 };
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, Shared};
+use c1m_sys::{process, readable::Readable};
 
 use super::{
     TraceError, calls,
@@ -25,15 +26,9 @@ use super::{
     plan,
     ways::Ways,
 };
-use crate::{
-    output::record::Hook,
-    sys::{process, readable::Readable},
-};
+use crate::output::record::Hook;
 
 mod recount;
-
-/// The running kernel's types.
-pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 /// The object that `cargo xtask build-ebpf` made of the sources.
 pub(super) static OBJECT: &[u8] =
@@ -120,9 +115,10 @@ impl Tracer {
             .map_err(|(what, error)| io::Error::other(format!("{what}: {error}")))?;
         let (btf, layout, config) = {
             let btf = Btf::parse(
-                fs::read(BTF_PATH).map_err(|error| TraceError::NoBtf { path: BTF_PATH, error })?,
+                fs::read(c1m_btf::PATH)
+                    .map_err(|error| TraceError::NoBtf { path: c1m_btf::PATH, error })?,
             )
-            .map_err(|error| TraceError::BadBtf { path: BTF_PATH, error })?;
+            .map_err(|error| TraceError::BadBtf { path: c1m_btf::PATH, error })?;
             let netns = options.netns.unwrap_or(0);
             let cpus = u32::try_from(cpus).map_err(io::Error::other)?;
             let (layout, config) =

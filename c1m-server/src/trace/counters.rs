@@ -3,8 +3,7 @@
 use std::{io, mem::offset_of, os::fd::BorrowedFd};
 
 use c1m_ebpf::{Counters, Shared};
-
-use crate::sys::mapping::Mapping;
+use c1m_sys::mapping::Mapping;
 
 /// Words of [`Shared`].
 const CONNECTIONS: usize = offset_of!(Shared, connections) / size_of::<u64>();

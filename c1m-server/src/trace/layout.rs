@@ -5,6 +5,14 @@ use c1m_ebpf::{ABSENT, Arguments, Attachment, Config, Layout, PROGRAMS, Program,
 
 use super::TraceError;
 
+/// What aya needs of the kernel's types to attach programs by these names.
+pub(super) fn outline(
+    btf: &Btf,
+    names: impl IntoIterator<Item = impl AsRef<str>>,
+) -> Result<aya::Btf, aya::BtfError> {
+    aya::Btf::parse(&btf.outline(names), aya::Endianness::Little)
+}
+
 /// The offsets of every member that the programs read. One that is missing is an error that names it, but for those that not every
 /// kernel has: the plan tells what their absence costs.
 pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
@@ -177,7 +185,7 @@ pub(super) fn find(
 ) -> Result<Option<u32>, TraceError> {
     btf.member(structure, path)
         .map(|member| member.map(|m| m.offset_bytes))
-        .map_err(|error| TraceError::BadBtf { path: super::attach::BTF_PATH, error })
+        .map_err(|error| TraceError::BadBtf { path: c1m_btf::PATH, error })
 }
 
 #[cfg(test)]
@@ -188,7 +196,7 @@ mod tests {
 
     fn kernel(name: &str) -> Btf {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../c1m-btf/tests/fixtures/btf")
+            .join("../crates/c1m-btf/tests/fixtures/btf")
             .join(name);
         Btf::parse(std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())))
             .unwrap()

@@ -4,9 +4,9 @@ use std::{io, os::fd::AsFd as _};
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use c1m_sys::readable::Readable;
 
 use super::TraceError;
-use crate::sys::readable::Readable;
 
 /// The kernel programs' own log, on standard error.
 pub(super) struct KernelLog {

@@ -4,10 +4,10 @@ use std::{fs::File, io, io::Read as _, path::PathBuf};
 
 use aya::{Ebpf, programs::Iter};
 use c1m_ebpf::Shared;
+use c1m_sys::confine::enter_network;
 use socket2::{Domain, Socket, Type};
 
 use super::{attach::chain, decode::tick_rate};
-use crate::sys::confine::enter_network;
 
 const PROGRAM: &str = "count_established";
 /// The function of the kernel that stands for the iterator.

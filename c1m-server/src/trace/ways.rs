@@ -49,7 +49,8 @@ impl<'a> Ways<'a> {
         options: &'a Options,
     ) -> Result<Self, TraceError> {
         let names = PROGRAMS.iter().map(type_name).chain([look::TYPE_NAME.into()]);
-        let kernel_types = btf.outline(names).map_err(|error| TraceError::Load(chain(&error)))?;
+        let kernel_types =
+            super::layout::outline(btf, names).map_err(|error| TraceError::Load(chain(&error)))?;
         let (tried, without_backup) = (BTreeMap::new(), BTreeMap::new());
         Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried, without_backup })
     }

@@ -8,15 +8,13 @@ use std::{
     thread,
 };
 
-use c1m_server::{
-    output::record::{
-        Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
-    },
-    sys::{
-        confine,
-        netns::{Namespace, OWN},
-        process::spawn_dying_with_parent,
-    },
+use c1m_server::output::record::{
+    Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
+};
+use c1m_sys::{
+    confine,
+    netns::{Namespace, OWN},
+    process::spawn_dying_with_parent,
 };
 
 use crate::server::{SCHEMA, Skip, binary, needs_ebpf, run};

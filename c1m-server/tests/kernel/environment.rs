@@ -15,12 +15,12 @@ use c1m_server::{
     host::cpus,
     limits::footprint::charged_pages,
     output::record::{LimitName, LimitReading, Line, Record, TcpState},
-    sys::{
-        confine,
-        machine::mount,
-        netns::{Namespace, OWN},
-        process::page_bytes,
-    },
+};
+use c1m_sys::{
+    confine,
+    machine::mount,
+    netns::{Namespace, OWN},
+    process::page_bytes,
 };
 
 use crate::{

@@ -20,8 +20,10 @@ use c1m_server::{
     output::record::{
         Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
     },
-    sys::{confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table},
     trace::snapshot::{Snapshots, Which},
+};
+use c1m_sys::{
+    confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -441,7 +443,7 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new(&copy);
         command.args(arguments);
-        if c1m_server::sys::process::effective_capabilities().unwrap() != 0 {
+        if c1m_sys::process::effective_capabilities().unwrap() != 0 {
             command.uid(NOBODY).gid(NOBODY);
         }
         command

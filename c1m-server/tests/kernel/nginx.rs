@@ -17,11 +17,11 @@ use c1m_server::{
         Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record,
         TcpState,
     },
-    sys::{
-        confine,
-        netns::{Namespace, OWN},
-        process::{page_bytes, spawn_dying_with_parent, terminate},
-    },
+};
+use c1m_sys::{
+    confine,
+    netns::{Namespace, OWN},
+    process::{page_bytes, spawn_dying_with_parent, terminate},
 };
 use tempfile::TempDir;
 

@@ -17,9 +17,9 @@ use std::{
 
 use c1m_server::{
     output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
-    sys::process::terminate,
     trace::{plan::Signal, signals::SIGNALS},
 };
+use c1m_sys::process::terminate;
 
 use crate::schema::Schema;
 

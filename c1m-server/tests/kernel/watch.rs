@@ -11,13 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::{
-    output::record::{
-        Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line,
-        Precision, Record, Usage, Watching,
-    },
-    sys::{confine, process::terminate},
+use c1m_server::output::record::{
+    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line, Precision,
+    Record, Usage, Watching,
 };
+use c1m_sys::{confine, process::terminate};
 
 use crate::{
     environment,
@@ -38,7 +36,7 @@ pub(crate) fn play() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
-            c1m_server::sys::machine::set_nofile(32).unwrap();
+            c1m_sys::machine::set_nofile(32).unwrap();
             let mut held = Vec::new();
             while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
                 held.push(socket);
@@ -340,7 +338,7 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     assert_eq!(watching.netns, c1m_server::host::netns::own());
     let limits = watch.wait_for("limits", limits);
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
-    let (soft, _) = c1m_server::sys::process::nofile().unwrap();
+    let (soft, _) = c1m_sys::process::nofile().unwrap();
     assert_eq!(nofile.ceiling, Some(soft), "{nofile:?}");
     watch.finish();
     Ok(())

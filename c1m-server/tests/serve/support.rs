@@ -11,8 +11,8 @@ use std::{
 use c1m_server::{
     output::record::{Line, Record, Summary},
     serve::{Config, Running, Server, Wish, plan::plan},
-    sys::process::raise_nofile,
 };
+use c1m_sys::process::raise_nofile;
 
 use crate::schema::Schema;
 

@@ -8,8 +8,8 @@ use std::{
 use c1m_server::{
     host::{guard::Change, netstat, slabinfo},
     output::record::{Level, Online, Summary},
-    sys::process::page_bytes,
 };
+use c1m_sys::process::page_bytes;
 
 use super::{
     End, expect,

@@ -14,8 +14,8 @@ use c1m_server::{
         sockstat,
     },
     output::record::{FileNr, Sockstat},
-    sys::process::page_bytes,
 };
+use c1m_sys::process::page_bytes;
 
 use super::{
     End,

@@ -3,8 +3,8 @@
 use c1m_server::{
     limits::footprint::{self, Sizes},
     output::record::Role,
-    sys::process::page_bytes,
 };
+use c1m_sys::process::page_bytes;
 
 /// Connections of the article: 16 source addresses of 64,000 each.
 pub(super) const ARTICLE_CONNECTIONS: u64 = 1_024_000;

@@ -12,8 +12,8 @@ use std::{
 use c1m_server::{
     host::guard::Outcome,
     output::record::{Line, Online, Record},
-    sys::process,
 };
+use c1m_sys::process;
 
 use super::{
     End, Places,

@@ -18,8 +18,8 @@ use c1m_server::{
     },
     limits::footprint::{self, Sizes},
     output::record::{Role, Sockstat},
-    sys::process::page_bytes,
 };
+use c1m_sys::process::page_bytes;
 
 use super::child::pause;
 use crate::exit;

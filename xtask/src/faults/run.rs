@@ -16,8 +16,8 @@ use c1m_server::{
         sysctl::{Name, Tree},
     },
     output::record::{Line, Record},
-    sys::{confine, process::raise_nofile},
 };
+use c1m_sys::{confine, process::raise_nofile};
 use xtask_reproduce::signals;
 
 use super::{

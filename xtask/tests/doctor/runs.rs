@@ -15,8 +15,8 @@ use std::{
 use c1m_server::{
     host::{netstat, sockstat},
     output::record::Sockstat,
-    sys::{confine, process::unshare_files},
 };
+use c1m_sys::{confine, process::unshare_files};
 use socket2::{Domain, Socket, Type};
 
 use crate::world::{Killed, PATIENCE, World};

@@ -22,8 +22,8 @@ use c1m_server::{
         sysctl::{Name, Tree},
     },
     output::record::{Doctor, LimitName, Line, Record},
-    sys::{confine, process::terminate},
 };
+use c1m_sys::{confine, process::terminate};
 use tempfile::TempDir;
 
 use crate::schema::Schema;

@@ -8,6 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use c1m_sys::{
+    epoll::{self, Epoll, Events, Waker},
+    signal::Shutdown,
+    stream::Stream,
+};
+
 use super::{
     exit_code,
     look::{self, Ask},
@@ -26,11 +32,6 @@ use crate::{
     output::{
         lines::{Lines, Printer},
         record::{Applied, Change, Record, Restored},
-    },
-    sys::{
-        epoll::{self, Epoll, Events, Waker},
-        signal::Shutdown,
-        stream::Stream,
     },
 };
 

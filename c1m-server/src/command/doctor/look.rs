@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use c1m_btf::Btf;
+use c1m_sys::{interface, process};
 
 use crate::{
     command::{diagnosis, subject::Bounds},
@@ -14,8 +15,6 @@ use crate::{
     },
     output::record::Role,
     serve::plan::{self, MAX_WORKERS, Wish},
-    sys::{interface, process},
-    trace::attach::BTF_PATH,
 };
 
 /// Descriptors of a table of c1m-client that are no connections.
@@ -189,7 +188,7 @@ fn least(does: impl Fn(u64) -> bool) -> u64 {
 
 /// By the running kernel's types, which anybody may read.
 fn sizes_of_types() -> Option<Sizes> {
-    let btf = Btf::parse(fs::read(BTF_PATH).ok()?).ok()?;
+    let btf = Btf::parse(fs::read(c1m_btf::PATH).ok()?).ok()?;
     let sizes =
         Sizes::of_structures(|name| btf.size_of(name).map(u64::from), process::page_bytes().ok()?);
     drop(btf);

@@ -9,6 +9,7 @@ pub mod look;
 use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
+use c1m_sys::{process::page_bytes, stream::Stream};
 
 use super::{UsageRefused, printer, tracing::Tracing};
 use crate::{
@@ -25,7 +26,6 @@ use crate::{
         lines::Printer,
         record::{Doctor, Record, Role},
     },
-    sys::{process::page_bytes, stream::Stream},
     trace::Options,
 };
 use look::{Ask, Looked};

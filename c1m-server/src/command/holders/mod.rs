@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_sys::process::page_bytes;
 
 use self::{
     gather::{Gathered, Look},
@@ -19,7 +20,6 @@ use crate::{
     cli::{GroupBy, Holders as Flags},
     host::{cpus, sockstat},
     output::record::{Holders, HoldersScope, Record, Sockstat, Source},
-    sys::process::page_bytes,
     trace::snapshot::Which,
 };
 

@@ -7,6 +7,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_sys::{
+    process::{cpu_seconds, page_bytes},
+    readable::Readable,
+    signal::Shutdown,
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
@@ -35,11 +40,6 @@ use crate::{
         writer::WriteError,
     },
     serve::Snapshot,
-    sys::{
-        process::{cpu_seconds, page_bytes},
-        readable::Readable,
-        signal::Shutdown,
-    },
 };
 
 /// A shorter interval would be a busy loop.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
+use c1m_sys::{netns::Namespace, process::effective_capabilities};
 
 use crate::{
     cli::watch::Watch,
@@ -11,7 +12,6 @@ use crate::{
         subject::{Others, Which},
     },
     host::{cgroup, namespaces, netns, task},
-    sys::{netns::Namespace, process::effective_capabilities},
     trace::{Options, look::Place},
 };
 

@@ -2,15 +2,13 @@
 
 use std::path::PathBuf;
 
+use c1m_sys::{
+    netns::{self, Namespace},
+    process::{effective_capabilities, is_in_own_user_namespace},
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    host::namespaces,
-    sys::{
-        netns::{self, Namespace},
-        process::{effective_capabilities, is_in_own_user_namespace},
-    },
-};
+use crate::host::namespaces;
 
 use super::Name;
 

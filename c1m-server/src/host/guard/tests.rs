@@ -270,7 +270,7 @@ fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
 
 /// A thread in a network namespace of its own, and whatever it returns. `None`: this process may not have one.
 fn in_own_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    thread::spawn(|| crate::sys::confine::unshare_network().ok().map(|()| body())).join().unwrap()
+    thread::spawn(|| c1m_sys::confine::unshare_network().ok().map(|()| body())).join().unwrap()
 }
 
 fn somaxconn() -> String {

@@ -2,6 +2,8 @@
 
 use std::{os::fd::RawFd, time::Instant};
 
+use c1m_sys::{clock::wall_seconds, socket::send_vectored};
+
 use super::{Connections, RETRY, Step, index};
 use crate::{
     http::Date,
@@ -11,7 +13,6 @@ use crate::{
         partial::Partial,
         response::Response,
     },
-    sys::{clock::wall_seconds, socket::send_vectored},
 };
 
 /// What one connection may send, and how many requests it may have answered, before the others of its worker have their turn.

@@ -6,11 +6,10 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
+use c1m_sys::{epoll::Events, thread::spawn_with_own_table};
+
 use super::*;
-use crate::{
-    serve::{Plan, counters::Snapshot},
-    sys::{epoll::Events, thread::spawn_with_own_table},
-};
+use crate::serve::{Plan, counters::Snapshot};
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(200);
 const PLAN: Plan = Plan { workers: 1, window: 1, table: 100, margin: 10, backlog: 9 };

@@ -4,15 +4,15 @@ use std::fs;
 
 use c1m_btf::Btf;
 use c1m_ebpf::HOOK_SET_STATE;
+use c1m_sys::process;
 
 use super::{
     super::{
         look::{self, Place},
         lost::taken_over,
     },
-    BTF_PATH, Tracer, chain,
+    Tracer, chain,
 };
-use crate::sys::process;
 
 impl Tracer {
     /// Births and ends of connections that were missed since the number of connections was last counted; `None` where the kernel does not tell.
@@ -58,9 +58,11 @@ impl Tracer {
     /// # Errors
     /// The kernel refused the iterator.
     pub fn recount(&mut self, places: &[Place]) -> Result<Option<i64>, String> {
-        let types = fs::read(BTF_PATH).map_err(|error| format!("{BTF_PATH}: {error}"))?;
+        let types =
+            fs::read(c1m_btf::PATH).map_err(|error| format!("{}: {error}", c1m_btf::PATH))?;
         let btf = Btf::parse(types).map_err(|error| chain(&error))?;
-        let types = btf.outline([look::TYPE_NAME]).map_err(|error| chain(&error))?;
+        let types = super::super::layout::outline(&btf, [look::TYPE_NAME])
+            .map_err(|error| chain(&error))?;
         drop(btf);
         let before = self.changes();
         self.maps.forget_present();

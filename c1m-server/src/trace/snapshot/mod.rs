@@ -27,6 +27,7 @@ use c1m_ebpf::{
     HELD_FILE, HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_PROCESSES,
     ITER_SOCKETS, ITER_STATES, ITER_TASKS, ITER_WANTED, PORTS, SnapshotLayout,
 };
+use c1m_sys::{netns::Namespace, process};
 
 pub use self::held::Held;
 use self::{
@@ -34,10 +35,7 @@ use self::{
     places::Places,
 };
 use super::{TraceError, attach};
-use crate::{
-    output::record::StateRow,
-    sys::{netns::Namespace, process},
-};
+use crate::output::record::StateRow;
 
 /// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a second time. What finds no room is looked at
 /// one by one.
@@ -89,10 +87,10 @@ impl Snapshots {
     pub fn load() -> Result<Self, TraceError> {
         attach::check_privilege()?;
         let btf = Btf::parse(
-            fs::read(attach::BTF_PATH)
-                .map_err(|error| TraceError::NoBtf { path: attach::BTF_PATH, error })?,
+            fs::read(c1m_btf::PATH)
+                .map_err(|error| TraceError::NoBtf { path: c1m_btf::PATH, error })?,
         )
-        .map_err(|error| TraceError::BadBtf { path: attach::BTF_PATH, error })?;
+        .map_err(|error| TraceError::BadBtf { path: c1m_btf::PATH, error })?;
         let layout = super::layout::layout(&btf)?;
         let own: SnapshotLayout = layout::layout(&btf)?;
         let has_reserve = layout::has_reserve(&btf)?;
@@ -107,8 +105,8 @@ impl Snapshots {
             ITER_CLOSED,
             ITER_TASKS,
         ];
-        let kernel_types = btf
-            .outline(iterators.iter().map(|(target, _)| format!("bpf_iter_{target}")))
+        let names = iterators.iter().map(|(target, _)| format!("bpf_iter_{target}"));
+        let kernel_types = super::layout::outline(&btf, names)
             .map_err(|error| TraceError::Load(attach::chain(&error)))?;
         drop(btf);
         let mut ebpf = aya::EbpfLoader::new()

@@ -7,8 +7,7 @@ use std::{
 };
 
 use c1m_ebpf::HeldSocket;
-
-use crate::sys::netns::Namespace;
+use c1m_sys::netns::Namespace;
 
 /// By inode.
 #[derive(Debug, Default)]
@@ -62,7 +61,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::sys::netns::OWN;
+    use c1m_sys::netns::OWN;
 
     #[test]
     fn what_is_told_already_is_not_opened_again() {

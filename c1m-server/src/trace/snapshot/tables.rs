@@ -15,9 +15,9 @@ use aya::{
 use c1m_ebpf::{
     ABSENT, COUNT_CONNECTIONS, COUNT_LISTENERS, FIND_TABLES, SnapshotLayout, TABLES_READ, Tables,
 };
+use c1m_sys::netns::Namespace;
 
 use super::counted;
-use crate::sys::netns::Namespace;
 
 /// What one run reads: under a millisecond with ten sockets a bucket, since RCU is held meanwhile, and a CPU without preemption does nothing else.
 const BUCKETS_A_RUN: u64 = 1024;

@@ -106,8 +106,7 @@ mod tests {
         let inode = || std::fs::metadata(OWN).unwrap().ino();
         let before = inode();
         let inside = std::thread::spawn(|| {
-            crate::sys::confine::unshare_network()
-                .map(|()| Namespace::open(Path::new(OWN)).unwrap())
+            crate::confine::unshare_network().map(|()| Namespace::open(Path::new(OWN)).unwrap())
         });
         // Without the privilege there is no other namespace to enter.
         let Ok(other) = inside.join().unwrap() else { return };

@@ -15,6 +15,9 @@ use names::Names;
 
 pub use blob::BtfError;
 
+/// The running kernel's types, which anybody may read.
+pub const PATH: &str = "/sys/kernel/btf/vmlinux";
+
 /// The kernels whose BTF is read here are 64-bit; BTF does not say the size of a pointer.
 const POINTER_BYTES: u64 = 8;
 /// Of nesting and of chains of typedefs and qualifiers. Kernels stay under 10.

@@ -185,7 +185,7 @@ mod tests {
         again.env("C1M_TEST_SIGPIPE", "1").args([
             "--exact",
             "--nocapture",
-            "sys::inherited::tests::told",
+            "inherited::tests::told",
         ]);
         for ignored in [0, pipe] {
             let given = Inherited { ignored, ..Inherited::at_start() };

@@ -39,7 +39,7 @@ mod tests {
     use std::{os::fd::AsFd as _, time::Duration};
 
     use super::*;
-    use crate::sys::epoll::Waker;
+    use crate::epoll::Waker;
 
     #[tokio::test]
     async fn each_wake_is_told_once() {

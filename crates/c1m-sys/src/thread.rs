@@ -52,7 +52,7 @@ mod tests {
     use std::os::fd::AsRawFd as _;
 
     use super::*;
-    use crate::sys::epoll::Waker;
+    use crate::epoll::Waker;
 
     /// Has each call of close_range refused with this error, in this thread and in those that it starts.
     fn without_close_range(errno: i32) {

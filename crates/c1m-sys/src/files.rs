@@ -41,7 +41,7 @@ mod tests {
     use std::{net::TcpListener, os::fd::AsRawFd as _};
 
     use super::*;
-    use crate::sys::thread::spawn_with_own_table;
+    use crate::thread::spawn_with_own_table;
 
     #[test]
     fn a_socket_tells_its_protocol() {

@@ -1,6 +1,6 @@
 //! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server and client.
 //!
-//! Everything that is `unsafe` in this crate outside the eBPF records stands in this folder.
+//! Everything that is `unsafe` in user space stands in this crate.
 
 pub mod clock;
 pub mod confine;
