@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use c1m_record::Line;
 use c1m_server::{
     command::streams,
     output::{
         lines::STDOUT,
-        record::Line,
         writer::{Patience, Rank, WriteError, Writer},
     },
 };

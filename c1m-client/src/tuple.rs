@@ -13,11 +13,11 @@ use std::{
     ops::Range,
 };
 
-use c1m_server::{
+use c1m_sys::{errno, interface};
+use c1m_text::{
     address::{beside, needs_scope},
     sources::{SourceRange, Sources},
 };
-use c1m_sys::{errno, interface};
 use thiserror::Error;
 
 use crate::{ports::Ports, shard::Shard, target::Target};

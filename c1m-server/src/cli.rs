@@ -10,16 +10,16 @@ pub mod watch;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use c1m_ebpf::{PROGRAMS, Program};
+use c1m_text::{
+    address,
+    units::{parse_count, parse_count_as, parse_duration},
+};
 use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     holders::{GroupBy, Holders, NetnsChoice},
     report::{Plot, Report},
     states::States,
-};
-use crate::{
-    address,
-    units::{parse_count, parse_count_as, parse_duration},
 };
 
 /// Holds a million TCP connections, and says which kernel limit was hit.

@@ -22,6 +22,7 @@ use c1m_sys::{
     errno,
     process::{block_signals, drop_capabilities},
 };
+use c1m_text::address::in_url;
 use thiserror::Error;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -33,10 +34,7 @@ use tokio::{
 };
 
 use self::places::{Place, Places, Stage};
-use crate::{
-    address::in_url,
-    http::{self, Date, Head, Method, Parsed},
-};
+use crate::http::{self, Date, Head, Method, Parsed};
 
 /// The only path.
 pub const PATH: &str = "/metrics";

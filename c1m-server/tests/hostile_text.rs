@@ -5,9 +5,9 @@ mod sample;
 
 use std::{process::Command, time::SystemTime};
 
+use c1m_record::{Line, Record};
 use c1m_server::output::{
     lines::Printer,
-    record::{Line, Record},
     report::Report,
     view::{Holder, Holders, View, draw},
 };

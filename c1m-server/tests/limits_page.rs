@@ -2,7 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
-use c1m_server::{limits::catalog, output::record::LimitName};
+use c1m_record::LimitName;
+use c1m_server::limits::catalog;
 
 fn page() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/limits.md")

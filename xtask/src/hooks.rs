@@ -3,12 +3,10 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::Context as _;
-use c1m_server::{
-    output::record::Precision,
-    trace::{
-        plan::{Attachment, PROGRAMS, Signal, Source, Way},
-        signals::SIGNALS,
-    },
+use c1m_record::Precision;
+use c1m_server::trace::{
+    plan::{Attachment, PROGRAMS, Signal, Source, Way},
+    signals::SIGNALS,
 };
 
 use crate::place;

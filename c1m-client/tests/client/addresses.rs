@@ -2,11 +2,9 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use c1m_server::{
-    address::parse,
-    serve::{Config, Running, Server as RealServer, Wish, plan::plan},
-};
+use c1m_server::serve::{Config, Running, Server as RealServer, Wish, plan::plan};
 use c1m_sys::interface::number_of;
+use c1m_text::address::parse;
 
 use super::{
     ANY_PORT,

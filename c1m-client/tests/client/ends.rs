@@ -8,7 +8,7 @@ use std::{
 };
 
 use c1m_client::record::ClientRecord;
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 use c1m_sys::confine;
 
 use super::{

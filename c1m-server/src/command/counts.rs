@@ -11,11 +11,11 @@ use c1m_ebpf::{
     PRESSURE_ALLOCATOR, PRESSURE_TCP_MEM, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG,
     SIDE_RECEIVE, SIDE_SEND, Shared,
 };
+use c1m_record::{Refused, Tier};
 use c1m_sys::errno;
 
 use crate::{
     limits::evidence::{Call, Evidence},
-    output::record::{Refused, Tier},
     trace::{attach::Attached, calls},
 };
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_record::{LimitName, Limits, Verdict};
 use c1m_sys::process::page_bytes;
 
 use super::{
@@ -24,7 +25,6 @@ use crate::{
         reading::Readings,
         verdict::{followed_by, judge},
     },
-    output::record::{LimitName, Limits, Verdict},
     serve::Snapshot,
 };
 

@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
+use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
 use c1m_sys::process::cpu_seconds;
 
 use crate::{
     command::tracing::Tracing,
     host::{netns, sockstat, sysctl},
     limits::pressure::{PressureClock, Seen},
-    output::record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched},
     trace::look::Look,
 };
 

@@ -6,11 +6,10 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_record::Record;
+
 use super::{EnvironmentRefused, replace::Place};
-use crate::output::{
-    record::Record,
-    report::{BadInput, Report},
-};
+use crate::output::report::{BadInput, Report};
 
 /// The page of `--report`.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ fn refused(path: &Path, error: &io::Error) -> EnvironmentRefused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::record::Warning;
+    use c1m_record::Warning;
 
     #[test]
     fn an_older_page_stays_until_the_new_one_is_whole() {

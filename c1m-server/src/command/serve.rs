@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_record::Role;
 use c1m_sys::{
     process::{drop_capabilities, raise_nofile},
     readable::Readable,
@@ -31,7 +32,6 @@ use crate::{
     cli::{Serve, Workers},
     exporter::Bound,
     host::{files, netns},
-    output::record::Role,
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
     trace::Options,
 };

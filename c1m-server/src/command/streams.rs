@@ -8,12 +8,12 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_record::{Record, Warning};
 use c1m_sys::{process::block_signals, stream::Stream};
+use c1m_text::escape;
 
 use crate::output::{
-    escape,
     lines::{STDOUT, formatted},
-    record::{Record, Warning},
     writer::{Destination, Missing, OnError, Patience, Rank, WriteError, Writer},
 };
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use c1m_record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning};
 use c1m_sys::process::{cpu_seconds, drop_capabilities, page_bytes};
 use tokio::sync::Notify;
 
@@ -21,11 +22,7 @@ use super::{
 use crate::{
     cli::Serve,
     host::{files, process, sockstat},
-    output::{
-        lines::Lines,
-        record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
-        writer::WriteError,
-    },
+    output::{lines::Lines, writer::WriteError},
     serve::{Notice, Plan, Snapshot},
     trace::lost::Lost,
 };

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, io, time::SystemTime};
 
 use c1m_ebpf::HOOK_SET_STATE;
+use c1m_record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket};
 use c1m_sys::process::monotonic_ns;
 
 use super::counts::{self, Counted};
@@ -12,7 +13,6 @@ use crate::{
         crossing::{Crossings, Usage},
         evidence::{Evidence, OomVictim},
     },
-    output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
     trace::{
         Options, TraceError, Tracer,
         decode::{Observation, UsageSeen, What},

@@ -2,7 +2,7 @@
 
 use std::{fs, io, str::FromStr};
 
-use crate::output::record::FileNr;
+use c1m_record::FileNr;
 
 /// /proc/sys/fs/file-nr: open files of the whole host.
 pub fn file_nr() -> io::Result<FileNr> {

@@ -17,13 +17,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_text::escape;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::origin::{Origin, Place};
 pub use self::outcome::{Fate, Outcome};
 use super::sysctl::{Name, SysctlError, Tree, normalized};
-use crate::escape;
 
 /// Where the state file and the lock stand. Cleared by a reboot, as the settings are.
 pub const STATE_FOLDER: &str = "/run/c1m";

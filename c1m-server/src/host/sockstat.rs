@@ -2,7 +2,7 @@
 
 use std::{fs, io};
 
-use crate::output::record::Sockstat;
+use c1m_record::Sockstat;
 
 /// Reads both files; a kernel without IPv6 has no second one.
 pub fn sockstat() -> io::Result<Sockstat> {

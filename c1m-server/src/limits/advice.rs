@@ -5,7 +5,7 @@ use super::{
     raise::{at_least, widest_ports},
     verdict::Case,
 };
-use crate::output::record::{LimitName, Role};
+use c1m_record::{LimitName, Role};
 
 /// Ports below this are for servers.
 pub(super) const FIRST_PORT: u64 = 1024;
@@ -246,10 +246,9 @@ fn memory(case: &Case<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        limits::{evidence::Evidence, forecast::History, reading::Readings},
-        output::record::{Sockstat, Tier},
-    };
+    use c1m_record::{Sockstat, Tier};
+
+    use crate::limits::{evidence::Evidence, forecast::History, reading::Readings};
 
     fn advice(limit: LimitName, seen: &Evidence, now: Readings) -> String {
         let mut history = History::default();

@@ -2,7 +2,7 @@
 //! that look the same. docs/limits.md is made from it.
 
 use super::reading::{Reading, Readings};
-use crate::output::record::{LimitName, Scope};
+use c1m_record::{LimitName, Scope};
 
 /// One row.
 #[derive(Debug, Clone, Copy)]
@@ -363,7 +363,7 @@ explains; ECONNREFUSED; connections that the peer resets; TCPRcvQDrop, as a sign
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::record::{FileNr, Sockstat};
+    use c1m_record::{FileNr, Sockstat};
 
     #[test]
     fn every_limit_stands_at_its_own_place() {

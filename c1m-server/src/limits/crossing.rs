@@ -5,7 +5,7 @@
 
 use std::{array, iter::Flatten};
 
-use crate::output::record::{Direction, Level};
+use c1m_record::{Direction, Level};
 
 /// From the lowest limit up, as in the sysctl.
 pub const LEVELS: [Level; 3] = [Level::Low, Level::Pressure, Level::High];

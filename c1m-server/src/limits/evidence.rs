@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::output::record::Tier;
+use c1m_record::Tier;
 
 /// A system call whose error can be a limit's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

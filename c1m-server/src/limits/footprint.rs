@@ -3,7 +3,7 @@
 //! The one place for this model. On Linux 6.18 it gives 8,202 bytes of slab for both ends of an idle connection, which is what
 //! /proc/slabinfo shows for 1,024,000 of them; docs/doctor.md has the measurements.
 
-use crate::output::record::{MemoryNeed, Role, SizesFrom};
+use c1m_record::{MemoryNeed, Role, SizesFrom};
 
 /// Pages of the largest slab, as a power of two: mm/slub.c, PAGE_ALLOC_COSTLY_ORDER (6.18).
 const SLAB_ORDER_MAX: u32 = 3;

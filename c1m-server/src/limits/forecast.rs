@@ -6,7 +6,7 @@ use super::{
     catalog::{CATALOG, Limit},
     reading::{Peak, Reading, Readings},
 };
-use crate::output::record::{LimitName, LimitReading, Limits};
+use c1m_record::{LimitName, LimitReading, Limits};
 
 const LIMITS: usize = CATALOG.len();
 /// Readings that say how things go now.
@@ -215,10 +215,10 @@ fn as_float(connections: u64) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use c1m_record::{FileNr, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::output::record::{FileNr, Sockstat};
 
     fn readings(seconds: u64, connections: u64, pages: u64) -> Readings {
         Readings {

@@ -4,7 +4,7 @@
 //! (TCPMemoryPressuresChrono), which a network namespace has for the sockets in it alone. Each misses what the other has: the stamp a
 //! period between two looks, the sum what has not ended.
 
-use crate::output::record::UnderPressure;
+use c1m_record::UnderPressure;
 
 /// What a look saw.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -33,19 +33,17 @@ pub fn raised(name: &str, present: &str, wanted: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use c1m_record::{FileNr, LimitName, Role, Sockstat, Tier};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        limits::{
-            advice::advise,
-            evidence::Evidence,
-            footprint::Sizes,
-            forecast::History,
-            verdict::Case,
-            walls::{Host, Run, Tables, examine},
-        },
-        output::record::{FileNr, LimitName, Role, Sockstat, Tier},
+    use crate::limits::{
+        advice::advise,
+        evidence::Evidence,
+        footprint::Sizes,
+        forecast::History,
+        verdict::Case,
+        walls::{Host, Run, Tables, examine},
     };
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::output::record::{FileNr, LimitName, Sockstat};
+use c1m_record::{FileNr, LimitName, Sockstat};
 
 /// The numbers of one moment. `None`: not to be seen from here (tcp_mem inside another network namespace than the host's), which is
 /// never the same as 0.

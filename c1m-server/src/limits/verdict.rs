@@ -11,7 +11,7 @@ use super::{
     reading::{Peak, Readings},
     rules,
 };
-use crate::output::record::{Cause, Confidence, Evidence, LimitName, Tier, Verdict};
+use c1m_record::{Cause, Confidence, Evidence, LimitName, Tier, Verdict};
 
 /// All that a rule may look at.
 #[derive(Debug, Clone, Copy)]

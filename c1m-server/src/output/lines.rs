@@ -6,14 +6,14 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_record::*;
+use c1m_text::{
+    escape,
+    records::{self, held},
+};
 use serde::Serialize;
 
-use super::{
-    escape, held_text,
-    record::*,
-    text,
-    writer::{Patience, Rank, WriteError, Writer},
-};
+use super::writer::{Patience, Rank, WriteError, Writer};
 
 /// Standard output, as errors name it.
 pub const STDOUT: &str = "standard output";
@@ -45,7 +45,7 @@ impl<W: Write> Printer<W> {
         if self.json {
             return self.print(time, Record::Hooks(hooks));
         }
-        self.write(Ok(stamped(time, &text::every_hook(&hooks))))
+        self.write(Ok(stamped(time, &records::every_hook(&hooks))))
     }
 
     /// For people, at most `top` rows.
@@ -58,7 +58,7 @@ impl<W: Write> Printer<W> {
         states: &States,
         top: usize,
     ) -> Result<(), WriteError> {
-        self.write(Ok(stamped(time, &held_text::states_lines(states, top))))
+        self.write(Ok(stamped(time, &held::states_lines(states, top))))
     }
 
     fn write(&mut self, text: io::Result<String>) -> Result<(), WriteError> {
@@ -124,19 +124,11 @@ fn json_line<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
 
 /// One or more lines, each with the time in front.
 fn human(time: SystemTime, record: &Record) -> String {
-    stamped(time, &text::lines(record))
-}
-
-/// The time of day as lines for people have it: `08:16:54.123`.
-#[must_use]
-pub fn clock(time: SystemTime) -> String {
-    let stamp = humantime::format_rfc3339_millis(time).to_string();
-    // 2026-11-22T08:16:54.123Z
-    stamp.get(11..23).unwrap_or(&stamp).to_owned()
+    stamped(time, &records::lines(record))
 }
 
 fn stamped(time: SystemTime, lines: &[String]) -> String {
-    let clock = clock(time);
+    let clock = records::clock(time);
     lines.iter().map(|line| format!("{clock}  {}\n", escape::line(line))).collect()
 }
 

@@ -3,10 +3,10 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use c1m_sys::errno;
+use c1m_text::address::needs_scope;
 use thiserror::Error;
 
 use super::plan::PlanError;
-use crate::address::needs_scope;
 
 #[derive(Debug, Error)]
 pub enum ServeError {

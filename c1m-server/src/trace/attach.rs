@@ -14,6 +14,7 @@ use aya::{
 };
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Config, Counters, HOOK_DROP, Layout, Shared};
+use c1m_record::Hook;
 use c1m_sys::{process, readable::Readable};
 
 use super::{
@@ -26,7 +27,6 @@ use super::{
     plan,
     ways::Ways,
 };
-use crate::output::record::Hook;
 
 mod recount;
 

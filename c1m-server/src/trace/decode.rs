@@ -11,12 +11,12 @@ use c1m_ebpf::{
     HOOK_DESTROY, HOOK_SET_STATE, OOM_CGROUP, OOM_HOST, PRESSURE_ENTERED, PRESSURE_TCP_MEM,
     QUEUE_ACCEPT_SYN, QUEUE_SYN, REFUSED_FAIR_SHARE, REFUSED_HIGH, SIDE_SEND, SocketRecord,
 };
+use c1m_record::{
+    Aborted, CallError, Direction, OomKill, Overflow, Ports, Precision, Pressure, Refusal, Socket,
+};
 use c1m_sys::errno;
 
 use super::{calls, plan};
-use crate::output::record::{
-    Aborted, CallError, Direction, OomKill, Overflow, Ports, Precision, Pressure, Refusal, Socket,
-};
 
 /// What a kernel program reported, with the time at which it did.
 #[derive(Debug, Clone, PartialEq)]

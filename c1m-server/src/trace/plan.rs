@@ -3,8 +3,7 @@
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
 pub use c1m_ebpf::{Attachment, PROGRAMS, Program, probe, purpose};
-
-use crate::output::record::Precision;
+use c1m_record::Precision;
 
 /// Something that c1m tells.
 #[derive(Debug, Clone, Copy)]

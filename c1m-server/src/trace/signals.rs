@@ -3,9 +3,9 @@
 //! `docs/hooks.md` is made of this table. A way that a kernel refuses costs its precision, not the run: the next one is taken.
 
 use c1m_ebpf::*;
+use c1m_record::Precision;
 
 use super::plan::{Signal, Source, Way};
-use crate::output::record::Precision;
 
 const fn by(needed: &'static [u32]) -> Source {
     Source::Programs { needed, also: &[] }

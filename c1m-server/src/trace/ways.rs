@@ -12,6 +12,7 @@ use aya::{
 };
 use c1m_btf::Btf;
 use c1m_ebpf::{Attachment, Config, HOOK_SET_STATE, Layout, PROGRAMS, Program};
+use c1m_record::{Hook, RefusedHook};
 
 use super::{
     TraceError,
@@ -22,7 +23,6 @@ use super::{
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
 };
-use crate::output::record::{Hook, RefusedHook};
 
 /// ENOTSUPP of the kernel, which user space has no name for: include/linux/errno.h
 const ENOTSUPP: i32 = 524;

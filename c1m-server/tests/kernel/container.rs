@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use c1m_server::output::record::{
+use c1m_record::{
     Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
 };
 use c1m_sys::{
@@ -166,7 +166,7 @@ pub(crate) fn confined() -> Result<(), Skip> {
     assert!(!rows.clone().any(|row| row == own(1)), "{seen:?}");
     assert!(tells(&seen.unseen, &format!("connections in network namespace {inode}")), "{seen:?}");
     let seen = holders(&CONFINED, &["--by", "port", "--top", "100000"]);
-    let is_there = |row: &c1m_server::output::record::HolderRow| {
+    let is_there = |row: &c1m_record::HolderRow| {
         (row.port, row.netns) == (Some(port), Some(inode)) && row.memory.sockets == 1
     };
     assert!(seen.rows.iter().any(is_there), "{seen:?}");

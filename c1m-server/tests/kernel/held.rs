@@ -15,11 +15,11 @@ use std::{
     thread,
 };
 
+use c1m_record::{
+    Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
+};
 use c1m_server::{
     host::{sock_diag, sockstat},
-    output::record::{
-        Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
-    },
     trace::snapshot::{Snapshots, Which},
 };
 use c1m_sys::{
@@ -479,7 +479,7 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     assert!(seen.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", seen.unseen);
     assert_eq!(counted.source, Source::SockDiag);
     let is_listening = |port| {
-        move |row: &c1m_server::output::record::StateRow| {
+        move |row: &c1m_record::StateRow| {
             row.port == port && row.state == TcpState::Listen && row.count > 0
         }
     };

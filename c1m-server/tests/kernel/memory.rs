@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::output::record::{
+use c1m_record::{
     Crossing, Direction, Level, Precision, Pressure, Record, Refusal, Refused, Summary,
 };
 use c1m_sys::{process::page_bytes, socket::mem_info};

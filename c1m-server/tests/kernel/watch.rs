@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::output::record::{
+use c1m_record::{
     Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line, Precision,
     Record, Usage, Watching,
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, io::Write as _, net::TcpStream, time::Duration};
 
-use c1m_server::output::record::Record;
+use c1m_record::Record;
 use c1m_sys::process::raise_nofile;
 
 use crate::support::*;

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::{
-    output::record::{FileNr, Level, Precision, Refused, Sockstat},
-    trace::lost::{LOST_CROSSINGS, NOT_UNDERSTOOD},
-};
+use c1m_record::{FileNr, Level, Precision, Refused, Sockstat};
+use c1m_server::trace::lost::{LOST_CROSSINGS, NOT_UNDERSTOOD};
 use serde::{Deserialize, Serialize};
 
 use super::{expect, progress::grouped};

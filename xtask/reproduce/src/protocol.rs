@@ -156,7 +156,7 @@ impl Pin {
 
 #[cfg(test)]
 mod tests {
-    use c1m_server::output::record::Line;
+    use c1m_record::Line;
 
     use super::*;
 

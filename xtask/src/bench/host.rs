@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use c1m_record::{Role, Sockstat};
 use c1m_server::{
     host::{
         cgroup,
@@ -17,7 +18,6 @@ use c1m_server::{
         sysctl::{Name, Tree},
     },
     limits::footprint::{self, Sizes},
-    output::record::{Role, Sockstat},
 };
 use c1m_sys::process::page_bytes;
 

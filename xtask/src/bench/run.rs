@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 use c1m_sys::process::raise_nofile;
 use xtask_reproduce::signals;
 

@@ -10,14 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Guard},
-        netstat::{self, TcpExt},
-        sockstat,
-        sysctl::{Name, Tree},
-    },
-    output::record::Sockstat,
+use c1m_record::Sockstat;
+use c1m_server::host::{
+    guard::{Change, Guard},
+    netstat::{self, TcpExt},
+    sockstat,
+    sysctl::{Name, Tree},
 };
 use socket2::{Domain, SockRef, Socket, Type};
 

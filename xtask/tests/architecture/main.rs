@@ -69,7 +69,7 @@ fn serve_knows_nothing_of_ebpf() {
             "fn f() { crate::trace::count() }",
             "use aya::Ebpf;",
         ],
-        "// use crate::trace;\nuse c1m_sys::epoll;\nuse crate::output::record;\n\
+        "// use crate::trace;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
          #[cfg(test)] mod tests { use crate::trace; }",
     );
     assert!(rule("c1m-server/src/command/mod.rs", "use crate::trace;").is_empty());
@@ -97,7 +97,7 @@ fn limits_is_pure() {
             "fn f() { unsafe { g() } }",
         ],
         "use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};\n\
-         use crate::output::record::{Level, Crossing};\nuse super::verdict::Verdict;\n\
+         use c1m_record::{Level, Crossing};\nuse super::verdict::Verdict;\n\
          fn f() -> u64 { self::helper(); verdict::of(); Level::High; u64::MAX }\n\
          mod verdict;",
     );
@@ -117,7 +117,7 @@ fn output_asks_nothing_of_the_kernel() {
             "const FILE: &str = \"/proc/net/sockstat\";",
             "const FILE: &str = r\"/sys/kernel/btf/vmlinux\";",
         ],
-        "//! /proc/net/sockstat says it\nuse std::io::Write;\nuse super::record::Record;\n\
+        "//! /proc/net/sockstat says it\nuse std::io::Write;\nuse c1m_record::Record;\n\
          const HEAD: &str = \"pages (/proc/net/sockstat)\";",
     );
 }
@@ -137,7 +137,7 @@ fn rooms_meet_in_command_only() {
     }
     for (file, source) in [
         ("c1m-server/src/command/serve.rs", "use crate::{host, serve, trace};"),
-        ("c1m-server/src/trace/mod.rs", "use crate::{output::record::Crossing, units};"),
+        ("c1m-server/src/trace/mod.rs", "use crate::trace::lost;"),
         ("c1m-server/src/host/mod.rs", "use self::guard::Guard; use crate::host::sockstat;"),
         ("c1m-server/src/lib.rs", "pub use crate::host::sockstat;"),
     ] {

@@ -142,10 +142,8 @@ fn is_pure(path: &Path) -> bool {
                 [] => false,
             }
         }
-        "crate" => {
-            begins(path, &["crate", "limits"]) || begins(path, &["crate", "output", "record"])
-        }
-        "serde" | "thiserror" => true,
+        "crate" => begins(path, &["crate", "limits"]),
+        "c1m_record" | "serde" | "thiserror" => true,
         // A type or constant of the file itself, or a primitive, such as `Level::High` or `u64::MAX`.
         name => name.starts_with(char::is_uppercase) || is_primitive(name),
     }
@@ -201,7 +199,6 @@ pub(crate) fn rooms_meet_in_command_only(file: &str, source: &str) -> Vec<String
     }
     used(file, source)
         .iter()
-        .filter(|path| !begins(path, &["crate", "output", "record"]))
         .filter(|path| match path.as_slice() {
             [first, room, ..] if first == "crate" => ROOMS.contains(&room.as_str()) && room != home,
             _ => false,

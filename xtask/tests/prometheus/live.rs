@@ -11,13 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Guard, GuardError, STATE_FOLDER},
-        sockstat,
-        sysctl::{Name, SysctlError, Tree},
-    },
-    output::record::{Direction, Ended, Level, Record},
+use c1m_record::{Direction, Ended, Level, Record};
+use c1m_server::host::{
+    guard::{Change, Guard, GuardError, STATE_FOLDER},
+    sockstat,
+    sysctl::{Name, SysctlError, Tree},
 };
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use c1m_client::record::{ClientRecord, Ramped};
-use c1m_server::output::record::{Line, Record};
+use c1m_record::{Line, Record};
 use c1m_sys::process::terminate;
 use libtest_mimic::{Completion, Failed};
 use serde::de::DeserializeOwned;

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use c1m_record::{Applied, Change, Record, Restored};
 use c1m_sys::{
     epoll::{self, Epoll, Events, Waker},
     signal::Shutdown,
@@ -29,10 +30,7 @@ use crate::{
         sysctl::{Name, Tree},
     },
     limits::{raise::raised, walls::Examination},
-    output::{
-        lines::{Lines, Printer},
-        record::{Applied, Change, Record, Restored},
-    },
+    output::lines::{Lines, Printer},
 };
 
 /// How long a run that was just killed may take to put its settings back.

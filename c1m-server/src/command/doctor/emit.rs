@@ -2,15 +2,11 @@
 
 use std::{io::Write, path::Path};
 
+use c1m_record::{LimitName, Wall};
+use c1m_text::escape;
+
 use super::{beside::Folder, look::Looked};
-use crate::{
-    command::EnvironmentRefused,
-    limits::walls::Examination,
-    output::{
-        escape,
-        record::{LimitName, Wall},
-    },
-};
+use crate::{command::EnvironmentRefused, limits::walls::Examination};
 
 /// Below the folder that was named, as below /etc.
 const SYSCTL: &str = "sysctl.d/90-c1m.conf";

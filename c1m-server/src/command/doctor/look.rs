@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use c1m_btf::Btf;
+use c1m_record::Role;
 use c1m_sys::{interface, process};
 
 use crate::{
@@ -13,7 +14,6 @@ use crate::{
         reading::Readings,
         walls::{Examination, Host, Run, Tables, examine},
     },
-    output::record::Role,
     serve::plan::{self, MAX_WORKERS, Wish},
 };
 

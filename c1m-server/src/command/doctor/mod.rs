@@ -9,6 +9,7 @@ pub mod look;
 use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
+use c1m_record::{Doctor, Record, Role};
 use c1m_sys::{process::page_bytes, stream::Stream};
 
 use super::{UsageRefused, printer, tracing::Tracing};
@@ -22,10 +23,7 @@ use crate::{
         configured::{Assessed, Circumstances, assess},
         walls::Examination,
     },
-    output::{
-        lines::Printer,
-        record::{Doctor, Record, Role},
-    },
+    output::lines::Printer,
     trace::Options,
 };
 use look::{Ask, Looked};

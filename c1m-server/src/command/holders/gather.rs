@@ -5,13 +5,13 @@ use std::{
     io,
 };
 
+use c1m_record::{Holder, Source, StateRow, TcpState};
 use c1m_sys::{netns::Namespace, process::raise_soft_nofile};
 
 use crate::{
     cli::NetnsChoice,
     command::{EnvironmentRefused, namespace},
     host::{descriptors, namespaces, sock_diag, sockstat},
-    output::record::{Holder, Source, StateRow, TcpState},
     trace::{
         TraceError,
         snapshot::{Held, Snapshots, StateCounts, Which},

@@ -5,10 +5,11 @@ use std::{
     net::IpAddr,
 };
 
+use c1m_record::{Holder, HolderRow, Memory, TcpState};
+
 use crate::{
     cli::GroupBy,
     host::holder::{self, Process},
-    output::record::{Holder, HolderRow, Memory, TcpState},
     trace::snapshot::Held,
 };
 

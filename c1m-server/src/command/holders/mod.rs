@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_record::{Holders, HoldersScope, Record, Sockstat, Source};
 use c1m_sys::process::page_bytes;
 
 use self::{
@@ -19,7 +20,6 @@ use super::printer;
 use crate::{
     cli::{GroupBy, Holders as Flags},
     host::{cpus, sockstat},
-    output::record::{Holders, HoldersScope, Record, Sockstat, Source},
     trace::snapshot::Which,
 };
 

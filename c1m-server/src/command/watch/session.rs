@@ -7,6 +7,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_record::{
+    CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
+};
 use c1m_sys::{
     process::{cpu_seconds, page_bytes},
     readable::Readable,
@@ -32,13 +35,7 @@ use crate::{
     },
     exporter::Bound,
     host::task,
-    output::{
-        record::{
-            CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
-        },
-        view::Action,
-        writer::WriteError,
-    },
+    output::{view::Action, writer::WriteError},
     serve::Snapshot,
 };
 
@@ -380,7 +377,7 @@ async fn action(screen: &mut Option<Screen>) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::record::{Cause, Scope, Tier};
+    use c1m_record::{Cause, Scope, Tier};
 
     fn verdict(confidences: &[Confidence]) -> Verdict {
         let cause = |confidence: &Confidence| Cause {

@@ -7,6 +7,8 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_record::{Limits, Record, Refused, Usage, Warning};
+use c1m_text::records::clock;
 use tokio::sync::Notify;
 
 use super::screen::Screen;
@@ -14,8 +16,7 @@ use crate::{
     cli::watch::Watch,
     command::{EnvironmentRefused, metrics::Metrics, page::Page, streams, tracing::Timed},
     output::{
-        lines::{Lines, clock},
-        record::{Limits, Record, Refused, Usage, Warning},
+        lines::Lines,
         writer::{Change, WriteError, Writer},
     },
 };

@@ -5,7 +5,7 @@ use super::{
     lines::Which,
     order::{Descriptors, Setter},
 };
-use crate::output::record::{Assessment, LimitName};
+use c1m_record::{Assessment, LimitName};
 
 const LESS: &str = "a program with one descriptor table holds fewer connections";
 

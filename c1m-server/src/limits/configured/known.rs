@@ -1,7 +1,7 @@
 //! The kernel settings that c1m assesses, how the kernel reads each of them, and by which rule it is assessed.
 
 use super::kernel::Kind;
-use crate::output::record::LimitName;
+use c1m_record::LimitName;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]

@@ -1,10 +1,9 @@
 //! `tcp_mem`, `tcp_rmem` and `tcp_wmem`: three values each, of which every one is assessed, in pages or in bytes.
 
+use c1m_record::LimitName;
+
 use super::{Circumstances, Say};
-use crate::{
-    limits::{advice::mib, footprint::charged_pages},
-    output::record::LimitName,
-};
+use crate::limits::{advice::mib, footprint::charged_pages};
 
 const MEM: &str = "net.ipv4.tcp_mem";
 const GIB: u64 = 1 << 30;

@@ -23,7 +23,7 @@ use self::{
     order::{Entry, What, entries},
 };
 use super::walls::{Examination, Host, Run};
-use crate::output::record::{Assessment, ConfiguredSetting};
+use c1m_record::{Assessment, ConfiguredSetting};
 
 /// The place of what the running kernel has.
 pub const NOW: &str = "now";
@@ -270,16 +270,14 @@ impl Circumstances<'_> {
 
 #[cfg(test)]
 mod tests {
+    use c1m_record::{FileNr, Role, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        limits::{
-            footprint::Sizes,
-            reading::Readings,
-            walls::{Tables, examine},
-        },
-        output::record::{FileNr, Role, Sockstat},
+    use crate::limits::{
+        footprint::Sizes,
+        reading::Readings,
+        walls::{Tables, examine},
     };
 
     const GIB: u64 = 1 << 30;

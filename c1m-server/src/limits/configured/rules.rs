@@ -4,7 +4,7 @@ use super::{
     Circumstances, RANGE, Range, Say,
     known::{Known, Rule},
 };
-use crate::output::record::{Assessment, Effect, LimitName, Wall};
+use c1m_record::{Assessment, Effect, LimitName, Wall};
 
 /// Connections to one destination that a range has to have room for, where no run needs them: half of the kernel's own range.
 const FEW_PORTS: u64 = 14_116;

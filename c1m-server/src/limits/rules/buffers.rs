@@ -1,9 +1,7 @@
 //! A socket's own buffers.
 
-use crate::{
-    limits::verdict::{Case, Finding},
-    output::record::{Confidence, LimitName, Tier},
-};
+use crate::limits::verdict::{Case, Finding};
+use c1m_record::{Confidence, LimitName, Tier};
 
 pub(in crate::limits) fn buffers(case: &Case<'_>) -> Vec<Finding> {
     [receive(case), send(case)].into_iter().flatten().collect()
@@ -73,10 +71,9 @@ fn send(case: &Case<'_>) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{evidence::Evidence, forecast::History, verdict::judge},
-        output::record::{Confidence, LimitName, Tier},
-    };
+    use c1m_record::{Confidence, LimitName, Tier};
+
+    use crate::limits::{evidence::Evidence, forecast::History, verdict::judge};
 
     fn seen(tier: Tier, pairs: &[(&str, u64)]) -> Evidence {
         let tcp_ext = pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();

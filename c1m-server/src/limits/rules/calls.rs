@@ -1,12 +1,10 @@
 //! Limits that a failed call names: ports, epoll watches; and the one that a counter names, TIME_WAIT.
 
-use crate::{
-    limits::{
-        evidence::{Call, errno},
-        verdict::{Case, Finding},
-    },
-    output::record::{Confidence, LimitName, Tier},
+use crate::limits::{
+    evidence::{Call, errno},
+    verdict::{Case, Finding},
 };
+use c1m_record::{Confidence, LimitName, Tier};
 
 pub(in crate::limits) fn ports(case: &Case<'_>) -> Vec<Finding> {
     let failed = case.failed(&[Call::Connect], errno::EADDRNOTAVAIL);
@@ -101,14 +99,13 @@ pub(in crate::limits) fn time_wait(case: &Case<'_>) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{
-            evidence::{Call, Evidence, errno},
-            forecast::History,
-            reading::Readings,
-            verdict::judge,
-        },
-        output::record::{Confidence, LimitName, Sockstat, Tier},
+    use c1m_record::{Confidence, LimitName, Sockstat, Tier};
+
+    use crate::limits::{
+        evidence::{Call, Evidence, errno},
+        forecast::History,
+        reading::Readings,
+        verdict::judge,
     };
 
     /// A range of ten ports.

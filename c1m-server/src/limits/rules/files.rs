@@ -1,12 +1,11 @@
 //! Descriptors: of a table (EMFILE), of the host (ENFILE).
 
+use c1m_record::{Confidence, LimitName};
+
 use super::memory;
-use crate::{
-    limits::{
-        evidence::{Call, errno},
-        verdict::{Case, Finding},
-    },
-    output::record::{Confidence, LimitName},
+use crate::limits::{
+    evidence::{Call, errno},
+    verdict::{Case, Finding},
 };
 
 /// The calls that make a connection. Others that fail with EMFILE have limits of their own (inotify_init: max_user_instances), or
@@ -100,14 +99,13 @@ fn host(case: &Case<'_>) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{
-            evidence::{Call, Evidence, OomVictim, errno},
-            forecast::History,
-            reading::Readings,
-            verdict::judge,
-        },
-        output::record::{Confidence, FileNr, LimitName},
+    use c1m_record::{Confidence, FileNr, LimitName};
+
+    use crate::limits::{
+        evidence::{Call, Evidence, OomVictim, errno},
+        forecast::History,
+        reading::Readings,
+        verdict::judge,
     };
 
     #[test]

@@ -1,12 +1,11 @@
 //! Memory: of the host, and of a memory cgroup.
 
+use c1m_record::{Confidence, LimitName};
+
 use super::queues::unexplained_drops;
-use crate::{
-    limits::{
-        evidence::{Call, OomVictim, errno},
-        verdict::{Case, Finding},
-    },
-    output::record::{Confidence, LimitName},
+use crate::limits::{
+    evidence::{Call, OomVictim, errno},
+    verdict::{Case, Finding},
 };
 
 /// Calls that ask for a slab object of a socket, a file or a watch. A failed `send` is none of them: ENOBUFS there is a full queue of
@@ -242,14 +241,13 @@ fn dropped(case: &Case<'_>) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{
-            evidence::{Call, Evidence, Growth, OomVictim, errno},
-            forecast::History,
-            reading::Readings,
-            verdict::judge,
-        },
-        output::record::{Confidence, LimitName},
+    use c1m_record::{Confidence, LimitName};
+
+    use crate::limits::{
+        evidence::{Call, Evidence, Growth, OomVictim, errno},
+        forecast::History,
+        reading::Readings,
+        verdict::judge,
     };
 
     fn history(available: u64, cgroup: Option<(u64, u64)>) -> History {

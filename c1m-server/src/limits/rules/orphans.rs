@@ -1,9 +1,7 @@
 //! Orphans: closed connections that the kernel still serves, and resets when there are too many or tcp_mem is used up.
 
-use crate::{
-    limits::verdict::{Case, Finding},
-    output::record::{Confidence, LimitName},
-};
+use crate::limits::verdict::{Case, Finding};
+use c1m_record::{Confidence, LimitName};
 
 const CHECK: &str = "tcp_check_oom";
 const RESET: &str = "tp_btf/tcp_send_reset ABORT_ON_MEMORY";
@@ -100,10 +98,9 @@ fn unsplit(case: &Case<'_>, aborted: u64) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge},
-        output::record::{Confidence, LimitName, Sockstat},
-    };
+    use c1m_record::{Confidence, LimitName, Sockstat};
+
+    use crate::limits::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge};
 
     fn history(orphan: u64, pages: u64) -> History {
         let mut history = History::default();

@@ -1,14 +1,12 @@
 //! Each pair of limits that looks alike, as the tiers see it: what the kernel moves for the one, and for the other.
 
-use crate::{
-    limits::{
-        evidence::{Call, Evidence, Growth, OomVictim, errno},
-        forecast::History,
-        reading::Readings,
-        verdict::{followed_by, judge},
-    },
-    output::record::{Confidence, LimitName, Sockstat, Tier},
+use crate::limits::{
+    evidence::{Call, Evidence, Growth, OomVictim, errno},
+    forecast::History,
+    reading::Readings,
+    verdict::{followed_by, judge},
 };
+use c1m_record::{Confidence, LimitName, Sockstat, Tier};
 
 fn counters(pairs: &[(&str, u64)]) -> Evidence {
     let tcp_ext = pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();

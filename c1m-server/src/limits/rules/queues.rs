@@ -1,12 +1,11 @@
 //! What stops a connection before `accept`: the accept queue, the SYN queue, connection tracking.
 
+use c1m_record::{Confidence, LimitName};
+
 use super::files::{emfile, enfile};
-use crate::{
-    limits::{
-        reading::Peak,
-        verdict::{Case, Finding},
-    },
-    output::record::{Confidence, LimitName},
+use crate::limits::{
+    reading::Peak,
+    verdict::{Case, Finding},
 };
 
 pub(in crate::limits) fn queues(case: &Case<'_>) -> Vec<Finding> {
@@ -150,14 +149,13 @@ fn conntrack(case: &Case<'_>) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{
-            evidence::{Evidence, Growth},
-            forecast::History,
-            reading::Readings,
-            verdict::judge,
-        },
-        output::record::{Confidence, LimitName},
+    use c1m_record::{Confidence, LimitName};
+
+    use crate::limits::{
+        evidence::{Evidence, Growth},
+        forecast::History,
+        reading::Readings,
+        verdict::judge,
     };
 
     fn history(syncookies: u64) -> History {

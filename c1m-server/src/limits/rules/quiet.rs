@@ -1,14 +1,12 @@
 //! What moves on a healthy host must not name a limit.
 
-use crate::{
-    limits::{
-        evidence::{Call, Evidence, Growth, errno},
-        forecast::History,
-        reading::Readings,
-        verdict::judge,
-    },
-    output::record::{FileNr, Sockstat, Tier},
+use crate::limits::{
+    evidence::{Call, Evidence, Growth, errno},
+    forecast::History,
+    reading::Readings,
+    verdict::judge,
 };
+use c1m_record::{FileNr, Sockstat, Tier};
 
 /// Nothing is near any limit.
 fn healthy() -> History {

@@ -1,9 +1,7 @@
 //! tcp_mem: its second value (pressure) and its third (high).
 
-use crate::{
-    limits::verdict::{Case, Finding},
-    output::record::{Confidence, LimitName, Tier},
-};
+use crate::limits::verdict::{Case, Finding};
+use c1m_record::{Confidence, LimitName, Tier};
 
 const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
 
@@ -131,10 +129,9 @@ fn pressure(case: &Case<'_>, high: bool) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        limits::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge},
-        output::record::{Confidence, LimitName, Sockstat, Tier},
-    };
+    use c1m_record::{Confidence, LimitName, Sockstat, Tier};
+
+    use crate::limits::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge};
 
     /// tcp_mem is 100, 200, 300.
     fn history(pages: u64) -> History {

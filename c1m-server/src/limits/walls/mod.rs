@@ -7,7 +7,7 @@ use super::{
     footprint::{Sizes, need},
     reading::Readings,
 };
-use crate::output::record::{Effect, Ehash, LimitName, MemoryNeed, Role, Setting, Unknown, Wall};
+use c1m_record::{Effect, Ehash, LimitName, MemoryNeed, Role, Setting, Unknown, Wall};
 
 /// How long an accept loop may pause, and a handshake may take, for a queue to have to hold what comes meanwhile: a process that has to wait
 /// for its turn on a busy host, and a way around the world.
@@ -172,13 +172,11 @@ fn ehash(run: &Run, host: &Host) -> Option<Ehash> {
 
 #[cfg(test)]
 mod tests {
+    use c1m_record::{FileNr, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        limits::footprint::{charged_each, charged_pages, sum},
-        output::record::{FileNr, Sockstat},
-    };
+    use crate::limits::footprint::{charged_each, charged_pages, sum};
 
     /// A host with room for everything, and nothing in use.
     fn roomy() -> Host {

@@ -2,14 +2,13 @@
 
 mod memory;
 
+use c1m_record::{Effect, LimitName, MemoryNeed, Setting};
+
 use super::{Host, PAUSE_MS, Row, Run};
-use crate::{
-    limits::{
-        advice::{WATCH_BYTES, mib, with_slack},
-        raise::{at_least, widest_ports},
-        reading::Readings,
-    },
-    output::record::{Effect, LimitName, MemoryNeed, Setting},
+use crate::limits::{
+    advice::{WATCH_BYTES, mib, with_slack},
+    raise::{at_least, widest_ports},
+    reading::Readings,
 };
 
 /// Files and watches that the programs have beside their connections.

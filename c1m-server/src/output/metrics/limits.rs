@@ -1,9 +1,7 @@
 //! Usage of every limit, and what it stands beside.
 
-use super::{
-    super::record::{Level, LimitName, LimitReading, Scope},
-    Base, Kind, Metric, Sample, Seen, labelled,
-};
+use super::{Base, Kind, Metric, Sample, Seen, labelled};
+use c1m_record::{Level, LimitName, LimitReading, Scope};
 
 /// A number, and what it is a number of.
 type Value = fn(&LimitReading) -> Option<(Scope, u64)>;

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use c1m_record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched};
+
 use super::{
-    super::record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched},
     Base, Kind, Metric, Sample, Seen,
     counts::COUNTS,
     labelled,

@@ -1,8 +1,7 @@
 //! The records of `cargo xtask reproduce`, as far as the page has them.
 
+use c1m_record::{Level, Precision, Refused, Sockstat};
 use serde::Deserialize;
-
-use crate::output::record::{Level, Precision, Refused, Sockstat};
 
 /// One act. docs/schema/reproduce.json has all of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -6,6 +6,7 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_record::{Line, Record, SCHEMA_VERSION};
 use serde::Deserialize;
 
 use super::{
@@ -14,7 +15,6 @@ use super::{
     micros,
     say::foreign,
 };
-use crate::output::record::{Line, Record, SCHEMA_VERSION};
 
 /// A longer line than this is none of ours: the longest ones name every row of `holders`.
 pub const LONGEST_LINE: u64 = 16 << 20;

@@ -14,9 +14,9 @@ mod series;
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use c1m_record::Record;
 pub use input::{BadInput, LONGEST_LINE};
 
-use super::record::Record;
 use acts::{Act, Reproduction};
 use run::Run;
 

@@ -8,7 +8,8 @@ use super::{
     say,
     series::{Point, Series},
 };
-use crate::output::{record::*, text};
+use c1m_record::*;
+use c1m_text::records;
 
 /// Events that are kept from the beginning, and as many from the end.
 pub(super) const EVENTS: usize = 250;
@@ -302,7 +303,7 @@ impl Periods {
 impl Events {
     fn push(&mut self, line: u64, at: u64, record: &Record) {
         self.seen += 1;
-        let lines = text::lines(record);
+        let lines = records::lines(record);
         let text = lines.iter().take(EVENT_LINES).map(|line| say::foreign(line)).collect();
         let event = Event { line, at, text };
         if self.first.len() < EVENTS {

@@ -1,9 +1,9 @@
 //! Numbers as the page has them, and text of others, which is hostile until proved otherwise.
 
+use c1m_text::escape;
 use maud::{Markup, Render, html};
 
-use crate::output::escape;
-pub(super) use crate::units::{bytes, grouped};
+pub(super) use c1m_text::units::{bytes, grouped};
 
 /// What is not known. Never 0.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -98,7 +98,7 @@ pub(super) fn moment(at: u64) -> String {
 
 /// `21:53:45.796`
 pub(super) fn clock(at: u64) -> String {
-    crate::output::lines::clock(time(at))
+    c1m_text::records::clock(time(at))
 }
 
 /// For `datetime`.

@@ -7,10 +7,10 @@ use aya::{
     maps::{Array, HashMap as KernelMap, Map, MapError},
 };
 use c1m_ebpf::{IdleKey, IdleRow, OfPort, PORTS, STATES};
+use c1m_record::{Holder, TcpState};
 use c1m_sys::mapping::Mapping;
 
 use super::Held;
-use crate::output::record::{Holder, TcpState};
 
 const WORDS_A_PORT: usize = size_of::<OfPort>() / 8;
 

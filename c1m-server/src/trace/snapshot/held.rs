@@ -3,8 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use c1m_ebpf::{HELD_DEAD, HELD_FILE, HELD_SOCKET, HeldSocket};
-
-use crate::output::record::{Holder, TcpState};
+use c1m_record::{Holder, TcpState};
 
 const AF_INET6: u16 = 10;
 

@@ -27,6 +27,7 @@ use c1m_ebpf::{
     HELD_FILE, HeldSocket, ITER_CLOSED, ITER_DESCRIPTORS, ITER_HOLDING, ITER_PROCESSES,
     ITER_SOCKETS, ITER_STATES, ITER_TASKS, ITER_WANTED, PORTS, SnapshotLayout,
 };
+use c1m_record::StateRow;
 use c1m_sys::{netns::Namespace, process};
 
 pub use self::held::Held;
@@ -35,7 +36,6 @@ use self::{
     places::Places,
 };
 use super::{TraceError, attach};
-use crate::output::record::StateRow;
 
 /// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a second time. What finds no room is looked at
 /// one by one.

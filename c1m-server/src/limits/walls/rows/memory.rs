@@ -1,14 +1,13 @@
 //! What is counted in bytes or pages, and what is left when connections end.
 
+use c1m_record::{Effect, Setting};
+
 use super::{Case, first_without, setting, unseen};
-use crate::{
-    limits::{
-        advice::{ORPHAN_BYTES, mib, with_slack},
-        footprint::{charged_each, charged_pages, each, held_by, sum},
-        raise::at_least,
-        walls::{Row, Run},
-    },
-    output::record::{Effect, Setting},
+use crate::limits::{
+    advice::{ORPHAN_BYTES, mib, with_slack},
+    footprint::{charged_each, charged_pages, each, held_by, sum},
+    raise::at_least,
+    walls::{Row, Run},
 };
 
 /// Pages that each CPU may keep apart from the kernel's counter (include/net/sock.h, `sk_memory_allocated_add`, 6.18).

@@ -1,5 +1,6 @@
 //! Every crossing of tcp_mem: the first of each level and direction, with its connection, its socket and how sharply it is known.
 
+use c1m_record::{Crossing, Direction, Precision};
 use maud::{Markup, html};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     },
     table,
 };
-use crate::output::record::{Crossing, Direction, Precision};
 
 pub(super) fn section(run: &Run) -> Markup {
     html! {

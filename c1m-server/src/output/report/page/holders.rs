@@ -1,5 +1,6 @@
 //! Who held TCP memory when it was the most.
 
+use c1m_record::{HolderRow, Holders, HoldersScope};
 use maud::{Markup, html};
 
 use super::{
@@ -9,7 +10,6 @@ use super::{
     },
     meter, table,
 };
-use crate::output::record::{HolderRow, Holders, HoldersScope};
 
 /// Rows that are shown.
 const ROWS: usize = 20;

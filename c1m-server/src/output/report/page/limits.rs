@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use c1m_record::LimitReading;
 use maud::{Markup, html};
 
 use super::{
@@ -13,7 +14,6 @@ use super::{
     summary::limit,
     table,
 };
-use crate::output::record::LimitReading;
 
 /// fs.file-max and others have the largest number there is where nobody wants a limit.
 const NO_LIMIT: u64 = i64::MAX.unsigned_abs();

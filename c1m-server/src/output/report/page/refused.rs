@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use c1m_record::Refused;
 use maud::{Markup, html};
 
 use super::{
@@ -11,7 +12,6 @@ use super::{
     },
     table,
 };
-use crate::output::record::Refused;
 
 /// Rows that each table may have: their names come from outside.
 const ROWS: usize = 200;

@@ -1,5 +1,6 @@
 //! What a run is called, what came of it in one line, and the figures that matter.
 
+use c1m_record::{Cause, Confidence, Direction, LimitName, Watching};
 use maud::{Markup, html};
 
 use super::super::{
@@ -10,7 +11,6 @@ use super::super::{
         tagged,
     },
 };
-use crate::output::record::{Cause, Confidence, Direction, LimitName, Watching};
 
 /// What the run was of.
 pub(in super::super) fn title(run: &Run) -> String {

@@ -1,5 +1,6 @@
 //! The verdict with what it stands on.
 
+use c1m_record::{Cause, Tier};
 use maud::{Markup, html};
 
 use super::{
@@ -10,7 +11,6 @@ use super::{
     summary::{limit, sure},
     table,
 };
-use crate::output::record::{Cause, Tier};
 
 pub(super) fn section(run: &Run) -> Markup {
     let Some(verdict) = &run.verdict else { return html! {} };

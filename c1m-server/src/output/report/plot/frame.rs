@@ -1,5 +1,6 @@
 //! What every plot has: axes with their numbers, a grid, and the levels of tcp_mem.
 
+use c1m_record::Level;
 use maud::{Markup, html};
 
 use super::{
@@ -8,10 +9,7 @@ use super::{
     labels::{Area, LINE, Labels, width},
     n,
 };
-use crate::output::{
-    record::Level,
-    report::say::{as_f64, grouped},
-};
+use crate::output::report::say::{as_f64, grouped};
 
 /// A place for a curve, with its axes.
 #[derive(Debug)]

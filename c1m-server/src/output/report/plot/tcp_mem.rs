@@ -1,5 +1,6 @@
 //! Pages of tcp_mem over connections, and over time, with low, pressure and high drawn in and each crossing marked.
 
+use c1m_record::{Direction, Level};
 use maud::{Markup, html};
 
 use super::{
@@ -8,12 +9,9 @@ use super::{
     labels::{self, Area, beside},
     n,
 };
-use crate::output::{
-    record::{Direction, Level},
-    report::{
-        run::Run,
-        say::{as_f64, clock, grouped, moment},
-    },
+use crate::output::report::{
+    run::Run,
+    say::{as_f64, clock, grouped, moment},
 };
 
 /// A crossing as it is drawn.

@@ -1,6 +1,6 @@
 //! Who holds TCP memory, and connections by state, in words.
 
-use super::record::*;
+use c1m_record::*;
 
 pub(super) fn holders_lines(holders: &Holders) -> Vec<String> {
     let total = &holders.total;
@@ -125,7 +125,7 @@ fn account_lines(holders: &Holders) -> Vec<String> {
 }
 
 /// `top`: how many rows at most.
-pub(super) fn states_lines(states: &States, top: usize) -> Vec<String> {
+pub fn states_lines(states: &States, top: usize) -> Vec<String> {
     let sum: u64 = states.rows.iter().map(|row| row.count).sum();
     let mut lines = vec![format!(
         "states  {sum} sockets in {} rows  by={} took={:.1}ms  (times are UTC)",

@@ -1,23 +1,26 @@
 //! What `--json` prints: one record a line, each with `v`, `ts` and `kind`. The schema in docs/ says the same.
 
+mod doctor;
+mod event;
+mod held;
+mod limit;
+mod watch;
+
 use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::doctor::{
-    Applied, Assessment, Change, ConfiguredSetting, Doctor, Effect, Ehash, MemoryNeed, Restored,
-    Role, Setting, SizesFrom, Unknown, Wall,
-};
-pub use super::event::*;
-pub use super::held::{
-    Holder, HolderRow, Holders, HoldersScope, Memory, Source, StateRow, States, TcpState,
-};
-pub use super::limit::{
-    Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict,
-};
-
-pub use super::watch::{
-    CommandEnd, Ended, HostUsage, NetnsUsage, NextWall, UnderPressure, Usage, Watched, Watching,
+pub use self::{
+    doctor::{
+        Applied, Assessment, Change, ConfiguredSetting, Doctor, Effect, Ehash, MemoryNeed,
+        Restored, Role, Setting, SizesFrom, Unknown, Wall,
+    },
+    event::*,
+    held::{Holder, HolderRow, Holders, HoldersScope, Memory, Source, StateRow, States, TcpState},
+    limit::{Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict},
+    watch::{
+        CommandEnd, Ended, HostUsage, NetnsUsage, NextWall, UnderPressure, Usage, Watched, Watching,
+    },
 };
 
 /// The version of the schema: raised when a field changes its meaning or goes, not when one comes.

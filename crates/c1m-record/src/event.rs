@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{Direction, Level, Socket};
+use crate::{Direction, Level, Socket};
 
 /// What was attached, by which kind of hook, and why others were not.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

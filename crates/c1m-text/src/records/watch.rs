@@ -1,6 +1,6 @@
 //! What a watch says in words.
 
-use super::record::*;
+use c1m_record::*;
 
 pub(super) fn watching_line(watching: &Watching) -> String {
     let ports = match watching.ports.as_slice() {
@@ -73,7 +73,7 @@ pub(super) fn ended_lines(ended: &Ended, refused: Vec<String>) -> Vec<String> {
         events += &format!("  lost by {}", by.join(" "));
     }
     lines.push(events);
-    lines.extend(super::text::dropped_line(ended.lines_dropped));
+    lines.extend(crate::records::dropped_line(ended.lines_dropped));
     lines.push(ended_line(ended));
     lines
 }
@@ -141,11 +141,11 @@ fn netns(netns: &NetnsUsage) -> String {
 }
 
 /// ` in 12s`, or nothing where no time is known.
-pub(super) fn until(seconds: Option<f64>) -> String {
+pub fn until(seconds: Option<f64>) -> String {
     seconds.map_or(String::new(), |seconds| format!(" in {seconds:.0}s"))
 }
 
-pub(super) fn known(value: Option<u64>) -> String {
+pub fn known(value: Option<u64>) -> String {
     value.map_or("unknown".into(), |value| value.to_string())
 }
 

@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn the_docs_have_what_errors_say() {
-        let docs = include_str!("../../docs/units.md");
+        let docs = include_str!("../../../docs/units.md");
         for accepted in [COUNTS, BYTES, TIMES, NUMBERS] {
             assert!(docs.contains(accepted), "docs/units.md lacks: {accepted}");
         }

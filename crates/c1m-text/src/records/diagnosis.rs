@@ -1,6 +1,6 @@
 //! Limits and verdicts in words.
 
-use super::record::*;
+use c1m_record::*;
 
 /// For people only those that are half used or grow with connections: `--json` has them all.
 pub(super) fn limits_lines(limits: &Limits) -> Vec<String> {

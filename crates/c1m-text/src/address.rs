@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_docs_have_what_errors_say() {
-        let docs = include_str!("../../docs/units.md");
+        let docs = include_str!("../../../docs/units.md");
         assert!(docs.contains(ADDRESSES), "docs/units.md lacks: {ADDRESSES}");
     }
 

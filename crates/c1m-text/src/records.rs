@@ -1,17 +1,23 @@
 //! What a record says in words.
 
-use std::collections::BTreeMap;
+pub mod diagnosis;
+mod doctor;
+pub mod held;
+pub mod watch;
 
-use super::{
+use std::{collections::BTreeMap, time::SystemTime};
+
+use c1m_record::*;
+
+use crate::records::{
     diagnosis::{limits_lines, verdict_lines},
-    doctor_text::{applied_lines, doctor_lines, restored_lines},
-    held_text::{holders_lines, states_lines},
-    record::*,
-    watch_text::{ended_lines, usage_line, watching_line},
+    doctor::{applied_lines, doctor_lines, restored_lines},
+    held::{holders_lines, states_lines},
+    watch::{ended_lines, usage_line, watching_line},
 };
 
 /// The lines of one record, without time stamps.
-pub(super) fn lines(record: &Record) -> Vec<String> {
+pub fn lines(record: &Record) -> Vec<String> {
     match record {
         Record::Hooks(hooks) => hooks_lines(hooks),
         Record::Listening(listening) => vec![listening_line(listening)],
@@ -89,7 +95,7 @@ fn hooks_lines(hooks: &Hooks) -> Vec<String> {
 }
 
 /// One line a signal.
-pub(super) fn every_hook(hooks: &Hooks) -> Vec<String> {
+pub fn every_hook(hooks: &Hooks) -> Vec<String> {
     hooks_lines(hooks).into_iter().take(1).chain(hooks.hooks.iter().flat_map(hook_lines)).collect()
 }
 
@@ -291,7 +297,7 @@ fn summary_lines(summary: &Summary) -> Vec<String> {
 }
 
 /// Lines of this output that are missing; nothing when none is.
-pub(super) fn dropped_line(lines: u64) -> Option<String> {
+pub fn dropped_line(lines: u64) -> Option<String> {
     (lines > 0).then(|| format!("output  lines_dropped={lines}"))
 }
 
@@ -323,6 +329,14 @@ fn pairs(counts: &BTreeMap<String, u64>) -> String {
     let pairs: Vec<String> =
         counts.iter().map(|(name, count)| format!("{}={count}", name.replace(' ', "_"))).collect();
     pairs.join(" ")
+}
+
+/// The time of day as lines for people have it: `08:16:54.123`.
+#[must_use]
+pub fn clock(time: SystemTime) -> String {
+    let stamp = humantime::format_rfc3339_millis(time).to_string();
+    // 2026-11-22T08:16:54.123Z
+    stamp.get(11..23).unwrap_or(&stamp).to_owned()
 }
 
 #[cfg(test)]

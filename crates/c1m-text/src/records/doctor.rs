@@ -1,6 +1,6 @@
 //! What the doctor says, in words: one table, then what has to be done, one limit after the other.
 
-use super::record::*;
+use c1m_record::*;
 
 const HEAD: [&str; 6] = ["limit", "now", "used", "needed", "stops at", "what happens there"];
 
