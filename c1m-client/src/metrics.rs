@@ -6,9 +6,9 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::process;
 use c1m_server::{
     exporter::{Bound, Scrapes},
-    host::process,
     output::metrics::{Base, CONTENT_TYPE, Kind, Metric, OWN, Own, Page, Sample, labelled, one},
 };
 use c1m_sys::process::{cpu_seconds, page_bytes};

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::host::cpus;
+use c1m_host::cpus;
 use c1m_sys::{
     process::page_bytes,
     socket::{MemInfo, mem_info, peek},

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use c1m_host::{conntrack, netstat, settings};
 use c1m_record::{Cause, Confidence, Evidence, LimitName, Scope, Tier, Verdict};
-use c1m_server::host::{conntrack, netstat, settings};
 use c1m_sys::process;
 
 use crate::worker::Shared;

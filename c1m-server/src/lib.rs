@@ -20,9 +20,6 @@
 pub mod cli;
 pub mod command;
 pub mod exporter;
-pub mod host;
 mod http;
-pub mod limits;
 pub mod output;
 pub mod serve;
-pub mod trace;

@@ -8,6 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_host::{
+    cgroup, conntrack, cpus, files, listeners, meminfo, netstat, settings, sockstat, vmstat,
+};
+use c1m_limits::{
+    evidence::{Evidence, Growth},
+    forecast::History,
+    reading::Readings,
+    verdict::{followed_by, judge},
+};
 use c1m_record::{LimitName, Limits, Verdict};
 use c1m_sys::process::page_bytes;
 
@@ -15,18 +24,7 @@ use super::{
     subject::{Bounds, Subject},
     tracing::Tracing,
 };
-use crate::{
-    host::{
-        cgroup, conntrack, cpus, files, listeners, meminfo, netstat, settings, sockstat, vmstat,
-    },
-    limits::{
-        evidence::{Evidence, Growth},
-        forecast::History,
-        reading::Readings,
-        verdict::{followed_by, judge},
-    },
-    serve::Snapshot,
-};
+use crate::serve::Snapshot;
 
 /// Counters that only their growth makes sense of.
 #[derive(Debug, Clone, Default)]

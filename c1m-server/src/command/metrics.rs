@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::process;
 use c1m_record::Record;
 use c1m_sys::process::{cpu_seconds, page_bytes};
 
 use super::EnvironmentRefused;
 use crate::{
     exporter::{Bound, Scrapes},
-    host::process,
     output::metrics::{CONTENT_TYPE, OWN, Own, Page, Seen, tables},
 };
 

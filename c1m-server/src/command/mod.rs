@@ -21,13 +21,13 @@ pub mod watch;
 
 use std::io;
 
+use c1m_probe::TraceError;
 use c1m_sys::stream::Stream;
 use thiserror::Error;
 
 use crate::{
     output::{lines::Printer, writer::WriteError},
     serve::{Blame, ServeError},
-    trace::TraceError,
 };
 
 /// The host does not give what the command needs; the text says what, and what to do.

@@ -9,6 +9,8 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::{files, netns};
+use c1m_probe::Options;
 use c1m_record::Role;
 use c1m_sys::{
     process::{drop_capabilities, raise_nofile},
@@ -31,9 +33,7 @@ use super::{
 use crate::{
     cli::{Serve, Workers},
     exporter::Bound,
-    host::{files, netns},
     serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
-    trace::Options,
 };
 
 /// A shorter interval would be a busy loop.

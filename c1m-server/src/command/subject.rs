@@ -7,12 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_host::{cgroup, task};
 use c1m_sys::process::nofile;
 
-use crate::{
-    host::{cgroup, task},
-    serve::Plan,
-};
+use crate::serve::Plan;
 
 /// Processes come and go; they are looked for this often.
 const REFRESH: Duration = Duration::from_secs(5);

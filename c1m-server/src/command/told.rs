@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use c1m_host::{files, process, sockstat};
+use c1m_probe::lost::Lost;
 use c1m_record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning};
 use c1m_sys::process::{cpu_seconds, drop_capabilities, page_bytes};
 use tokio::sync::Notify;
@@ -21,10 +23,8 @@ use super::{
 };
 use crate::{
     cli::Serve,
-    host::{files, process, sockstat},
     output::{lines::Lines, writer::WriteError},
     serve::{Notice, Plan, Snapshot},
-    trace::lost::Lost,
 };
 
 pub(super) struct Told {

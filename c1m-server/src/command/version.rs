@@ -3,8 +3,6 @@
 use clap::{CommandFactory, FromArgMatches};
 use sha2::{Digest as _, Sha256};
 
-use crate::trace;
-
 /// Parses the command line of a program that was built from `commit`; `more` is what `--version` says behind the commit.
 ///
 /// Ends the process where clap does: with help, a version, or what is wrong with a flag.
@@ -25,7 +23,7 @@ pub fn parse<C: CommandFactory + FromArgMatches>(commit: &str, more: impl Fn() -
 /// The eBPF object that is built in.
 #[must_use]
 pub fn object() -> String {
-    let hash = Sha256::digest(trace::object());
+    let hash = Sha256::digest(c1m_probe::object());
     let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("\neBPF object sha256 {hash}")
 }

@@ -11,8 +11,9 @@ use std::{
     time::Duration,
 };
 
+use c1m_host::cpus;
+use c1m_limits::footprint::charged_pages;
 use c1m_record::{LimitName, LimitReading, Line, Record, TcpState};
-use c1m_server::{host::cpus, limits::footprint::charged_pages};
 use c1m_sys::{
     confine,
     machine::mount,

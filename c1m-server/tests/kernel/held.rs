@@ -15,12 +15,10 @@ use std::{
     thread,
 };
 
+use c1m_host::{sock_diag, sockstat};
+use c1m_probe::snapshot::{Snapshots, Which};
 use c1m_record::{
     Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
-};
-use c1m_server::{
-    host::{sock_diag, sockstat},
-    trace::snapshot::{Snapshots, Which},
 };
 use c1m_sys::{
     confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table,

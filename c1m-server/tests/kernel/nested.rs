@@ -10,8 +10,8 @@ use std::{
     thread,
 };
 
+use c1m_probe::{Options, Tracer, look::Place};
 use c1m_record::{Refused, Summary};
-use c1m_server::trace::{Options, Tracer, look::Place};
 
 use crate::{
     host::{Settings, connect, cpus, eventually, reset, sockets},

@@ -11,10 +11,10 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_host::task;
 use c1m_record::{
     Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record, TcpState,
 };
-use c1m_server::host::task;
 use c1m_sys::{
     confine,
     netns::{Namespace, OWN},

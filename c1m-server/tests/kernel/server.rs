@@ -15,8 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_probe::{plan::Signal, signals::SIGNALS};
 use c1m_record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
-use c1m_server::trace::{plan::Signal, signals::SIGNALS};
 use c1m_sys::process::terminate;
 
 use crate::schema::Schema;

@@ -9,8 +9,8 @@ use std::{
     thread,
 };
 
+use c1m_probe::snapshot::Snapshots;
 use c1m_record::TcpState;
-use c1m_server::trace::snapshot::Snapshots;
 use c1m_sys::{confine, netns};
 
 use crate::{

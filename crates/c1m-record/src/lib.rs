@@ -26,6 +26,11 @@ pub use self::{
 /// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// In `dropped_by`: crossings that found the ring buffer full.
+pub const LOST_CROSSINGS: &str = "ring buffer: crossing";
+/// In `dropped_by`: entries of the ring buffer that this version does not understand.
+pub const NOT_UNDERSTOOD: &str = "not understood";
+
 /// One line of JSON output, of whatever records a program has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]

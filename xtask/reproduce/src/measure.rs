@@ -5,14 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use c1m_record::{FileNr, Sockstat};
-use c1m_server::host::{
+use c1m_host::{
     files,
     meminfo::{self, Meminfo},
     netstat::{self, TcpExt},
     slabinfo::{self, Slabinfo},
     sockstat,
 };
+use c1m_record::{FileNr, Sockstat};
 use c1m_sys::process::page_bytes;
 
 use super::{

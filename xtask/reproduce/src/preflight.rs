@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
-use c1m_server::host::{
+use c1m_host::{
     cgroup,
     guard::Change,
     sysctl::{Name, SysctlError, Tree},

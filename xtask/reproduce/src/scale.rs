@@ -1,7 +1,7 @@
 //! The article's figures, and how they shrink to the connections that a host can hold.
 
+use c1m_limits::footprint::{self, Sizes};
 use c1m_record::Role;
-use c1m_server::limits::footprint::{self, Sizes};
 use c1m_sys::process::page_bytes;
 
 /// Connections of the article: 16 source addresses of 64,000 each.

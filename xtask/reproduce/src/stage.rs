@@ -9,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_host::guard::Outcome;
 use c1m_record::{Line, Online, Record};
-use c1m_server::host::guard::Outcome;
 use c1m_sys::process;
 
 use super::{

@@ -1,7 +1,7 @@
 //! What is right about one run. Pure: from what was seen to what was wrong.
 
+use c1m_probe::plan::PROGRAMS;
 use c1m_record::{LimitName, Record, Refused, Summary, Tier, Verdict};
-use c1m_server::trace::plan::PROGRAMS;
 
 use super::record::{Counter, Fault, Run};
 

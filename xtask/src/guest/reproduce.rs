@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
+use c1m_host::{cgroup, meminfo};
 use c1m_record::Line;
-use c1m_server::host::{cgroup, meminfo};
 use c1m_text::units::bytes;
 use xtask_reproduce::{Connections, End, Log, ReproduceRecord, fail, need_bytes, tell};
 

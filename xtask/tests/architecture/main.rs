@@ -63,16 +63,15 @@ fn serve_knows_nothing_of_ebpf() {
     can_fail(
         |source| rule("c1m-server/src/serve/worker.rs", source),
         &[
-            "use crate::trace::Tracer;",
-            "use crate::{host, trace};",
-            "use super::super::trace;",
-            "fn f() { crate::trace::count() }",
+            "use c1m_probe::Tracer;",
+            "use c1m_limits::verdict;",
+            "fn f() { c1m_probe::count() }",
             "use aya::Ebpf;",
         ],
-        "// use crate::trace;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
-         #[cfg(test)] mod tests { use crate::trace; }",
+        "// use c1m_probe;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
+         #[cfg(test)] mod tests { use c1m_probe; }",
     );
-    assert!(rule("c1m-server/src/command/mod.rs", "use crate::trace;").is_empty());
+    assert!(rule("c1m-server/src/command/mod.rs", "use c1m_probe::Tracer;").is_empty());
 }
 
 #[test]
@@ -80,14 +79,14 @@ fn limits_is_pure() {
     let rule = rules::limits_is_pure;
     holds(".rs", rule);
     can_fail(
-        |source| rule("c1m-server/src/limits/forecast.rs", source),
+        |source| rule("crates/c1m-limits/src/forecast.rs", source),
         &[
             "use std::fs;",
             "use std::{fmt, time::Instant};",
             "fn f() -> bool { std::time::SystemTime::now() > T }",
             "use std::net::TcpStream;",
-            "use crate::output;",
-            "use crate::host::Sockstat;",
+            "use c1m_text::units;",
+            "use c1m_host::sockstat;",
             "use c1m_sys::clock;",
             "use libc::c_int;",
             "use tokio::time;",
@@ -111,9 +110,9 @@ fn output_asks_nothing_of_the_kernel() {
         |source| rule("c1m-server/src/output/text.rs", source),
         &[
             "use std::fs::File;",
-            "use crate::host::sockstat;",
-            "use super::super::trace::Event;",
-            "use crate::{serve::Server, units};",
+            "use c1m_host::sockstat;",
+            "use c1m_probe::attach;",
+            "use crate::{serve::Server, output};",
             "const FILE: &str = \"/proc/net/sockstat\";",
             "const FILE: &str = r\"/sys/kernel/btf/vmlinux\";",
         ],
@@ -123,25 +122,60 @@ fn output_asks_nothing_of_the_kernel() {
 }
 
 #[test]
-fn rooms_meet_in_command_only() {
-    let rule = rules::rooms_meet_in_command_only;
+fn rooms_meet_in_commands_only() {
+    let rule = rules::rooms_meet_in_commands_only;
     holds(".rs", rule);
     for (file, source) in [
-        ("c1m-server/src/serve/worker.rs", "use crate::host;"),
-        ("c1m-server/src/trace/mod.rs", "use crate::output::text;"),
-        ("c1m-server/src/host/guard.rs", "use super::super::limits::Verdict;"),
-        ("c1m-server/src/exporter.rs", "fn f() { crate::serve::g() }"),
-        ("c1m-server/src/main.rs", "use c1m_server::trace;"),
+        ("c1m-server/src/serve/worker.rs", "use c1m_host::sockstat;"),
+        ("c1m-server/src/serve/worker.rs", "use super::super::output::lines;"),
+        ("c1m-server/src/output/lines.rs", "fn f() { crate::serve::g() }"),
     ] {
         assert_eq!(rule(file, source).len(), 1, "{file}: {source}");
     }
     for (file, source) in [
-        ("c1m-server/src/command/serve.rs", "use crate::{host, serve, trace};"),
-        ("c1m-server/src/trace/mod.rs", "use crate::trace::lost;"),
-        ("c1m-server/src/host/mod.rs", "use self::guard::Guard; use crate::host::sockstat;"),
-        ("c1m-server/src/lib.rs", "pub use crate::host::sockstat;"),
+        ("c1m-server/src/command/serve.rs", "use crate::serve; use c1m_host::sockstat;"),
+        ("c1m-server/src/output/lines.rs", "use crate::output::text; use c1m_record::Record;"),
     ] {
         assert!(rule(file, source).is_empty(), "{file}: {source}");
+    }
+}
+
+/// The dependencies of the crates of this project on each other, those of tests included, as `(crate, what it depends on)`.
+fn dependencies_inside() -> Vec<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
+        .output()
+        .unwrap();
+    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
+    let mut found = Vec::new();
+    for package in graph["packages"].as_array().unwrap() {
+        let of_tree = package["dependencies"].as_array().unwrap().iter();
+        let of_tree = of_tree.filter(|dependency| dependency["path"].is_string());
+        found.extend(of_tree.map(|dependency| (name(package), name(dependency))));
+    }
+    found
+}
+
+#[test]
+fn no_crate_depends_on_one_above_it() {
+    let found = dependencies_inside();
+    assert!(found.len() > 30, "{found:?}");
+    let broken = rules::upward(&found);
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+
+    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    for wrong in [
+        pair("c1m-limits", "c1m-preflight"),
+        pair("c1m-limits", "c1m-probe"),
+        pair("c1m-host", "c1m-server"),
+        pair("c1m-new", "c1m-sys"),
+    ] {
+        assert_eq!(
+            rules::upward(&[pair("c1m-host", "c1m-sys"), wrong.clone()]).len(),
+            1,
+            "{wrong:?}"
+        );
     }
 }
 
@@ -150,7 +184,7 @@ fn trace_prints_nothing() {
     let rule = rules::trace_prints_nothing;
     holds(".rs", |file, text| rule(file, text, &PRINTING_TRACE));
     can_fail(
-        |source| rule("c1m-server/src/trace/ring.rs", source, &[]),
+        |source| rule("crates/c1m-probe/src/ring.rs", source, &[]),
         &["fn f() { println!(\"lost\") }", "fn f() { eprintln!() }", "fn f() { dbg!(1); }"],
         "//! println!\nfn f() { writeln!(to, \"x\"); }",
     );

@@ -2,19 +2,46 @@
 
 use crate::source::{Path, Token, paths, tokens, without_tests};
 
-/// The rooms of c1m-server. Only `command` brings them together.
-pub(crate) const ROOMS: [&str; 5] = ["serve", "trace", "limits", "host", "output"];
+/// The crates by layer, lowest first: each depends on those of lower layers alone.
+pub(crate) const LAYERS: [&[&str]; 7] = [
+    &["c1m-btf", "c1m-commit", "c1m-ebpf", "c1m-record", "c1m-sys"],
+    &["c1m-text"],
+    &["c1m-host"],
+    &["c1m-limits", "c1m-probe", "c1m-program"],
+    &["c1m-preflight", "c1m-report"],
+    &["c1m-client", "c1m-server", "xtask-launcher", "xtask-reproduce"],
+    &["xtask"],
+];
+
+/// What still goes up. An entry that is no longer needed is to be taken off.
+const STILL: [(&str, &str); 2] = [("c1m-client", "c1m-server"), ("xtask-reproduce", "c1m-server")];
+
+/// Every dependency of one crate of this project on another, as `(crate, what it depends on)`, that does not go down the layers.
+pub(crate) fn upward(dependencies: &[(String, String)]) -> Vec<String> {
+    let layer = |name: &str| LAYERS.iter().position(|names| names.contains(&name));
+    let goes_down = |from: &str, to: &str| match (layer(from), layer(to)) {
+        (Some(from), Some(to)) => from > to,
+        _ => false,
+    };
+    let broken = dependencies.iter().filter(|(from, to)| {
+        !goes_down(from, to) && !STILL.contains(&(from.as_str(), to.as_str()))
+    });
+    broken.map(|(from, to)| format!("{from} depends on {to}, which is not below it")).collect()
+}
+
+/// The folders of c1m-server that know nothing of each other. Only its commands bring them together.
+pub(crate) const ROOMS: [&str; 2] = ["serve", "output"];
 
 /// `unsafe` outside the two places for it, each with its reason. An entry that is no longer needed fails too.
 pub(crate) const UNSAFE_ELSEWHERE: [(&str, &str); 0] = [];
 
 /// Files of `trace` that print all the same, each with its reason. An entry that is no longer needed fails too.
 pub(crate) const PRINTING_TRACE: [(&str, &str); 1] = [(
-    "c1m-server/src/trace/log.rs",
+    "crates/c1m-probe/src/log.rs",
     "lines of aya-log, which only an object built for debugging has; they are no result",
 )];
 
-/// What the room `limits` may use of std: nothing that reaches outside the process, and no clock.
+/// What c1m-limits may use of std: nothing that reaches outside the process, and no clock.
 const PURE_STD: [&str; 23] = [
     "any",
     "array",
@@ -80,14 +107,14 @@ fn refuse(file: &str, path: &Path, why: &str) -> String {
 
 /// The server holds connections without knowing of eBPF, so that it needs no privilege and no kernel feature.
 pub(crate) fn serve_knows_nothing_of_ebpf(file: &str, source: &str) -> Vec<String> {
-    let foreign = [&["crate", "trace"][..], &["aya"], &["aya_log"], &["c1m_ebpf"]];
+    let foreign = [&["c1m_probe"][..], &["aya"], &["aya_log"], &["c1m_ebpf"], &["c1m_limits"]];
     if !file.starts_with("c1m-server/src/serve/") {
         return Vec::new();
     }
     used(file, source)
         .iter()
         .filter(|path| foreign.iter().any(|foreign| begins(path, foreign)))
-        .map(|path| refuse(file, path, "serve knows nothing of eBPF"))
+        .map(|path| refuse(file, path, "serve knows nothing of eBPF and of limits"))
         .collect()
 }
 
@@ -98,7 +125,7 @@ fn is_of_tests(file: &str) -> bool {
 
 /// What decides from readings must be the same for the same readings: no I/O, no clock, no unsafe, data types only.
 pub(crate) fn limits_is_pure(file: &str, source: &str) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/limits/") || is_of_tests(file) {
+    if !file.starts_with("crates/c1m-limits/src/") || is_of_tests(file) {
         return Vec::new();
     }
     let code = without_tests(&tokens(source));
@@ -142,8 +169,7 @@ fn is_pure(path: &Path) -> bool {
                 [] => false,
             }
         }
-        "crate" => begins(path, &["crate", "limits"]),
-        "c1m_record" | "serde" | "thiserror" => true,
+        "crate" | "c1m_record" | "serde" | "thiserror" => true,
         // A type or constant of the file itself, or a primitive, such as `Level::High` or `u64::MAX`.
         name => name.starts_with(char::is_uppercase) || is_primitive(name),
     }
@@ -154,9 +180,17 @@ fn is_primitive(name: &str) -> bool {
         || name.strip_prefix(['u', 'i', 'f']).is_some_and(|bits| bits.parse::<u32>().is_ok())
 }
 
+/// Where records become text, metrics and pages.
+const PRINTING: [&str; 4] = [
+    "c1m-server/src/output/",
+    "crates/c1m-record/src/",
+    "crates/c1m-report/src/",
+    "crates/c1m-text/src/records",
+];
+
 /// What prints must print what it was given: it never looks by itself.
 pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/output/") {
+    if !PRINTING.iter().any(|folder| file.starts_with(folder)) {
         return Vec::new();
     }
     let reaching = [
@@ -166,8 +200,8 @@ pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec
         &["fs"],
         &["libc"],
         &["aya"],
-        &["crate", "host"],
-        &["crate", "trace"],
+        &["c1m_host"],
+        &["c1m_probe"],
         &["crate", "serve"],
         &["c1m_sys"],
     ];
@@ -189,27 +223,30 @@ pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec
     by_path.chain(by_text).collect()
 }
 
-/// Rooms know their own files and the records; who needs two of them is a command.
-pub(crate) fn rooms_meet_in_command_only(file: &str, source: &str) -> Vec<String> {
+/// Each of these folders knows its own files and the records; who needs two of them is a command.
+pub(crate) fn rooms_meet_in_commands_only(file: &str, source: &str) -> Vec<String> {
     let Some(inside) = file.strip_prefix("c1m-server/src/") else { return Vec::new() };
     let home = inside.split('/').next().unwrap_or(inside);
-    // The library's root names the rooms in order to open them.
-    if ["command", "lib.rs"].contains(&home) {
+    if !ROOMS.contains(&home) {
         return Vec::new();
     }
     used(file, source)
         .iter()
         .filter(|path| match path.as_slice() {
-            [first, room, ..] if first == "crate" => ROOMS.contains(&room.as_str()) && room != home,
-            _ => false,
+            [first, room, ..] if first == "crate" => room != home && room != "http",
+            [name, ..] => {
+                ["c1m_host", "c1m_limits", "c1m_preflight", "c1m_probe"].contains(&name.as_str())
+                    && !begins(path, &["c1m_preflight", "plan"])
+            }
+            [] => false,
         })
-        .map(|path| refuse(file, path, "rooms meet in command only"))
+        .map(|path| refuse(file, path, "folders meet in commands only"))
         .collect()
 }
 
 /// What follows the kernel hands up values; who prints them is somebody else.
 pub(crate) fn trace_prints_nothing(file: &str, source: &str, exempt: Exempt<'_>) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/trace/") {
+    if !file.starts_with("crates/c1m-probe/src/") {
         return Vec::new();
     }
     let code = without_tests(&tokens(source));

@@ -8,6 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use c1m_host::{
+    guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
+    sysctl::{Name, Tree},
+};
+use c1m_limits::{raise::raised, walls::Examination};
 use c1m_record::{Applied, Change, Record, Restored};
 use c1m_sys::{
     epoll::{self, Epoll, Events, Waker},
@@ -25,11 +30,6 @@ use crate::{
         EnvironmentRefused, UsageRefused,
         streams::{self, say},
     },
-    host::{
-        guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
-        sysctl::{Name, Tree},
-    },
-    limits::{raise::raised, walls::Examination},
     output::lines::{Lines, Printer},
 };
 
@@ -61,7 +61,7 @@ fn take(flags: &Flags) -> Result<(Guard, Vec<Outcome>), EnvironmentRefused> {
     Guard::take(Tree::at(Tree::KERNEL), folder, PATIENCE).map_err(refused)
 }
 
-fn refused(error: crate::host::guard::GuardError) -> EnvironmentRefused {
+fn refused(error: c1m_host::guard::GuardError) -> EnvironmentRefused {
     EnvironmentRefused(error.to_string())
 }
 
@@ -115,7 +115,7 @@ fn set(guard: &mut Guard, changes: &[Change]) -> anyhow::Result<()> {
     let wanted: Vec<Wanted> = changes
         .iter()
         .map(|change| Ok(Wanted { name: Name::new(&change.name)?, value: change.to.clone() }))
-        .collect::<Result<_, crate::host::sysctl::SysctlError>>()?;
+        .collect::<Result<_, c1m_host::sysctl::SysctlError>>()?;
     Ok(guard.set(&wanted).map_err(refused)?)
 }
 

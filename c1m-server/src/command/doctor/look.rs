@@ -3,17 +3,17 @@
 use std::{fs, time::Duration};
 
 use c1m_btf::Btf;
+use c1m_host::{cgroup, conntrack, settings, slab};
+use c1m_limits::{
+    footprint::Sizes,
+    reading::Readings,
+    walls::{Examination, Host, Run, Tables, examine},
+};
 use c1m_record::Role;
 use c1m_sys::{interface, process};
 
 use crate::{
     command::{diagnosis, subject::Bounds},
-    host::{cgroup, conntrack, settings, slab},
-    limits::{
-        footprint::Sizes,
-        reading::Readings,
-        walls::{Examination, Host, Run, Tables, examine},
-    },
     serve::plan::{self, MAX_WORKERS, Wish},
 };
 

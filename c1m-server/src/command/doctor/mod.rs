@@ -9,6 +9,12 @@ pub mod look;
 use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
+use c1m_host::{cgroup, netns};
+use c1m_limits::{
+    configured::{Assessed, Circumstances, assess},
+    walls::Examination,
+};
+use c1m_probe::Options;
 use c1m_record::{Doctor, Record, Role};
 use c1m_sys::{process::page_bytes, stream::Stream};
 
@@ -18,13 +24,7 @@ use crate::{
         Workers,
         doctor::{Doctor as Flags, End, Role as RoleFlag},
     },
-    host::{cgroup, netns},
-    limits::{
-        configured::{Assessed, Circumstances, assess},
-        walls::Examination,
-    },
     output::lines::Printer,
-    trace::Options,
 };
 use look::{Ask, Looked};
 

@@ -5,17 +5,17 @@ use std::{
     io,
 };
 
+use c1m_host::{descriptors, namespaces, sock_diag, sockstat};
+use c1m_probe::{
+    TraceError,
+    snapshot::{Held, Snapshots, StateCounts, Which},
+};
 use c1m_record::{Holder, Source, StateRow, TcpState};
 use c1m_sys::{netns::Namespace, process::raise_soft_nofile};
 
 use crate::{
     cli::NetnsChoice,
     command::{EnvironmentRefused, namespace},
-    host::{descriptors, namespaces, sock_diag, sockstat},
-    trace::{
-        TraceError,
-        snapshot::{Held, Snapshots, StateCounts, Which},
-    },
 };
 
 /// What a dump of the kernel lacks that every attempt of it was interrupted by changes.

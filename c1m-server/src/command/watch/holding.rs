@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_probe::snapshot::Which;
 use c1m_record::{Crossing, Direction, Holder, HolderRow, Holders, Level, Record};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -14,7 +15,6 @@ use crate::{
     cli::{GroupBy, NetnsChoice},
     command::holders::{self, gather::Look},
     output::view,
-    trace::snapshot::Which,
 };
 
 /// Rows of a record, and of the view.

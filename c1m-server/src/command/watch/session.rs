@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::task;
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
 };
@@ -34,7 +35,6 @@ use crate::{
         tracing::{Timed, Tracing},
     },
     exporter::Bound,
-    host::task,
     output::{view::Action, writer::WriteError},
     serve::Snapshot,
 };
