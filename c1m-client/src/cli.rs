@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use c1m_server::cli::Workers;
+use c1m_preflight::plan::Workers;
 use c1m_text::{
     address,
     sources::SourceRange,

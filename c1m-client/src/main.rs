@@ -7,7 +7,7 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_server::command::{is_broken_pipe, streams::say, version::parse};
+use c1m_program::{is_broken_pipe, streams::say, version::parse};
 use c1m_sys::signal::Shutdown;
 use clap::{CommandFactory as _, error::ErrorKind};
 

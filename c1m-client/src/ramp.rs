@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::cli::Workers;
+use c1m_preflight::plan::Workers;
 use c1m_sys::process;
 use thiserror::Error;
 

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::exporter::Bound;
+use c1m_program::exporter::Bound;
 use c1m_sys::{
     epoll::{self, Epoll, Events},
     signal::Shutdown,

@@ -19,7 +19,5 @@
 
 pub mod cli;
 pub mod command;
-pub mod exporter;
-mod http;
 pub mod output;
 pub mod serve;

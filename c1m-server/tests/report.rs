@@ -10,7 +10,7 @@ use std::{
 };
 
 use c1m_record::{Line, Record};
-use c1m_server::output::report::{PlotName, Report};
+use c1m_report::{PlotName, Report};
 use serde_json::Value;
 
 const WATCH: &str = include_str!("fixtures/report/watch.jsonl");

@@ -2,13 +2,12 @@
 
 use std::{path::PathBuf, str::FromStr};
 
+use c1m_preflight::plan::Workers;
 use c1m_text::{
     sources::{SourceRange, overlap},
     units::{parse_bytes, parse_count, parse_count_as},
 };
 use clap::{Args, ValueEnum};
-
-use super::Workers;
 
 /// More connections than this no host has, and more bytes than this no socket queues.
 const MOST: u64 = 1_000_000_000;

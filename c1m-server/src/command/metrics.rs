@@ -8,14 +8,15 @@ use std::{
 
 use anyhow::Context as _;
 use c1m_host::process;
+use c1m_program::{
+    EnvironmentRefused,
+    exporter::{Bound, Scrapes},
+    metrics::{CONTENT_TYPE, OWN, Own, Page},
+};
 use c1m_record::Record;
 use c1m_sys::process::{cpu_seconds, page_bytes};
 
-use super::EnvironmentRefused;
-use crate::{
-    exporter::{Bound, Scrapes},
-    output::metrics::{CONTENT_TYPE, OWN, Own, Page, Seen, tables},
-};
+use crate::output::metrics::{Seen, tables};
 
 /// As [`Bound::of`].
 ///

@@ -1,9 +1,9 @@
 //! Which network namespace `--netns` names: one answer for all commands that have it.
 
 use c1m_host::namespaces;
+use c1m_program::EnvironmentRefused;
 use c1m_sys::netns::Namespace;
 
-use super::EnvironmentRefused;
 use crate::cli::NetnsChoice;
 
 /// `None`: all of them.

@@ -6,17 +6,13 @@ use std::{
     path::Path,
 };
 
+use c1m_program::{
+    EnvironmentRefused, UsageRefused, lines::STDOUT, replace::Place, writer::WriteError,
+};
+use c1m_report::{BadInput, PlotName, Report};
 use c1m_sys::stream::Stream;
 
-use super::{EnvironmentRefused, UsageRefused, replace::Place};
-use crate::{
-    cli,
-    output::{
-        lines::STDOUT,
-        report::{BadInput, PlotName, Report},
-        writer::WriteError,
-    },
-};
+use crate::cli;
 
 /// What stands for a standard stream.
 const STREAM: &str = "-";

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use c1m_preflight::plan::Plan;
+
 use super::{
     bind,
     counters::Snapshot,
     error::ServeError,
     group::steering_refused,
-    plan::Plan,
     shared::{Ending, Notice, Shared, order},
     worker::Worker,
 };

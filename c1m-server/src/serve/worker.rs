@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_preflight::plan::{self, Plan};
+
 use super::{
     accept::{Action, action},
     connection::{Connections, token},
     counters::ErrorName,
     group::steering_refused,
-    plan::{self, Plan},
     room::Room,
     shared::{Shared, order},
 };

@@ -8,8 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_preflight::plan::{Wish, plan};
 use c1m_record::{Line, Record, Summary};
-use c1m_server::serve::{Config, Running, Server, Wish, plan::plan};
+use c1m_server::serve::{Config, Running, Server};
 use c1m_sys::process::raise_nofile;
 
 use crate::schema::Schema;

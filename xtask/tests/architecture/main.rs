@@ -5,7 +5,7 @@
 mod rules;
 mod source;
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use rules::{PRINTING_TRACE, UNSAFE_ELSEWHERE};
 
@@ -140,7 +140,8 @@ fn rooms_meet_in_commands_only() {
     }
 }
 
-/// The dependencies of the crates of this project on each other, those of tests included, as `(crate, what it depends on)`.
+/// The dependencies of the crates of this project on each other, as `(crate, what it depends on)`. Those of tests alone are left out: a test
+/// may use what it likes.
 fn dependencies_inside() -> Vec<(String, String)> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
@@ -151,7 +152,7 @@ fn dependencies_inside() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for package in graph["packages"].as_array().unwrap() {
         let of_tree = package["dependencies"].as_array().unwrap().iter();
-        let of_tree = of_tree.filter(|dependency| dependency["path"].is_string());
+        let of_tree = of_tree.filter(|it| it["path"].is_string() && it["kind"] != "dev");
         found.extend(of_tree.map(|dependency| (name(package), name(dependency))));
     }
     found
@@ -168,7 +169,7 @@ fn no_crate_depends_on_one_above_it() {
     for wrong in [
         pair("c1m-limits", "c1m-preflight"),
         pair("c1m-limits", "c1m-probe"),
-        pair("c1m-host", "c1m-server"),
+        pair("c1m-client", "c1m-server"),
         pair("c1m-new", "c1m-sys"),
     ] {
         assert_eq!(
@@ -255,19 +256,48 @@ fn xtask_depends_on_what_tests_depend_on() {
     }
 }
 
+/// The crates that `package` is built of, itself among them; those that only tests need are not.
+fn crates(package: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--package", package, "--edges", "normal,build"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !text.is_empty(), "{package}: {output:?}");
+    text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+/// Those of `unwanted` that `package` is built of, sorted.
+fn built_of(package: &str, unwanted: &[&str]) -> Vec<String> {
+    let all = crates(package).into_iter().filter(|name| unwanted.contains(&name.as_str()));
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A load client neither traces nor draws, and writes no page.
+#[test]
+fn the_client_is_built_without_what_only_the_server_needs() {
+    let heavy = ["aya", "aya-log", "c1m-probe", "c1m-report", "c1m-server", "maud", "ratatui"];
+    assert_eq!(built_of("c1m-client", &heavy), [""; 0]);
+    assert_eq!(built_of("c1m-server", &heavy), heavy, "one of them is no longer a crate at all");
+}
+
+#[test]
+fn aya_has_one_crate() {
+    let names = |manifest: &str| rules::names_dependency(manifest, "aya");
+    let is_probe = |file: &str| file == "crates/c1m-probe/Cargo.toml";
+    let files = tree();
+    let manifests = files.iter().filter(|(file, _)| file.ends_with("/Cargo.toml"));
+    let naming: Vec<&str> =
+        manifests.filter(|(_, text)| names(text)).map(|(file, _)| file.as_str()).collect();
+    assert!(naming.len() == 1 && is_probe(naming[0]), "{naming:?}");
+    assert!(names("[dependencies]\naya.workspace = true\n"));
+    assert!(!names("[dependencies]\naya-log = \"1\"\n[dev-dependencies]\naya.workspace = true\n"));
+}
+
 /// Somebody waits for all of it who has just cloned the repository.
 #[test]
 fn reproduce_is_built_of_nothing_that_only_other_commands_need() {
-    let crates = |package: &str| -> Vec<String> {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--package", package, "--edges", "normal,build"])
-            .args(["--prefix", "none", "--format", "{p}"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && !text.is_empty(), "{package}: {output:?}");
-        text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
-    };
     let xtasks = crates("xtask");
     let programs = [crates("c1m-server"), crates("c1m-client")].concat();
     for heavy in ["cargo-deb", "jsonschema", "proptest", "schemars", "serde_norway", "similar"] {
@@ -278,6 +308,7 @@ fn reproduce_is_built_of_nothing_that_only_other_commands_need() {
         crates(package).into_iter().filter(|name| !programs.contains(name)).collect()
     };
     assert_eq!(own("xtask-reproduce"), ["xtask-reproduce"]);
+    assert_eq!(built_of("xtask-reproduce", &["aya", "c1m-server", "ratatui"]), [""; 0]);
     assert_eq!(crates("xtask-launcher"), ["xtask-launcher"]);
 }
 

@@ -13,6 +13,12 @@ use c1m_host::{
     sysctl::{Name, Tree},
 };
 use c1m_limits::{raise::raised, walls::Examination};
+use c1m_preflight::Ask;
+use c1m_program::{
+    EnvironmentRefused, UsageRefused,
+    lines::{Lines, Printer},
+    streams::{self, say},
+};
 use c1m_record::{Applied, Change, Record, Restored};
 use c1m_sys::{
     epoll::{self, Epoll, Events, Waker},
@@ -20,18 +26,8 @@ use c1m_sys::{
     stream::Stream,
 };
 
-use super::{
-    exit_code,
-    look::{self, Ask},
-};
-use crate::{
-    cli::doctor::Doctor as Flags,
-    command::{
-        EnvironmentRefused, UsageRefused,
-        streams::{self, say},
-    },
-    output::lines::{Lines, Printer},
-};
+use super::exit_code;
+use crate::cli::doctor::Doctor as Flags;
 
 /// How long a run that was just killed may take to put its settings back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -75,7 +71,7 @@ pub(super) fn apply(flags: &Flags, ask: &Ask, before: &Examination) -> anyhow::R
         say(&format!("an earlier run was killed: {outcome}"));
     }
     // What it put back may have been what was looked at.
-    let looked = (!stale.is_empty()).then(|| look::look(ask).examination);
+    let looked = (!stale.is_empty()).then(|| c1m_preflight::look(ask).examination);
     let changes = changes(looked.as_ref().unwrap_or(before))?;
     for change in &changes {
         say(&format!("{} = {}, now {}", change.name, change.to, change.from));
@@ -126,7 +122,7 @@ fn hold(
     changes: Vec<Change>,
     (lines, shutdown): (&Lines, &Shutdown),
 ) -> anyhow::Result<u8> {
-    let after = look::look(ask).examination;
+    let after = c1m_preflight::look(ask).examination;
     let left = after.hit().map(|wall| wall.limit).collect();
     let applied = Applied { changes, keep: flags.keep, left };
     lines.print(SystemTime::now(), &Record::Applied(applied))?;

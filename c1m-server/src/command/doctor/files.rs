@@ -13,8 +13,7 @@ use c1m_limits::configured::{
     known::{KNOWN, canonical},
     lines::{self, Line, Statement, is_pattern},
 };
-
-use crate::command::EnvironmentRefused;
+use c1m_program::EnvironmentRefused;
 
 /// Those whose present value can be wrong by itself.
 const PRESENT: [&str; 6] = [

@@ -10,13 +10,11 @@ use c1m_probe::{
     TraceError,
     snapshot::{Held, Snapshots, StateCounts, Which},
 };
+use c1m_program::EnvironmentRefused;
 use c1m_record::{Holder, Source, StateRow, TcpState};
 use c1m_sys::{netns::Namespace, process::raise_soft_nofile};
 
-use crate::{
-    cli::NetnsChoice,
-    command::{EnvironmentRefused, namespace},
-};
+use crate::{cli::NetnsChoice, command::namespace};
 
 /// What a dump of the kernel lacks that every attempt of it was interrupted by changes.
 const INTERRUPTED: &str =

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use c1m_host::task;
+use c1m_program::{exporter::Bound, writer::WriteError};
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
 };
@@ -34,8 +35,7 @@ use crate::{
         subject::Which,
         tracing::{Timed, Tracing},
     },
-    exporter::Bound,
-    output::{view::Action, writer::WriteError},
+    output::view::Action,
     serve::Snapshot,
 };
 

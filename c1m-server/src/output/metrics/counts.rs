@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use c1m_program::metrics::{Base, Kind, Metric, Sample, known, labelled, one};
 use c1m_record::{Direction, Level, Refused};
 
-use super::{Base, Kind, Metric, Sample, Seen, known, labelled, one};
+use super::Seen;
 
 const MS_PER_S: f64 = 1000.0;
 

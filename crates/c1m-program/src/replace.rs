@@ -13,7 +13,7 @@ const MOST: u32 = 100;
 
 /// Where a whole file is to be written.
 #[derive(Debug)]
-pub(super) enum Place {
+pub enum Place {
     /// A regular file, or nothing yet. Links are followed.
     Path(PathBuf),
     /// A pipe, a terminal or another device: it has neither a beginning nor an end.
@@ -25,7 +25,7 @@ impl Place {
     ///
     /// # Errors
     /// It can't be.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
             Ok(found) if !found.is_file() => {
                 Ok(Self::Device(OpenOptions::new().write(true).open(path)?))
@@ -48,7 +48,7 @@ impl Place {
     ///
     /// # Errors
     /// It can't be written.
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Device(device) => device.write_all(bytes),
             Self::Path(path) => {

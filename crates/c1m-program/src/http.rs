@@ -5,13 +5,13 @@
 use std::{fmt, net::Ipv6Addr};
 
 /// Heads that are longer are refused with 431.
-pub(crate) const MAX_HEAD_BYTES: usize = 8192;
+pub const MAX_HEAD_BYTES: usize = 8192;
 /// With more header fields than this a head is refused with 431.
-pub(crate) const MAX_FIELDS: usize = 64;
+pub const MAX_FIELDS: usize = 64;
 
 /// What the bytes read so far amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Parsed<T> {
+pub enum Parsed<T> {
     /// More is needed.
     Partial,
     Request(T),
@@ -20,7 +20,7 @@ pub(crate) enum Parsed<T> {
 }
 
 /// A status that c1m answers with, in digits, and its reason phrase: RFC 9110, 15, and RFC 6585, 5.
-pub(crate) fn status(code: u16) -> (&'static str, &'static str) {
+pub fn status(code: u16) -> (&'static str, &'static str) {
     match code {
         200 => ("200", "OK"),
         400 => ("400", "Bad Request"),
@@ -36,7 +36,7 @@ pub(crate) fn status(code: u16) -> (&'static str, &'static str) {
 
 /// A method, in so far as it decides about the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Method {
+pub enum Method {
     Get,
     Head,
     Post,
@@ -65,21 +65,18 @@ impl Method {
 
 /// One complete request head whose version, Host and target are right.
 #[derive(Debug)]
-pub(crate) struct Head<'a> {
+pub struct Head<'a> {
     /// Its length, with the empty line.
-    pub(crate) bytes: usize,
-    pub(crate) http_1_0: bool,
-    pub(crate) method: Method,
+    pub bytes: usize,
+    pub http_1_0: bool,
+    pub method: Method,
     /// Without query; `*` of OPTIONS, and empty for CONNECT, which has none.
-    pub(crate) path: &'a str,
-    pub(crate) fields: &'a [httparse::Header<'a>],
+    pub path: &'a str,
+    pub fields: &'a [httparse::Header<'a>],
 }
 
 /// Looks for one request head at the start of `input`, and has `interpret` say what it asks for, or with which status it is refused.
-pub(crate) fn parse<T>(
-    input: &[u8],
-    interpret: impl FnOnce(&Head<'_>) -> Result<T, u16>,
-) -> Parsed<T> {
+pub fn parse<T>(input: &[u8], interpret: impl FnOnce(&Head<'_>) -> Result<T, u16>) -> Parsed<T> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(input) {
@@ -231,11 +228,11 @@ fn is_name_byte(byte: u8) -> bool {
 
 /// A point in time as HTTP writes it, such as `Sun, 06 Nov 1994 08:49:37 GMT`: RFC 9110, 5.6.7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Date([u8; 29]);
+pub struct Date([u8; 29]);
 
 impl Date {
     /// `seconds` since 1970. Years after 9999 have no such form; they become the last second that has.
-    pub(crate) fn of(seconds: u64) -> Self {
+    pub fn of(seconds: u64) -> Self {
         const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
         const MONTHS: [&str; 12] =
             ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -259,7 +256,7 @@ impl Date {
         Self(bytes)
     }
 
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }

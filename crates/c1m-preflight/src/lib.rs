@@ -1,5 +1,8 @@
 //! One look at everything that bounds a run. A few dozen small files, and a few connections over loopback where connections may be tracked.
 
+pub mod plan;
+pub mod readings;
+
 use std::{fs, time::Duration};
 
 use c1m_btf::Btf;
@@ -13,8 +16,8 @@ use c1m_record::Role;
 use c1m_sys::{interface, process};
 
 use crate::{
-    command::{diagnosis, subject::Bounds},
-    serve::plan::{self, MAX_WORKERS, Wish},
+    plan::{MAX_WORKERS, Wish},
+    readings::Bounds,
 };
 
 /// Descriptors of a table of c1m-client that are no connections.
@@ -134,7 +137,7 @@ fn host(ask: &Ask, sizes: Sizes) -> Host {
         .map(|plan| u64::from(plan.backlog));
     let cgroup = cgroup::own();
     let readings =
-        diagnosis::read(Duration::ZERO, 0, &diagnosis::Layout::now(), cgroup, Bounds::default());
+        readings::read(Duration::ZERO, 0, &readings::Layout::now(), cgroup, Bounds::default());
     let readings = Readings {
         nofile,
         backlog: backlog.or(settings.somaxconn.map(|most| most.min(ask.backlog.into()))),

@@ -1,6 +1,6 @@
 //! From numbers to places, and the round numbers that stand at an axis.
 
-use crate::output::report::say::grouped;
+use crate::say::grouped;
 
 /// A straight axis from 0 or later to `to`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -70,7 +70,7 @@ fn time(value: f64, step: f64) -> String {
 
 fn values(step: f64, to: f64) -> impl Iterator<Item = f64> {
     let last = rounded((to / step * 1.000_001).floor()).min(100);
-    (0..=last).map(move |index| crate::output::report::say::as_f64(index) * step)
+    (0..=last).map(move |index| crate::say::as_f64(index) * step)
 }
 
 #[expect(

@@ -1,7 +1,6 @@
 //! What a program says of itself: `-V` its version, `--version` also what it was built from.
 
 use clap::{CommandFactory, FromArgMatches};
-use sha2::{Digest as _, Sha256};
 
 /// Parses the command line of a program that was built from `commit`; `more` is what `--version` says behind the commit.
 ///
@@ -18,12 +17,4 @@ pub fn parse<C: CommandFactory + FromArgMatches>(commit: &str, more: impl Fn() -
     }
     let matches = command.get_matches();
     C::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
-}
-
-/// The eBPF object that is built in.
-#[must_use]
-pub fn object() -> String {
-    let hash = Sha256::digest(c1m_probe::object());
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\neBPF object sha256 {hash}")
 }

@@ -12,7 +12,7 @@ use c1m_record::{Record, Warning};
 use c1m_sys::{process::block_signals, stream::Stream};
 use c1m_text::escape;
 
-use crate::output::{
+use crate::{
     lines::{STDOUT, formatted},
     writer::{Destination, Missing, OnError, Patience, Rank, WriteError, Writer},
 };

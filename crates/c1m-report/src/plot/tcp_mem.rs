@@ -9,7 +9,7 @@ use super::{
     labels::{self, Area, beside},
     n,
 };
-use crate::output::report::{
+use crate::{
     run::Run,
     say::{as_f64, clock, grouped, moment},
 };

@@ -9,7 +9,7 @@ use super::{
     labels::{Area, LINE, Labels, width},
     n,
 };
-use crate::output::report::say::{as_f64, grouped};
+use crate::say::{as_f64, grouped};
 
 /// A place for a curve, with its axes.
 #[derive(Debug)]

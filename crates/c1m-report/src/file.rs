@@ -6,10 +6,10 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_program::{EnvironmentRefused, replace::Place};
 use c1m_record::Record;
 
-use super::{EnvironmentRefused, replace::Place};
-use crate::output::report::{BadInput, Report};
+use crate::{BadInput, Report};
 
 /// The page of `--report`.
 #[derive(Debug)]

@@ -5,6 +5,7 @@
 //! - [`page`]: the page; [`plot`]: its pictures; [`say`]: numbers and foreign text.
 
 mod acts;
+pub mod file;
 mod input;
 mod page;
 mod plot;

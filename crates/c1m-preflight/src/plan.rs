@@ -1,15 +1,39 @@
 //! How many workers, and what each of them can hold. Pure.
 
+use std::str::FromStr;
+
+use c1m_text::units::parse_count_as;
 use thiserror::Error;
 
 /// Descriptors of a worker's table that are no connections: three standard ones, listener, waker, notices, epoll.
-pub(super) const OWN_DESCRIPTORS: u64 = 7;
+pub const OWN_DESCRIPTORS: u64 = 7;
 /// Descriptors of the main thread's table that are no listeners: runtime, signals, tracing.
 const MAIN_DESCRIPTORS: u64 = 64;
 /// More threads than this help nobody.
 pub const MAX_WORKERS: usize = 4096;
 /// Below this limit of open files nothing sensible can be planned.
 const MIN_NOFILE: u64 = MAIN_DESCRIPTORS + 16;
+
+/// A number of workers, or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    Auto,
+    Count(usize),
+}
+
+impl FromStr for Workers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            _ => match parse_count_as(text) {
+                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
+                _ => Err("use auto, or a number from 1 to 4096".into()),
+            },
+        }
+    }
+}
 
 /// What the user asked for, and what the host allows.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +111,7 @@ impl PlanError {
 }
 
 /// Connections of one table under a limit of `nofile`.
-pub(super) fn table(nofile: u64) -> u64 {
+pub fn table(nofile: u64) -> u64 {
     // Descriptors are C ints.
     nofile.min(i32::MAX as u64).saturating_sub(OWN_DESCRIPTORS)
 }

@@ -7,7 +7,7 @@ use super::{
     axis::{Axis, counts},
     n,
 };
-use crate::output::report::say::{bytes, foreign};
+use crate::say::{bytes, foreign};
 
 /// A bar: whose, and its parts with their bytes.
 #[derive(Debug, Clone, PartialEq)]
