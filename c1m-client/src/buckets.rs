@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::output::metrics::Histogram;
+use c1m_program::metrics::Histogram;
 
 /// 1, 2 and 5 of each power of ten, from 10 µs to 100 s.
 const BOUNDS_US: [u64; 22] = [

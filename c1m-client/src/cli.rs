@@ -2,9 +2,9 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use c1m_server::{
+use c1m_preflight::plan::Workers;
+use c1m_text::{
     address,
-    cli::Workers,
     sources::SourceRange,
     units::{parse_bytes, parse_count, parse_duration, parse_small_count},
 };

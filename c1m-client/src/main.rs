@@ -7,10 +7,8 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_server::{
-    command::{is_broken_pipe, streams::say, version::parse},
-    sys::signal::Shutdown,
-};
+use c1m_program::{is_broken_pipe, streams::say, version::parse};
+use c1m_sys::signal::Shutdown;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 /// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment

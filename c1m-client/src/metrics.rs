@@ -6,12 +6,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_server::{
+use c1m_host::process;
+use c1m_program::{
     exporter::{Bound, Scrapes},
-    host::process,
-    output::metrics::{Base, CONTENT_TYPE, Kind, Metric, OWN, Own, Page, Sample, labelled, one},
-    sys::process::{cpu_seconds, page_bytes},
+    metrics::{Base, CONTENT_TYPE, Kind, Metric, OWN, Own, Page, Sample, labelled, one},
 };
+use c1m_sys::process::{cpu_seconds, page_bytes};
 
 use crate::{
     buckets::Buckets,

@@ -16,12 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::cpus,
-    sys::{
-        process::page_bytes,
-        socket::{MemInfo, mem_info, peek},
-    },
+use c1m_host::cpus;
+use c1m_sys::{
+    process::page_bytes,
+    socket::{MemInfo, mem_info, peek},
 };
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;

@@ -6,15 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use c1m_server::{
-    command::{
-        doctor::look::{Ask, foresee},
-        streams::say,
-    },
-    limits::footprint::payload_of,
-    output::{record::Role, writer::WriteError},
-    sys::{epoll::Waker, process::page_bytes},
-};
+use c1m_limits::footprint::payload_of;
+use c1m_preflight::{Ask, foresee};
+use c1m_program::{streams::say, writer::WriteError};
+use c1m_record::Role;
+use c1m_sys::{epoll::Waker, process::page_bytes};
 
 use crate::{
     cli::{End, Load},

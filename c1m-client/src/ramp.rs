@@ -6,7 +6,8 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{cli::Workers, sys::process};
+use c1m_preflight::plan::Workers;
+use c1m_sys::process;
 use thiserror::Error;
 
 use crate::shard::Shard;

@@ -1,8 +1,8 @@
-//! What `--json` prints: one record a line, each inside [`c1m_server::output::record::Line`].
+//! What `--json` prints: one record a line, each inside [`c1m_record::Line`].
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::{Verdict, Warning};
+use c1m_record::{Verdict, Warning};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::End;

@@ -6,7 +6,7 @@ mod metric;
 
 use std::{cmp::Ordering, fmt, str::FromStr};
 
-use c1m_server::units::{decimal, parse_count};
+use c1m_text::units::{decimal, parse_count};
 
 use self::metric::{Known, Measured, Metric, names};
 use crate::{

@@ -15,12 +15,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::{
-    exporter::Bound,
-    sys::{
-        epoll::{self, Epoll, Events},
-        signal::Shutdown,
-    },
+use c1m_program::exporter::Bound;
+use c1m_sys::{
+    epoll::{self, Epoll, Events},
+    signal::Shutdown,
 };
 
 use self::{look::Losses, silence::Silence};

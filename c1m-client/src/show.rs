@@ -8,15 +8,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::{
-    command::streams,
-    output::{
-        lines::STDOUT,
-        record::Line,
-        writer::{Patience, Rank, WriteError, Writer},
-    },
-    sys::stream::Stream,
+use c1m_program::{
+    lines::STDOUT,
+    streams,
+    writer::{Patience, Rank, WriteError, Writer},
 };
+use c1m_record::Line;
+use c1m_sys::stream::Stream;
 
 pub use self::text::lines;
 use crate::record::{ClientRecord, Progress};

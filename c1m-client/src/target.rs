@@ -6,7 +6,7 @@ use std::{
     str::FromStr,
 };
 
-use c1m_server::address::{AddressError, parse_with_ports};
+use c1m_text::address::{AddressError, parse_with_ports};
 
 /// Where to connect to: one address, and one port or a range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,10 +13,10 @@ use std::{
     ops::Range,
 };
 
-use c1m_server::{
+use c1m_sys::{errno, interface};
+use c1m_text::{
     address::{beside, needs_scope},
     sources::{SourceRange, Sources},
-    sys::{errno, interface},
 };
 use thiserror::Error;
 

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::sys::{
+use c1m_sys::{
     epoll::{self, Epoll, Events},
     errno, process,
     socket::{peek, receive, take_error},

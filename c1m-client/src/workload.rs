@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use c1m_server::address::without_scope;
+use c1m_text::address::without_scope;
 
 use crate::{http::Response, pin::PinPlan};
 

@@ -28,7 +28,7 @@ use std::{
 };
 
 use c1m_client::ports::Ports;
-use c1m_server::output::record::LimitName;
+use c1m_record::LimitName;
 use common::{
     Manner, Server,
     client::Client,

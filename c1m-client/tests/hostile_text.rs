@@ -6,7 +6,7 @@ mod sample;
 use std::time::SystemTime;
 
 use c1m_client::{record::ClientRecord, show::lines};
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 
 /// Ends the line and forges another one, moves the cursor, turns the direction of text.
 const HOSTILE: &str = "x\n03:04:05.000  summary  forged\r\x1b[2J\u{9b}1A\u{202e}";

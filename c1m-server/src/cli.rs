@@ -7,19 +7,20 @@ mod report;
 mod states;
 pub mod watch;
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_ebpf::{PROGRAMS, Program};
+use c1m_preflight::plan::Workers;
+use c1m_text::{
+    address,
+    units::{parse_count, parse_count_as, parse_duration},
+};
 use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     holders::{GroupBy, Holders, NetnsChoice},
     report::{Plot, Report},
     states::States,
-};
-use crate::{
-    address,
-    units::{parse_count, parse_count_as, parse_duration},
 };
 
 /// Holds a million TCP connections, and says which kernel limit was hit.
@@ -157,27 +158,6 @@ fn hook(text: &str) -> Result<String, String> {
         true => Ok(text.into()),
         false => {
             Err("there is no such hook, nor kind of them: docs/hooks.md has their names".into())
-        }
-    }
-}
-
-/// A number of workers, or `auto`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Workers {
-    Auto,
-    Count(usize),
-}
-
-impl FromStr for Workers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            _ => match parse_count_as(text) {
-                Ok(count @ 1..=4096) => Ok(Self::Count(count)),
-                _ => Err("use auto, or a number from 1 to 4096".into()),
-            },
         }
     }
 }

@@ -17,17 +17,7 @@
 //! - [`sys`]: the system calls that neither std nor socket2 wraps, shared with the client.
 //! - [`units`]: the numbers that people type: `1m`, `7.53K`, `60s`.
 
-pub mod address;
 pub mod cli;
 pub mod command;
-pub mod escape;
-pub mod exporter;
-pub mod host;
-mod http;
-pub mod limits;
 pub mod output;
 pub mod serve;
-pub mod sources;
-pub mod sys;
-pub mod trace;
-pub mod units;

@@ -8,7 +8,7 @@ use c1m_server::{
 };
 
 fn main() -> ExitCode {
-    let cli: Cli = command::version::parse(c1m_commit::commit!(), command::version::object);
+    let cli: Cli = c1m_program::version::parse(c1m_commit::commit!(), command::object);
     let ended = match &cli.command {
         None => command::serve::run(&cli.serve).map(|()| 0),
         Some(Command::Watch(flags)) => command::watch::run(flags),
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     let code = command::exit_code(&error);
     if code != 0 {
-        command::streams::say(&format!("c1m-server: {error:#}"));
+        c1m_program::streams::say(&format!("c1m-server: {error:#}"));
     }
     ExitCode::from(code)
 }

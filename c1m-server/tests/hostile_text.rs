@@ -5,12 +5,10 @@ mod sample;
 
 use std::{process::Command, time::SystemTime};
 
-use c1m_server::output::{
-    lines::Printer,
-    record::{Line, Record},
-    report::Report,
-    view::{Holder, Holders, View, draw},
-};
+use c1m_program::lines::Printer;
+use c1m_record::{Line, Record};
+use c1m_report::Report;
+use c1m_server::output::view::{Holder, Holders, View, draw};
 use ratatui::{Terminal, backend::TestBackend};
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.

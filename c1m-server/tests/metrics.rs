@@ -8,12 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use c1m_server::output::{
-    metrics::{Base, Histogram, Kind, Metric, Page, Seen, one, tables},
-    record::{
-        HostUsage, Level, Limits, Line, NetnsUsage, Record, Refused, UnderPressure, Usage, Watched,
-    },
+use c1m_program::metrics::{Base, Histogram, Kind, Metric, Page, one};
+use c1m_record::{
+    HostUsage, Level, Limits, Line, NetnsUsage, Record, Refused, UnderPressure, Usage, Watched,
 };
+use c1m_server::output::metrics::{Seen, tables};
 use page::Samples;
 use serde_json::Value;
 

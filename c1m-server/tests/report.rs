@@ -9,10 +9,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use c1m_server::output::{
-    record::{Line, Record},
-    report::{PlotName, Report},
-};
+use c1m_record::{Line, Record};
+use c1m_report::{PlotName, Report};
 use serde_json::Value;
 
 const WATCH: &str = include_str!("fixtures/report/watch.jsonl");
@@ -317,7 +315,7 @@ fn a_million_lines_make_a_page_that_opens() {
         report.take(time, &Record::Crossing(crossing.clone()));
         report.take(
             time,
-            &Record::Online(c1m_server::output::record::Online {
+            &Record::Online(c1m_record::Online {
                 online: index,
                 accepted: index,
                 closed: 0,

@@ -4,10 +4,8 @@
 
 use std::{fs, path::PathBuf};
 
-use c1m_server::output::{
-    record::*,
-    view::{Holder, Holders, Key, View, draw},
-};
+use c1m_record::*;
+use c1m_server::output::view::{Holder, Holders, Key, View, draw};
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 /// Columns and lines.

@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn cutting_a_fixture_again_changes_nothing() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../c1m-btf/tests/fixtures/btf");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/c1m-btf/tests/fixtures/btf");
         let mut fixtures = 0;
         for entry in fs::read_dir(folder).expect("the fixtures are committed") {
             let path = entry.expect("read the folder").path();

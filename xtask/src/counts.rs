@@ -3,7 +3,7 @@
 use std::{env, fmt};
 
 use anyhow::Result;
-use c1m_server::trace::signals::SIGNALS;
+use c1m_probe::signals::SIGNALS;
 
 use crate::exit;
 

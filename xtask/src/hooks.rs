@@ -3,13 +3,11 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::Context as _;
-use c1m_server::{
-    output::record::Precision,
-    trace::{
-        plan::{Attachment, PROGRAMS, Signal, Source, Way},
-        signals::SIGNALS,
-    },
+use c1m_probe::{
+    plan::{Attachment, PROGRAMS, Signal, Source, Way},
+    signals::SIGNALS,
 };
+use c1m_record::Precision;
 
 use crate::place;
 
@@ -26,7 +24,7 @@ const FILE: &str = "docs/hooks.md";
 const HEAD: &str = "\
 # Hooks: how each signal is got
 
-Made by `cargo xtask hooks` from the table that the loader goes by (`c1m-server/src/trace/signals.rs`); a test fails when this file is older.
+Made by `cargo xtask hooks` from the table that the loader goes by (`crates/c1m-probe/src/signals.rs`); a test fails when this file is older.
 
 For each signal the loader takes the first way that the running kernel allows, each signal by itself: what a kernel refuses costs precision, not the run. \
 What is available is asked of the kernel's own types (BTF), and then by loading and attaching; never of its version. Arguments are found by the names that \

@@ -3,10 +3,9 @@
 use std::{any::TypeId, net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_client::{require::Requirement, shard::Shard, start::StartAt, target::Target};
-use c1m_server::{
-    cli::{NetnsChoice, Workers, doctor::Sources},
-    sources::SourceRange,
-};
+use c1m_preflight::plan::Workers;
+use c1m_server::cli::{NetnsChoice, doctor::Sources};
+use c1m_text::sources::SourceRange;
 use clap::{Arg, Command, CommandFactory as _};
 use xtask_reproduce::Connections;
 

@@ -1,7 +1,8 @@
 //! `cargo xtask metrics`: docs/metrics.md, made of the tables that are exported.
 
 use c1m_client::metrics::METRICS;
-use c1m_server::output::metrics::{OWN, rows, tables};
+use c1m_program::metrics::{OWN, rows};
+use c1m_server::output::metrics::tables;
 
 use crate::{hooks::write_or_compare, place};
 

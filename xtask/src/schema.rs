@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use c1m_client::record::ClientRecord;
-use c1m_server::output::record::{Line, Record};
+use c1m_record::{Line, Record};
 use schemars::{Schema, generate::SchemaSettings};
 use xtask_reproduce::ReproduceRecord;
 

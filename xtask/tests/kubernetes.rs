@@ -8,9 +8,9 @@ use std::{
     process::{Child, Command, ExitCode, Output, Stdio},
 };
 
-use c1m_server::{
-    command::watch::OF_OTHER_NAMESPACES, sys::process::effective_capabilities, trace::CAPABILITIES,
-};
+use c1m_probe::CAPABILITIES;
+use c1m_server::command::watch::OF_OTHER_NAMESPACES;
+use c1m_sys::process::effective_capabilities;
 use clap::Parser as _;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde::Deserialize as _;

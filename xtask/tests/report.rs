@@ -12,7 +12,7 @@ use std::{
     process::{Command, ExitCode, Output, Stdio},
 };
 
-use c1m_server::output::report::Report;
+use c1m_report::Report;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");

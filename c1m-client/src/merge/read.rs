@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read as _};
 
-use c1m_server::output::record::{Line, SCHEMA_VERSION};
+use c1m_record::{Line, SCHEMA_VERSION};
 use serde::Deserialize;
 
 use super::MergeError;

@@ -1,4 +1,4 @@
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 use proptest::prelude::*;
 
 use super::*;

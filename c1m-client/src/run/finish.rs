@@ -1,7 +1,7 @@
 //! The end of a run: its verdict, and its result.
 
 use anyhow::anyhow;
-use c1m_server::sys::process;
+use c1m_sys::process;
 
 use super::Run;
 use crate::{

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::host::listeners;
+use c1m_host::listeners;
 
 use super::{Phase, Run};
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use c1m_server::sys::errno;
+use c1m_sys::errno;
 
 use super::{
     Worker,

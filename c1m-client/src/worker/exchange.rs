@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, io, sync::atomic::Ordering::Relaxed};
 
-use c1m_server::sys::errno;
+use c1m_sys::errno;
 
 use super::{Report, Worker, micros, open::send_whole};
 use crate::{

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::sys::{
+use c1m_sys::{
     epoll, errno,
     socket::{bind, connect, reset_on_close, send, set_quick_ack, take_error},
 };

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::sys::epoll::Waker;
+use c1m_sys::epoll::Waker;
 
 use crate::{
     buckets::Buckets,

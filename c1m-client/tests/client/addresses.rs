@@ -2,11 +2,10 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use c1m_server::{
-    address::parse,
-    serve::{Config, Running, Server as RealServer, Wish, plan::plan},
-    sys::interface::number_of,
-};
+use c1m_preflight::plan::{Wish, plan};
+use c1m_server::serve::{Config, Running, Server as RealServer};
+use c1m_sys::interface::number_of;
+use c1m_text::address::parse;
 
 use super::{
     ANY_PORT,

@@ -8,7 +8,8 @@ use std::{
 };
 
 use c1m_client::record::ClientRecord;
-use c1m_server::{output::record::Line, sys::confine};
+use c1m_record::Line;
+use c1m_sys::confine;
 
 use super::{
     ANY_PORT,
@@ -55,7 +56,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     confine::narrow(&writer).unwrap();
     // It holds one page, whatever the size of that.
-    let page = usize::try_from(c1m_server::sys::process::page_bytes().unwrap()).unwrap();
+    let page = usize::try_from(c1m_sys::process::page_bytes().unwrap()).unwrap();
     writer.write_all(&vec![b'\n'; page]).unwrap();
     (reader, writer)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use c1m_client::record::{ClientRecord, Plan, Summary};
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 use tempfile::TempDir;
 
 use super::{

@@ -3,7 +3,7 @@
 use std::{fs, net::TcpListener, time::Duration};
 
 use c1m_client::record::EndedBy;
-use c1m_server::output::record::LimitName;
+use c1m_record::LimitName;
 
 use super::{
     ANY_PORT,

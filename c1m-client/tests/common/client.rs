@@ -9,7 +9,7 @@ use std::{
 };
 
 use c1m_client::record::{ClientRecord, Lost, Plan, Ramped, Sample, Summary, Waiting};
-use c1m_server::output::record::{Line, SCHEMA_VERSION, Verdict};
+use c1m_record::{Line, SCHEMA_VERSION, Verdict};
 
 use super::schema::Schema;
 

@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::sys::epoll::{self, Epoll, Events};
+use c1m_sys::epoll::{self, Epoll, Events};
 
 const OPEN_BODY: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -73,7 +73,7 @@ struct Connection {
 
 impl Server {
     pub(crate) fn start(address: &str, manner: Manner) -> Self {
-        c1m_server::sys::process::raise_nofile().unwrap();
+        c1m_sys::process::raise_nofile().unwrap();
         // The queue must hold what the client opens while this thread is not running.
         let socket = socket2::Socket::new(
             socket2::Domain::for_address(address.parse().unwrap()),

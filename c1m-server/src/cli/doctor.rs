@@ -2,13 +2,12 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use clap::{Args, ValueEnum};
-
-use super::Workers;
-use crate::{
+use c1m_preflight::plan::Workers;
+use c1m_text::{
     sources::{SourceRange, overlap},
     units::{parse_bytes, parse_count, parse_count_as},
 };
+use clap::{Args, ValueEnum};
 
 /// More connections than this no host has, and more bytes than this no socket queues.
 const MOST: u64 = 1_000_000_000;
@@ -137,7 +136,7 @@ impl FromStr for Sources {
         if let Some((a, b)) = overlap(&ranges) {
             return Err(format!("{a} and {b} overlap: give each source address once"));
         }
-        let merged = crate::sources::Sources::merge(&ranges)
+        let merged = c1m_text::sources::Sources::merge(&ranges)
             .ok_or("give sources of one family, IPv4 or IPv6")?;
         Ok(Self { count: merged.count(), ipv6: Some(ranges[0].first.is_ipv6()) })
     }

@@ -2,9 +2,8 @@
 
 use std::str::FromStr;
 
+use c1m_text::units::{parse_count_as, parse_number};
 use clap::{Args, ValueEnum};
-
-use crate::units::{parse_count_as, parse_number};
 
 /// Say who holds TCP memory now: receive and send side, closed sockets that are still open, orphans
 ///

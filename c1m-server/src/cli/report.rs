@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
+use c1m_text::units::parse_count_as;
 use clap::{Args, ValueEnum};
-
-use crate::units::parse_count_as;
 
 /// Make a page out of a run: plots, limits, verdict and evidence in one HTML file, to look at and to hand on
 ///

@@ -1,9 +1,9 @@
 //! Flags of `states`.
 
+use c1m_text::units::parse_count_as;
 use clap::Args;
 
 use super::NetnsChoice;
-use crate::units::parse_count_as;
 
 /// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
 ///

@@ -3,13 +3,13 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_ebpf::WATCHED_PORTS;
-use clap::Args;
-
-use super::NetnsChoice;
-use crate::{
+use c1m_text::{
     address,
     units::{parse_duration, parse_number},
 };
+use clap::Args;
+
+use super::NetnsChoice;
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
 ///

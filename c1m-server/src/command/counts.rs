@@ -11,13 +11,10 @@ use c1m_ebpf::{
     PRESSURE_ALLOCATOR, PRESSURE_TCP_MEM, REFUSED_FAIR_SHARE, REFUSED_HIGH, REFUSED_MEMCG,
     SIDE_RECEIVE, SIDE_SEND, Shared,
 };
-
-use crate::{
-    limits::evidence::{Call, Evidence},
-    output::record::{Refused, Tier},
-    sys::errno,
-    trace::{attach::Attached, calls},
-};
+use c1m_limits::evidence::{Call, Evidence};
+use c1m_probe::{attach::Attached, calls};
+use c1m_record::{Refused, Tier};
+use c1m_sys::errno;
 
 const NS_PER_MS: u64 = 1_000_000;
 

@@ -8,24 +8,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    subject::{Bounds, Subject},
-    tracing::Tracing,
+use c1m_host::{cgroup, conntrack, netstat, vmstat};
+use c1m_limits::{
+    evidence::{Evidence, Growth},
+    forecast::History,
+    verdict::{followed_by, judge},
 };
-use crate::{
-    host::{
-        cgroup, conntrack, cpus, files, listeners, meminfo, netstat, settings, sockstat, vmstat,
-    },
-    limits::{
-        evidence::{Evidence, Growth},
-        forecast::History,
-        reading::Readings,
-        verdict::{followed_by, judge},
-    },
-    output::record::{LimitName, Limits, Verdict},
-    serve::Snapshot,
-    sys::process::page_bytes,
-};
+use c1m_preflight::readings::{Layout, read};
+use c1m_record::{LimitName, Limits, Verdict};
+
+use super::{subject::Subject, tracing::Tracing};
+use crate::serve::Snapshot;
 
 /// Counters that only their growth makes sense of.
 #[derive(Debug, Clone, Default)]
@@ -79,19 +72,6 @@ impl Counted {
 /// Unknown unless it was known at both times.
 fn grown(before: Option<u64>, now: Option<u64>) -> Option<u64> {
     Some(now?.saturating_sub(before?))
-}
-
-/// What does not change while it runs.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    page_bytes: Option<u64>,
-    cpus: Option<u64>,
-}
-
-impl Layout {
-    pub(super) fn now() -> Self {
-        Self { page_bytes: page_bytes().ok(), cpus: cpus::online() }
-    }
 }
 
 /// The readings and counters of this run.
@@ -222,63 +202,11 @@ impl Diagnosis {
     }
 }
 
-/// Everything at one moment: of the host, of `cgroup`, and of the `bounds` of whoever holds the connections.
-pub(super) fn read(
-    at: Duration,
-    connections: u64,
-    layout: &Layout,
-    cgroup: Option<cgroup::Cgroup>,
-    bounds: Bounds,
-) -> Readings {
-    let settings = settings::read();
-    let memory = meminfo::read().ok();
-    let queues = listeners::queues().ok().flatten();
-    let both = |level: cgroup::Level| (level.used_bytes, level.max_bytes);
-    let backlog = bounds.backlog.map(|asked| settings.somaxconn.unwrap_or(u64::MAX).min(asked));
-    Readings {
-        at,
-        connections,
-        sockstat: sockstat::sockstat().ok(),
-        tcp_mem: settings.tcp_mem,
-        page_bytes: layout.page_bytes,
-        cpus: layout.cpus,
-        tcp_rmem: settings.tcp_rmem,
-        tcp_wmem: settings.tcp_wmem,
-        max_orphans: settings.tcp_max_orphans.or(bounds.max_orphans),
-        nofile: bounds.nofile,
-        descriptors: bounds.descriptors,
-        descriptors_max: bounds.descriptors_max,
-        nr_open: settings.nr_open,
-        file_nr: files::file_nr().ok(),
-        accept_queue: queues.map(|queues| (queues.fullest.queued, queues.fullest.most)),
-        longest_backlog: queues.map(|queues| queues.longest),
-        backlog,
-        somaxconn: settings.somaxconn,
-        max_syn_backlog: settings.tcp_max_syn_backlog,
-        syncookies: settings.tcp_syncookies,
-        ports: settings.ports,
-        port_range: settings.port_range,
-        first_unprivileged_port: settings.first_unprivileged_port,
-        ipv6_addresses: settings::ipv6_addresses(),
-        conntrack: settings.nf_conntrack_count,
-        conntrack_max: settings.nf_conntrack_max,
-        conntrack_buckets: settings.nf_conntrack_buckets,
-        epoll_watches: bounds.epoll_watches,
-        max_user_watches: settings.epoll_max_user_watches,
-        max_tw_buckets: settings.tcp_max_tw_buckets,
-        memory_total_bytes: memory.map(|memory| memory.total_bytes),
-        memory_available_bytes: memory.map(|memory| memory.available_bytes),
-        cgroup_used_bytes: cgroup.and_then(|cgroup| cgroup.used_bytes),
-        cgroup_max_bytes: cgroup.and_then(|cgroup| cgroup.max).map(|level| level.max_bytes),
-        cgroup_high: cgroup.and_then(|cgroup| cgroup.high).map(both),
-        cgroup_sockets: cgroup.and_then(|cgroup| cgroup.sockets).map(both),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use c1m_preflight::plan::Plan;
+
     use super::*;
-    use crate::serve::Plan;
 
     const PLAN: Plan = Plan { workers: 3, window: 2, table: 93, margin: 10, backlog: 128 };
 
@@ -299,7 +227,7 @@ mod tests {
 
     #[test]
     fn this_host_is_read() {
-        let layout = Layout { page_bytes: Some(4096), cpus: Some(2) };
+        let layout = Layout::now();
         let bounds = subject().bounds(5);
         let readings = read(Duration::ZERO, 5, &layout, cgroup::own(), bounds);
         assert!(readings.sockstat.is_some() && readings.file_nr.is_some());
@@ -312,7 +240,7 @@ mod tests {
     #[test]
     fn what_a_hook_read_stands_in_for_what_is_not_shown() {
         let mut diagnosis = Diagnosis::begin(subject(), 7, Some([1, 2, 3]));
-        let shown = settings::read().tcp_mem;
+        let shown = c1m_host::settings::read().tcp_mem;
         assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([1, 2, 3])));
         assert_eq!(diagnosis.history.now().connections, 7);
         diagnosis.told_tcp_mem(Some([4, 5, 6]));

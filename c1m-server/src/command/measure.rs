@@ -2,14 +2,13 @@
 
 use std::time::Instant;
 
-use crate::{
-    command::tracing::Tracing,
-    host::{netns, sockstat, sysctl},
-    limits::pressure::{PressureClock, Seen},
-    output::record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched},
-    sys::process::cpu_seconds,
-    trace::look::Look,
-};
+use c1m_host::{netns, sockstat, sysctl};
+use c1m_limits::pressure::{PressureClock, Seen};
+use c1m_probe::look::Look;
+use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
+use c1m_sys::process::cpu_seconds;
+
+use crate::command::tracing::Tracing;
 
 /// A shorter time has no meaningful share of a core.
 const SHARE_MIN_S: f64 = 0.005;

@@ -7,17 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-
-use super::EnvironmentRefused;
-use crate::{
+use c1m_host::process;
+use c1m_program::{
+    EnvironmentRefused,
     exporter::{Bound, Scrapes},
-    host::process,
-    output::{
-        metrics::{CONTENT_TYPE, OWN, Own, Page, Seen, tables},
-        record::Record,
-    },
-    sys::process::{cpu_seconds, page_bytes},
+    metrics::{CONTENT_TYPE, OWN, Own, Page},
 };
+use c1m_record::Record;
+use c1m_sys::process::{cpu_seconds, page_bytes};
+
+use crate::output::metrics::{Seen, tables};
 
 /// As [`Bound::of`].
 ///

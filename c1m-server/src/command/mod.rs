@@ -7,38 +7,22 @@ pub mod holders;
 mod measure;
 pub mod metrics;
 mod namespace;
-pub mod page;
-mod replace;
 pub mod report;
 pub mod serve;
 pub mod states;
-pub mod streams;
 mod subject;
 mod told;
 mod tracing;
-pub mod version;
 pub mod watch;
 
-use std::io;
-
-use thiserror::Error;
-
-use crate::{
-    output::{lines::Printer, writer::WriteError},
-    serve::{Blame, ServeError},
-    sys::stream::Stream,
-    trace::TraceError,
+use c1m_probe::TraceError;
+use c1m_program::{
+    EnvironmentRefused, UsageRefused, is_broken_pipe, lines::Printer, writer::WriteError,
 };
+use c1m_sys::stream::Stream;
+use sha2::{Digest as _, Sha256};
 
-/// The host does not give what the command needs; the text says what, and what to do.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct EnvironmentRefused(pub String);
-
-/// What was asked for can't be; the text says why, and what to do.
-#[derive(Debug, Error)]
-#[error("{0}")]
-pub struct UsageRefused(pub String);
+use crate::serve::{Blame, ServeError};
 
 /// Standard output of a command that answers once.
 fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
@@ -73,17 +57,21 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     4
 }
 
-/// Nobody reads the output any more, which is no error.
+/// The eBPF object that is built in.
 #[must_use]
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let is = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is))
+pub fn object() -> String {
+    let hash = Sha256::digest(c1m_probe::object());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("\neBPF object sha256 {hash}")
 }
 
 #[cfg(test)]
 mod tests {
+    use c1m_preflight::plan::PlanError;
+
+    use std::io;
+
     use super::*;
-    use crate::serve::PlanError;
 
     #[test]
     fn each_error_has_its_code() {

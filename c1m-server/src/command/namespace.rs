@@ -1,7 +1,10 @@
 //! Which network namespace `--netns` names: one answer for all commands that have it.
 
-use super::EnvironmentRefused;
-use crate::{cli::NetnsChoice, host::namespaces, sys::netns::Namespace};
+use c1m_host::namespaces;
+use c1m_program::EnvironmentRefused;
+use c1m_sys::netns::Namespace;
+
+use crate::cli::NetnsChoice;
 
 /// `None`: all of them.
 ///

@@ -6,16 +6,13 @@ use std::{
     path::Path,
 };
 
-use super::{EnvironmentRefused, UsageRefused, replace::Place};
-use crate::{
-    cli,
-    output::{
-        lines::STDOUT,
-        report::{BadInput, PlotName, Report},
-        writer::WriteError,
-    },
-    sys::stream::Stream,
+use c1m_program::{
+    EnvironmentRefused, UsageRefused, lines::STDOUT, replace::Place, writer::WriteError,
 };
+use c1m_report::{BadInput, PlotName, Report};
+use c1m_sys::stream::Stream;
+
+use crate::cli;
 
 /// What stands for a standard stream.
 const STREAM: &str = "-";

@@ -9,31 +9,33 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::{files, netns};
+use c1m_preflight::{
+    Ask,
+    plan::{self, Plan, Wish, Workers},
+};
+use c1m_probe::Options;
+use c1m_program::{EnvironmentRefused, exporter::Bound};
+use c1m_record::Role;
+use c1m_report::file::Page;
+use c1m_sys::{
+    process::{drop_capabilities, raise_nofile},
+    readable::Readable,
+    signal::Shutdown,
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
-    EnvironmentRefused,
     diagnosis::Diagnosis,
-    doctor::{self, look::Ask},
     metrics::{self, Metrics},
-    page::Page,
     printer,
     subject::Subject,
     told::Told,
     tracing::Tracing,
 };
 use crate::{
-    cli::{Serve, Workers},
-    exporter::Bound,
-    host::{files, netns},
-    output::record::Role,
-    serve::{Config, Ending, Plan, Running, ServeError, Server, Wish, plan, with_port},
-    sys::{
-        process::{drop_capabilities, raise_nofile},
-        readable::Readable,
-        signal::Shutdown,
-    },
-    trace::Options,
+    cli::Serve,
+    serve::{Config, Ending, Running, ServeError, Server, with_port},
 };
 
 /// A shorter interval would be a busy loop.
@@ -84,7 +86,7 @@ fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
 /// What stops it before --max-connections. Who listens on loopback has the clients on the same host.
 fn foresee(cli: &Serve) -> Option<String> {
     let ip = cli.listen.ip();
-    doctor::look::foresee(&Ask {
+    c1m_preflight::foresee(&Ask {
         role: if ip.is_loopback() { Role::Both } else { Role::Server },
         ipv6: ip.is_ipv6(),
         workers: workers(cli),

@@ -6,12 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_record::{Record, States};
 
 use super::{holders::gather::Look, printer};
-use crate::{
-    cli,
-    output::record::{Record, States},
-};
+use crate::cli;
 
 /// Counts once, and prints it.
 ///

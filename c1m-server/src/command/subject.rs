@@ -7,11 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    host::{cgroup, task},
-    serve::Plan,
-    sys::process::nofile,
-};
+use c1m_host::{cgroup, task};
+use c1m_preflight::{plan::Plan, readings::Bounds};
+use c1m_sys::process::nofile;
 
 /// Processes come and go; they are looked for this often.
 const REFRESH: Duration = Duration::from_secs(5);
@@ -20,19 +18,6 @@ const REFRESH: Duration = Duration::from_secs(5);
 pub(super) enum Subject {
     Server(Plan),
     Others(Others),
-}
-
-/// What bounds the subject itself, at one moment. `None`: not known from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Bounds {
-    pub(super) nofile: Option<u64>,
-    /// Of the tables that are counted, and what they can hold.
-    pub(super) descriptors: Option<u64>,
-    pub(super) descriptors_max: Option<u64>,
-    /// What its listeners asked for.
-    pub(super) backlog: Option<u64>,
-    pub(super) epoll_watches: Option<u64>,
-    pub(super) max_orphans: Option<u64>,
 }
 
 impl Subject {

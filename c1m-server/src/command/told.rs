@@ -7,27 +7,23 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use c1m_host::{files, process, sockstat};
+use c1m_preflight::plan::Plan;
+use c1m_probe::lost::Lost;
+use c1m_program::{EnvironmentRefused, lines::Lines, streams, writer::WriteError};
+use c1m_record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning};
+use c1m_report::file::Page;
+use c1m_sys::process::{cpu_seconds, drop_capabilities, page_bytes};
 use tokio::sync::Notify;
 
 use super::{
-    EnvironmentRefused,
     measure::Measure,
     metrics::Metrics,
-    page::Page,
-    streams,
     tracing::{Timed, Tracing},
 };
 use crate::{
     cli::Serve,
-    host::{files, process, sockstat},
-    output::{
-        lines::Lines,
-        record::{Hooks, Limits, Listening, Online, Record, Summary, Verdict, Warning},
-        writer::WriteError,
-    },
-    serve::{Notice, Plan, Snapshot},
-    sys::process::{cpu_seconds, drop_capabilities, page_bytes},
-    trace::lost::Lost,
+    serve::{Notice, Snapshot},
 };
 
 pub(super) struct Told {

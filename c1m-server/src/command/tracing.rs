@@ -3,23 +3,21 @@
 use std::{collections::BTreeMap, io, time::SystemTime};
 
 use c1m_ebpf::HOOK_SET_STATE;
+use c1m_host::{netstat, sockstat, sysctl};
+use c1m_limits::{
+    crossing::{Crossings, Usage},
+    evidence::{Evidence, OomVictim},
+};
+use c1m_probe::{
+    Options, TraceError, Tracer,
+    decode::{Observation, UsageSeen, What},
+    look::Look,
+    lost::Lost,
+};
+use c1m_record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket};
+use c1m_sys::process::monotonic_ns;
 
 use super::counts::{self, Counted};
-use crate::{
-    host::{netstat, sockstat, sysctl},
-    limits::{
-        crossing::{Crossings, Usage},
-        evidence::{Evidence, OomVictim},
-    },
-    output::record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket},
-    sys::process::monotonic_ns,
-    trace::{
-        Options, TraceError, Tracer,
-        decode::{Observation, UsageSeen, What},
-        look::Look,
-        lost::Lost,
-    },
-};
 
 /// Counters of TcpExt that memory, orphans and full queues move; see docs/events.md.
 const KERNEL_COUNTERS: [&str; 22] = [

@@ -79,7 +79,7 @@ mod tests {
             (libc::EBADF, Action::Fatal),
             (libc::EINVAL, Action::Fatal),
         ] {
-            assert_eq!(action(errno), expected, "{}", crate::sys::errno::name(errno));
+            assert_eq!(action(errno), expected, "{}", c1m_sys::errno::name(errno));
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     shared::{Notifier, Shared},
     timers::Timers,
 };
-use crate::sys::{
+use c1m_sys::{
     epoll::Epoll,
     errno,
     socket::{close, receive, reset_on_close, shutdown_write},

@@ -2,10 +2,10 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use c1m_preflight::plan::PlanError;
+use c1m_sys::errno;
+use c1m_text::address::needs_scope;
 use thiserror::Error;
-
-use super::plan::PlanError;
-use crate::{address::needs_scope, sys::errno};
 
 #[derive(Debug, Error)]
 pub enum ServeError {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::room::Step;
-use crate::sys::socket::steer_reuseport;
+use c1m_sys::socket::steer_reuseport;
 
 /// What the workers know of each other's room. Locked only when a worker's step of room changes.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! Requests: what was asked for, as far as this server cares. Pure.
 
-use crate::http::{self, Head, Method};
+use c1m_program::http::{self, Head, Method};
 
-pub(super) use crate::http::MAX_HEAD_BYTES;
+pub(super) use c1m_program::http::MAX_HEAD_BYTES;
 
 /// The largest body of `/bytes/N`.
 pub(super) const MAX_BYTES: u64 = 1 << 30;
@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    const MAX_FIELDS: usize = crate::http::MAX_FIELDS;
+    const MAX_FIELDS: usize = c1m_program::http::MAX_FIELDS;
 
     fn request(text: &str) -> Request {
         match parse(text.as_bytes()) {

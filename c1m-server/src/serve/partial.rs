@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::response::Response;
-use crate::sys::epoll;
+use c1m_sys::epoll;
 
 /// What an idle connection is watched for.
 pub(super) const READ: u32 = epoll::IN | epoll::PEER_CLOSED;

@@ -2,8 +2,9 @@
 
 use std::io::{IoSlice, Write as _};
 
+use c1m_program::http::{self, Date};
+
 use super::http::{Request, Target};
-use crate::http::{self, Date};
 
 const PATTERN_BYTES: usize = 1 << 16;
 

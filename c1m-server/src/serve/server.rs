@@ -9,16 +9,17 @@ use std::{
     time::Duration,
 };
 
+use c1m_preflight::plan::Plan;
+
 use super::{
     bind,
     counters::Snapshot,
     error::ServeError,
     group::steering_refused,
-    plan::Plan,
     shared::{Ending, Notice, Shared, order},
     worker::Worker,
 };
-use crate::sys::{errno, thread::spawn_with_own_table};
+use c1m_sys::{errno, thread::spawn_with_own_table};
 
 /// Room for the deepest call of a worker in a debug build. Only the pages that are used cost memory.
 const STACK_BYTES: usize = 256 * 1024;

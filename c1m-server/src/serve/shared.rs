@@ -12,8 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{counters::Counters, group::Group, plan::Plan, slots::Slots};
-use crate::sys::{epoll::Waker, process::nofile};
+use c1m_preflight::plan::Plan;
+
+use super::{counters::Counters, group::Group, slots::Slots};
+use c1m_sys::{epoll::Waker, process::nofile};
 
 /// How the connections are ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

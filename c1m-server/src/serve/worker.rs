@@ -7,16 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_preflight::plan::{self, Plan};
+
 use super::{
     accept::{Action, action},
     connection::{Connections, token},
     counters::ErrorName,
     group::steering_refused,
-    plan::{self, Plan},
     room::Room,
     shared::{Shared, order},
 };
-use crate::sys::{
+use c1m_sys::{
     epoll::{self, Epoll, Events},
     errno,
     process::nofile,

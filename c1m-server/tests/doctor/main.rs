@@ -13,10 +13,8 @@ use std::{
     process::{Command, ExitCode, Output, Stdio},
 };
 
-use c1m_server::{
-    output::record::{Assessment, Doctor, Line, Record},
-    sys::confine::unshare_network,
-};
+use c1m_record::{Assessment, Doctor, Line, Record};
+use c1m_sys::confine::unshare_network;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use schema::Schema;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use c1m_server::limits::configured::{
+use c1m_limits::configured::{
     kernel::{Taken, take},
     known::Known,
 };

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::output::record::{CallError, Ports, Record, Refused};
+use c1m_record::{CallError, Ports, Record, Refused};
 use socket2::{Domain, Socket, Type};
 
 use crate::{

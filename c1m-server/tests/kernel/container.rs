@@ -8,15 +8,13 @@ use std::{
     thread,
 };
 
-use c1m_server::{
-    output::record::{
-        Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
-    },
-    sys::{
-        confine,
-        netns::{Namespace, OWN},
-        process::spawn_dying_with_parent,
-    },
+use c1m_record::{
+    Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
+};
+use c1m_sys::{
+    confine,
+    netns::{Namespace, OWN},
+    process::spawn_dying_with_parent,
 };
 
 use crate::server::{SCHEMA, Skip, binary, needs_ebpf, run};
@@ -168,7 +166,7 @@ pub(crate) fn confined() -> Result<(), Skip> {
     assert!(!rows.clone().any(|row| row == own(1)), "{seen:?}");
     assert!(tells(&seen.unseen, &format!("connections in network namespace {inode}")), "{seen:?}");
     let seen = holders(&CONFINED, &["--by", "port", "--top", "100000"]);
-    let is_there = |row: &c1m_server::output::record::HolderRow| {
+    let is_there = |row: &c1m_record::HolderRow| {
         (row.port, row.netns) == (Some(port), Some(inode)) && row.memory.sockets == 1
     };
     assert!(seen.rows.iter().any(is_there), "{seen:?}");

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::output::record::Record;
+use c1m_record::Record;
 
 use crate::{
     host::{bound, connect, connected, reset},

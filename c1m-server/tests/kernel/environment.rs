@@ -11,16 +11,14 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{
-    host::cpus,
-    limits::footprint::charged_pages,
-    output::record::{LimitName, LimitReading, Line, Record, TcpState},
-    sys::{
-        confine,
-        machine::mount,
-        netns::{Namespace, OWN},
-        process::page_bytes,
-    },
+use c1m_host::cpus;
+use c1m_limits::footprint::charged_pages;
+use c1m_record::{LimitName, LimitReading, Line, Record, TcpState};
+use c1m_sys::{
+    confine,
+    machine::mount,
+    netns::{Namespace, OWN},
+    process::page_bytes,
 };
 
 use crate::{

@@ -15,13 +15,13 @@ use std::{
     thread,
 };
 
-use c1m_server::{
-    host::{sock_diag, sockstat},
-    output::record::{
-        Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
-    },
-    sys::{confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table},
-    trace::snapshot::{Snapshots, Which},
+use c1m_host::{sock_diag, sockstat};
+use c1m_probe::snapshot::{Snapshots, Which};
+use c1m_record::{
+    Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
+};
+use c1m_sys::{
+    confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -441,7 +441,7 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     let as_nobody = |arguments: &[&str]| {
         let mut command = Command::new(&copy);
         command.args(arguments);
-        if c1m_server::sys::process::effective_capabilities().unwrap() != 0 {
+        if c1m_sys::process::effective_capabilities().unwrap() != 0 {
             command.uid(NOBODY).gid(NOBODY);
         }
         command
@@ -477,7 +477,7 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     assert!(seen.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", seen.unseen);
     assert_eq!(counted.source, Source::SockDiag);
     let is_listening = |port| {
-        move |row: &c1m_server::output::record::StateRow| {
+        move |row: &c1m_record::StateRow| {
             row.port == port && row.state == TcpState::Listen && row.count > 0
         }
     };

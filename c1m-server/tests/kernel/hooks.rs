@@ -2,7 +2,7 @@
 
 use std::{net::TcpListener, process::Command};
 
-use c1m_server::output::record::{Line, Record};
+use c1m_record::{Line, Record};
 
 use crate::server::{Server, Skip, binary, check, needs_ebpf, run};
 

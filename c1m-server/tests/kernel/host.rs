@@ -8,14 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Guard, GuardError, STATE_FOLDER},
-        netstat, sockstat,
-        sysctl::{Name, SysctlError, Tree},
-    },
-    output::record::Sockstat,
+use c1m_host::{
+    guard::{Change, Guard, GuardError, STATE_FOLDER},
+    netstat, sockstat,
+    sysctl::{Name, SysctlError, Tree},
 };
+use c1m_record::Sockstat;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::server::{PATIENCE, Skip};

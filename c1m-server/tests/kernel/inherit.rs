@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use c1m_server::sys::inherited::{self, Inherited};
+use c1m_sys::inherited::{self, Inherited};
 
 use crate::{
     server::{Skip, binary, needs_ebpf},
@@ -100,7 +100,7 @@ fn reported(command: &mut Command, given: Inherited) -> BTreeMap<String, Vec<Str
 pub(crate) fn as_without_a_watch() -> Result<(), Skip> {
     needs_ebpf()?;
     let own = env::current_exe().unwrap();
-    let (_, hard) = c1m_server::sys::process::nofile().unwrap();
+    let (_, hard) = c1m_sys::process::nofile().unwrap();
     let given = Inherited {
         nofile: Some((256, hard)),
         blocked: Inherited::bit(libc::SIGUSR1) | Inherited::bit(libc::SIGTERM),

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem, and counters that see everybody.
     arguments.test_threads = Some(1);
-    c1m_server::sys::process::raise_nofile().expect("the limit of open files can be raised");
+    c1m_sys::process::raise_nofile().expect("the limit of open files can be raised");
     let tests = vec![
         test(
             "crossings_and_refusals_are_the_kernels_own",

@@ -9,12 +9,10 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{
-    output::record::{
-        Crossing, Direction, Level, Precision, Pressure, Record, Refusal, Refused, Summary,
-    },
-    sys::{process::page_bytes, socket::mem_info},
+use c1m_record::{
+    Crossing, Direction, Level, Precision, Pressure, Record, Refusal, Refused, Summary,
 };
+use c1m_sys::{process::page_bytes, socket::mem_info};
 
 use crate::{
     attempt::undisturbed,

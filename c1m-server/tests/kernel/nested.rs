@@ -10,10 +10,8 @@ use std::{
     thread,
 };
 
-use c1m_server::{
-    output::record::{Refused, Summary},
-    trace::{Options, Tracer, look::Place},
-};
+use c1m_probe::{Options, Tracer, look::Place};
+use c1m_record::{Refused, Summary};
 
 use crate::{
     host::{Settings, connect, cpus, eventually, reset, sockets},

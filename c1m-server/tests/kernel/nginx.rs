@@ -11,17 +11,14 @@ use std::{
     time::SystemTime,
 };
 
-use c1m_server::{
-    host::task,
-    output::record::{
-        Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record,
-        TcpState,
-    },
-    sys::{
-        confine,
-        netns::{Namespace, OWN},
-        process::{page_bytes, spawn_dying_with_parent, terminate},
-    },
+use c1m_host::task;
+use c1m_record::{
+    Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record, TcpState,
+};
+use c1m_sys::{
+    confine,
+    netns::{Namespace, OWN},
+    process::{page_bytes, spawn_dying_with_parent, terminate},
 };
 use tempfile::TempDir;
 

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
 };
 
-use c1m_server::output::record::{Aborted, Record, Refused};
+use c1m_record::{Aborted, Record, Refused};
 
 use crate::{
     attempt::undisturbed,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::output::record::{Overflow, Record};
+use c1m_record::{Overflow, Record};
 use socket2::{Domain, Socket, Type};
 
 use crate::{

@@ -15,11 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    output::record::{Hook, Line, Record, SCHEMA_VERSION, Summary},
-    sys::process::terminate,
-    trace::{plan::Signal, signals::SIGNALS},
-};
+use c1m_probe::{plan::Signal, signals::SIGNALS};
+use c1m_record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
+use c1m_sys::process::terminate;
 
 use crate::schema::Schema;
 

@@ -9,11 +9,9 @@ use std::{
     thread,
 };
 
-use c1m_server::{
-    output::record::TcpState,
-    sys::{confine, netns},
-    trace::snapshot::Snapshots,
-};
+use c1m_probe::snapshot::Snapshots;
+use c1m_record::TcpState;
+use c1m_sys::{confine, netns};
 
 use crate::{
     held::{apart, in_many_states},

@@ -11,13 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use c1m_server::{
-    output::record::{
-        Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line,
-        Precision, Record, Usage, Watching,
-    },
-    sys::{confine, process::terminate},
+use c1m_record::{
+    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line, Precision,
+    Record, Usage, Watching,
 };
+use c1m_sys::{confine, process::terminate};
 
 use crate::{
     attempt::undisturbed,
@@ -37,7 +35,7 @@ pub(crate) fn play() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
-            c1m_server::sys::machine::set_nofile(32).unwrap();
+            c1m_sys::machine::set_nofile(32).unwrap();
             let mut held = Vec::new();
             while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
                 held.push(socket);
@@ -336,10 +334,10 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     let mut watch = Watch::start(&["--pid", &std::process::id().to_string()]);
     let watching = watch.watching();
     assert!(watching.ports.contains(&port), "{watching:?}");
-    assert_eq!(watching.netns, c1m_server::host::netns::own());
+    assert_eq!(watching.netns, c1m_host::netns::own());
     let limits = watch.wait_for("limits", limits);
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
-    let (soft, _) = c1m_server::sys::process::nofile().unwrap();
+    let (soft, _) = c1m_sys::process::nofile().unwrap();
     assert_eq!(nofile.ceiling, Some(soft), "{nofile:?}");
     watch.finish();
     Ok(())
@@ -355,14 +353,14 @@ fn limits(record: &Record) -> Option<Limits> {
 /// A network namespace shows neither tcp_mem nor its limits: the kernel's own variables do.
 pub(crate) fn in_a_namespace() -> Result<(), Skip> {
     needs_ebpf()?;
-    let shown = c1m_server::host::settings::read().tcp_mem;
+    let shown = c1m_host::settings::read().tcp_mem;
     let inside = thread::spawn(move || {
         if let Err(error) = confine::unshare_network() {
             return Err(Skip(format!("no network namespace: {error}")));
         }
         let mut watch = Watch::start(&["--netns", "self"]);
         let watching = watch.watching();
-        assert_ne!(watching.netns, c1m_server::host::netns::own());
+        assert_ne!(watching.netns, c1m_host::netns::own());
         let limits = watch.wait_for("limits", limits);
         let ended = watch.finish();
         assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");
@@ -444,9 +442,8 @@ pub(crate) fn signals() -> Result<(), Skip> {
         let pid = child.id();
         let mut command = None;
         eventually(PATIENCE, || {
-            command = c1m_server::host::task::family(pid).get(1).copied();
-            command
-                .is_some_and(|pid| c1m_server::host::task::comm(pid) != Some("c1m-server".into()))
+            command = c1m_host::task::family(pid).get(1).copied();
+            command.is_some_and(|pid| c1m_host::task::comm(pid) != Some("c1m-server".into()))
         });
         (child, lines, command.expect("the command"))
     };

@@ -6,7 +6,8 @@ use std::{
     process::Command,
 };
 
-use c1m_server::{address::parse, sys::interface::number_of};
+use c1m_sys::interface::number_of;
+use c1m_text::address::parse;
 
 use crate::{
     namespace::{LINK, is_own_network},

@@ -2,7 +2,8 @@
 
 use std::{collections::HashSet, io::Write as _, net::TcpStream, time::Duration};
 
-use c1m_server::{output::record::Record, sys::process::raise_nofile};
+use c1m_record::Record;
+use c1m_sys::process::raise_nofile;
 
 use crate::support::*;
 
@@ -23,7 +24,7 @@ fn twelve_thousand_connections_in_tables_of_1500() {
     let wanted = CONNECTIONS.to_string();
     let program =
         Program::start(Some(1500), &["--max-connections", &wanted, "--interval", "100ms"]);
-    assert_eq!(program.listening.page_bytes, Some(c1m_server::sys::process::page_bytes().unwrap()));
+    assert_eq!(program.listening.page_bytes, Some(c1m_sys::process::page_bytes().unwrap()));
     assert!(program.listening.workers >= 9, "{:?}", program.listening);
     assert!(program.listening.capacity >= CONNECTIONS as u64);
 

@@ -8,7 +8,8 @@ use std::{
     time::Instant,
 };
 
-use c1m_server::{output::record::Line, output::record::Record, sys::confine};
+use c1m_record::{Line, Record};
+use c1m_sys::confine;
 
 use crate::support::*;
 

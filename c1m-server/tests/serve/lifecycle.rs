@@ -7,7 +7,8 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{output::record::Record, serve::Ending};
+use c1m_record::Record;
+use c1m_server::serve::Ending;
 
 use crate::support::*;
 

@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
 };
 
-use c1m_server::output::record::Record;
+use c1m_record::Record;
 
 use crate::{
     scrape::{Samples, get, scrape},

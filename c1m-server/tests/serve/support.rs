@@ -8,11 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    output::record::{Line, Record, Summary},
-    serve::{Config, Running, Server, Wish, plan::plan},
-    sys::process::raise_nofile,
-};
+use c1m_preflight::plan::{Wish, plan};
+use c1m_record::{Line, Record, Summary};
+use c1m_server::serve::{Config, Running, Server};
+use c1m_sys::process::raise_nofile;
 
 use crate::schema::Schema;
 
@@ -48,7 +47,7 @@ pub(crate) struct Program {
     child: Child,
     records: Receiver<Record>,
     pub(crate) address: SocketAddr,
-    pub(crate) listening: c1m_server::output::record::Listening,
+    pub(crate) listening: c1m_record::Listening,
 }
 
 /// The program under a limit of open files, listening on a port of the kernel's choice, not yet started.

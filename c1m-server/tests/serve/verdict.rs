@@ -1,6 +1,6 @@
 //! What the server says of limits, without any privilege.
 
-use c1m_server::output::record::{Confidence, LimitName, LimitReading, Limits, Record, Verdict};
+use c1m_record::{Confidence, LimitName, LimitReading, Limits, Record, Verdict};
 
 use crate::support::*;
 

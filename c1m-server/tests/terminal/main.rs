@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::host::task;
+use c1m_host::task;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 const PATIENCE: Duration = Duration::from_secs(30);

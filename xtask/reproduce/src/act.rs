@@ -5,11 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{guard::Change, netstat, slabinfo},
-    output::record::{Level, Online, Summary},
-    sys::process::page_bytes,
-};
+use c1m_host::{guard::Change, netstat, slabinfo};
+use c1m_record::{Level, Online, Summary};
+use c1m_sys::process::page_bytes;
 
 use super::{
     End, expect,

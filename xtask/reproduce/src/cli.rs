@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use c1m_server::units::{parse_count, parse_duration};
+use c1m_text::units::{parse_count, parse_duration};
 
 use super::{Places, scale};
 

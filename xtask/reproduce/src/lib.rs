@@ -35,7 +35,7 @@ use std::{
     process::ExitCode,
 };
 
-use c1m_server::host::{guard, sysctl::Tree};
+use c1m_host::{guard, sysctl::Tree};
 
 pub use cli::{Args, Connections};
 pub use log::Log;

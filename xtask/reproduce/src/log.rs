@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use c1m_server::command::page::Page;
+use c1m_report::file::Page;
 
 use super::{End, cli::Args, run};
 

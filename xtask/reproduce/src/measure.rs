@@ -5,17 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use c1m_server::{
-    host::{
-        files,
-        meminfo::{self, Meminfo},
-        netstat::{self, TcpExt},
-        slabinfo::{self, Slabinfo},
-        sockstat,
-    },
-    output::record::{FileNr, Sockstat},
-    sys::process::page_bytes,
+use c1m_host::{
+    files,
+    meminfo::{self, Meminfo},
+    netstat::{self, TcpExt},
+    slabinfo::{self, Slabinfo},
+    sockstat,
 };
+use c1m_record::{FileNr, Sockstat};
+use c1m_sys::process::page_bytes;
 
 use super::{
     End,

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::{
-    output::record::{FileNr, Level, Precision, Refused, Sockstat},
-    trace::lost::{LOST_CROSSINGS, NOT_UNDERSTOOD},
-};
+use c1m_record::{FileNr, LOST_CROSSINGS, Level, NOT_UNDERSTOOD, Precision, Refused, Sockstat};
 use serde::{Deserialize, Serialize};
 
 use super::{expect, progress::grouped};

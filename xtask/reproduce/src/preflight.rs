@@ -5,14 +5,12 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
 };
 
-use c1m_server::{
-    host::{
-        cgroup,
-        guard::Change,
-        sysctl::{Name, SysctlError, Tree},
-    },
-    sys::process,
+use c1m_host::{
+    cgroup,
+    guard::Change,
+    sysctl::{Name, SysctlError, Tree},
 };
+use c1m_sys::process;
 
 use super::{
     End, expect,

@@ -15,10 +15,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use c1m_server::{
-    host::guard::{Change, Guard, GuardError, Outcome},
-    sys::process,
-};
+use c1m_host::guard::{Change, Guard, GuardError, Outcome};
+use c1m_sys::process;
 
 use super::{
     Places,

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(super) use c1m_server::units::{bytes, grouped};
+pub(super) use c1m_text::units::{bytes, grouped};
 
 /// Without a terminal the state is told this often.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use c1m_server::host::guard::{Change, Outcome};
+use c1m_host::guard::{Change, Outcome};
 use serde::{Deserialize, Serialize};
 
 /// All that a run changes. The privileged half changes nothing else.
@@ -156,7 +156,7 @@ impl Pin {
 
 #[cfg(test)]
 mod tests {
-    use c1m_server::output::record::Line;
+    use c1m_record::Line;
 
     use super::*;
 

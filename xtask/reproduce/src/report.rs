@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use c1m_server::output::record::Level;
+use c1m_record::Level;
 
 use super::{
     expect,

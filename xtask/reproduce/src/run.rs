@@ -8,13 +8,11 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Fate, Outcome},
-        sysctl::{Name, Tree},
-    },
-    output::record::Line,
+use c1m_host::{
+    guard::{Change, Fate, Outcome},
+    sysctl::{Name, Tree},
 };
+use c1m_record::Line;
 
 use super::{
     End,

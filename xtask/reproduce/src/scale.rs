@@ -1,10 +1,8 @@
 //! The article's figures, and how they shrink to the connections that a host can hold.
 
-use c1m_server::{
-    limits::footprint::{self, Sizes},
-    output::record::Role,
-    sys::process::page_bytes,
-};
+use c1m_limits::footprint::{self, Sizes};
+use c1m_record::Role;
+use c1m_sys::process::page_bytes;
 
 /// Connections of the article: 16 source addresses of 64,000 each.
 pub(super) const ARTICLE_CONNECTIONS: u64 = 1_024_000;
@@ -62,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_pin_is_what_the_client_is_told() {
-        assert_eq!(c1m_server::units::parse_bytes(PIN), Ok(PIN_BYTES));
+        assert_eq!(c1m_text::units::parse_bytes(PIN), Ok(PIN_BYTES));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! What the server and the client of one act have said so far.
 
-use c1m_server::output::record::{
-    Crossing, Direction, Hooks, Level, Listening, Online, Record, Refused, Summary,
-};
+use c1m_record::{Crossing, Direction, Hooks, Level, Listening, Online, Record, Refused, Summary};
 
 use super::{
     End,

@@ -9,11 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::guard::Outcome,
-    output::record::{Line, Online, Record},
-    sys::process,
-};
+use c1m_host::guard::Outcome;
+use c1m_record::{Line, Online, Record};
+use c1m_sys::process;
 
 use super::{
     End, Places,

@@ -12,7 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use c1m_server::{output::record::Line, sys::confine};
+use c1m_record::Line;
+use c1m_sys::confine;
 use serde::de::DeserializeOwned;
 
 use crate::exit;

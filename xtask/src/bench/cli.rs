@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use c1m_server::units::{parse_count, parse_small_count};
+use c1m_text::units::{parse_count, parse_small_count};
 use clap::ValueEnum;
 
 /// Connections of the whole bench.

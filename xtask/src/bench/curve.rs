@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
-use c1m_server::units;
+use c1m_text::units;
 
 use super::{
     Args,

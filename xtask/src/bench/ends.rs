@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use c1m_client::record::{ClientRecord, Ramped, Sample};
-use c1m_server::output::record::{Record, Sockstat, Summary};
+use c1m_record::{Record, Sockstat, Summary};
 
 use super::{
     child::{Child, PATIENCE, Read, check_interrupted},

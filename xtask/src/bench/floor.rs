@@ -30,16 +30,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use c1m_client::{ports::Ports, ramp::Crew, shard::Shard, target::Target, tuple::Plan};
-use c1m_server::{
-    cli::Workers,
-    sys::{
-        epoll::{self, Epoll, Events},
-        process::raise_nofile,
-        socket::{accept, bind, connect, receive, reset_on_close, send, set_quick_ack},
-        thread::spawn_with_own_table,
-    },
-    units::parse_count,
+use c1m_preflight::plan::Workers;
+use c1m_sys::{
+    epoll::{self, Epoll, Events},
+    process::raise_nofile,
+    socket::{accept, bind, connect, receive, reset_on_close, send, set_quick_ack},
+    thread::spawn_with_own_table,
 };
+use c1m_text::units::parse_count;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 

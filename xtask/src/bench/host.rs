@@ -7,19 +7,17 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use c1m_server::{
-    host::{
-        cgroup,
-        guard::{Change, Guard, STATE_FOLDER},
-        meminfo, process,
-        slabinfo::{self, Slabinfo},
-        sockstat::sockstat,
-        sysctl::{Name, Tree},
-    },
-    limits::footprint::{self, Sizes},
-    output::record::{Role, Sockstat},
-    sys::process::page_bytes,
+use c1m_host::{
+    cgroup,
+    guard::{Change, Guard, STATE_FOLDER},
+    meminfo, process,
+    slabinfo::{self, Slabinfo},
+    sockstat::sockstat,
+    sysctl::{Name, Tree},
 };
+use c1m_limits::footprint::{self, Sizes};
+use c1m_record::{Role, Sockstat};
+use c1m_sys::process::page_bytes;
 
 use super::child::pause;
 use crate::exit;
@@ -88,7 +86,7 @@ impl Settings {
     pub(crate) fn needed(connections: u64) -> Result<Vec<Change>> {
         let tree = Tree::at(Tree::KERNEL);
         let ends = 2 * connections + SPARE;
-        let files = c1m_server::host::files::file_nr()?.allocated + ends;
+        let files = c1m_host::files::file_nr()?.allocated + ends;
         let mut changes = Vec::new();
         // Root is exempt from the first, but the server gives its capabilities up.
         for (name, need) in [("fs.file-max", files), ("fs.epoll.max_user_watches", ends)] {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use c1m_server::output::record::{Line, Record, Watching};
+use c1m_record::{Line, Record, Watching};
 use socket2::{Domain, Socket, Type};
 
 use super::{

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use c1m_server::host::slabinfo::{self, Slabinfo};
+use c1m_host::slabinfo::{self, Slabinfo};
 
 use super::{
     board::Board,

@@ -9,7 +9,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use c1m_server::{output::record::Line, sys::process::raise_nofile};
+use c1m_record::Line;
+use c1m_sys::process::raise_nofile;
 use xtask_reproduce::signals;
 
 use super::{

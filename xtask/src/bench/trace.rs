@@ -12,13 +12,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use c1m_server::{
-    host::{
-        guard::Change,
-        sysctl::{Name, Tree},
-    },
-    output::record::{Line, Precision, Record},
+use c1m_host::{
+    guard::Change,
+    sysctl::{Name, Tree},
 };
+use c1m_record::{Line, Precision, Record};
 
 use super::{
     board::Board,

@@ -1,6 +1,6 @@
 //! Every fault, in one table.
 
-use c1m_server::output::record::LimitName;
+use c1m_record::LimitName;
 use clap::builder::PossibleValuesParser;
 
 use super::{

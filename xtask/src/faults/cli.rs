@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use c1m_server::units::parse_small_count;
+use c1m_text::units::parse_small_count;
 
 use super::catalog;
 use crate::guest::kernel::Wanted;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use c1m_server::output::record::Line;
+use c1m_record::Line;
 
 use super::{
     Args,

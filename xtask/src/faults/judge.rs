@@ -1,9 +1,7 @@
 //! What is right about one run. Pure: from what was seen to what was wrong.
 
-use c1m_server::{
-    output::record::{LimitName, Record, Refused, Summary, Tier, Verdict},
-    trace::plan::PROGRAMS,
-};
+use c1m_probe::plan::PROGRAMS;
+use c1m_record::{LimitName, Record, Refused, Summary, Tier, Verdict};
 
 use super::record::{Counter, Fault, Run};
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::sys::confine;
+use c1m_sys::confine;
 
 use super::{
     program,

@@ -12,10 +12,8 @@ use std::{
     time::Instant,
 };
 
-use c1m_server::{
-    output::record::{Line, Record},
-    sys::confine,
-};
+use c1m_record::{Line, Record};
+use c1m_sys::confine;
 
 use super::stand::{PATIENCE, Stop, eventually};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::{LimitName, Refused, Tier, Verdict};
+use c1m_record::{LimitName, Refused, Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
 /// The records of `faults --json`.

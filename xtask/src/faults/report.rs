@@ -1,6 +1,6 @@
 //! What people read.
 
-use c1m_server::output::record::{LimitName, Tier};
+use c1m_record::{LimitName, Tier};
 use serde::Serialize;
 
 use super::{

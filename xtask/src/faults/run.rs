@@ -10,14 +10,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_server::{
-    host::{
-        guard::{Guard, STATE_FOLDER},
-        sysctl::{Name, Tree},
-    },
-    output::record::{Line, Record},
-    sys::{confine, process::raise_nofile},
+use c1m_host::{
+    guard::{Guard, STATE_FOLDER},
+    sysctl::{Name, Tree},
 };
+use c1m_record::{Line, Record};
+use c1m_sys::{confine, process::raise_nofile};
 use xtask_reproduce::signals;
 
 use super::{

@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Guard},
-        netstat::{self, TcpExt},
-        sockstat,
-        sysctl::{Name, Tree},
-    },
-    output::record::Sockstat,
+use c1m_host::{
+    guard::{Change, Guard},
+    netstat::{self, TcpExt},
+    sockstat,
+    sysctl::{Name, Tree},
 };
+use c1m_record::Sockstat;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{
@@ -153,9 +151,8 @@ impl<'a> Stand<'a> {
             .iter()
             .map(|(name, value)| Ok(Change { name: Name::new(name)?, value: value.clone() }))
             .collect();
-        let changes = changes.map_err(|error: c1m_server::host::sysctl::SysctlError| {
-            Stop::wrong(error.to_string())
-        })?;
+        let changes = changes
+            .map_err(|error: c1m_host::sysctl::SysctlError| Stop::wrong(error.to_string()))?;
         // Absent, or read-only in a container: not this host's to have.
         self.guard.set(&changes).map_err(|error| Stop::Skip(error.to_string()))
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c1m_server::sys::machine;
+use c1m_sys::machine;
 
 use super::channel::{self, Stream};
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c1m_server::sys::process::spawn_dying_with_parent;
+use c1m_sys::process::spawn_dying_with_parent;
 
 use super::{
     channel::{self, Message, Stream},

@@ -28,7 +28,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c1m_server::units::{parse_bytes, parse_count, parse_duration};
+use c1m_text::units::{parse_bytes, parse_count, parse_duration};
 
 pub(crate) use channel::Stream;
 use initramfs::Brought;

@@ -6,11 +6,9 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{
-    host::{cgroup, meminfo},
-    output::record::Line,
-    units::bytes,
-};
+use c1m_host::{cgroup, meminfo};
+use c1m_record::Line;
+use c1m_text::units::bytes;
 use xtask_reproduce::{Connections, End, Log, ReproduceRecord, fail, need_bytes, tell};
 
 use super::{Stream, basics, kernel, machine, pass_on, programs};

@@ -5,9 +5,9 @@
 mod rules;
 mod source;
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use rules::{LONGEST_FILE, PRINTING_TRACE, UNSAFE_ELSEWHERE};
+use rules::{PRINTING_TRACE, UNSAFE_ELSEWHERE};
 
 /// The text files of the repository, as `path from the root` and contents, sorted. What is built is not among them.
 fn tree() -> Vec<(String, String)> {
@@ -63,16 +63,15 @@ fn serve_knows_nothing_of_ebpf() {
     can_fail(
         |source| rule("c1m-server/src/serve/worker.rs", source),
         &[
-            "use crate::trace::Tracer;",
-            "use crate::{host, trace};",
-            "use super::super::trace;",
-            "fn f() { crate::trace::count() }",
+            "use c1m_probe::Tracer;",
+            "use c1m_limits::verdict;",
+            "fn f() { c1m_probe::count() }",
             "use aya::Ebpf;",
         ],
-        "// use crate::trace;\nuse crate::{sys::epoll, output::record};\n\
-         #[cfg(test)] mod tests { use crate::trace; }",
+        "// use c1m_probe;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
+         #[cfg(test)] mod tests { use c1m_probe; }",
     );
-    assert!(rule("c1m-server/src/command/mod.rs", "use crate::trace;").is_empty());
+    assert!(rule("c1m-server/src/command/mod.rs", "use c1m_probe::Tracer;").is_empty());
 }
 
 #[test]
@@ -80,15 +79,15 @@ fn limits_is_pure() {
     let rule = rules::limits_is_pure;
     holds(".rs", rule);
     can_fail(
-        |source| rule("c1m-server/src/limits/forecast.rs", source),
+        |source| rule("crates/c1m-limits/src/forecast.rs", source),
         &[
             "use std::fs;",
             "use std::{fmt, time::Instant};",
             "fn f() -> bool { std::time::SystemTime::now() > T }",
             "use std::net::TcpStream;",
-            "use crate::output;",
-            "use crate::host::Sockstat;",
-            "use super::super::sys;",
+            "use c1m_text::units;",
+            "use c1m_host::sockstat;",
+            "use c1m_sys::clock;",
             "use libc::c_int;",
             "use tokio::time;",
             "fn f() { libc::getpid() }",
@@ -97,7 +96,7 @@ fn limits_is_pure() {
             "fn f() { unsafe { g() } }",
         ],
         "use std::{collections::BTreeMap, fmt, net::IpAddr, time::Duration};\n\
-         use crate::output::record::{Level, Crossing};\nuse super::verdict::Verdict;\n\
+         use c1m_record::{Level, Crossing};\nuse super::verdict::Verdict;\n\
          fn f() -> u64 { self::helper(); verdict::of(); Level::High; u64::MAX }\n\
          mod verdict;",
     );
@@ -111,40 +110,73 @@ fn output_asks_nothing_of_the_kernel() {
         |source| rule("c1m-server/src/output/text.rs", source),
         &[
             "use std::fs::File;",
-            "use crate::host::sockstat;",
-            "use super::super::trace::Event;",
-            "use crate::{serve::Server, units};",
+            "use c1m_host::sockstat;",
+            "use c1m_probe::attach;",
+            "use crate::{serve::Server, output};",
             "const FILE: &str = \"/proc/net/sockstat\";",
             "const FILE: &str = r\"/sys/kernel/btf/vmlinux\";",
         ],
-        "//! /proc/net/sockstat says it\nuse std::io::Write;\nuse super::record::Record;\n\
+        "//! /proc/net/sockstat says it\nuse std::io::Write;\nuse c1m_record::Record;\n\
          const HEAD: &str = \"pages (/proc/net/sockstat)\";",
     );
 }
 
 #[test]
-fn rooms_meet_in_command_only() {
-    let rule = rules::rooms_meet_in_command_only;
+fn rooms_meet_in_commands_only() {
+    let rule = rules::rooms_meet_in_commands_only;
     holds(".rs", rule);
     for (file, source) in [
-        ("c1m-server/src/serve/worker.rs", "use crate::host;"),
-        ("c1m-server/src/trace/mod.rs", "use crate::output::text;"),
-        ("c1m-server/src/host/guard.rs", "use super::super::limits::Verdict;"),
-        ("c1m-server/src/sys/epoll.rs", "fn f() { crate::serve::g() }"),
-        ("c1m-server/src/main.rs", "use c1m_server::trace;"),
+        ("c1m-server/src/serve/worker.rs", "use c1m_host::sockstat;"),
+        ("c1m-server/src/serve/worker.rs", "use super::super::output::lines;"),
+        ("c1m-server/src/output/lines.rs", "fn f() { crate::serve::g() }"),
     ] {
         assert_eq!(rule(file, source).len(), 1, "{file}: {source}");
     }
     for (file, source) in [
-        ("c1m-server/src/command/serve.rs", "use crate::{host, serve, trace};"),
-        (
-            "c1m-server/src/trace/mod.rs",
-            "use crate::{output::record::Crossing, sys::epoll, units};",
-        ),
-        ("c1m-server/src/host/mod.rs", "use self::guard::Guard; use crate::host::sockstat;"),
-        ("c1m-server/src/lib.rs", "pub use crate::host::sockstat;"),
+        ("c1m-server/src/command/serve.rs", "use crate::serve; use c1m_host::sockstat;"),
+        ("c1m-server/src/output/lines.rs", "use crate::output::text; use c1m_record::Record;"),
     ] {
         assert!(rule(file, source).is_empty(), "{file}: {source}");
+    }
+}
+
+/// The dependencies of the crates of this project on each other, as `(crate, what it depends on)`. Those of tests alone are left out: a test
+/// may use what it likes.
+fn dependencies_inside() -> Vec<(String, String)> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--offline", "--no-deps", "--format-version", "1"])
+        .output()
+        .unwrap();
+    let graph: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let name = |value: &serde_json::Value| value["name"].as_str().unwrap().to_owned();
+    let mut found = Vec::new();
+    for package in graph["packages"].as_array().unwrap() {
+        let of_tree = package["dependencies"].as_array().unwrap().iter();
+        let of_tree = of_tree.filter(|it| it["path"].is_string() && it["kind"] != "dev");
+        found.extend(of_tree.map(|dependency| (name(package), name(dependency))));
+    }
+    found
+}
+
+#[test]
+fn no_crate_depends_on_one_above_it() {
+    let found = dependencies_inside();
+    assert!(found.len() > 30, "{found:?}");
+    let broken = rules::upward(&found);
+    assert!(broken.is_empty(), "\n{}", broken.join("\n"));
+
+    let pair = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+    for wrong in [
+        pair("c1m-limits", "c1m-preflight"),
+        pair("c1m-limits", "c1m-probe"),
+        pair("c1m-client", "c1m-server"),
+        pair("c1m-new", "c1m-sys"),
+    ] {
+        assert_eq!(
+            rules::upward(&[pair("c1m-host", "c1m-sys"), wrong.clone()]).len(),
+            1,
+            "{wrong:?}"
+        );
     }
 }
 
@@ -153,7 +185,7 @@ fn trace_prints_nothing() {
     let rule = rules::trace_prints_nothing;
     holds(".rs", |file, text| rule(file, text, &PRINTING_TRACE));
     can_fail(
-        |source| rule("c1m-server/src/trace/ring.rs", source, &[]),
+        |source| rule("crates/c1m-probe/src/ring.rs", source, &[]),
         &["fn f() { println!(\"lost\") }", "fn f() { eprintln!() }", "fn f() { dbg!(1); }"],
         "//! println!\nfn f() { writeln!(to, \"x\"); }",
     );
@@ -167,7 +199,7 @@ fn unsafe_has_two_places() {
     let rule = |file: &str, text: &str| rules::unsafe_has_two_places(file, text, &[]);
     assert_eq!(rule("c1m-server/src/serve/worker.rs", code).len(), 1);
     assert_eq!(rule("c1m-client/tests/ramp.rs", code).len(), 1);
-    assert!(rule("c1m-server/src/sys/epoll.rs", code).is_empty());
+    assert!(rule("crates/c1m-sys/src/epoll.rs", code).is_empty());
     assert!(rule("c1m-ebpf/src/main.rs", code).is_empty());
     assert!(rule("xtask/src/main.rs", "// unsafe\n#![deny(unsafe_code)]").is_empty());
 }
@@ -189,17 +221,6 @@ fn exceptions_have_a_reason_and_are_needed() {
 }
 
 #[test]
-fn files_are_short() {
-    let rule = rules::files_are_short;
-    holds(".rs", rule);
-    let long = "\n".repeat(LONGEST_FILE + 1);
-    assert_eq!(rule("xtask/src/main.rs", &long).len(), 1);
-    assert!(rule("xtask/src/main.rs", &long[1..]).is_empty());
-    assert!(rule("xtask/tests/main.rs", &long).is_empty());
-    assert!(rule("xtask/src/main.rs", &format!("fn f() {{}}\n#[cfg(test)]\n{long}")).is_empty());
-}
-
-#[test]
 fn nothing_is_left_undone() {
     let rule = rules::nothing_is_left_undone;
     holds("", rule);
@@ -218,34 +239,65 @@ fn nothing_is_left_undone() {
 #[test]
 fn xtask_depends_on_what_tests_depend_on() {
     let files = tree();
-    let manifest = |name: &str| {
-        let file = files.iter().find(|(file, _)| *file == format!("{name}/Cargo.toml"));
-        file.map(|(_, text)| text.as_str()).unwrap()
-    };
-    let xtask = manifest("xtask");
+    let manifests = || files.iter().filter(|(file, _)| file.ends_with("Cargo.toml"));
+    let xtask = manifests().find(|(file, _)| file == "xtask/Cargo.toml").unwrap().1.as_str();
     assert_eq!(rules::of_tests_alone(xtask), [""; 0]);
-    for member in ["c1m-server", "c1m-client"] {
-        let names = rules::of_tests_alone(manifest(member));
-        assert!(!names.is_empty(), "{member}");
+    let of_tests = manifests().map(|(file, text)| (file, rules::of_tests_alone(text)));
+    assert!(of_tests.clone().filter(|(_, names)| !names.is_empty()).count() > 2);
+    for (member, names) in of_tests {
         for name in names {
-            assert!(xtask.contains(&format!("\n{name}.workspace = true\n")), "{name} of {member}");
+            let line = format!("\n{name}.workspace = true\n");
+            // What a program needs in any case, it brings to xtask.
+            let is_brought = manifests().any(|(_, text)| {
+                text.split("\n[dev-").next().is_some_and(|text| text.contains(&line))
+            });
+            assert!(xtask.contains(&line) || is_brought, "{name} of {member}");
         }
     }
+}
+
+/// The crates that `package` is built of, itself among them; those that only tests need are not.
+fn crates(package: &str) -> Vec<String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["tree", "--offline", "--package", package, "--edges", "normal,build"])
+        .args(["--prefix", "none", "--format", "{p}"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !text.is_empty(), "{package}: {output:?}");
+    text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+/// Those of `unwanted` that `package` is built of, sorted.
+fn built_of(package: &str, unwanted: &[&str]) -> Vec<String> {
+    let all = crates(package).into_iter().filter(|name| unwanted.contains(&name.as_str()));
+    all.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// A load client neither traces nor draws, and writes no page.
+#[test]
+fn the_client_is_built_without_what_only_the_server_needs() {
+    let heavy = ["aya", "aya-log", "c1m-probe", "c1m-report", "c1m-server", "maud", "ratatui"];
+    assert_eq!(built_of("c1m-client", &heavy), [""; 0]);
+    assert_eq!(built_of("c1m-server", &heavy), heavy, "one of them is no longer a crate at all");
+}
+
+#[test]
+fn aya_has_one_crate() {
+    let names = |manifest: &str| rules::names_dependency(manifest, "aya");
+    let is_probe = |file: &str| file == "crates/c1m-probe/Cargo.toml";
+    let files = tree();
+    let manifests = files.iter().filter(|(file, _)| file.ends_with("/Cargo.toml"));
+    let naming: Vec<&str> =
+        manifests.filter(|(_, text)| names(text)).map(|(file, _)| file.as_str()).collect();
+    assert!(naming.len() == 1 && is_probe(naming[0]), "{naming:?}");
+    assert!(names("[dependencies]\naya.workspace = true\n"));
+    assert!(!names("[dependencies]\naya-log = \"1\"\n[dev-dependencies]\naya.workspace = true\n"));
 }
 
 /// Somebody waits for all of it who has just cloned the repository.
 #[test]
 fn reproduce_is_built_of_nothing_that_only_other_commands_need() {
-    let crates = |package: &str| -> Vec<String> {
-        let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--package", package, "--edges", "normal,build"])
-            .args(["--prefix", "none", "--format", "{p}"])
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && !text.is_empty(), "{package}: {output:?}");
-        text.lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
-    };
     let xtasks = crates("xtask");
     let programs = [crates("c1m-server"), crates("c1m-client")].concat();
     for heavy in ["cargo-deb", "jsonschema", "proptest", "schemars", "serde_norway", "similar"] {
@@ -256,6 +308,7 @@ fn reproduce_is_built_of_nothing_that_only_other_commands_need() {
         crates(package).into_iter().filter(|name| !programs.contains(name)).collect()
     };
     assert_eq!(own("xtask-reproduce"), ["xtask-reproduce"]);
+    assert_eq!(built_of("xtask-reproduce", &["aya", "c1m-server", "ratatui"]), [""; 0]);
     assert_eq!(crates("xtask-launcher"), ["xtask-launcher"]);
 }
 

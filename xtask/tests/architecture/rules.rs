@@ -2,22 +2,41 @@
 
 use crate::source::{Path, Token, paths, tokens, without_tests};
 
-/// The rooms of c1m-server. Only `command` brings them together.
-pub(crate) const ROOMS: [&str; 5] = ["serve", "trace", "limits", "host", "output"];
+/// The crates by layer, lowest first: each depends on those of lower layers alone.
+pub(crate) const LAYERS: [&[&str]; 7] = [
+    &["c1m-btf", "c1m-commit", "c1m-ebpf", "c1m-record", "c1m-sys"],
+    &["c1m-text"],
+    &["c1m-host"],
+    &["c1m-limits", "c1m-probe", "c1m-program"],
+    &["c1m-preflight", "c1m-report"],
+    &["c1m-client", "c1m-server", "xtask-launcher", "xtask-reproduce"],
+    &["xtask"],
+];
+
+/// Every dependency of one crate of this project on another, as `(crate, what it depends on)`, that does not go down the layers.
+pub(crate) fn upward(dependencies: &[(String, String)]) -> Vec<String> {
+    let layer = |name: &str| LAYERS.iter().position(|names| names.contains(&name));
+    let goes_down = |from: &str, to: &str| match (layer(from), layer(to)) {
+        (Some(from), Some(to)) => from > to,
+        _ => false,
+    };
+    let broken = dependencies.iter().filter(|(from, to)| !goes_down(from, to));
+    broken.map(|(from, to)| format!("{from} depends on {to}, which is not below it")).collect()
+}
+
+/// The folders of c1m-server that know nothing of each other. Only its commands bring them together.
+pub(crate) const ROOMS: [&str; 2] = ["serve", "output"];
 
 /// `unsafe` outside the two places for it, each with its reason. An entry that is no longer needed fails too.
 pub(crate) const UNSAFE_ELSEWHERE: [(&str, &str); 0] = [];
 
 /// Files of `trace` that print all the same, each with its reason. An entry that is no longer needed fails too.
 pub(crate) const PRINTING_TRACE: [(&str, &str); 1] = [(
-    "c1m-server/src/trace/log.rs",
+    "crates/c1m-probe/src/log.rs",
     "lines of aya-log, which only an object built for debugging has; they are no result",
 )];
 
-/// The longest file, in lines, tests not counted.
-pub(crate) const LONGEST_FILE: usize = 400;
-
-/// What the room `limits` may use of std: nothing that reaches outside the process, and no clock.
+/// What c1m-limits may use of std: nothing that reaches outside the process, and no clock.
 const PURE_STD: [&str; 23] = [
     "any",
     "array",
@@ -83,14 +102,14 @@ fn refuse(file: &str, path: &Path, why: &str) -> String {
 
 /// The server holds connections without knowing of eBPF, so that it needs no privilege and no kernel feature.
 pub(crate) fn serve_knows_nothing_of_ebpf(file: &str, source: &str) -> Vec<String> {
-    let foreign = [&["crate", "trace"][..], &["aya"], &["aya_log"], &["c1m_ebpf"]];
+    let foreign = [&["c1m_probe"][..], &["aya"], &["aya_log"], &["c1m_ebpf"], &["c1m_limits"]];
     if !file.starts_with("c1m-server/src/serve/") {
         return Vec::new();
     }
     used(file, source)
         .iter()
         .filter(|path| foreign.iter().any(|foreign| begins(path, foreign)))
-        .map(|path| refuse(file, path, "serve knows nothing of eBPF"))
+        .map(|path| refuse(file, path, "serve knows nothing of eBPF and of limits"))
         .collect()
 }
 
@@ -101,7 +120,7 @@ fn is_of_tests(file: &str) -> bool {
 
 /// What decides from readings must be the same for the same readings: no I/O, no clock, no unsafe, data types only.
 pub(crate) fn limits_is_pure(file: &str, source: &str) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/limits/") || is_of_tests(file) {
+    if !file.starts_with("crates/c1m-limits/src/") || is_of_tests(file) {
         return Vec::new();
     }
     let code = without_tests(&tokens(source));
@@ -145,10 +164,7 @@ fn is_pure(path: &Path) -> bool {
                 [] => false,
             }
         }
-        "crate" => {
-            begins(path, &["crate", "limits"]) || begins(path, &["crate", "output", "record"])
-        }
-        "serde" | "thiserror" => true,
+        "crate" | "c1m_record" | "serde" | "thiserror" => true,
         // A type or constant of the file itself, or a primitive, such as `Level::High` or `u64::MAX`.
         name => name.starts_with(char::is_uppercase) || is_primitive(name),
     }
@@ -159,9 +175,17 @@ fn is_primitive(name: &str) -> bool {
         || name.strip_prefix(['u', 'i', 'f']).is_some_and(|bits| bits.parse::<u32>().is_ok())
 }
 
+/// Where records become text, metrics and pages.
+const PRINTING: [&str; 4] = [
+    "c1m-server/src/output/",
+    "crates/c1m-record/src/",
+    "crates/c1m-report/src/",
+    "crates/c1m-text/src/records",
+];
+
 /// What prints must print what it was given: it never looks by itself.
 pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/output/") {
+    if !PRINTING.iter().any(|folder| file.starts_with(folder)) {
         return Vec::new();
     }
     let reaching = [
@@ -171,10 +195,10 @@ pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec
         &["fs"],
         &["libc"],
         &["aya"],
-        &["crate", "host"],
-        &["crate", "trace"],
+        &["c1m_host"],
+        &["c1m_probe"],
         &["crate", "serve"],
-        &["crate", "sys"],
+        &["c1m_sys"],
     ];
     let paths = used(file, source);
     let by_path = paths
@@ -194,28 +218,30 @@ pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec
     by_path.chain(by_text).collect()
 }
 
-/// Rooms know their own files and the records; who needs two of them is a command.
-pub(crate) fn rooms_meet_in_command_only(file: &str, source: &str) -> Vec<String> {
+/// Each of these folders knows its own files and the records; who needs two of them is a command.
+pub(crate) fn rooms_meet_in_commands_only(file: &str, source: &str) -> Vec<String> {
     let Some(inside) = file.strip_prefix("c1m-server/src/") else { return Vec::new() };
     let home = inside.split('/').next().unwrap_or(inside);
-    // The library's root names the rooms in order to open them.
-    if ["command", "lib.rs"].contains(&home) {
+    if !ROOMS.contains(&home) {
         return Vec::new();
     }
     used(file, source)
         .iter()
-        .filter(|path| !begins(path, &["crate", "output", "record"]))
         .filter(|path| match path.as_slice() {
-            [first, room, ..] if first == "crate" => ROOMS.contains(&room.as_str()) && room != home,
-            _ => false,
+            [first, room, ..] if first == "crate" => room != home,
+            [name, ..] => {
+                ["c1m_host", "c1m_limits", "c1m_preflight", "c1m_probe"].contains(&name.as_str())
+                    && !begins(path, &["c1m_preflight", "plan"])
+            }
+            [] => false,
         })
-        .map(|path| refuse(file, path, "rooms meet in command only"))
+        .map(|path| refuse(file, path, "folders meet in commands only"))
         .collect()
 }
 
 /// What follows the kernel hands up values; who prints them is somebody else.
 pub(crate) fn trace_prints_nothing(file: &str, source: &str, exempt: Exempt<'_>) -> Vec<String> {
-    if !file.starts_with("c1m-server/src/trace/") {
+    if !file.starts_with("crates/c1m-probe/src/") {
         return Vec::new();
     }
     let code = without_tests(&tokens(source));
@@ -243,20 +269,9 @@ fn calls_macro(code: &[Token], name: &str) -> bool {
 
 /// `unsafe` stands where system calls are wrapped, and in what runs in the kernel.
 pub(crate) fn unsafe_has_two_places(file: &str, source: &str, exempt: Exempt<'_>) -> Vec<String> {
-    let home = ["c1m-server/src/sys/", "c1m-ebpf/"].iter().any(|home| file.starts_with(home));
+    let home = ["crates/c1m-sys/", "c1m-ebpf/"].iter().any(|home| file.starts_with(home));
     let breaks = !home && tokens(source).contains(&Token::Word("unsafe".to_owned()));
-    exempted(file, breaks, exempt, "is unsafe: that belongs into c1m-server/src/sys")
-}
-
-/// A file that grows past what can be held in mind is two files.
-pub(crate) fn files_are_short(file: &str, source: &str) -> Vec<String> {
-    let is_test = is_of_tests(file) || file.split('/').any(|part| part == "tests");
-    // A module of tests stands at the end of its file.
-    let lines = source.lines().take_while(|line| *line != "#[cfg(test)]").count();
-    if is_test || !file.ends_with(".rs") || lines <= LONGEST_FILE {
-        return Vec::new();
-    }
-    vec![format!("{file} has {lines} lines, more than {LONGEST_FILE}")]
+    exempted(file, breaks, exempt, "is unsafe: that belongs into c1m-sys")
 }
 
 /// What is not done is an issue, not a line in the source.
@@ -297,6 +312,13 @@ pub(crate) fn no_machine_path(file: &str, text: &str, checkout: &str) -> Vec<Str
         })
         .map(|folder| format!("{file} names a path below {folder}"))
         .collect()
+}
+
+/// Whether a manifest has `name` among the dependencies of its program or library.
+pub(crate) fn names_dependency(manifest: &str, name: &str) -> bool {
+    let section = manifest.split_once("[dependencies]\n").map_or("", |(_, rest)| rest);
+    let mut lines = section.lines().take_while(|line| !line.starts_with('['));
+    lines.any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['.', ' ', '='])))
 }
 
 /// The workspace's dependencies of tests alone, which a manifest names.

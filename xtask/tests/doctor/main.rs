@@ -13,10 +13,8 @@ mod world;
 
 use std::process::ExitCode;
 
-use c1m_server::{
-    output::record::{LimitName, Record},
-    sys::process::effective_capabilities,
-};
+use c1m_record::{LimitName, Record};
+use c1m_sys::process::effective_capabilities;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use world::{N, Skip, World};
 

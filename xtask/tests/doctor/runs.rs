@@ -12,11 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{netstat, sockstat},
-    output::record::Sockstat,
-    sys::{confine, process::unshare_files},
-};
+use c1m_host::{netstat, sockstat};
+use c1m_record::Sockstat;
+use c1m_sys::{confine, process::unshare_files};
 use socket2::{Domain, Socket, Type};
 
 use crate::world::{Killed, PATIENCE, World};

@@ -14,16 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        files,
-        guard::{Change, Guard, STATE_FOLDER},
-        sockstat,
-        sysctl::{Name, Tree},
-    },
-    output::record::{Doctor, LimitName, Line, Record},
-    sys::{confine, process::terminate},
+use c1m_host::{
+    files,
+    guard::{Change, Guard, STATE_FOLDER},
+    sockstat,
+    sysctl::{Name, Tree},
 };
+use c1m_record::{Doctor, LimitName, Line, Record};
+use c1m_sys::{confine, process::terminate};
 use tempfile::TempDir;
 
 use crate::schema::Schema;

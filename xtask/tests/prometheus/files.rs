@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::PathBuf};
 
 use c1m_client::metrics::METRICS;
-use c1m_server::output::metrics::{Kind, Metric, OWN, tables};
+use c1m_program::metrics::{Kind, Metric, OWN};
+use c1m_server::output::metrics::tables;
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;
 

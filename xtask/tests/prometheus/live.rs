@@ -11,14 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_server::{
-    host::{
-        guard::{Change, Guard, GuardError, STATE_FOLDER},
-        sockstat,
-        sysctl::{Name, SysctlError, Tree},
-    },
-    output::record::{Direction, Ended, Level, Record},
+use c1m_host::{
+    guard::{Change, Guard, GuardError, STATE_FOLDER},
+    sockstat,
+    sysctl::{Name, SysctlError, Tree},
 };
+use c1m_record::{Direction, Ended, Level, Record};
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;
 use socket2::SockRef;
@@ -68,7 +66,7 @@ pub(crate) fn scaled_run() -> Result<Completion, Failed> {
 
 fn run(prometheus: &Path) -> Result<(), Stop> {
     let mut settings = settings()?;
-    let cpus = c1m_server::host::cpus::online().unwrap();
+    let cpus = c1m_host::cpus::online().unwrap();
     let mut watch = Program::<Record>::start(
         "c1m-server",
         &["watch", "--metrics-addr", "127.0.0.1:0", "--interval", INTERVAL],

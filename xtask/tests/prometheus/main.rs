@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem.
     arguments.test_threads = Some(1);
-    c1m_server::sys::process::raise_nofile().expect("the limit of open files can be raised");
+    c1m_sys::process::raise_nofile().expect("the limit of open files can be raised");
     let tests = vec![
         Trial::test("rules_and_dashboard_name_what_is_exported", files::names),
         Trial::ignorable_test("the_rules_load_without_a_complaint", files::rules_load),

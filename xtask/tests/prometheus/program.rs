@@ -10,10 +10,8 @@ use std::{
 };
 
 use c1m_client::record::{ClientRecord, Ramped};
-use c1m_server::{
-    output::record::{Line, Record},
-    sys::process::terminate,
-};
+use c1m_record::{Line, Record};
+use c1m_sys::process::terminate;
 use libtest_mimic::{Completion, Failed};
 use serde::de::DeserializeOwned;
 
@@ -157,7 +155,7 @@ pub(crate) fn server_and_client() -> Result<Completion, Failed> {
 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
 fn check_client(url: &str, ramped: &Ramped) {
     let samples = scrape(url);
-    let page = c1m_server::sys::process::page_bytes().unwrap();
+    let page = c1m_sys::process::page_bytes().unwrap();
     let pinned = ramped.pin.unwrap().planned_pages * page;
     for (name, value) in [
         ("c1m_client_connections_planned", CONNECTIONS as f64),

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use c1m_server::output::record::{
+use c1m_record::{
     Crossing, Direction, Hooks, Level, Line, Listening, Online, Precision, Record, Refused, Socket,
     Summary,
 };

@@ -8,31 +8,26 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    exit_code,
-    look::{self, Ask},
+use c1m_host::{
+    guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
+    sysctl::{Name, Tree},
 };
-use crate::{
-    cli::doctor::Doctor as Flags,
-    command::{
-        EnvironmentRefused, UsageRefused,
-        streams::{self, say},
-    },
-    host::{
-        guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
-        sysctl::{Name, Tree},
-    },
-    limits::{raise::raised, walls::Examination},
-    output::{
-        lines::{Lines, Printer},
-        record::{Applied, Change, Record, Restored},
-    },
-    sys::{
-        epoll::{self, Epoll, Events, Waker},
-        signal::Shutdown,
-        stream::Stream,
-    },
+use c1m_limits::{raise::raised, walls::Examination};
+use c1m_preflight::Ask;
+use c1m_program::{
+    EnvironmentRefused, UsageRefused,
+    lines::{Lines, Printer},
+    streams::{self, say},
 };
+use c1m_record::{Applied, Change, Record, Restored};
+use c1m_sys::{
+    epoll::{self, Epoll, Events, Waker},
+    signal::Shutdown,
+    stream::Stream,
+};
+
+use super::exit_code;
+use crate::cli::doctor::Doctor as Flags;
 
 /// How long a run that was just killed may take to put its settings back.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -62,7 +57,7 @@ fn take(flags: &Flags) -> Result<(Guard, Vec<Outcome>), EnvironmentRefused> {
     Guard::take(Tree::at(Tree::KERNEL), folder, PATIENCE).map_err(refused)
 }
 
-fn refused(error: crate::host::guard::GuardError) -> EnvironmentRefused {
+fn refused(error: c1m_host::guard::GuardError) -> EnvironmentRefused {
     EnvironmentRefused(error.to_string())
 }
 
@@ -76,7 +71,7 @@ pub(super) fn apply(flags: &Flags, ask: &Ask, before: &Examination) -> anyhow::R
         say(&format!("an earlier run was killed: {outcome}"));
     }
     // What it put back may have been what was looked at.
-    let looked = (!stale.is_empty()).then(|| look::look(ask).examination);
+    let looked = (!stale.is_empty()).then(|| c1m_preflight::look(ask).examination);
     let changes = changes(looked.as_ref().unwrap_or(before))?;
     for change in &changes {
         say(&format!("{} = {}, now {}", change.name, change.to, change.from));
@@ -116,7 +111,7 @@ fn set(guard: &mut Guard, changes: &[Change]) -> anyhow::Result<()> {
     let wanted: Vec<Wanted> = changes
         .iter()
         .map(|change| Ok(Wanted { name: Name::new(&change.name)?, value: change.to.clone() }))
-        .collect::<Result<_, crate::host::sysctl::SysctlError>>()?;
+        .collect::<Result<_, c1m_host::sysctl::SysctlError>>()?;
     Ok(guard.set(&wanted).map_err(refused)?)
 }
 
@@ -127,7 +122,7 @@ fn hold(
     changes: Vec<Change>,
     (lines, shutdown): (&Lines, &Shutdown),
 ) -> anyhow::Result<u8> {
-    let after = look::look(ask).examination;
+    let after = c1m_preflight::look(ask).examination;
     let left = after.hit().map(|wall| wall.limit).collect();
     let applied = Applied { changes, keep: flags.keep, left };
     lines.print(SystemTime::now(), &Record::Applied(applied))?;

@@ -2,15 +2,13 @@
 
 use std::{io::Write, path::Path};
 
-use super::{beside::Folder, look::Looked};
-use crate::{
-    command::EnvironmentRefused,
-    limits::walls::Examination,
-    output::{
-        escape,
-        record::{LimitName, Wall},
-    },
-};
+use c1m_limits::walls::Examination;
+use c1m_preflight::Looked;
+use c1m_program::EnvironmentRefused;
+use c1m_record::{LimitName, Wall};
+use c1m_text::escape;
+
+use super::beside::Folder;
 
 /// Below the folder that was named, as below /etc.
 const SYSCTL: &str = "sysctl.d/90-c1m.conf";

@@ -7,15 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{
-    command::EnvironmentRefused,
-    host::sysctl::normalized,
-    limits::configured::{
-        NOW,
-        known::{KNOWN, canonical},
-        lines::{self, Line, Statement, is_pattern},
-    },
+use c1m_host::sysctl::normalized;
+use c1m_limits::configured::{
+    NOW,
+    known::{KNOWN, canonical},
+    lines::{self, Line, Statement, is_pattern},
 };
+use c1m_program::EnvironmentRefused;
 
 /// Those whose present value can be wrong by itself.
 const PRESENT: [&str; 6] = [

@@ -4,31 +4,24 @@ mod apply;
 mod beside;
 mod emit;
 mod files;
-pub mod look;
 
 use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
-
-use super::{UsageRefused, printer, tracing::Tracing};
-use crate::{
-    cli::{
-        Workers,
-        doctor::{Doctor as Flags, End, Role as RoleFlag},
-    },
-    host::{cgroup, netns},
-    limits::{
-        configured::{Assessed, Circumstances, assess},
-        walls::Examination,
-    },
-    output::{
-        lines::Printer,
-        record::{Doctor, Record, Role},
-    },
-    sys::{process::page_bytes, stream::Stream},
-    trace::Options,
+use c1m_host::{cgroup, netns};
+use c1m_limits::{
+    configured::{Assessed, Circumstances, assess},
+    walls::Examination,
 };
-use look::{Ask, Looked};
+use c1m_preflight::plan::Workers;
+use c1m_preflight::{Ask, Looked};
+use c1m_probe::Options;
+use c1m_program::{UsageRefused, lines::Printer};
+use c1m_record::{Doctor, Record, Role};
+use c1m_sys::{process::page_bytes, stream::Stream};
+
+use super::{printer, tracing::Tracing};
+use crate::cli::doctor::{Doctor as Flags, End, Role as RoleFlag};
 
 /// All connections fit; a limit is met before; it can't be told from here.
 const FITS: u8 = 0;
@@ -48,7 +41,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<u8> {
         return hooks(&mut printer);
     }
     let ask = ask(flags)?;
-    let looked = look::look(&ask);
+    let looked = c1m_preflight::look(&ask);
     let (record, has_fault) = record(flags, &ask, &looked)?;
     printer.print(SystemTime::now(), Record::Doctor(record))?;
     if let Some(folder) = &flags.emit {

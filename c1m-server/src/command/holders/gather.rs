@@ -5,17 +5,16 @@ use std::{
     io,
 };
 
-use crate::{
-    cli::NetnsChoice,
-    command::{EnvironmentRefused, namespace},
-    host::{descriptors, namespaces, sock_diag, sockstat},
-    output::record::{Holder, Source, StateRow, TcpState},
-    sys::{netns::Namespace, process::raise_soft_nofile},
-    trace::{
-        TraceError,
-        snapshot::{Held, Snapshots, StateCounts, Which},
-    },
+use c1m_host::{descriptors, namespaces, sock_diag, sockstat};
+use c1m_probe::{
+    TraceError,
+    snapshot::{Held, Snapshots, StateCounts, Which},
 };
+use c1m_program::EnvironmentRefused;
+use c1m_record::{Holder, Source, StateRow, TcpState};
+use c1m_sys::{netns::Namespace, process::raise_soft_nofile};
+
+use crate::{cli::NetnsChoice, command::namespace};
 
 /// What a dump of the kernel lacks that every attempt of it was interrupted by changes.
 const INTERRUPTED: &str =

@@ -5,12 +5,11 @@ use std::{
     net::IpAddr,
 };
 
-use crate::{
-    cli::GroupBy,
-    host::holder::{self, Process},
-    output::record::{Holder, HolderRow, Memory, TcpState},
-    trace::snapshot::Held,
-};
+use c1m_host::holder::{self, Process};
+use c1m_probe::snapshot::Held;
+use c1m_record::{Holder, HolderRow, Memory, TcpState};
+
+use crate::cli::GroupBy;
 
 /// Processes and cgroups by name.
 pub(super) struct Names {

@@ -9,19 +9,17 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::{cpus, sockstat};
+use c1m_probe::snapshot::Which;
+use c1m_record::{Holders, HoldersScope, Record, Sockstat, Source};
+use c1m_sys::process::page_bytes;
 
 use self::{
     gather::{Gathered, Look},
     group::{Names, grouped, memory_of},
 };
 use super::printer;
-use crate::{
-    cli::{GroupBy, Holders as Flags},
-    host::{cpus, sockstat},
-    output::record::{Holders, HoldersScope, Record, Sockstat, Source},
-    sys::process::page_bytes,
-    trace::snapshot::Which,
-};
+use crate::cli::{GroupBy, Holders as Flags};
 
 /// Looks once, and prints it.
 ///

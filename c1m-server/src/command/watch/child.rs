@@ -7,16 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until};
-
-use crate::{
-    command::UsageRefused,
-    output::record::CommandEnd,
-    sys::{
-        confine,
-        inherited::{self, Inherited},
-    },
+use c1m_program::UsageRefused;
+use c1m_record::CommandEnd;
+use c1m_sys::{
+    confine,
+    inherited::{self, Inherited},
 };
+use tokio::time::{Instant, sleep_until};
 
 /// A command that does not end by SIGTERM is killed after this.
 const PATIENCE: Duration = Duration::from_secs(5);

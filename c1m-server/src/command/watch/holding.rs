@@ -7,16 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use c1m_probe::snapshot::Which;
+use c1m_record::{Crossing, Direction, Holder, HolderRow, Holders, Level, Record};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     cli::{GroupBy, NetnsChoice},
     command::holders::{self, gather::Look},
-    output::{
-        record::{Crossing, Direction, Holder, HolderRow, Holders, Level, Record},
-        view,
-    },
-    trace::snapshot::Which,
+    output::view,
 };
 
 /// Rows of a record, and of the view.
@@ -227,7 +225,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::output::record::{HoldersScope, Source};
+    use c1m_record::{HoldersScope, Source};
 
     fn nobody() -> Holders {
         Holders {
@@ -236,7 +234,7 @@ mod tests {
             rows: Vec::new(),
             rows_omitted: 0,
             pages_omitted: 0,
-            total: crate::output::record::Memory::default(),
+            total: c1m_record::Memory::default(),
             accounted_pages: Some(0),
             found_pages: 0,
             unexplained_pages: None,

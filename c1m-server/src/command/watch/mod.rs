@@ -8,15 +8,15 @@ mod sink;
 mod target;
 
 use anyhow::Context as _;
+use c1m_program::{UsageRefused, exporter::Bound};
 
 use super::{
-    UsageRefused,
     diagnosis::Diagnosis,
     metrics::{self, Metrics},
     subject::Subject,
     tracing::Tracing,
 };
-use crate::{cli::watch::Watch, exporter::Bound};
+use crate::cli::watch::Watch;
 use child::Running;
 use session::Session;
 use sink::{Files, Sink};

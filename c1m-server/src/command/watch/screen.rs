@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_program::writer::Writer;
 use ratatui::{
     Terminal,
     backend::CrosstermBackend,
@@ -19,10 +20,7 @@ use ratatui::{
 };
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::output::{
-    view::{self, Action, Key, View},
-    writer::Writer,
-};
+use crate::output::view::{self, Action, Key, View};
 
 /// Keys that wait to be taken.
 const KEYS: usize = 64;

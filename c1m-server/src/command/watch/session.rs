@@ -7,6 +7,16 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_host::task;
+use c1m_program::{exporter::Bound, writer::WriteError};
+use c1m_record::{
+    CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
+};
+use c1m_sys::{
+    process::{cpu_seconds, page_bytes},
+    readable::Readable,
+    signal::Shutdown,
+};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{
@@ -25,21 +35,8 @@ use crate::{
         subject::Which,
         tracing::{Timed, Tracing},
     },
-    exporter::Bound,
-    host::task,
-    output::{
-        record::{
-            CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
-        },
-        view::Action,
-        writer::WriteError,
-    },
+    output::view::Action,
     serve::Snapshot,
-    sys::{
-        process::{cpu_seconds, page_bytes},
-        readable::Readable,
-        signal::Shutdown,
-    },
 };
 
 /// A shorter interval would be a busy loop.
@@ -380,7 +377,7 @@ async fn action(screen: &mut Option<Screen>) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::record::{Cause, Scope, Tier};
+    use c1m_record::{Cause, Scope, Tier};
 
     fn verdict(confidences: &[Confidence]) -> Verdict {
         let cause = |confidence: &Confidence| Cause {

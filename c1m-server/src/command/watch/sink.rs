@@ -7,17 +7,21 @@ use std::{
     time::SystemTime,
 };
 
+use c1m_program::{
+    EnvironmentRefused,
+    lines::Lines,
+    streams,
+    writer::{Change, WriteError, Writer},
+};
+use c1m_record::{Limits, Record, Refused, Usage, Warning};
+use c1m_report::file::Page;
+use c1m_text::records::clock;
 use tokio::sync::Notify;
 
 use super::screen::Screen;
 use crate::{
     cli::watch::Watch,
-    command::{EnvironmentRefused, metrics::Metrics, page::Page, streams, tracing::Timed},
-    output::{
-        lines::{Lines, clock},
-        record::{Limits, Record, Refused, Usage, Warning},
-        writer::{Change, WriteError, Writer},
-    },
+    command::{metrics::Metrics, tracing::Timed},
 };
 
 /// The files of a watch.

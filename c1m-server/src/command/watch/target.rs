@@ -3,16 +3,17 @@
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
+use c1m_host::{cgroup, namespaces, netns, task};
+use c1m_probe::{Options, look::Place};
+use c1m_program::{EnvironmentRefused, UsageRefused};
+use c1m_sys::{netns::Namespace, process::effective_capabilities};
 
 use crate::{
     cli::watch::Watch,
     command::{
-        EnvironmentRefused, UsageRefused, namespace,
+        namespace,
         subject::{Others, Which},
     },
-    host::{cgroup, namespaces, netns, task},
-    sys::{netns::Namespace, process::effective_capabilities},
-    trace::{Options, look::Place},
 };
 
 /// What looking into other network namespaces takes besides tracing: to enter them (setns(2)), and to see which one a process is in (proc(5),

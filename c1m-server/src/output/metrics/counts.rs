@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    super::record::{Direction, Level, Refused},
-    Base, Kind, Metric, Sample, Seen, known, labelled, one,
-};
+use c1m_program::metrics::{Base, Kind, Metric, Sample, known, labelled, one};
+use c1m_record::{Direction, Level, Refused};
+
+use super::Seen;
 
 const MS_PER_S: f64 = 1000.0;
 
@@ -212,9 +212,9 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
                 .flat_map(|hooks| &hooks.hooks)
                 .filter_map(|hook| {
                     let precision = match hook.precision? {
-                        super::super::record::Precision::Exact => "exact",
-                        super::super::record::Precision::Connection => "connection",
-                        super::super::record::Precision::Interval => "interval",
+                        c1m_record::Precision::Exact => "exact",
+                        c1m_record::Precision::Connection => "connection",
+                        c1m_record::Precision::Interval => "interval",
                     };
                     Some(labelled([&hook.signal, hook.hook.as_deref()?, precision], 1))
                 })

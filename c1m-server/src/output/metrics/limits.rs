@@ -1,9 +1,8 @@
 //! Usage of every limit, and what it stands beside.
 
-use super::{
-    super::record::{Level, LimitName, LimitReading, Scope},
-    Base, Kind, Metric, Sample, Seen, labelled,
-};
+use super::Seen;
+use c1m_program::metrics::{Base, Kind, Metric, Sample, labelled};
+use c1m_record::{Level, LimitName, LimitReading, Scope};
 
 /// A number, and what it is a number of.
 type Value = fn(&LimitReading) -> Option<(Scope, u64)>;
@@ -188,7 +187,7 @@ fn readings(seen: &Seen) -> impl Iterator<Item = &LimitReading> {
     seen.limits.iter().flat_map(|limits| &limits.limits)
 }
 
-fn each<V: Into<super::Value>>(
+fn each<V: Into<c1m_program::metrics::Value>>(
     seen: &Seen,
     value: impl Fn(&LimitReading) -> Option<V>,
 ) -> Vec<Sample> {

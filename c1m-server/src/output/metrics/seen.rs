@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::super::record::{
+use c1m_record::{
     Direction, Holders, Hooks, Level, Limits, Record, Refused, Summary, Usage, Verdict,
 };
 
@@ -83,8 +83,8 @@ impl Seen {
         }
     }
 
-    fn limit_of_tcp_mem(&self, level: Level) -> Option<&super::super::record::LimitReading> {
-        use super::super::record::LimitName;
+    fn limit_of_tcp_mem(&self, level: Level) -> Option<&c1m_record::LimitReading> {
+        use c1m_record::LimitName;
         let name = match level {
             Level::Low => return None,
             Level::Pressure => LimitName::TcpMemPressure,

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
+use c1m_program::metrics::{Base, Kind, Metric, Sample, labelled, one};
+use c1m_record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched};
+
 use super::{
-    super::record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched},
-    Base, Kind, Metric, Sample, Seen,
+    Seen,
     counts::COUNTS,
-    labelled,
     limits::{LIMITS, RATIOS},
-    one,
 };
 
 /// What is exported of a server, and of a watch.

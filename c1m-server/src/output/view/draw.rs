@@ -1,5 +1,10 @@
 //! The picture. What a terminal has no room for is left out, the least important first: holders, rates, charts, events, limits.
 
+use c1m_record::{HostUsage, Usage, Verdict};
+use c1m_text::{
+    escape,
+    records::watch::{known, until},
+};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -9,11 +14,6 @@ use ratatui::{
 };
 
 use super::View;
-use crate::output::{
-    escape,
-    record::{HostUsage, Usage, Verdict},
-    watch_text::{known, until},
-};
 
 /// A pane with less is not worth its frame.
 const PANE_MIN: u16 = 4;

@@ -8,10 +8,10 @@ mod table;
 
 use std::collections::VecDeque;
 
+use c1m_record::*;
+use c1m_text::{escape, records};
 pub use draw::draw;
 pub use keys::{Action, Key};
-
-use super::{escape, record::*, text};
 
 /// Looks that are kept for the charts: more than any terminal is wide.
 const HISTORY: usize = 512;
@@ -135,7 +135,7 @@ impl View {
     }
 
     fn event(&mut self, clock: &str, record: &Record) {
-        for line in text::lines(record) {
+        for line in records::lines(record) {
             push(&mut self.events, EVENTS, format!("{clock}  {}", escape::line(&line)));
         }
     }

@@ -3,7 +3,8 @@
 use std::cmp::Ordering;
 
 use super::{Sort, View};
-use crate::output::{escape, record::LimitReading, watch_text::known};
+use c1m_record::LimitReading;
+use c1m_text::{escape, records::watch::known};
 
 /// One limit, as it is shown.
 #[derive(Debug, Clone, PartialEq)]

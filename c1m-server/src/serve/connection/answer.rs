@@ -2,16 +2,15 @@
 
 use std::{os::fd::RawFd, time::Instant};
 
+use c1m_program::http::Date;
+use c1m_sys::{clock::wall_seconds, socket::send_vectored};
+
 use super::{Connections, RETRY, Step, index};
-use crate::{
-    http::Date,
-    serve::{
-        counters::ErrorName,
-        http::{self, Parsed},
-        partial::Partial,
-        response::Response,
-    },
-    sys::{clock::wall_seconds, socket::send_vectored},
+use crate::serve::{
+    counters::ErrorName,
+    http::{self, Parsed},
+    partial::Partial,
+    response::Response,
 };
 
 /// What one connection may send, and how many requests it may have answered, before the others of its worker have their turn.

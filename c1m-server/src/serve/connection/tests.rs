@@ -6,11 +6,11 @@ use std::{
     os::fd::AsRawFd as _,
 };
 
+use c1m_preflight::plan::Plan;
+use c1m_sys::{epoll::Events, thread::spawn_with_own_table};
+
 use super::*;
-use crate::{
-    serve::{Plan, counters::Snapshot},
-    sys::{epoll::Events, thread::spawn_with_own_table},
-};
+use crate::serve::counters::Snapshot;
 
 const HEADER_TIMEOUT: Duration = Duration::from_millis(200);
 const PLAN: Plan = Plan { workers: 1, window: 1, table: 100, margin: 10, backlog: 9 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use c1m_server::sys::confine;
+use c1m_sys::confine;
 
 use super::super::{
     nft,

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use c1m_server::{host::files::file_nr, output::record::Record};
+use c1m_host::files::file_nr;
+use c1m_record::Record;
 
 use super::super::{
     program::{Confined, Program},

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use c1m_server::output::record::{Cause, Confidence, Scope};
+use c1m_record::{Cause, Confidence, Scope};
 
 use super::*;
 

@@ -1,0 +1,195 @@
+//! Records as lines: JSON for programs, `HH:MM:SS.mmm  text` for people. Times are UTC in both.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use c1m_record::*;
+use c1m_text::{
+    escape,
+    records::{self, held},
+};
+use serde::Serialize;
+
+use super::writer::{Patience, Rank, WriteError, Writer};
+
+/// Standard output, as errors name it.
+pub const STDOUT: &str = "standard output";
+
+/// Standard output of a command that answers once. Each record is written and flushed as a whole.
+#[derive(Debug)]
+pub struct Printer<W> {
+    out: W,
+    json: bool,
+}
+
+impl<W: Write> Printer<W> {
+    pub fn new(out: W, json: bool) -> Self {
+        Self { out, json }
+    }
+
+    /// # Errors
+    /// Those of the output; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    pub fn print(&mut self, time: SystemTime, record: Record) -> Result<(), WriteError> {
+        let lines = formatted(self.json, time, &record);
+        self.write(lines)
+    }
+
+    /// The same record as [`Printer::print`] has, with every signal for people as well.
+    ///
+    /// # Errors
+    /// As of [`Printer::print`].
+    pub fn print_every_hook(&mut self, time: SystemTime, hooks: Hooks) -> Result<(), WriteError> {
+        if self.json {
+            return self.print(time, Record::Hooks(hooks));
+        }
+        self.write(Ok(stamped(time, &records::every_hook(&hooks))))
+    }
+
+    /// For people, at most `top` rows.
+    ///
+    /// # Errors
+    /// As of [`Printer::print`].
+    pub fn print_states(
+        &mut self,
+        time: SystemTime,
+        states: &States,
+        top: usize,
+    ) -> Result<(), WriteError> {
+        self.write(Ok(stamped(time, &held::states_lines(states, top))))
+    }
+
+    fn write(&mut self, text: io::Result<String>) -> Result<(), WriteError> {
+        text.and_then(|text| self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
+            .map_err(|error| WriteError::refused(STDOUT, error))
+    }
+}
+
+/// Records of a program that works on, written by a thread of their own.
+pub struct Lines {
+    writer: Arc<Writer>,
+    json: bool,
+    rank: Rank,
+}
+
+impl Lines {
+    #[must_use]
+    pub fn new(writer: Arc<Writer>, json: bool) -> Self {
+        Self { writer, json, rank: Rank::Ordinary }
+    }
+
+    /// # Errors
+    /// The one that has ended the stream; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    pub fn print(&self, time: SystemTime, record: &Record) -> Result<(), WriteError> {
+        let text = formatted(self.json, time, record)
+            .map_err(|error| WriteError::refused(STDOUT, error))?;
+        self.writer.print(text, self.rank)
+    }
+
+    /// What comes from here on are the last lines: there is room for them.
+    pub fn conclude(&mut self) {
+        self.rank = Rank::Last;
+    }
+
+    #[must_use]
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Waits until all is written, in bounded time.
+    ///
+    /// # Errors
+    /// As of [`Writer::finish`].
+    pub fn finish(&self) -> Result<(), WriteError> {
+        self.writer.finish(Patience::END)
+    }
+}
+
+/// A record as one line of JSON, or as one or more lines for people.
+///
+/// # Errors
+/// It has no form in JSON.
+pub fn formatted(json: bool, time: SystemTime, record: &Record) -> io::Result<String> {
+    if json { json_line(time, record) } else { Ok(human(time, record)) }
+}
+
+/// One line of JSON.
+fn json_line<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
+    let mut line = serde_json::to_string(&Line::at(time, record))?;
+    line.push('\n');
+    Ok(line)
+}
+
+/// One or more lines, each with the time in front.
+fn human(time: SystemTime, record: &Record) -> String {
+    stamped(time, &records::lines(record))
+}
+
+fn stamped(time: SystemTime, lines: &[String]) -> String {
+    let clock = records::clock(time);
+    lines.iter().map(|line| format!("{clock}  {}\n", escape::line(line))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn warning() -> Record {
+        Record::Warning(Warning { name: "EMFILE".into(), text: "the table is full".into() })
+    }
+
+    fn printed(json: bool, record: Record) -> String {
+        let mut out = Vec::new();
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(45_296_789);
+        Printer::new(&mut out, json).print(time, record).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_lines_have_version_time_and_kind() {
+        let line = printed(true, warning());
+        assert_eq!(
+            line,
+            "{\"v\":1,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
+             \"text\":\"the table is full\"}\n"
+        );
+        let back: Line<Record> = serde_json::from_str(&line).unwrap();
+        assert_eq!(back.record, warning());
+    }
+
+    #[test]
+    fn human_lines_have_a_time() {
+        assert_eq!(printed(false, warning()), "12:34:56.789  warning  EMFILE: the table is full\n");
+        let online = Record::Online(Online {
+            online: 1_024_000,
+            accepted: 1_024_000,
+            closed: 0,
+            accepted_per_s: 0.0,
+            pss_bytes: None,
+            tcp_mem_pages: None,
+            connections: None,
+            dropped: None,
+        });
+        assert_eq!(printed(false, online), "12:34:56.789  online user 1024000\n");
+    }
+
+    #[test]
+    fn nobody_reading_is_told() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let result = Printer::new(Closed, true).print(SystemTime::UNIX_EPOCH, warning());
+        let Err(WriteError::Refused { name, source }) = result else { panic!("{result:?}") };
+        assert_eq!((name.as_str(), source.kind()), (STDOUT, io::ErrorKind::BrokenPipe));
+    }
+}

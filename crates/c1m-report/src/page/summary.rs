@@ -1,0 +1,267 @@
+//! What a run is called, what came of it in one line, and the figures that matter.
+
+use c1m_record::{Cause, Confidence, Direction, LimitName, Watching};
+use maud::{Markup, html};
+
+use super::super::{
+    Report,
+    run::Run,
+    say::{
+        UNKNOWN, as_f64, bytes, figure, foreign, grouped, moment, percent, perhaps, rfc3339, span,
+        tagged,
+    },
+};
+
+/// What the run was of.
+pub(in super::super) fn title(run: &Run) -> String {
+    if let Some(act) = &run.act {
+        return foreign(act.record.title());
+    }
+    if let Some(listening) = &run.listening {
+        return format!("Server on {}", foreign(&listening.record.address));
+    }
+    match &run.watching {
+        Some(watching) => watch(&watching.record),
+        None => "Records without their beginning".into(),
+    }
+}
+
+fn watch(watching: &Watching) -> String {
+    if let Some(command) = &watching.command {
+        return format!("Watch of the command {}", foreign(&command.join(" ")));
+    }
+    let mut of = match (watching.pid, &watching.comm, &watching.cgroup) {
+        (Some(pid), Some(comm), _) => vec![format!("{} (process {pid})", foreign(comm))],
+        (Some(pid), None, _) => vec![format!("process {pid}")],
+        (None, _, Some(cgroup)) => vec![format!("cgroup {}", foreign(cgroup))],
+        (None, _, None) => Vec::new(),
+    };
+    if !watching.ports.is_empty() {
+        let ports: Vec<String> = watching.ports.iter().map(u16::to_string).collect();
+        of.push(format!("port {}", ports.join(", ")));
+    }
+    if of.is_empty() {
+        "Watch of the whole host".into()
+    } else {
+        format!("Watch of {}", of.join(", "))
+    }
+}
+
+/// What the page is called.
+pub(super) fn heading(report: &Report) -> String {
+    match (&report.reproduction, report.runs.as_slice()) {
+        (Some(whole), _) => {
+            format!("Reproduction with {} connections", grouped(whole.record.connections))
+        }
+        (None, []) => "No run".into(),
+        (None, [run]) => title(run),
+        (None, runs) => format!("{} runs", runs.len()),
+    }
+}
+
+pub(super) fn header(report: &Report, heading: &str) -> Markup {
+    let times = report.runs.iter().filter_map(|run| run.times);
+    let times = times.reduce(|(begin, end), (a, b)| (begin.min(a), end.max(b)));
+    html! {
+        p.brand { "c1m" span { "which limit it was, when, and who held the memory" } }
+        h1 { (heading) }
+        p.meta {
+            @if let Some((begin, end)) = times {
+                time datetime=(rfc3339(begin)) { (moment(begin)) }
+                span { "for " (span(as_f64(end - begin) / 1e6)) }
+            }
+            span { "Linux " (kernel(report)) }
+            @if let Some(whole) = &report.reproduction {
+                span { (tagged(whole.line, "/cpus", whole.record.cpus, whole.record.cpus)) " CPUs" }
+                span { (tagged(whole.line, "/memory_bytes", whole.record.memory_bytes, bytes(as_f64(whole.record.memory_bytes)))) " of memory" }
+            }
+        }
+        @if let [run] = report.runs.as_slice() {
+            (verdict_line(run))
+            (tiles(run))
+        } @else if report.runs.len() > 1 {
+            nav aria-label="Runs" { ol {
+                @for (index, run) in report.runs.iter().enumerate() {
+                    li { a href={ "#run" (index) } { (title(run)) } " – " (in_a_word(run)) }
+                }
+            } }
+        }
+    }
+}
+
+fn kernel(report: &Report) -> String {
+    let of_hooks =
+        report.runs.iter().find_map(|run| run.hooks.as_ref()).map(|hooks| &hooks.record.kernel);
+    let whole = report.reproduction.as_ref().map(|whole| &whole.record.kernel);
+    of_hooks.or(whole).map_or(UNKNOWN.into(), |kernel| foreign(kernel))
+}
+
+/// How sure, as a word.
+pub(super) fn sure(confidence: Confidence) -> &'static str {
+    match confidence {
+        Confidence::Certain => "certain",
+        Confidence::Likely => "likely",
+        Confidence::Possible => "possible",
+    }
+}
+
+fn in_a_word(run: &Run) -> String {
+    match run.verdict.as_ref().map(|verdict| verdict.record.causes.first()) {
+        None => "no verdict".into(),
+        Some(None) => "no limit was hit".into(),
+        Some(Some(cause)) => format!("{} ({})", limit(cause.limit), sure(cause.confidence)),
+    }
+}
+
+/// The answer, before anything else.
+pub(super) fn verdict_line(run: &Run) -> Markup {
+    let root = run.verdict.as_ref().map(|verdict| verdict.record.causes.first());
+    let (class, mark) = match root {
+        None => ("answer none", "?"),
+        Some(None) => ("answer quiet", "✓"),
+        Some(Some(Cause { confidence: Confidence::Possible, .. })) => ("answer possible", "?"),
+        Some(Some(_)) => ("answer hit", "!"),
+    };
+    html! {
+        div class=(class) {
+            span.sign aria-hidden="true" { (mark) }
+            p {
+                @match root {
+                    None => { strong { "No verdict." } " These records end before one was given; what follows is what was seen until then." },
+                    Some(None) => { strong { "No limit was hit." } " Nothing was refused, lost or killed for one, as far as could be seen." },
+                    Some(Some(cause)) => { strong { (limit(cause.limit)) " (" (sure(cause.confidence)) ")." } " " (foreign(&cause.text)) },
+                }
+            }
+        }
+    }
+}
+
+/// A limit's name for people, with its sysctl where it is one.
+pub(super) fn limit(name: LimitName) -> &'static str {
+    match name {
+        LimitName::TcpMemPressure => "tcp_mem pressure",
+        LimitName::TcpMemHigh => "tcp_mem high",
+        LimitName::MemoryCgroup => "memory cgroup",
+        LimitName::ReceiveBuffer => "receive buffer",
+        LimitName::SendBuffer => "send buffer",
+        LimitName::Orphans => "orphans (tcp_max_orphans)",
+        LimitName::OrphanMemory => "orphan memory",
+        LimitName::Nofile => "open files of a process (RLIMIT_NOFILE)",
+        LimitName::NrOpen => "fs.nr_open",
+        LimitName::FileMax => "open files of the host (fs.file-max)",
+        LimitName::AcceptQueue => "accept queue",
+        LimitName::SynQueue => "SYN queue",
+        LimitName::Ports => "local ports",
+        LimitName::Conntrack => "conntrack",
+        LimitName::EpollWatches => "epoll watches",
+        LimitName::TimeWait => "TIME_WAIT",
+        LimitName::Memory => "memory of the host",
+    }
+}
+
+/// Figures with their unit, the most important first.
+pub(super) fn tiles(run: &Run) -> Markup {
+    html! { dl.tiles { (connections(run)) (most_pages(run)) (first_crossing(run)) (cost(run)) (pressure(run)) (lost(run)) } }
+}
+
+fn tile(name: &str, value: Markup, more: Markup) -> Markup {
+    html! { div { dt { (name) } dd { strong { (value) } " " span.more { (more) } } } }
+}
+
+fn connections(run: &Run) -> Markup {
+    if let Some(act) = &run.act {
+        let pointer = format!("{}/held", act.record.place);
+        return tile("connections held", figure(act.line, &pointer, act.record.held), html! {});
+    }
+    if let Some(summary) = &run.summary {
+        let accepted = figure(summary.line, "/accepted", summary.record.accepted);
+        return tile(
+            "most connections",
+            figure(summary.line, "/peak", summary.record.peak),
+            html! { (accepted) " accepted" },
+        );
+    }
+    let most = run.series.points().iter().filter_map(|point| point.connections).max();
+    tile("most connections read", html! { (most.map_or(UNKNOWN.into(), grouped)) }, html! {})
+}
+
+fn most_pages(run: &Run) -> Markup {
+    let most = run
+        .most_pages()
+        .and_then(|point| point.pages)
+        .or(run.act.as_ref().map(|act| act.record.held_pages));
+    let high = run.levels()[2];
+    let share = most.zip(high).and_then(|(most, high)| percent(most, high));
+    let value = match &run.ended {
+        Some(ended) => perhaps(ended.line, "/tcp_mem_pages_max", ended.record.tcp_mem_pages_max),
+        None => html! { (most.map_or(UNKNOWN.into(), grouped)) },
+    };
+    tile(
+        "most tcp_mem pages",
+        value,
+        html! { @if let Some(share) = share { (share) " of high" } @else { "of the whole host" } },
+    )
+}
+
+fn first_crossing(run: &Run) -> Markup {
+    let first = run.crossings.first.iter().find(|kept| kept.record.direction == Direction::Up);
+    let highest = run
+        .crossings
+        .first
+        .iter()
+        .filter(|kept| kept.record.direction == Direction::Up)
+        .max_by_key(|kept| kept.record.level);
+    match highest.or(first) {
+        Some(kept) => tile(
+            "highest crossed",
+            html! { (kept.record.level.name()) },
+            html! { "at connection " (figure(kept.line, "/connections", kept.record.connections)) },
+        ),
+        None => html! {},
+    }
+}
+
+fn cost(run: &Run) -> Markup {
+    if let Some(act) = &run.act {
+        let value = act.record.memory_bytes_per_connection;
+        let pointer = format!("{}/memory_bytes_per_connection", act.record.place);
+        return tile(
+            "memory a connection",
+            tagged(act.line, &pointer, value, bytes(value)),
+            html! { "both ends, kernel and user" },
+        );
+    }
+    match run
+        .summary
+        .as_ref()
+        .map(|summary| (summary.line, summary.record.user_bytes_per_connection))
+    {
+        Some((line, Some(value))) => tile(
+            "user memory each",
+            tagged(line, "/user_bytes_per_connection", value, bytes(value)),
+            html! { "the server's PSS by connections, at the peak" },
+        ),
+        _ => html! {},
+    }
+}
+
+fn pressure(run: &Run) -> Markup {
+    let Some(ended) = &run.ended else { return html! {} };
+    let Some(total) = ended.record.host.pressure.total_ms else { return html! {} };
+    tile(
+        "under memory pressure",
+        tagged(ended.line, "/host/pressure/total_ms", total, span(total / 1000.0)),
+        html! { "of the whole host" },
+    )
+}
+
+fn lost(run: &Run) -> Markup {
+    let value = match (run.lost(), &run.act) {
+        (Some((line, lost, _)), _) => figure(line, "/dropped", lost),
+        (None, Some(act)) => {
+            perhaps(act.line, &format!("{}/dropped", act.record.place), act.record.dropped)
+        }
+        (None, None) => html! { (UNKNOWN) },
+    };
+    tile("events lost", value, html! {})
+}

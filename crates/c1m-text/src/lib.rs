@@ -1,0 +1,9 @@
+//! What people type and what they read: numbers, addresses, names from outside, and records as lines of text.
+//!
+//! Asks nothing of the kernel but which interface an address names.
+
+pub mod address;
+pub mod escape;
+pub mod records;
+pub mod sources;
+pub mod units;
