@@ -4,7 +4,7 @@
 //! has happened or tracing looks anyway.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -14,10 +14,14 @@ use c1m_limits::{
     forecast::History,
     verdict::{followed_by, judge},
 };
-use c1m_preflight::readings::{Layout, read};
+use c1m_preflight::readings::{Bounds, Layout, read};
 use c1m_record::{LimitName, Limits, Verdict};
 
-use super::{subject::Subject, tracing::Tracing};
+use super::{
+    queues::{Queues, Usage},
+    subject::Subject,
+    tracing::Tracing,
+};
 use crate::serve::Snapshot;
 
 /// Counters that only their growth makes sense of.
@@ -79,6 +83,7 @@ pub(super) struct Diagnosis {
     start: Instant,
     layout: Layout,
     subject: Subject,
+    queues: Queues,
     /// The limits of tcp_mem as a hook read them, where a network namespace does not show them.
     tcp_mem: Option<[u64; 3]>,
     at_start: Counted,
@@ -103,6 +108,7 @@ impl Diagnosis {
             layout: Layout::now(),
             tcp_mem,
             at_start: Counted::now(&subject),
+            queues: subject.queues(),
             subject,
             history: History::default(),
             last: None,
@@ -113,6 +119,11 @@ impl Diagnosis {
         };
         diagnosis.look(connections);
         diagnosis
+    }
+
+    /// The server listens now, by sockets with these inodes.
+    pub(super) fn listens(&mut self, inodes: BTreeSet<u32>) {
+        self.queues.listens(inodes);
     }
 
     /// Whether each tick is to be a look: somebody scrapes what it sees.
@@ -179,13 +190,16 @@ impl Diagnosis {
             tracing.add_crossings(&mut seen);
         }
         seen.own_errors.clone_from(errors);
+        seen.listeners = self.queues.listeners();
         (seen.tcp_ext, seen.host) = Counted::now(&self.subject).since(&self.at_start);
         judge(&seen, &self.history)
     }
 
     fn look(&mut self, connections: u64) {
         self.looked = Some(Instant::now());
+        let Usage { fullest, longest } = self.queues.look(self.subject.pids());
         let (cgroup, bounds) = (self.subject.cgroup(), self.subject.bounds(connections));
+        let bounds = Bounds { accept_queue: fullest, longest_backlog: longest, ..bounds };
         let mut readings = read(self.start.elapsed(), connections, &self.layout, cgroup, bounds);
         readings.tcp_mem = readings.tcp_mem.or(self.tcp_mem);
         self.history.add(&readings);

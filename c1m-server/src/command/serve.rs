@@ -1,12 +1,6 @@
 //! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
 
-use std::{
-    future::pending,
-    io,
-    net::SocketAddr,
-    os::fd::AsFd as _,
-    time::{Duration, SystemTime},
-};
+use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _, time::SystemTime};
 
 use anyhow::Context as _;
 use c1m_host::{files, netns};
@@ -23,13 +17,14 @@ use c1m_sys::{
     readable::Readable,
     signal::Shutdown,
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     diagnosis::Diagnosis,
     metrics::{self, Metrics},
     printer,
     subject::Subject,
+    ticks::{at, tick, ticks},
     told::Told,
     tracing::Tracing,
 };
@@ -37,9 +32,6 @@ use crate::{
     cli::Serve,
     serve::{Config, Ending, Running, ServeError, Server, with_port},
 };
-
-/// A shorter interval would be a busy loop.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs the server until a signal ([`Shutdown`]) or the end of `--duration`.
 ///
@@ -151,6 +143,7 @@ async fn serve_and_tell(
         keepalive: cli.keepalive,
         header_timeout: cli.header_timeout,
     })?;
+    diagnosis.listens(server.inodes().context("cannot look at the listeners")?);
     if tracing.is_some() {
         drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
     }
@@ -217,7 +210,8 @@ async fn hold(
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
     // Without lines to print, metrics and usage to look at nothing wakes an idle server.
     let mut ticks = (!cli.quiet || tracing.is_some() || cli.metrics_addr.is_some())
-        .then(|| ticks(cli.interval));
+        .then(|| ticks(cli.interval))
+        .flatten();
     loop {
         tokio::select! {
             ready = signalled.wait() => {
@@ -263,27 +257,6 @@ async fn hold(
 async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
     match tracing {
         Some(tracing) => tracing.readable().await,
-        None => pending().await,
-    }
-}
-
-fn ticks(interval: Duration) -> Interval {
-    let interval = interval.max(MIN_INTERVAL);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(ticks: &mut Option<Interval>) {
-    match ticks {
-        Some(ticks) => drop(ticks.tick().await),
-        None => pending().await,
-    }
-}
-
-async fn at(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
         None => pending().await,
     }
 }

@@ -11,6 +11,8 @@ use c1m_host::{cgroup, task};
 use c1m_preflight::{plan::Plan, readings::Bounds};
 use c1m_sys::process::nofile;
 
+use super::queues::Queues;
+
 /// Processes come and go; they are looked for this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
@@ -18,6 +20,26 @@ const REFRESH: Duration = Duration::from_secs(5);
 pub(super) enum Subject {
     Server(Plan),
     Others(Others),
+}
+
+impl Subject {
+    /// Its accept queues.
+    pub(super) fn queues(&self) -> Queues {
+        match self {
+            Self::Server(_) => Queues::of_server(),
+            Self::Others(others) => {
+                Queues::of_target(others.which != Which::Nobody, others.ports.clone())
+            }
+        }
+    }
+
+    /// Its processes, as far as they are not this one.
+    pub(super) fn pids(&mut self) -> &[u32] {
+        match self {
+            Self::Server(_) => &[],
+            Self::Others(others) => others.pids(),
+        }
+    }
 }
 
 impl Subject {
@@ -60,7 +82,7 @@ fn of_server(plan: &Plan, connections: u64, nofile: Option<u64>) -> Bounds {
         descriptors_max: most,
         backlog: Some(plan.backlog.into()),
         epoll_watches: Some(connections),
-        max_orphans: None,
+        ..Bounds::default()
     }
 }
 
@@ -78,6 +100,8 @@ pub(super) enum Which {
 /// Processes that are not ours.
 pub(super) struct Others {
     which: Which,
+    /// Those that are watched; empty: every port.
+    pub(super) ports: Vec<u16>,
     pids: Vec<u32>,
     /// Of them, those that are not looked at.
     left_out: usize,
@@ -89,7 +113,14 @@ pub(super) struct Others {
 impl Others {
     pub(super) fn new(which: Which) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
-        Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
+        Self {
+            which,
+            ports: Vec::new(),
+            pids: Vec::new(),
+            left_out: 0,
+            refreshed: None,
+            max_orphans,
+        }
     }
 
     /// As they are now, found out anew every few seconds.

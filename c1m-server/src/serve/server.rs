@@ -1,14 +1,20 @@
 //! Start, look, stop.
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
     sync::{Arc, atomic::Ordering::SeqCst},
     thread::JoinHandle,
     time::Duration,
 };
 
+use c1m_host::listeners::low_inode;
 use c1m_preflight::plan::Plan;
 
 use super::{
@@ -70,6 +76,16 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The inodes of its listeners, of which sock_diag tells 32 bits.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn inodes(&self) -> io::Result<BTreeSet<u32>> {
+        let inode =
+            |listener: &OwnedFd| Ok(low_inode(File::from(listener.try_clone()?).metadata()?.ino()));
+        self.listeners.iter().map(inode).collect()
     }
 
     /// Starts the workers. From here on the listeners are theirs alone.

@@ -260,3 +260,13 @@ fn a_file_size_limit_is_an_error_and_no_end() {
     assert!(text.contains("run.html"), "{text}");
     assert_eq!(std::fs::read_to_string(&page).unwrap(), "older");
 }
+
+#[test]
+fn an_interval_that_no_clock_reaches_never_comes() {
+    for interval in ["213503982334601d", "5124095576030h"] {
+        let program = Program::start(None, &["--workers", "1", "--interval", interval]);
+        let mut stream = connect(program.address);
+        ask(&mut stream);
+        assert_eq!(program.finish().held, 1, "{interval}");
+    }
+}
