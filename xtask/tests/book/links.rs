@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pulldown_cmark::Event;
+
 use crate::{
+    APART,
     pages::{self, Page},
     root,
 };
@@ -80,6 +83,27 @@ fn the_book_is_made_of_docs_and_kept_out_of_the_repository() {
     let book = fs::read_to_string(root().join("book.toml")).unwrap();
     for line in ["src = \"docs\"", "build-dir = \"target/book\"", "create-missing = false"] {
         assert!(book.lines().any(|it| it == line), "book.toml lacks {line}");
+    }
+}
+
+/// The first folders of the repository, by which its paths are distinguished from the kernel's.
+const FOLDERS: [&str; 5] = ["c1m-", "crates/", "dist/", "docs/", "xtask/"];
+
+#[test]
+fn files_that_pages_name_exist() {
+    for page in pages::all(root()).iter().filter(|page| page.name() != APART) {
+        let codes = page.events().filter_map(|event| match event {
+            Event::Code(code) => Some(code.to_string()),
+            _ => None,
+        });
+        let is_path = |code: &String| {
+            FOLDERS.iter().any(|folder| code.starts_with(folder))
+                && code.contains('/')
+                && !code.contains([' ', '*', '{', '…'])
+        };
+        for path in codes.filter(is_path) {
+            assert!(root().join(&path).exists(), "{} names {path}", page.name());
+        }
     }
 }
 

@@ -14,6 +14,5 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask has a parent")
 }
 
-/// The page whose rewrite is not part of this book's: what is asked of lines, words and
-/// examples is not asked of it. Its links are.
+/// The page whose lines, words, examples and names of files are not tested yet. Its links are.
 const APART: &str = "docs/architecture.md";
