@@ -1,9 +1,9 @@
 //! README.md and docs/ as a book: links and anchors, the list of its pages, the form of a page,
-//! the words, and what the README quotes.
+//! the words, and what pages quote.
 
 mod links;
 mod pages;
-mod readme;
+mod quotes;
 mod shape;
 mod words;
 

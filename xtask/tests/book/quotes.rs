@@ -1,6 +1,6 @@
-//! What the README quotes is what the pages say that have all of it. (Its commands run in
-//! tests/docs.rs and tests/package, its figures are compared
-//! with the run's records by xtask/reproduce.)
+//! What a page quotes is what the page says that has all of it: limits, comparison, output and
+//! figures. (Commands run in tests/docs.rs and tests/package; the table of the main job is compared
+//! with the records of the run by xtask/reproduce.)
 
 use std::{collections::BTreeMap, fs};
 
@@ -129,4 +129,26 @@ fn has_parts(text: &str, words: &str) -> bool {
         }
         None => false,
     })
+}
+
+/// A target that the printed table has as missed is explained, with the ratio of that table.
+#[test]
+fn every_missed_target_is_explained() {
+    let (printed, page) = (read("docs/benchmarks.md"), read("docs/performance.md"));
+    let explained = table(&page, "## Which targets are missed, and why");
+    let mut missed = Vec::new();
+    for row in table(&printed, "## The table").iter().filter(|row| row.last().unwrap() == "**no**")
+    {
+        let (figure, ratio) = (&row[0], row[4].split(' ').next().unwrap());
+        let ratio: f64 = ratio.parse().unwrap();
+        // The page has two digits.
+        let is_it = |word: &str| word.parse::<f64>().is_ok_and(|it| (it - ratio).abs() < 0.0051);
+        let has = |row: &Vec<String>| row[0].contains(figure) && row[1].split(' ').any(is_it);
+        assert!(explained.iter().any(has), "{figure} misses its target: {ratio}");
+        missed.push(figure.clone());
+    }
+    let names = explained[1..].iter().flat_map(|row| row[0].split(", "));
+    for name in names {
+        assert!(missed.iter().any(|it| it == name), "{name} does not miss its target");
+    }
 }
