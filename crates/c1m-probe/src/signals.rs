@@ -32,7 +32,7 @@ const FUNCTION: &str = "5.10 to 6.18, where functions can be hooked";
 /// Seen on 6.1 and 6.12; the registers of aarch64 were read, not seen.
 const PROBE: &str = "where there are kprobes: seen on 6.1 and 6.12, x86_64";
 /// What interrupts one kprobe on a CPU is not seen by another.
-const PROBE_SAYS: &str = "each one, by registers: dearer, and one in an interrupt of another kprobe is missed (counted from 6.7 on)";
+const PROBE_SAYS: &str = "each one, by registers: more expensive, and one in an interrupt of another kprobe is missed (counted from 6.7 on)";
 
 /// The table.
 pub const SIGNALS: &[Signal] = &[
@@ -51,18 +51,18 @@ pub const SIGNALS: &[Signal] = &[
         ways: &[
             exact(
                 by(&[HOOK_RAISE, HOOK_FORCED_EXIT]),
-                "to the allocation: usage right after each one that was granted, or taken without asking",
+                "per allocation: usage right after each one that was granted, or taken without asking",
                 FUNCTION,
             ),
             exact(by(&[probe(HOOK_RAISE), probe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_SET_STATE]),
                 precision: Precision::Connection,
-                says: "to the connection: usage at each new one, and at each refusal",
+                says: "per connection: usage at each new one, and at each refusal",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
             },
-            read("/proc/net/sockstat", "to the interval"),
+            read("/proc/net/sockstat", "per interval"),
         ],
     },
     Signal {
@@ -74,11 +74,11 @@ pub const SIGNALS: &[Signal] = &[
             Way {
                 source: by(&[HOOK_DESTROY]),
                 precision: Precision::Connection,
-                says: "to the socket that goes; data that is read shows at the next one, or at the interval",
+                says: "per socket that goes; data that is read shows at the next one, or at the interval",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
             },
-            read("/proc/net/sockstat", "to the interval"),
+            read("/proc/net/sockstat", "per interval"),
         ],
     },
     Signal {
@@ -151,7 +151,7 @@ pub const SIGNALS: &[Signal] = &[
             Way {
                 source: Source::Programs { needed: &[HOOK_RECEIVE], also: &[HOOK_DROP] },
                 precision: Precision::Exact,
-                says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are told apart, because the kernel keeps most of them",
+                says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are counted apart, because the kernel keeps most of them",
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
             },
@@ -235,7 +235,7 @@ pub const SIGNALS: &[Signal] = &[
                 FUNCTION,
             ),
             exact(by(&[probe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
-            read("/proc/net/sockstat", "to the interval, not what was compared"),
+            read("/proc/net/sockstat", "per interval, not what was compared"),
         ],
     },
     Signal {

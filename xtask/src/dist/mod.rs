@@ -78,14 +78,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// The files that are handed on as they stand in the repository, and where in the archive.
-const AS_THEY_STAND: [(&str, &str); 6] = [
+const AS_THEY_STAND: [(&str, &str); 5] = [
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
-    ("docs/install.md", "docs/install.md"),
     ("dist/systemd/c1m-watch.service", "share/systemd/c1m-watch.service"),
 ];
+/// The folders, to which pages link or which they name.
+const FOLDERS: [&str; 3] = ["docs", "dist/kubernetes", "dist/prometheus"];
 
 /// An archive of everything but the debug symbols, with its hash in a file beside it.
 fn archive(folder: &Path, epoch: &str) -> Result<PathBuf> {
@@ -101,6 +102,9 @@ fn archive(folder: &Path, epoch: &str) -> Result<PathBuf> {
         fs::create_dir_all(to.parent().unwrap_or(&whole))?;
         fs::copy(place::root().join(from), &to)
             .with_context(|| format!("cannot copy {from} to {}", to.display()))?;
+    }
+    for from in FOLDERS {
+        copy_folder(&place::root().join(from), &whole.join(from))?;
     }
     let file = folder.join(format!("{name}.tar.xz"));
     let mut tar = process::foreign("tar");
