@@ -1,22 +1,32 @@
-//! How a backup program knows what the first program of its hook has seen, on one CPU.
+//! How a backup program knows which calls the first program of its hook has seen, on one CPU.
 //!
-//! The kernel skips a program that is running on the CPU already (`recursion_misses`), so a hook that is reached in a system call and in the
-//! softirq that interrupts it has a second program, the backup. It runs after the first one, and does the work for the calls that that one was
-//! skipped for. The first program leaves a mark for each call, and the backup program takes it; without one it does the work.
+//! The kernel skips a program that is running on the CPU already (`recursion_misses`; tracepoints
+//! since 6.1, functions since 5.12). A hook that is reached in a system call, and in the softirq
+//! that interrupts it, has a second program: the backup program. It runs after the first program,
+//! and does the work for the calls that the first program was skipped for. The first program leaves
+//! a mark for each call, and the backup program takes it. Without a mark the backup program does
+//! the work.
 //!
-//! A mark names its call by the address of the program's context. That is on the stack of the hook, the same for both programs and for no
-//! other call until the hook is over; the object (a socket, an skb) makes a mark that was left behind harmless, unless the next call at this
-//! place of the stack is about the same one.
+//! A mark names its call by the address of the program's context. The context is on the stack of
+//! the hook: the address is the same for both programs, and for no other call until the hook has
+//! returned. The object of the call (a socket, an skb) makes a mark that was left behind harmless,
+//! unless the next call at this address is about the same object.
 //!
-//! Programs on tracepoints run with preemption off (include/linux/tracepoint.h, 5.10 to 6.18), so on a CPU one call interrupts another and is
-//! over before that one goes on. No call but an interrupting one can come between a mark and the backup program that takes it. What
-//! follows, call by call, is played through in c1m-server/src/trace/interleavings.rs:
-//! - Each call is seen once, unless both programs were skipped for it, which takes three calls inside each other. Those are as many as the first
-//!   program was skipped for, less those for which the backup program found no mark.
-//! - A call that interrupts the backup program leaves a mark that nobody takes. The interrupted program clears it, for it is younger than its
-//!   own; one that came too late for that is overwritten by the next call at its place.
+//! Programs on tracepoints run with preemption off (include/linux/tracepoint.h, 5.10 to 6.18): on
+//! one CPU a call that interrupts another has returned before the other continues. Only calls that
+//! interrupt can come between a mark and the backup program that takes it. It follows, and
+//! c1m-ebpf/tests/marks.rs runs it with an interrupt at each access to memory:
+//! - Each call is seen once, unless both programs were skipped for it, which takes three calls
+//!   inside each other. Their number is the number of calls that the first program was skipped for,
+//!   less the number of calls that the backup program found no mark for.
+//! - A call that interrupts the backup program leaves a mark that no program takes. The interrupted
+//!   backup program clears it, because it is younger than its own mark; a mark that came too late
+//!   for that is overwritten by the next call at the same address.
+//! - Where the kernel skips nothing, each call is seen once as well: a first program that
+//!   interrupts another first program does not damage its mark.
 
-/// Calls of one hook that can be inside each other on a CPU (a system call, a softirq, an interrupt), and one more.
+/// Calls of one hook that can be inside each other on a CPU (a system call, a softirq, an
+/// interrupt), and one more.
 pub const MARKS: usize = 4;
 
 /// The marks of one hook on one CPU, as words.
@@ -35,11 +45,12 @@ pub struct Mark {
     /// Address of the context; 0: free
     pub call: u64,
     pub object: u64,
-    /// [`Marks::count`] when it was left: of two, the greater is the younger
+    /// [`Marks::count`] when it was left: of two marks the greater is the younger
     pub order: u64,
 }
 
-/// [`Marks`], word by word and in the order of the code, since an interrupting call can come between any two of them.
+/// Access to [`Marks`] word by word, in the order of the code: an interrupt can come between any
+/// two accesses.
 pub trait Words {
     fn load(&self, index: usize) -> u64;
     fn store(&self, index: usize, value: u64);
@@ -61,12 +72,13 @@ const fn order_of(mark: usize) -> usize {
 
 const _: () = assert!(size_of::<Marks>() == (order_of(MARKS - 1) + 1) * 8);
 
-/// By the first program: it has seen this call.
+/// By the first program: leaves the mark of this call.
 #[inline(always)]
 pub fn leave(words: &impl Words, call: u64, object: u64) {
     let order = words.load(COUNT) + 1;
     words.store(COUNT, order);
-    // The mark of an earlier call at this place, which is over; else a free one; else the oldest, for those of calls that go on are the youngest.
+    // The mark of an earlier call at this address, which has returned; else a free mark; else the
+    // oldest one, because the calls that have not returned are the youngest.
     let (mut chosen, mut best) = (0, u64::MAX);
     let mut mark = 0;
     while mark < MARKS {
@@ -76,20 +88,27 @@ pub fn leave(words: &impl Words, call: u64, object: u64) {
         } else if held == 0 {
             1
         } else {
-            words.load(order_of(mark)) + 1
+            // Above that of a free mark, also while a first program has claimed it and not yet written
+            // its order.
+            words.load(order_of(mark)) + 2
         };
         if rank < best {
             (chosen, best) = (mark, rank);
         }
         mark += 1;
     }
-    words.store(call_of(chosen), 0);
-    words.store(object_of(chosen), object);
+    // Claimed first, so that a first program that interrupts this one chooses another mark. One
+    // that has interrupted before the claim may have chosen the same mark, and has returned: all of
+    // it is written again. The order is before the object, because by then the mark is the youngest
+    // and is not chosen as the oldest. The call is last, because a backup program that interrupts
+    // may have cleared it.
+    words.store(call_of(chosen), call);
     words.store(order_of(chosen), order);
+    words.store(object_of(chosen), object);
     words.store(call_of(chosen), call);
 }
 
-/// By the backup program: has the first one seen this call?
+/// By the backup program: has the first program seen this call?
 #[inline(always)]
 pub fn take(words: &impl Words, call: u64, object: u64) -> bool {
     let mut own = 0;
@@ -106,7 +125,7 @@ pub fn take(words: &impl Words, call: u64, object: u64) -> bool {
     if own == 0 {
         return false;
     }
-    // A younger one is of a call that interrupted this one, and is over.
+    // A younger mark is of a call that interrupted this one, and has returned.
     mark = 0;
     while mark < MARKS {
         if words.load(order_of(mark)) > own {

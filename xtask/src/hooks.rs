@@ -140,7 +140,7 @@ fn programs(text: &mut String) {
     line(text, "Each is loaded and attached once, for all probes that use it.\n");
     line(text, "| program | attached to | arguments, by name |\n|---|---|---|");
     for program in &PROGRAMS {
-        let is_exit = matches!(program.attachment, Attachment::Exit | Attachment::ReturnProbe);
+        let is_exit = matches!(program.attachment, Attachment::Exit | Attachment::Kretprobe);
         let result = is_exit.then_some("the result");
         let arguments: Vec<String> = [program.object, program.value]
             .into_iter()
@@ -152,7 +152,7 @@ fn programs(text: &mut String) {
             if arguments.is_empty() { "by position".into() } else { arguments.join(", ") };
         let hook = format!("{}/{}", program.attachment.name(), program.target);
         let others: String = program
-            .keeper
+            .entry_program
             .into_iter()
             .chain(program.backup)
             .map(|name| format!(", `{name}`"))

@@ -217,10 +217,10 @@ impl Tracer {
     /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook that tells is not there.
     #[must_use]
     pub fn look(&self) -> Option<Look> {
-        let before = self.maps.shared().looks;
+        let before = self.maps.shared().samples;
         look::provoke().ok()?;
         let shared = self.maps.shared();
-        (shared.looks != before).then(|| Look::of(&shared))
+        (shared.samples != before).then(|| Look::of(&shared))
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.
@@ -261,10 +261,10 @@ impl Tracer {
             };
             skipped.iter().map(lost).collect()
         });
-        let ring: u64 = counters.lost.iter().sum();
+        let ring: u64 = counters.dropped_events.iter().sum();
         Lost {
-            ring: ring.saturating_sub(shared.lost_crossings),
-            crossings: shared.lost_crossings,
+            ring: ring.saturating_sub(shared.dropped_crossings),
+            crossings: shared.dropped_crossings,
             missed,
             undecoded: self.undecoded,
         }
@@ -302,9 +302,9 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
         .btf(None)
         .override_global("LAYOUT", layout.words(), true)
         .override_global("CONFIG", config.words(), true)
-        .map_max_entries("COUNTERS", config.cpus.saturating_mul(2))
+        .map_max_entries("COUNTERS", config.cpus)
         // Of calls in flight, which a CPU has few of; a map of the least recently used hands its entries to CPUs by the dozen.
-        .map_max_entries("KEPT", config.cpus.saturating_mul(256))
+        .map_max_entries("ENTRY_ARGUMENTS", config.cpus.saturating_mul(256))
         .map_max_entries("COUNTED", config.cpus.saturating_mul(256))
         .load(&bytes)
         .map_err(|error| TraceError::Load(chain(&error)))

@@ -20,8 +20,6 @@ pub mod attach;
 pub mod calls;
 pub mod counters;
 pub mod decode;
-#[cfg(test)]
-mod interleavings;
 pub mod layout;
 mod log;
 pub mod look;

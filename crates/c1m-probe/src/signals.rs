@@ -54,7 +54,7 @@ pub const SIGNALS: &[Signal] = &[
                 "per allocation: usage right after each one that was granted, or taken without asking",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_RAISE), probe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RAISE), kprobe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_SET_STATE]),
                 precision: Precision::Connection,
@@ -99,7 +99,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_RAISE]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_RAISE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RAISE)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -109,7 +109,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_forward_alloc; proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_FORCED]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_FORCED)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_FORCED)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -123,7 +123,11 @@ pub const SIGNALS: &[Signal] = &[
                 "each period, with its cause and its time",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_PRESSURE_ENTER), probe(HOOK_PRESSURE_LEAVE)]), PROBE_SAYS, PROBE),
+            exact(
+                by(&[kprobe(HOOK_PRESSURE_ENTER), kprobe(HOOK_PRESSURE_LEAVE)]),
+                PROBE_SAYS,
+                PROBE,
+            ),
             read(
                 "TcpExt TCPMemoryPressures",
                 "how often, and for how long all together (TCPMemoryPressuresChrono)",
@@ -156,7 +160,7 @@ pub const SIGNALS: &[Signal] = &[
                 lack: NOTHING_LACKS,
             },
             exact(
-                Source::Programs { needed: &[probe(HOOK_RECEIVE)], also: &[HOOK_DROP] },
+                Source::Programs { needed: &[kprobe(HOOK_RECEIVE)], also: &[HOOK_DROP] },
                 PROBE_SAYS,
                 PROBE,
             ),
@@ -177,7 +181,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_PRUNE]), "each time", FUNCTION),
-            exact(by(&[probe(HOOK_PRUNE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_PRUNE)]), PROBE_SAYS, PROBE),
             read("TcpExt OfoPruned", "how often"),
         ],
     },
@@ -188,7 +192,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_COLLAPSE]), "each skb that was given back", FUNCTION),
-            exact(by(&[probe(HOOK_COLLAPSE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_COLLAPSE)]), PROBE_SAYS, PROBE),
             read("TcpExt TCPRcvCollapsed", "how many"),
         ],
     },
@@ -199,7 +203,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_wmem_queued; proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_CHECK_OOM]), "each one; equal to TCPAbortOnMemory", FUNCTION),
-            exact(by(&[probe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_RESET]),
                 precision: Precision::Exact,
@@ -220,7 +224,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_RESOURCES]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_RESOURCES)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RESOURCES)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -234,7 +238,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each sum: the kernel's own of each 100 ms, and those of readers of /proc/net/sockstat",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
             read("/proc/net/sockstat", "per interval, not what was compared"),
         ],
     },
@@ -245,7 +249,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_ack_backlog, sk_max_ack_backlog, sk_drops; inet_connection_sock: icsk_accept_queue.qlen; net: sysctl_tcp_syncookies",
         ways: &[
             exact(by(&[HOOK_REQUEST, HOOK_REQUEST_EXIT]), "each SYN, with its listener", FUNCTION),
-            exact(by(&[probe(HOOK_REQUEST), probe(HOOK_REQUEST_EXIT)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_REQUEST), kprobe(HOOK_REQUEST_EXIT)]), PROBE_SAYS, PROBE),
             read("TcpExt ListenOverflows", "how many, together with the ends of handshakes"),
         ],
     },
@@ -265,8 +269,8 @@ pub const SIGNALS: &[Signal] = &[
             ),
             exact(
                 Source::Programs {
-                    needed: &[probe(HOOK_SYN_RECV_4), probe(HOOK_SYN_RECV_4_EXIT)],
-                    also: &[probe(HOOK_SYN_RECV_6), probe(HOOK_SYN_RECV_6_EXIT)],
+                    needed: &[kprobe(HOOK_SYN_RECV_4), kprobe(HOOK_SYN_RECV_4_EXIT)],
+                    also: &[kprobe(HOOK_SYN_RECV_6), kprobe(HOOK_SYN_RECV_6_EXIT)],
                 },
                 PROBE_SAYS,
                 PROBE,
@@ -297,7 +301,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each SYN, with its listener",
                 "where it is not inlined, as it is in Debian's 5.10 and 6.1",
             ),
-            exact(by(&[probe(HOOK_SYN_FLOOD)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_SYN_FLOOD)]), PROBE_SAYS, PROBE),
             read(
                 "TcpExt TCPReqQFullDrop",
                 "how many; TCPReqQFullDoCookies those that were answered",
@@ -317,8 +321,8 @@ pub const SIGNALS: &[Signal] = &[
             ),
             exact(
                 Source::Programs {
-                    needed: &[probe(HOOK_CONNECT_4)],
-                    also: &[probe(HOOK_CONNECT_6)],
+                    needed: &[kprobe(HOOK_CONNECT_4)],
+                    also: &[kprobe(HOOK_CONNECT_6)],
                 },
                 PROBE_SAYS,
                 PROBE,
@@ -366,7 +370,7 @@ pub const SIGNALS: &[Signal] = &[
             },
             Way {
                 lack: no_memory_cgroups,
-                ..exact(by(&[probe(HOOK_OOM_ENTER), probe(HOOK_OOM_EXIT)]), PROBE_SAYS, PROBE)
+                ..exact(by(&[kprobe(HOOK_OOM_ENTER), kprobe(HOOK_OOM_EXIT)]), PROBE_SAYS, PROBE)
             },
         ],
     },

@@ -1,5 +1,6 @@
-//! Plays through what interrupts what on a CPU, with the very code by which the first program of a hook tells its backup program what it has
-//! counted (`c1m-ebpf/src/marks.rs`): an interrupt at each access to memory, between any two steps of the kernel, alone and together.
+//! Runs the code by which a backup program knows what the first program of its hook has seen
+//! (`src/marks.rs`), with an interrupt at each access to memory and between any two steps of the
+//! kernel, alone and together.
 
 use std::{
     cell::{Cell, RefCell},
@@ -11,14 +12,14 @@ use c1m_ebpf::{Marks, Words, leave, take};
 const FIRST: usize = 0;
 const BACKUP: usize = 1;
 
-/// A call of the hook. Calls of one depth have the same place on the stack.
+/// A call of the hook. Calls of one depth have the same address on the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Call {
     id: usize,
     object: u64,
 }
 
-/// What became of a call.
+/// What happened to a call.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Outcome {
     counted: u32,
@@ -33,8 +34,11 @@ struct Cpu {
     words: RefCell<[u64; size_of::<Marks>() / 8]>,
     /// The kernel's: the program runs.
     active: [Cell<bool>; 2],
+    /// The kernel does not skip a program that runs already: on tracepoints before 6.1.
+    runs_all: bool,
     outcomes: RefCell<BTreeMap<Call, Outcome>>,
-    /// Steps so far, all calls together, and those before which a call interrupts, with the deepest that there can be.
+    /// Steps so far, over all calls; the steps before which a call interrupts; and how deep calls
+    /// can be inside each other.
     step: Cell<usize>,
     interrupts: Vec<(usize, Call)>,
     depth: Cell<usize>,
@@ -69,9 +73,9 @@ impl Cpu {
         self.depth.set(self.depth.get() - 1);
     }
 
-    /// kernel/trace/bpf_trace.c, `__bpf_trace_run`, 6.1 to 6.18
+    /// kernel/trace/bpf_trace.c, `__bpf_trace_run`: 6.1 to 6.18, and before with `runs_all`.
     fn run(&self, program: usize, call: Call) {
-        if self.active[program].replace(true) {
+        if !self.runs_all && self.active[program].replace(true) {
             self.outcome(call, |outcome| outcome.skipped[program] = true);
             return;
         }
@@ -97,8 +101,9 @@ impl Cpu {
         change(self.outcomes.borrow_mut().entry(call).or_default());
     }
 
-    /// Calls one after the other, in the context of a task; what became of each, and of those that interrupted.
-    fn play(self, calls: &[Call]) -> (BTreeMap<Call, Outcome>, usize) {
+    /// Calls in sequence, in the context of a task. What happened to each call, those that
+    /// interrupted included, and the number of steps.
+    fn run_calls(self, calls: &[Call]) -> (BTreeMap<Call, Outcome>, usize) {
         calls.iter().for_each(|call| self.call(*call));
         (self.outcomes.into_inner(), self.step.get())
     }
@@ -126,7 +131,7 @@ const OF_TASK: [usize; 2] = [0, 1];
 /// Steps of the calls of the task, with as many interrupts as there are.
 fn steps(interrupts: usize) -> usize {
     let all: Vec<Call> = (0..OF_TASK.len() + interrupts).map(call).collect();
-    Cpu::new(1, Vec::new()).play(&all).1
+    Cpu::new(1, Vec::new()).run_calls(&all).1
 }
 
 /// Counted once, unless no program ran for it.
@@ -138,7 +143,7 @@ fn check(outcomes: &BTreeMap<Call, Outcome>, at: &dyn std::fmt::Debug) {
         let expected = u32::from(outcome.skipped != [true, true]);
         assert_eq!(outcome.counted, expected, "{at:?}: {outcomes:?}");
     }
-    // What user space says of loss.
+    // The number of lost calls that user space reports.
     assert_eq!(lost, of_first - taken_over, "{at:?}: {outcomes:?}");
 }
 
@@ -147,7 +152,7 @@ fn a_call_that_is_interrupted_anywhere_is_counted_once() {
     let task = OF_TASK.map(call);
     let mut skipped = [false; 2];
     for at in 1..=steps(1) {
-        let (outcomes, _) = Cpu::new(2, vec![(at, call(2))]).play(&task);
+        let (outcomes, _) = Cpu::new(2, vec![(at, call(2))]).run_calls(&task);
         check(&outcomes, &at);
         for (any, one) in
             skipped.iter_mut().zip(outcomes.get(&call(2)).map_or([false; 2], |it| it.skipped))
@@ -169,7 +174,7 @@ fn two_interrupts_anywhere_one_inside_the_other_too() {
         for first in 1..=all {
             for second in first..=all {
                 let interrupts = vec![(first, call(2)), (second, call(3))];
-                let (outcomes, _) = Cpu::new(deepest, interrupts).play(&task);
+                let (outcomes, _) = Cpu::new(deepest, interrupts).run_calls(&task);
                 check(&outcomes, &(deepest, first, second));
                 let is_lost = outcomes.values().any(|outcome| outcome.counted == 0);
                 assert!(deepest == 3 || !is_lost, "{first}, {second}: {outcomes:?}");
@@ -188,16 +193,16 @@ fn three_interrupts_of_one_call() {
         for second in (first..=all).step_by(2) {
             for third in (second..=all).step_by(3) {
                 let interrupts = vec![(first, call(2)), (second, call(3)), (third, call(4))];
-                let (outcomes, _) = Cpu::new(3, interrupts).play(&task);
+                let (outcomes, _) = Cpu::new(3, interrupts).run_calls(&task);
                 check(&outcomes, &(first, second, third));
             }
         }
     }
 }
 
-/// The mark that a call leaves when the backup program that it interrupts has looked for its own already: it is taken for that of the next call at
-/// its place, if that one is about the same object, and if its first program is skipped. At worst that call is not counted, or the interrupted one
-/// is in its place.
+/// A call that interrupts the backup program after that has searched its own mark leaves a mark
+/// behind. The next call at the same address takes it for its own, if it is about the same object
+/// and its first program is skipped. At worst one of the two calls is not counted.
 #[test]
 fn a_mark_left_behind_counts_for_the_same_object_alone() {
     let task = OF_TASK.map(call);
@@ -207,7 +212,7 @@ fn a_mark_left_behind_counts_for_the_same_object_alone() {
         for second in first + 1..=all {
             let same = [2, 3].map(|id| Call { id, object: 7 });
             let interrupts = vec![(first, same[0]), (second, same[1])];
-            let (outcomes, _) = Cpu::new(2, interrupts).play(&task);
+            let (outcomes, _) = Cpu::new(2, interrupts).run_calls(&task);
             let counted: u32 = outcomes.values().map(|outcome| outcome.counted).sum();
             let all_but_one = u32::try_from(outcomes.len()).unwrap() - 1;
             assert!((all_but_one..=all_but_one + 1).contains(&counted), "{outcomes:?}");
@@ -222,4 +227,34 @@ fn a_mark_left_behind_counts_for_the_same_object_alone() {
     // The last steps of the first of two calls.
     lost.dedup();
     assert!(!lost.is_empty() && lost.len() <= all / 8, "of {all} steps: {lost:?}");
+}
+
+/// Where the kernel skips nothing, both programs run for each call, and the first program counts
+/// it.
+#[test]
+fn programs_that_the_kernel_does_not_skip_count_each_call_once() {
+    let task = OF_TASK.map(call);
+    let all = steps(2);
+    let check = |deepest, at: &[usize]| {
+        let interrupts = at.iter().copied().zip((2..).map(call)).collect();
+        let cpu = Cpu { runs_all: true, ..Cpu::new(deepest, interrupts) };
+        let (outcomes, _) = cpu.run_calls(&task);
+        for outcome in outcomes.values() {
+            assert_eq!(outcome.counted, 1, "{deepest} deep, at {at:?}: {outcomes:?}");
+        }
+    };
+    for deepest in [2, 3] {
+        for first in 1..=all {
+            for second in first..=all {
+                check(deepest, &[first, second]);
+            }
+        }
+        for first in 1..=all / 2 {
+            for second in (first..=all).step_by(2) {
+                for third in (second..=all).step_by(3) {
+                    check(deepest, &[first, second, third]);
+                }
+            }
+        }
+    }
 }
