@@ -71,7 +71,7 @@ fn serve_knows_nothing_of_ebpf() {
         "// use c1m_probe;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
          #[cfg(test)] mod tests { use c1m_probe; }",
     );
-    assert!(rule("c1m-server/src/command/mod.rs", "use c1m_probe::Tracer;").is_empty());
+    assert!(rule("c1m-server/src/watch/mod.rs", "use c1m_probe::Tracer;").is_empty());
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn rooms_meet_in_commands_only() {
         assert_eq!(rule(file, source).len(), 1, "{file}: {source}");
     }
     for (file, source) in [
-        ("c1m-server/src/command/serve.rs", "use crate::serve; use c1m_host::sockstat;"),
+        ("c1m-server/src/run/mod.rs", "use crate::serve; use c1m_host::sockstat;"),
         ("c1m-server/src/output/lines.rs", "use crate::output::text; use c1m_record::Record;"),
     ] {
         assert!(rule(file, source).is_empty(), "{file}: {source}");

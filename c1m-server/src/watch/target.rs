@@ -10,10 +10,8 @@ use c1m_sys::{netns::Namespace, process::effective_capabilities};
 
 use crate::{
     cli::watch::Watch,
-    command::{
-        namespace,
-        subject::{Others, Which},
-    },
+    diagnose::subject::{Others, Which},
+    namespace,
 };
 
 /// What looking into other network namespaces takes besides tracing: to enter them (setns(2)), and to see which one a process is in (proc(5),

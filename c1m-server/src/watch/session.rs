@@ -29,8 +29,8 @@ use super::{
 };
 use crate::{
     cli::watch::Watch,
-    command::{
-        diagnosis::Diagnosis,
+    diagnose::{
+        Diagnosis,
         measure::Measure,
         subject::Which,
         tracing::{Timed, Tracing},

@@ -15,7 +15,7 @@ use c1m_sys::process::nofile;
 const REFRESH: Duration = Duration::from_secs(5);
 
 /// Whose.
-pub(super) enum Subject {
+pub(crate) enum Subject {
     Server(Plan),
     Others(Others),
 }
@@ -66,7 +66,7 @@ fn of_server(plan: &Plan, connections: u64, nofile: Option<u64>) -> Bounds {
 
 /// Which processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Which {
+pub(crate) enum Which {
     /// None in particular: what bounds a process is not known.
     Nobody,
     /// This one, and those that it started.
@@ -76,7 +76,7 @@ pub(super) enum Which {
 }
 
 /// Processes that are not ours.
-pub(super) struct Others {
+pub(crate) struct Others {
     which: Which,
     pids: Vec<u32>,
     /// Of them, those that are not looked at.
@@ -87,13 +87,13 @@ pub(super) struct Others {
 }
 
 impl Others {
-    pub(super) fn new(which: Which) -> Self {
+    pub(crate) fn new(which: Which) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
         Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
     }
 
     /// As they are now, found out anew every few seconds.
-    pub(super) fn pids(&mut self) -> &[u32] {
+    pub(crate) fn pids(&mut self) -> &[u32] {
         if self.refreshed.is_none_or(|time| time.elapsed() >= REFRESH) {
             self.pids = match &self.which {
                 Which::Nobody => Vec::new(),
