@@ -19,7 +19,7 @@ const FILE: &str = "docs/metrics.md";
 const HEAD: &str = "\
 # Metrics for Prometheus
 
-Made by `cargo xtask metrics` from the tables that are exported (`c1m-server/src/output/metrics/`, `c1m-client/src/metrics.rs`); a test fails when this file is \
+Made by `cargo xtask metrics` from the tables that are exported (`c1m-server/src/output/metrics/`, `crates/c1m-program/src/metrics/own.rs`, `c1m-client/src/metrics.rs`); a test fails when this file is \
 older.
 
 ```
