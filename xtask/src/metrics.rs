@@ -35,7 +35,8 @@ in [limits.md](limits.md), the events in [events.md](events.md), the probes in
 [hooks.md](hooks.md).
 
 This page is made by `cargo xtask metrics` from the tables that are exported
-(`c1m-server/src/output/metrics/`, `c1m-client/src/metrics.rs`); a test fails when it is older.
+(`c1m-server/src/output/metrics/`, `crates/c1m-program/src/metrics/own.rs`,
+`c1m-client/src/metrics.rs`); a test fails when it is older.
 
 ## Serving
 

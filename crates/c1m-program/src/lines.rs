@@ -7,13 +7,17 @@ use std::{
 };
 
 use c1m_record::*;
+use c1m_sys::stream::Stream;
 use c1m_text::{
     escape,
     records::{self, held},
 };
 use serde::Serialize;
 
-use super::writer::{Patience, Rank, WriteError, Writer};
+use crate::{
+    EnvironmentRefused,
+    writer::{Patience, Rank, WriteError, Writer},
+};
 
 /// Standard output, as errors name it.
 pub const STDOUT: &str = "standard output";
@@ -65,6 +69,16 @@ impl<W: Write> Printer<W> {
         text.and_then(|text| self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
             .map_err(|error| WriteError::refused(STDOUT, error))
     }
+}
+
+/// A printer on standard output, for a command that answers once.
+///
+/// # Errors
+/// It can't be written.
+pub fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
+    let out = Stream::stdout()
+        .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
+    Ok(Printer::new(out, json))
 }
 
 /// Records of a program that works on, written by a thread of their own.

@@ -1,5 +1,7 @@
 //! The rules, each a function from one file to what it breaks: so each can be shown to fail on a few lines.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::source::{Path, Token, paths, tokens, without_tests};
 
 /// The crates by layer, lowest first: each depends on those of lower layers alone.
@@ -22,6 +24,60 @@ pub(crate) fn upward(dependencies: &[(String, String)]) -> Vec<String> {
     };
     let broken = dependencies.iter().filter(|(from, to)| !goes_down(from, to));
     broken.map(|(from, to)| format!("{from} depends on {to}, which is not below it")).collect()
+}
+
+/// Circles of modules that are still there, by the folder of their crate. An entry that is no longer needed fails too.
+pub(crate) const CIRCLES: [(&str, &[&str]); 9] = [
+    ("c1m-client", &["cli", "record", "require", "summary"]),
+    ("c1m-client", &["pin", "workload"]),
+    ("crates/c1m-limits", &["advice", "raise", "verdict"]),
+    ("crates/c1m-limits", &["rules::files", "rules::memory", "rules::queues"]),
+    ("crates/c1m-probe", &["attach", "look", "ways"]),
+    ("crates/c1m-report", &["page", "plot"]),
+    ("xtask", &["bench::look", "bench::rounds"]),
+    ("xtask", &["faults::other", "faults::program", "faults::stand"]),
+    (
+        "xtask/reproduce",
+        &["act", "helper", "log", "measure", "preflight", "privileged", "run", "stage"],
+    ),
+];
+
+/// Modules that import each other in circles, of one crate whose sources are `files`. A module and those inside of it may
+/// name each other. Tests may import what they like.
+pub(crate) fn circles(files: &[(&str, &str)]) -> BTreeSet<Vec<String>> {
+    let files = files.iter().filter(|(file, _)| !is_of_tests(file));
+    let sources: BTreeMap<Path, (&str, &str)> =
+        files.map(|(file, text)| (module_of(file), (*file, *text))).collect();
+    let imports = |module: &Path| -> BTreeSet<Path> {
+        let (file, text) = sources[module];
+        let home = |path: Path| {
+            (1..=path.len())
+                .rev()
+                .map(|end| path[..end].to_vec())
+                .find(|it| sources.contains_key(it))
+        };
+        used(file, text)
+            .into_iter()
+            .filter_map(home)
+            .filter(|other| !other.starts_with(module) && !module.starts_with(other))
+            .collect()
+    };
+    let graph: BTreeMap<&Path, BTreeSet<Path>> =
+        sources.keys().map(|module| (module, imports(module))).collect();
+    let reached = |from: &Path| -> BTreeSet<Path> {
+        let (mut found, mut next) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(module) = next.pop() {
+            next.extend(graph[&module].iter().filter(|it| found.insert((*it).clone())).cloned());
+        }
+        found
+    };
+    let reach: BTreeMap<&Path, BTreeSet<Path>> =
+        sources.keys().map(|module| (module, reached(module))).collect();
+    let circle = |module: &Path| -> Vec<String> {
+        let others = reach[module].iter().filter(|other| reach[*other].contains(module));
+        others.map(|other| other[1..].join("::")).collect()
+    };
+    sources.keys().map(circle).filter(|circle| !circle.is_empty()).collect()
 }
 
 /// The folders of c1m-server that know nothing of each other. Only its commands bring them together.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
     cli::{GroupBy, NetnsChoice},
-    command::holders::{self, gather::Look},
+    holders::{self, gather::Look},
     output::view,
 };
 

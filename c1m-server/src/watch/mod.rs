@@ -10,13 +10,11 @@ mod target;
 use anyhow::Context as _;
 use c1m_program::{UsageRefused, exporter::Bound};
 
-use super::{
-    diagnosis::Diagnosis,
-    metrics::{self, Metrics},
-    subject::Subject,
-    tracing::Tracing,
+use super::metrics::{self, Metrics};
+use crate::{
+    cli::watch::Watch,
+    diagnose::{Diagnosis, subject::Subject, tracing::Tracing},
 };
-use crate::cli::watch::Watch;
 use child::Running;
 use session::Session;
 use sink::{Files, Sink};
@@ -31,7 +29,7 @@ const EXIT_COMMAND: u8 = 5;
 /// Watches until it is told to end, and returns the exit code.
 ///
 /// # Errors
-/// Whatever keeps it from starting or from going on, see [`super::exit_code`].
+/// Whatever keeps it from starting or from going on, see [`crate::exit::exit_code`].
 pub fn run(args: &Watch) -> anyhow::Result<u8> {
     args.check().map_err(UsageRefused)?;
     // In the network namespace that it was started in.

@@ -19,10 +19,7 @@ use c1m_text::records::clock;
 use tokio::sync::Notify;
 
 use super::screen::Screen;
-use crate::{
-    cli::watch::Watch,
-    command::{metrics::Metrics, tracing::Timed},
-};
+use crate::{cli::watch::Watch, diagnose::tracing::Timed, metrics::Metrics};
 
 /// The files of a watch.
 pub(super) struct Files {

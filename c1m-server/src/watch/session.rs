@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_host::task;
+use c1m_host::{target::Which, task};
 use c1m_program::{exporter::Bound, writer::WriteError};
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
@@ -29,10 +29,9 @@ use super::{
 };
 use crate::{
     cli::watch::Watch,
-    command::{
-        diagnosis::Diagnosis,
+    diagnose::{
+        Diagnosis,
         measure::Measure,
-        subject::Which,
         tracing::{Timed, Tracing},
     },
     output::view::Action,

@@ -8,13 +8,13 @@ use c1m_probe::look::Look;
 use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
 use c1m_sys::process::cpu_seconds;
 
-use crate::command::tracing::Tracing;
+use crate::diagnose::tracing::Tracing;
 
 /// A shorter time has no meaningful share of a core.
 const SHARE_MIN_S: f64 = 0.005;
 
 /// What is kept from look to look.
-pub(super) struct Measure {
+pub(crate) struct Measure {
     start: Instant,
     start_cpu_s: f64,
     last: Moment,
@@ -35,7 +35,7 @@ struct Moment {
 }
 
 impl Measure {
-    pub(super) fn begin() -> Self {
+    pub(crate) fn begin() -> Self {
         let time = Instant::now();
         Self {
             start: time,
@@ -50,7 +50,7 @@ impl Measure {
     }
 
     /// Takes a look, and says whether a number has changed since the last one that was told.
-    pub(super) fn look(
+    pub(crate) fn look(
         &mut self,
         tracing: &Tracing,
         look: Option<Look>,
@@ -108,7 +108,7 @@ impl Measure {
     }
 
     /// The last look, with rates since the start.
-    pub(super) fn total(&self, tracing: &Tracing) -> (Usage, f64) {
+    pub(crate) fn total(&self, tracing: &Tracing) -> (Usage, f64) {
         let seconds = self.start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         let mut usage = self.now.clone().unwrap_or_else(|| Usage {
             watched: Watched::default(),
@@ -124,7 +124,7 @@ impl Measure {
         (usage, seconds)
     }
 
-    pub(super) fn pages_max(&self) -> Option<u64> {
+    pub(crate) fn pages_max(&self) -> Option<u64> {
         self.pages_max
     }
 }

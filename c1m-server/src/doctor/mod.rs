@@ -13,15 +13,19 @@ use c1m_limits::{
     configured::{Assessed, Circumstances, assess},
     walls::Examination,
 };
-use c1m_preflight::plan::Workers;
-use c1m_preflight::{Ask, Looked};
+use c1m_preflight::{Ask, Looked, plan::Workers};
 use c1m_probe::Options;
-use c1m_program::{UsageRefused, lines::Printer};
+use c1m_program::{
+    UsageRefused,
+    lines::{Printer, printer},
+};
 use c1m_record::{Doctor, Record, Role};
 use c1m_sys::{process::page_bytes, stream::Stream};
 
-use super::{printer, tracing::Tracing};
-use crate::cli::doctor::{Doctor as Flags, End, Role as RoleFlag};
+use crate::{
+    cli::doctor::{Doctor as Flags, End, Role as RoleFlag},
+    diagnose::tracing::Tracing,
+};
 
 /// All connections fit; a limit is met before; it can't be told from here.
 const FITS: u8 = 0;
@@ -31,7 +35,7 @@ const UNKNOWN: u8 = 3;
 /// Looks, prints, and does what it was told to. The exit code says whether the connections fit.
 ///
 /// # Errors
-/// See [`super::exit_code`].
+/// See [`crate::exit::exit_code`].
 pub fn run(flags: &Flags) -> anyhow::Result<u8> {
     let mut printer = printer(flags.json)?;
     if flags.restore {

@@ -50,10 +50,10 @@ const READINGS: usize = 4;
 const MAX_VICTIMS: usize = 64;
 
 /// A record, and when what it tells happened.
-pub(super) type Timed = (SystemTime, Record);
+pub(crate) type Timed = (SystemTime, Record);
 
 /// The attached hooks, and what they have told so far.
-pub(super) struct Tracing {
+pub(crate) struct Tracing {
     tracer: Tracer,
     crossings: Crossings,
     /// As of the last reported crossing.
@@ -67,7 +67,7 @@ pub(super) struct Tracing {
 
 impl Tracing {
     /// Attaches. Needs a tokio runtime, and fails before anything else is touched.
-    pub(super) fn start(options: &Options) -> Result<(Self, Hooks), TraceError> {
+    pub(crate) fn start(options: &Options) -> Result<(Self, Hooks), TraceError> {
         let kernel_at_start = netstat::tcp_ext().ok();
         let (tracer, hooks) = Tracer::attach(options)?;
         // Usage that is past a limit before we look has not crossed it now.
@@ -87,25 +87,25 @@ impl Tracing {
     }
 
     /// Waits until the kernel has reported something.
-    pub(super) async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         self.tracer.readable().await
     }
 
     /// What the kernel has reported since the last call.
-    pub(super) fn take(&mut self) -> io::Result<Vec<Timed>> {
+    pub(crate) fn take(&mut self) -> io::Result<Vec<Timed>> {
         let observations = self.tracer.drain()?;
         Ok(observations.into_iter().flat_map(|o| self.records(o)).collect())
     }
 
     /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals if there are new ones.
-    pub(super) fn poll(&mut self) -> io::Result<Vec<Timed>> {
+    pub(crate) fn poll(&mut self) -> io::Result<Vec<Timed>> {
         // First the ring buffer: a hook's reading is the more exact one, and older.
         let lines = self.take()?;
         Ok(self.polled(lines, usage_now(), "/proc/net/sockstat"))
     }
 
     /// The same with the kernel's own variables instead of /proc, which does not show them everywhere.
-    pub(super) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
+    pub(crate) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
         let Some(look) = look else { return self.poll() };
         let lines = self.take()?;
         let usage = Usage { at_ns: look.at_ns, pages: look.pages, limits: look.tcp_mem };
@@ -136,7 +136,7 @@ impl Tracing {
     }
 
     /// Usage and memory pressure of this instant; `None` where no hook tells them.
-    pub(super) fn look(&self) -> Option<Look> {
+    pub(crate) fn look(&self) -> Option<Look> {
         self.tracer.look()
     }
 
@@ -148,7 +148,7 @@ impl Tracing {
     }
 
     /// Connections on the watched ports, with those that were there before; why that is not known, in words.
-    pub(super) fn all_connections(&self) -> Result<u64, String> {
+    pub(crate) fn all_connections(&self) -> Result<u64, String> {
         self.tracer.counted_present()?;
         Ok(self.tracer.connections())
     }
@@ -161,27 +161,27 @@ impl Tracing {
     }
 
     /// Connections on the watched port, counted in the kernel.
-    pub(super) fn connections(&self) -> u64 {
+    pub(crate) fn connections(&self) -> u64 {
         self.tracer.connections()
     }
 
     /// Events lost so far.
-    pub(super) fn lost(&self) -> Lost {
+    pub(crate) fn lost(&self) -> Lost {
         self.tracer.lost()
     }
 
     /// Crossings that were counted without being reported.
-    pub(super) fn suppressed(&self) -> u64 {
+    pub(crate) fn suppressed(&self) -> u64 {
         self.tracer.suppressed()
     }
 
     /// Examples that were counted without being reported.
-    pub(super) fn not_shown(&self) -> u64 {
+    pub(crate) fn not_shown(&self) -> u64 {
         self.tracer.not_shown()
     }
 
     /// Counts the connections again when one that came or went was missed; what is to be said of it.
-    pub(super) fn recount_if_needed(&mut self) -> Option<String> {
+    pub(crate) fn recount_if_needed(&mut self) -> Option<String> {
         match self.tracer.recount_if_needed() {
             Ok(None) => None,
             Ok(Some(difference)) => Some(format!(
@@ -199,12 +199,12 @@ impl Tracing {
     }
 
     /// Refusals since the start.
-    pub(super) fn refused(&self) -> Refused {
+    pub(crate) fn refused(&self) -> Refused {
         counts::refused(&self.counted())
     }
 
     /// The same as of the last poll.
-    pub(super) fn last_refused(&self) -> &Refused {
+    pub(crate) fn last_refused(&self) -> &Refused {
         &self.last_refused
     }
 

@@ -1,5 +1,7 @@
 //! Serves until told to stop: signals, the interval and the notices of the workers, on the main thread.
 
+mod reporter;
+
 use std::{
     future::pending,
     io,
@@ -15,7 +17,7 @@ use c1m_preflight::{
     plan::{self, Plan, Wish, Workers},
 };
 use c1m_probe::Options;
-use c1m_program::{EnvironmentRefused, exporter::Bound};
+use c1m_program::{EnvironmentRefused, exporter::Bound, lines::printer};
 use c1m_record::Role;
 use c1m_report::file::Page;
 use c1m_sys::{
@@ -25,16 +27,11 @@ use c1m_sys::{
 };
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::{
-    diagnosis::Diagnosis,
-    metrics::{self, Metrics},
-    printer,
-    subject::Subject,
-    told::Told,
-    tracing::Tracing,
-};
+use super::metrics::{self, Metrics};
 use crate::{
     cli::Serve,
+    diagnose::{Diagnosis, subject::Subject, tracing::Tracing},
+    run::reporter::Told,
     serve::{Config, Ending, Running, ServeError, Server, with_port},
 };
 
@@ -44,7 +41,7 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Runs the server until a signal ([`Shutdown`]) or the end of `--duration`.
 ///
 /// # Errors
-/// Whatever keeps it from starting or from going on, see [`super::exit_code`].
+/// Whatever keeps it from starting or from going on, see [`crate::exit::exit_code`].
 pub fn run(cli: &Serve) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -11,6 +11,7 @@ use std::{
 use anyhow::Context as _;
 use c1m_host::{cpus, sockstat};
 use c1m_probe::snapshot::Which;
+use c1m_program::lines::printer;
 use c1m_record::{Holders, HoldersScope, Record, Sockstat, Source};
 use c1m_sys::process::page_bytes;
 
@@ -18,13 +19,12 @@ use self::{
     gather::{Gathered, Look},
     group::{Names, grouped, memory_of},
 };
-use super::printer;
 use crate::cli::{GroupBy, Holders as Flags};
 
 /// Looks once, and prints it.
 ///
 /// # Errors
-/// See [`super::exit_code`]: a namespace that can't be had, or neither way to look.
+/// See [`crate::exit::exit_code`]: a namespace that can't be had, or neither way to look.
 pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let which = match flags.by {
         GroupBy::Process | GroupBy::Cgroup => Which::ByProcess,

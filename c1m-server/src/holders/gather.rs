@@ -14,7 +14,7 @@ use c1m_program::EnvironmentRefused;
 use c1m_record::{Holder, Source, StateRow, TcpState};
 use c1m_sys::{netns::Namespace, process::raise_soft_nofile};
 
-use crate::{cli::NetnsChoice, command::namespace};
+use crate::{cli::NetnsChoice, namespace};
 
 /// What a dump of the kernel lacks that every attempt of it was interrupted by changes.
 const INTERRUPTED: &str =
@@ -24,20 +24,20 @@ const OTHER_PROCESSES: &str =
     "processes outside of this PID namespace, and the closed sockets that they hold";
 
 /// What was found.
-pub(in crate::command) struct Gathered {
-    pub(in crate::command) source: Source,
-    pub(in crate::command) sockets: Vec<Held>,
+pub(crate) struct Gathered {
+    pub(crate) source: Source,
+    pub(crate) sockets: Vec<Held>,
     /// Nothing was left out on purpose: all namespaces were asked for, and all processes are visible.
-    pub(in crate::command) is_whole: bool,
+    pub(crate) is_whole: bool,
     /// A process's number is the same here and in the kernel.
-    pub(in crate::command) names_processes: bool,
-    pub(in crate::command) has_reserve: bool,
+    pub(crate) names_processes: bool,
+    pub(crate) has_reserve: bool,
     /// What could not be seen, and why.
-    pub(in crate::command) unseen: Vec<String>,
+    pub(crate) unseen: Vec<String>,
 }
 
 /// A way to look, made once.
-pub(in crate::command) struct Look {
+pub(crate) struct Look {
     choice: NetnsChoice,
     own: u32,
     /// `Err`: why there are no iterators.
@@ -49,7 +49,7 @@ impl Look {
     ///
     /// # Errors
     /// There is no /proc, or a namespace is asked for that only iterators can look into, and they can't be had.
-    pub(in crate::command) fn begin(choice: NetnsChoice) -> anyhow::Result<Self> {
+    pub(crate) fn begin(choice: NetnsChoice) -> anyhow::Result<Self> {
         // Each namespace that is looked into is a descriptor; fewer fit if it fails.
         let _ = raise_soft_nofile();
         let own = namespaces::own()?.inode;
@@ -72,7 +72,7 @@ impl Look {
     }
 
     /// Every socket, as it is now.
-    pub(in crate::command) fn sockets(&mut self, which: Which) -> anyhow::Result<Gathered> {
+    pub(crate) fn sockets(&mut self, which: Which) -> anyhow::Result<Gathered> {
         let (namespaces, mut unseen) = self.asked_for()?;
         let all = self.choice == NetnsChoice::All;
         let sees_all = namespaces::is_initial_pid_namespace();
@@ -100,7 +100,7 @@ impl Look {
     }
 
     /// Connections by state, as they are now.
-    pub(in crate::command) fn states(&mut self) -> anyhow::Result<(Source, StateCounts)> {
+    pub(crate) fn states(&mut self) -> anyhow::Result<(Source, StateCounts)> {
         let (namespaces, mut unseen) = self.asked_for()?;
         let all = self.choice == NetnsChoice::All;
         let snapshots = match &mut self.iterators {

@@ -16,13 +16,13 @@ use c1m_report::file::Page;
 use c1m_sys::process::{cpu_seconds, drop_capabilities, page_bytes};
 use tokio::sync::Notify;
 
-use super::{
-    measure::Measure,
-    metrics::Metrics,
-    tracing::{Timed, Tracing},
-};
 use crate::{
     cli::Serve,
+    diagnose::{
+        measure::Measure,
+        tracing::{Timed, Tracing},
+    },
+    metrics::Metrics,
     serve::{Notice, Snapshot},
 };
 

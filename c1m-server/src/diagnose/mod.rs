@@ -3,6 +3,11 @@
 //! Nothing here costs anything per connection. A look is some thirty small files, once an interval at most, and only when something
 //! has happened or tracing looks anyway.
 
+mod counts;
+pub(crate) mod measure;
+pub(crate) mod subject;
+pub(crate) mod tracing;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -17,8 +22,10 @@ use c1m_limits::{
 use c1m_preflight::readings::{Layout, read};
 use c1m_record::{LimitName, Limits, Verdict};
 
-use super::{subject::Subject, tracing::Tracing};
-use crate::serve::Snapshot;
+use crate::{
+    diagnose::{subject::Subject, tracing::Tracing},
+    serve::Snapshot,
+};
 
 /// Counters that only their growth makes sense of.
 #[derive(Debug, Clone, Default)]

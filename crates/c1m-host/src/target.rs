@@ -1,4 +1,4 @@
-//! Whose limits are read: those of the own server, by its plan, or those of processes that are not ours.
+//! Processes that are not ours: which they are, and the limits that bound them.
 
 use std::{
     fs::File,
@@ -7,66 +7,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::{cgroup, task};
-use c1m_preflight::{plan::Plan, readings::Bounds};
-use c1m_sys::process::nofile;
+use crate::{cgroup, task};
 
 /// Processes come and go; they are looked for this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// Whose.
-pub(super) enum Subject {
-    Server(Plan),
-    Others(Others),
-}
-
-impl Subject {
-    /// With so many connections.
-    pub(super) fn bounds(&mut self, connections: u64) -> Bounds {
-        match self {
-            Self::Server(plan) => of_server(plan, connections, nofile().ok().map(|(soft, _)| soft)),
-            Self::Others(others) => others.bounds(),
-        }
-    }
-
-    /// What of it is not looked at, in words. `None`: nothing.
-    pub(super) fn left_out(&mut self) -> Option<String> {
-        match self {
-            Self::Server(_) => None,
-            Self::Others(others) => others.left_out(),
-        }
-    }
-
-    /// The memory cgroup that it is in.
-    pub(super) fn cgroup(&self) -> Option<cgroup::Cgroup> {
-        match self {
-            Self::Server(_) => cgroup::own(),
-            Self::Others(others) => match &others.which {
-                Which::Nobody => None,
-                Which::Family(pid) => cgroup::of(*pid),
-                Which::Cgroup(folder) => cgroup::at(folder),
-            },
-        }
-    }
-}
-
-fn of_server(plan: &Plan, connections: u64, nofile: Option<u64>) -> Bounds {
-    let most = nofile.map(|nofile| nofile.saturating_mul(plan.workers as u64));
-    Bounds {
-        nofile,
-        // What is no connection's: each table's own descriptors.
-        descriptors: most
-            .map(|most| connections.saturating_add(most.saturating_sub(plan.capacity()))),
-        descriptors_max: most,
-        backlog: Some(plan.backlog.into()),
-        epoll_watches: Some(connections),
-        max_orphans: None,
-    }
+/// What bounds somebody, at one moment. `None`: not known from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    pub nofile: Option<u64>,
+    /// Of the tables that are counted, and what they can hold.
+    pub descriptors: Option<u64>,
+    pub descriptors_max: Option<u64>,
+    /// What their listeners asked for.
+    pub backlog: Option<u64>,
+    pub epoll_watches: Option<u64>,
+    pub max_orphans: Option<u64>,
 }
 
 /// Which processes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Which {
+pub enum Which {
     /// None in particular: what bounds a process is not known.
     Nobody,
     /// This one, and those that it started.
@@ -76,7 +37,7 @@ pub(super) enum Which {
 }
 
 /// Processes that are not ours.
-pub(super) struct Others {
+pub struct Others {
     which: Which,
     pids: Vec<u32>,
     /// Of them, those that are not looked at.
@@ -87,13 +48,14 @@ pub(super) struct Others {
 }
 
 impl Others {
-    pub(super) fn new(which: Which) -> Self {
+    #[must_use]
+    pub fn new(which: Which) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
         Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
     }
 
     /// As they are now, found out anew every few seconds.
-    pub(super) fn pids(&mut self) -> &[u32] {
+    pub fn pids(&mut self) -> &[u32] {
         if self.refreshed.is_none_or(|time| time.elapsed() >= REFRESH) {
             self.pids = match &self.which {
                 Which::Nobody => Vec::new(),
@@ -107,15 +69,26 @@ impl Others {
         &self.pids
     }
 
+    /// The memory cgroup that they are in.
+    #[must_use]
+    pub fn cgroup(&self) -> Option<cgroup::Cgroup> {
+        match &self.which {
+            Which::Nobody => None,
+            Which::Family(pid) => cgroup::of(*pid),
+            Which::Cgroup(folder) => cgroup::at(folder),
+        }
+    }
+
     /// What of them is not looked at, in words. `None`: nothing.
-    pub(super) fn left_out(&mut self) -> Option<String> {
+    pub fn left_out(&mut self) -> Option<String> {
         let most = task::THREADS_MAX as u64;
         let beyond = |pid: &u32| Some(task::threads(*pid)?.saturating_sub(most));
         let threads: u64 = self.pids().iter().filter_map(beyond).sum();
         left_out(self.left_out, threads)
     }
 
-    fn bounds(&mut self) -> Bounds {
+    /// Those of the table that is nearest to its limit.
+    pub fn bounds(&mut self) -> Bounds {
         let tables = self.pids().iter().map(|pid| (task::descriptors(*pid), task::nofile(*pid)));
         let (used, most) = fullest(tables);
         Bounds {
@@ -162,18 +135,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_of_a_server_are_those_of_all_tables() {
-        let plan = Plan { workers: 3, window: 2, table: 93, margin: 10, backlog: 128 };
-        let of = |connections, nofile| {
-            let bounds = of_server(&plan, connections, nofile);
-            (bounds.descriptors, bounds.descriptors_max)
-        };
-        assert_eq!(of(0, Some(100)), (Some(21), Some(300)));
-        assert_eq!(of(279, Some(100)), (Some(300), Some(300)), "full");
-        assert_eq!(of(1, None), (None, None));
-    }
-
-    #[test]
     fn what_is_not_looked_at_is_said() {
         assert_eq!(left_out(0, 0), None);
         let told = left_out(3, 7).unwrap();
@@ -191,22 +152,5 @@ mod tests {
         );
         assert_eq!(of(&[(None, Some(7)), (None, Some(5)), (Some(1), None)]), (None, Some(5)));
         assert_eq!(of(&[]), (None, None));
-    }
-
-    #[test]
-    fn nobody_in_particular_has_no_bounds_of_its_own() {
-        let mut subject = Subject::Others(Others::new(Which::Nobody));
-        let bounds = subject.bounds(7);
-        assert_eq!((bounds.nofile, bounds.descriptors, bounds.epoll_watches), (None, None, None));
-        assert_eq!(subject.cgroup(), None);
-    }
-
-    #[test]
-    fn a_process_has_its_own() {
-        let own = std::process::id();
-        let mut subject = Subject::Others(Others::new(Which::Family(own)));
-        let bounds = subject.bounds(0);
-        assert!(bounds.nofile.is_some());
-        assert_eq!(bounds.descriptors.is_some(), task::descriptors(own).is_some());
     }
 }

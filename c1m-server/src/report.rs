@@ -20,7 +20,7 @@ const STREAM: &str = "-";
 /// Reads the lines and writes the page, or its plots.
 ///
 /// # Errors
-/// A file can't be read or written, or a line is none of ours: see [`super::exit_code`].
+/// A file can't be read or written, or a line is none of ours: see [`crate::exit::exit_code`].
 pub fn run(args: &cli::Report) -> anyhow::Result<()> {
     let mut report = Report::new();
     let name = args.input.display();

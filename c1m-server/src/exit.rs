@@ -1,35 +1,9 @@
-//! One file a command; the only place where the other rooms meet.
-
-mod counts;
-mod diagnosis;
-pub mod doctor;
-pub mod holders;
-mod measure;
-pub mod metrics;
-mod namespace;
-pub mod report;
-pub mod serve;
-pub mod states;
-mod subject;
-mod told;
-mod tracing;
-pub mod watch;
+//! The exit code that an error stands for, of every command.
 
 use c1m_probe::TraceError;
-use c1m_program::{
-    EnvironmentRefused, UsageRefused, is_broken_pipe, lines::Printer, writer::WriteError,
-};
-use c1m_sys::stream::Stream;
-use sha2::{Digest as _, Sha256};
+use c1m_program::{EnvironmentRefused, UsageRefused, is_broken_pipe, writer::WriteError};
 
 use crate::serve::{Blame, ServeError};
-
-/// Standard output of a command that answers once.
-fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
-    let out = Stream::stdout()
-        .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
-    Ok(Printer::new(out, json))
-}
 
 /// The exit code of a command that ended with this error: 0 for an output that nobody reads any more, 2 usage, 3 the
 /// environment refused, 4 internal.
@@ -55,14 +29,6 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
         }
     }
     4
-}
-
-/// The eBPF object that is built in.
-#[must_use]
-pub fn object() -> String {
-    let hash = Sha256::digest(c1m_probe::object());
-    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("\neBPF object sha256 {hash}")
 }
 
 #[cfg(test)]

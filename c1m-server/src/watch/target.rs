@@ -3,18 +3,16 @@
 use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
 
 use c1m_ebpf::WATCHED_PORTS;
-use c1m_host::{cgroup, namespaces, netns, task};
+use c1m_host::{
+    cgroup, namespaces, netns,
+    target::{Others, Which},
+    task,
+};
 use c1m_probe::{Options, look::Place};
 use c1m_program::{EnvironmentRefused, UsageRefused};
 use c1m_sys::{netns::Namespace, process::effective_capabilities};
 
-use crate::{
-    cli::watch::Watch,
-    command::{
-        namespace,
-        subject::{Others, Which},
-    },
-};
+use crate::{cli::watch::Watch, namespace};
 
 /// What looking into other network namespaces takes besides tracing: to enter them (setns(2)), and to see which one a process is in (proc(5),
 /// /proc/PID/ns, PTRACE_MODE_READ_FSCREDS). As bits and by name: include/uapi/linux/capability.h.

@@ -6,15 +6,16 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_program::lines::printer;
 use c1m_record::{Record, States};
 
-use super::{holders::gather::Look, printer};
+use super::holders::gather::Look;
 use crate::cli;
 
 /// Counts once, and prints it.
 ///
 /// # Errors
-/// See [`super::exit_code`]: a namespace that can't be had, or neither way to look.
+/// See [`crate::exit::exit_code`]: a namespace that can't be had, or neither way to look.
 pub fn run(flags: &cli::States) -> anyhow::Result<()> {
     let mut look = Look::begin(flags.netns)?;
     let start = Instant::now();
