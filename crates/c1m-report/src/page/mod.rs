@@ -17,10 +17,10 @@ mod verdict;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-pub(super) use memory::costs;
-pub(super) use summary::title;
-
-use super::{Report, plot, run::Run};
+use super::{
+    Report, plot,
+    run::{Run, title},
+};
 
 const STYLE: &str = include_str!("page.css");
 /// Nothing but what stands in the file: no script, no network. The empty icon keeps a browser from asking for one.
