@@ -22,7 +22,7 @@ use super::{
     run::{Run, title},
 };
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page/page.css");
 /// Nothing but what stands in the file: no script, no network. The empty icon keeps a browser from asking for one.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 

@@ -20,7 +20,7 @@ use labels::CHARACTER;
 pub(super) use tcp_mem::{over_connections, over_time};
 
 /// Colours and strokes, for the page and for a file of its own.
-pub(super) const STYLE: &str = include_str!("plot.css");
+pub(super) const STYLE: &str = include_str!("plot/plot.css");
 
 /// How much room a picture has.
 #[derive(Debug, Clone, Copy, PartialEq)]
