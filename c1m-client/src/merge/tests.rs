@@ -30,7 +30,7 @@ fn plan(connections: u64) -> Plan {
             hold_s: Some(0.0),
             timeout_s: 10.0,
             give_up_s: 30.0,
-            end: crate::cli::End::Reset,
+            end: crate::record::End::Reset,
             start_at: None,
         },
     }

@@ -7,7 +7,8 @@ use c1m_ebpf::Shared;
 use c1m_sys::confine::enter_network;
 use socket2::{Domain, Socket, Type};
 
-use super::{attach::chain, decode::tick_rate};
+use super::decode::tick_rate;
+use crate::chain;
 
 const PROGRAM: &str = "count_established";
 /// The function of the kernel that stands for the iterator.

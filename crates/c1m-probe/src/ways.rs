@@ -16,13 +16,13 @@ use c1m_record::{Hook, RefusedHook};
 
 use super::{
     TraceError,
-    attach::{Options, chain},
     counters::CounterMaps,
     look,
     lost::Descriptors,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
 };
+use crate::{chain, options::Options};
 
 /// ENOTSUPP of the kernel, which user space has no name for: include/linux/errno.h
 const ENOTSUPP: i32 = 524;

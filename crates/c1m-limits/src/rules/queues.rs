@@ -2,10 +2,11 @@
 
 use c1m_record::{Confidence, LimitName};
 
-use super::files::{emfile, enfile};
 use crate::{
+    case::Case,
     reading::Peak,
-    verdict::{Case, Finding},
+    rules::calls::{emfile, enfile},
+    verdict::Finding,
 };
 
 pub(crate) fn queues(case: &Case<'_>) -> Vec<Finding> {

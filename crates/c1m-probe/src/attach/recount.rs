@@ -11,8 +11,9 @@ use super::{
         look::{self, Place},
         lost::taken_over,
     },
-    Tracer, chain,
+    Tracer,
 };
+use crate::chain;
 
 impl Tracer {
     /// Births and ends of connections that were missed since the number of connections was last counted; `None` where the kernel does not tell.

@@ -35,7 +35,7 @@ use self::{
     counted::{Counts, PortStates},
     places::Places,
 };
-use super::{TraceError, attach};
+use super::{TraceError, attach, chain};
 
 /// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a second time. What finds no room is looked at
 /// one by one.
@@ -106,8 +106,8 @@ impl Snapshots {
             ITER_TASKS,
         ];
         let names = iterators.iter().map(|(target, _)| format!("bpf_iter_{target}"));
-        let kernel_types = super::layout::outline(&btf, names)
-            .map_err(|error| TraceError::Load(attach::chain(&error)))?;
+        let kernel_types =
+            super::layout::outline(&btf, names).map_err(|error| TraceError::Load(chain(&error)))?;
         drop(btf);
         let mut ebpf = aya::EbpfLoader::new()
             .btf(None)
@@ -117,7 +117,7 @@ impl Snapshots {
             .map_max_entries("IDLE", ROWS)
             .map_max_entries("WANTED", ROWS)
             .load(attach::OBJECT)
-            .map_err(|error| TraceError::Load(attach::chain(&error)))?;
+            .map_err(|error| TraceError::Load(chain(&error)))?;
         for iterator in iterators {
             iterator::load(&mut ebpf, iterator, &kernel_types)?;
         }

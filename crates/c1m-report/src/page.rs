@@ -17,12 +17,12 @@ mod verdict;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-pub(super) use memory::costs;
-pub(super) use summary::title;
+use super::{
+    Report, plot,
+    run::{Run, title},
+};
 
-use super::{Report, plot, run::Run};
-
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("page/page.css");
 /// Nothing but what stands in the file: no script, no network. The empty icon keeps a browser from asking for one.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 

@@ -11,12 +11,16 @@ mod tcp_mem;
 
 use maud::{Markup, PreEscaped, html};
 
-use super::{PlotName, Report, page, run::Run, say::as_f64};
+use super::{
+    PlotName, Report,
+    run::{Run, title},
+    say::as_f64,
+};
 use labels::CHARACTER;
 pub(super) use tcp_mem::{over_connections, over_time};
 
 /// Colours and strokes, for the page and for a file of its own.
-pub(super) const STYLE: &str = include_str!("plot.css");
+pub(super) const STYLE: &str = include_str!("plot/plot.css");
 
 /// How much room a picture has.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -88,14 +92,14 @@ fn n(value: f64) -> String {
 pub(super) fn file(report: &Report) -> String {
     let plots = report.runs.iter().flat_map(|run| {
         let plots = PlotName::ALL.into_iter().filter_map(|name| plot(run, name));
-        plots.map(|plot| (page::title(run), plot))
+        plots.map(|plot| (title(run), plot))
     });
     drawn(&plots.collect::<Vec<_>>())
 }
 
 /// One plot of one run as a file. `None`: the run has no such plot.
 pub(super) fn file_of(run: &Run, name: PlotName) -> Option<String> {
-    Some(drawn(&[(page::title(run), plot(run, name)?)]))
+    Some(drawn(&[(title(run), plot(run, name)?)]))
 }
 
 /// Plots one below the other, each with what its run was of.
@@ -133,6 +137,6 @@ fn plot(run: &Run, name: PlotName) -> Option<Plot> {
     match name {
         PlotName::Connections => over_connections(run),
         PlotName::Time => over_time(run),
-        PlotName::Memory => page::costs(run).as_deref().and_then(memory::bars),
+        PlotName::Memory => memory::costs(run).as_deref().and_then(memory::bars),
     }
 }
