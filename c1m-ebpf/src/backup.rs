@@ -6,7 +6,8 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray},
 };
 use c1m_ebpf::{
-    CountedCall, CountedCalls, HOOKS, Marks, Words, has_backup, is_of_tracepoint, leave, take,
+    CountedCall, CountedCalls, HOOKS, Marks, Words, end_backup, end_first, has_backup,
+    is_of_tracepoint, leave, take,
 };
 
 use crate::{
@@ -46,6 +47,17 @@ pub(crate) fn is_first_to_see<C: Call>(call: C, object: u64) -> bool {
     }
     count!(taken_over[C::HOOK as usize] += 1);
     true
+}
+
+/// To be called when the program ends.
+#[inline(always)]
+pub(crate) fn end<C: Call>(_: C) {
+    if !const { has_backup(C::HOOK) } {
+        return;
+    }
+    let Some(marks) = MARKS.get_ptr_mut(C::HOOK) else { return };
+    let marks = OfThisCpu(marks.cast());
+    if C::IS_BACKUP { end_backup(&marks) } else { end_first(&marks) }
 }
 
 /// Is this program the first to count this call of a function, on any CPU? To be asked once per

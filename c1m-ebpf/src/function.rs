@@ -187,17 +187,19 @@ macro_rules! on_tracepoint {
     ($target:tt, $hook:ident: $body:path, $first:ident, $backup:ident) => {
         #[aya_ebpf::macros::btf_tracepoint(function = $target)]
         pub(crate) fn $first(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }>(aya_ebpf::EbpfContext::as_ptr(
-                &ctx,
-            )));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
 
         #[aya_ebpf::macros::btf_tracepoint(function = $target)]
         pub(crate) fn $backup(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, true>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, true>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };
@@ -252,18 +254,20 @@ macro_rules! on_function {
     (@fentry $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
         #[aya_ebpf::macros::fentry(function = $target)]
         pub(crate) fn $name(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };
     (@fexit $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
         #[aya_ebpf::macros::fexit(function = $target)]
         pub(crate) fn $name(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };

@@ -20,14 +20,18 @@
 //!   inside each other. Their number is the number of calls that the first program was skipped for,
 //!   less the number of calls that the backup program found no mark for.
 //! - A call that interrupts the backup program leaves a mark that no program takes. The interrupted
-//!   backup program clears it, because it is younger than its own mark; a mark that came too late
-//!   for that is overwritten by the next call at the same address.
+//!   backup program clears it when it ends, because it was left meanwhile. A mark that came too late
+//!   for that stays until the next call at the same address.
+//! - Such a mark is not taken for that of a call that interrupts the first program: while that
+//!   program runs it says so, and then it was skipped for every call that the backup program sees.
+//!   To be wrong takes two interrupts, each within a few instructions at the beginning or the end of
+//!   a program, by two calls in sequence at the same address and about the same object.
 //! - Where the kernel skips nothing, each call is seen once as well: a first program that
 //!   interrupts another first program does not damage its mark.
 
-/// Calls of one hook that can be inside each other on a CPU (a system call, a softirq, an
-/// interrupt), and one more.
-pub const MARKS: usize = 4;
+/// More than the places in the kernel that call one hook in a softirq: as many marks a softirq can
+/// leave that interrupts a backup program, and the mark of the interrupted call stays.
+pub const MARKS: usize = 6;
 
 /// The marks of one hook on one CPU, as words.
 #[repr(C)]
@@ -35,6 +39,11 @@ pub const MARKS: usize = 4;
 pub struct Marks {
     /// Marks left so far
     pub count: u64,
+    /// Not 0: the first program runs
+    pub first_runs: u64,
+    /// [`Mark::order`] of the mark that the backup program took, or [`Marks::count`] when it began:
+    /// younger marks are of calls that interrupted it
+    pub before_backup: u64,
     pub marks: [Mark; MARKS],
 }
 
@@ -57,24 +66,27 @@ pub trait Words {
 }
 
 const COUNT: usize = 0;
+const FIRST_RUNS: usize = 1;
+const BEFORE_BACKUP: usize = 2;
 
 const fn call_of(mark: usize) -> usize {
-    1 + 3 * mark
+    3 + 3 * mark
 }
 
 const fn object_of(mark: usize) -> usize {
-    2 + 3 * mark
+    4 + 3 * mark
 }
 
 const fn order_of(mark: usize) -> usize {
-    3 + 3 * mark
+    5 + 3 * mark
 }
 
 const _: () = assert!(size_of::<Marks>() == (order_of(MARKS - 1) + 1) * 8);
 
-/// By the first program: leaves the mark of this call.
+/// By the first program, when it begins: leaves the mark of this call.
 #[inline(always)]
 pub fn leave(words: &impl Words, call: u64, object: u64) {
+    words.store(FIRST_RUNS, 1);
     let order = words.load(COUNT) + 1;
     words.store(COUNT, order);
     // The mark of an earlier call at this address, which has returned; else a free mark; else the
@@ -108,9 +120,17 @@ pub fn leave(words: &impl Words, call: u64, object: u64) {
     words.store(call_of(chosen), call);
 }
 
-/// By the backup program: has the first program seen this call?
+/// By the first program, when it ends.
+#[inline(always)]
+pub fn end_first(words: &impl Words) {
+    words.store(FIRST_RUNS, 0);
+}
+
+/// By the backup program, when it begins: has the first program seen this call?
 #[inline(always)]
 pub fn take(words: &impl Words, call: u64, object: u64) -> bool {
+    words.store(BEFORE_BACKUP, words.load(COUNT));
+    let was_skipped = words.load(FIRST_RUNS) != 0;
     let mut own = 0;
     let mut mark = 0;
     while mark < MARKS {
@@ -122,16 +142,33 @@ pub fn take(words: &impl Words, call: u64, object: u64) -> bool {
         }
         mark += 1;
     }
-    if own == 0 {
+    if own == 0 || was_skipped {
         return false;
     }
-    // A younger mark is of a call that interrupted this one, and has returned.
-    mark = 0;
-    while mark < MARKS {
-        if words.load(order_of(mark)) > own {
-            words.store(call_of(mark), 0);
-        }
-        mark += 1;
-    }
+    words.store(BEFORE_BACKUP, own);
     true
+}
+
+/// By the backup program, when it ends.
+#[inline(always)]
+pub fn end_backup(words: &impl Words) {
+    let before = words.load(BEFORE_BACKUP);
+    let mut cleared = before;
+    let mut time = 0;
+    // Twice: a mark can come while the others are cleared.
+    while time < 2 {
+        let count = words.load(COUNT);
+        if count == cleared {
+            return;
+        }
+        let mut mark = 0;
+        while mark < MARKS {
+            if words.load(order_of(mark)) > before {
+                words.store(call_of(mark), 0);
+            }
+            mark += 1;
+        }
+        cleared = count;
+        time += 1;
+    }
 }
