@@ -22,7 +22,9 @@ const SETTINGS: [(&str, &str); 8] = [
 ];
 
 /// Texts as people write them.
-const TEXTS: [&str; 66] = [
+const TEXTS: [&str; 68] = [
+    "65535",
+    "60999",
     "8192",
     "8192 # c",
     "8192# c",
@@ -126,7 +128,8 @@ fn shown(ports: &[(u16, u16)]) -> String {
 fn compare(name: &str, before: &str, text: &str) {
     fs::write(path(name), before).unwrap();
     let first = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start").unwrap();
-    let kind = Known::of(name).unwrap().kind(first.trim().parse().unwrap());
+    let last = before.split(' ').nth(1).and_then(|last| last.parse().ok());
+    let kind = Known::of(name).unwrap().kind(first.trim().parse().unwrap(), last);
     let said = take(&kind, text);
     let done = fs::write(path(name), format!("{text}\n"));
     assert_eq!(said.is_ok(), done.is_ok(), "{name} = {text:?}: {said:?}, and the kernel {done:?}");
@@ -143,6 +146,10 @@ pub(crate) fn the_kernel_takes_what_is_said() {
         for text in TEXTS {
             compare(name, before, text);
         }
+    }
+    // Seconds are ticks in the kernel, of which there are 100 to 1000 a second.
+    for text in ["2147483647", "21474837", "2147483", "0100", "-1", "-21474837", "-2147483648"] {
+        compare("net.ipv4.tcp_fin_timeout", "60", text);
     }
     // Where ports of servers end decides what a range may begin with.
     fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "80\n").unwrap();

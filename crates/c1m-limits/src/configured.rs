@@ -147,6 +147,24 @@ fn overridden(entry: &Entry<'_>, by: &Entry<'_>, by_refused: bool, say: &Say) ->
     format!("{how}{but}. By itself it {}: {}", say.assessment.says(), say.text)
 }
 
+/// Ports as the kernel shows them, `7,8080,9000-9100`: in order, and neighbours as one range (kernel/sysctl.c, proc_do_large_bitmap, 6.18).
+fn ranges(ports: &[(u16, u16)]) -> String {
+    let mut sorted = ports.to_vec();
+    sorted.sort_unstable();
+    let mut all: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in sorted {
+        match all.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => all.push((first, last)),
+        }
+    }
+    let range = |(first, last): &(u16, u16)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    all.iter().map(range).collect::<Vec<_>>().join(",")
+}
+
 impl Circumstances<'_> {
     /// `None`: c1m has no opinion.
     fn say(&self, entry: &Entry<'_>, range: Option<Range>) -> Option<Say> {
@@ -194,13 +212,13 @@ impl Circumstances<'_> {
                 };
                 Say::new(Assessment::Refused, format!("{} (EINVAL){but}", refused.why))
             }
-            Ok(taken) => self.taken(known, value, &taken, range),
+            Ok(taken) => self.taken(known, &taken, range),
         })
     }
 
-    fn taken(&self, known: &Known, written: &str, taken: &Taken, range: Option<Range>) -> Say {
+    fn taken(&self, known: &Known, taken: &Taken, range: Option<Range>) -> Say {
         let (text, say) = match taken {
-            Taken::Ports(ports) => (written.to_owned(), self.reserved_ports(ports, range)),
+            Taken::Ports(ports) => (ranges(ports), self.reserved_ports(ports, range)),
             Taken::Numbers(numbers) => {
                 let all = self.completed(known, numbers);
                 let text = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
@@ -219,7 +237,9 @@ impl Circumstances<'_> {
     }
 
     fn kind(&self, known: &Known) -> Kind {
-        known.kind(self.host.readings.first_unprivileged_port.unwrap_or(1024))
+        let readings = &self.host.readings;
+        let last_port = readings.port_range.map(|[_, last]| last.into());
+        known.kind(readings.first_unprivileged_port.unwrap_or(1024), last_port)
     }
 
     /// The range of local ports that the lines set.
@@ -393,6 +413,8 @@ mod tests {
     /// A line by itself, its assessment, and a part of the reason.
     const LINES: &[(&str, Assessment, &str)] = &[
         // What the kernel refuses.
+        ("net.ipv4.ip_local_port_range = 65535", Refused, "the last port 60999 is below"),
+        ("net.ipv4.tcp_fin_timeout = 2147483647", Refused, "not between"),
         ("net.ipv4.ip_local_port_range = 500 65535", Refused, "ip_unprivileged_port_start=1024"),
         ("net.ipv4.ip_local_port_range = 1024-65535", Refused, "not a number"),
         ("net.ipv4.ip_local_port_range = 1024 70000", Refused, "not between 1 and 65535"),
@@ -609,6 +631,29 @@ mod tests {
         ] {
             let told = of(&format!("[Service]\n{line}\n")).settings.remove(0);
             assert!(told.assessment == assessment && told.text.contains(says), "{line}: {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_that_systemd_leaves_out_takes_no_others_place() {
+        let told = of("[Service]\nLimitNOFILE=524288\nLimitNOFILE=1M\n").settings;
+        assert_eq!(told[0].overridden_by, None);
+        assert!(!told[0].text.contains("sysctl"), "{told:?}");
+        assert_eq!((told[0].assessment, told[1].assessment), (Nothing, Refused));
+    }
+
+    #[test]
+    fn what_the_kernel_takes_is_shown_as_numbers() {
+        let taken = |line: &str| of(line).settings.remove(0).taken;
+        for (text, ports) in [
+            ("010", "8"),
+            ("0x400", "1024"),
+            ("0x50-96,7", "7,80-96"),
+            ("5,1-3,4", "1-5"),
+            ("", ""),
+        ] {
+            let line = format!("net.ipv4.ip_local_reserved_ports = {text}\n");
+            assert_eq!(taken(&line).as_deref(), Some(ports), "{text}");
         }
     }
 

@@ -22,6 +22,26 @@ fn limit(text: &str) -> Option<Limit> {
     }
 }
 
+impl Descriptors {
+    /// Whoever reads the line leaves it out, and what was set before stays. An empty value of a unit is none of these: it takes back.
+    pub(super) fn is_left_out(&self) -> bool {
+        match &self.from {
+            Setter::LogIn { .. } => limit(&self.value).is_none(),
+            Setter::Unit(_) | Setter::EveryUnit => {
+                !self.value.is_empty() && of_unit(&self.value).is_none()
+            }
+        }
+    }
+}
+
+/// The hard limit of `hard` or `soft:hard`: that is what a program can have.
+fn of_unit(value: &str) -> Option<Limit> {
+    match value.split_once(':') {
+        None => limit(value.trim()),
+        Some((soft, hard)) => limit(soft.trim()).and(limit(hard.trim())),
+    }
+}
+
 impl Circumstances<'_> {
     pub(super) fn descriptors(&self, setting: &Descriptors) -> Say {
         match &setting.from {
@@ -74,10 +94,8 @@ impl Circumstances<'_> {
     }
 
     fn of_units(&self, value: &str, of: &str) -> Say {
-        // `soft:hard`, or both at once. The hard one is what a program can have.
-        let hard = value.split_once(':').map_or(value, |(_, hard)| hard).trim();
         let nr_open = self.host.readings.nr_open;
-        match limit(hard) {
+        match of_unit(value) {
             None if value.is_empty() => Say::nothing("it takes back what was set before"),
             None => Say::new(
                 Assessment::Refused,

@@ -17,7 +17,8 @@ pub enum Kind {
     Numbers { count: usize, range: RangeInclusive<i128>, signed: bool },
     /// `ipv4_local_port_range` (net/ipv4/sysctl_net_ipv4.c): two ports, not descending, the first one not below
     /// `net.ipv4.ip_unprivileged_port_start`.
-    PortRange { first_unprivileged: u64 },
+    /// One port alone is the first one, beside the last port that is set already; `None`: not known.
+    PortRange { first_unprivileged: u64, last: Option<i128> },
     /// `proc_do_large_bitmap`: ports and ranges such as `8080,9000-9100`, without spaces. Empty is none.
     Ports,
 }
@@ -62,7 +63,9 @@ pub fn take(kind: &Kind, text: &str) -> Result<Taken, Refused> {
         Kind::Numbers { count, range, signed } => {
             numbers(text, *count, range, *signed).map(Taken::Numbers)
         }
-        Kind::PortRange { first_unprivileged } => port_range(text, *first_unprivileged),
+        Kind::PortRange { first_unprivileged, last } => {
+            port_range(text, *first_unprivileged, *last)
+        }
         Kind::Ports => ports(text).map(Taken::Ports).map_err(Refused::new),
     }
 }
@@ -136,10 +139,18 @@ fn number<'a>(text: &'a [u8], ends: &[u8]) -> Result<(i128, &'a [u8]), String> {
 }
 
 /// Both ports are checked before either is set.
-fn port_range(text: &str, first_unprivileged: u64) -> Result<Taken, Refused> {
+fn port_range(
+    text: &str,
+    first_unprivileged: u64,
+    present_last: Option<i128>,
+) -> Result<Taken, Refused> {
     let ports =
         numbers(text, 2, &(1..=65_535), true).map_err(|refused| Refused::new(refused.why))?;
-    match ports.as_slice() {
+    let all: Vec<i128> = match ports.as_slice() {
+        [first] => [*first].into_iter().chain(present_last).collect(),
+        both => both.to_vec(),
+    };
+    match all.as_slice() {
         [first, ..] if *first < i128::from(first_unprivileged) => Err(Refused::new(format!(
             "{first} is below net.ipv4.ip_unprivileged_port_start={first_unprivileged}"
         ))),
@@ -229,9 +240,13 @@ mod tests {
 
     #[test]
     fn ranges_of_ports_have_rules_of_their_own() {
-        let range = Kind::PortRange { first_unprivileged: 1024 };
+        let range = Kind::PortRange { first_unprivileged: 1024, last: Some(60_999) };
         assert_eq!(take(&range, "1024 65535 x"), Ok(Taken::Numbers(vec![1024, 65_535])));
+        assert_eq!(take(&range, "60999"), Ok(Taken::Numbers(vec![60_999])));
+        let unknown = Kind::PortRange { first_unprivileged: 1024, last: None };
+        assert_eq!(take(&unknown, "65535"), Ok(Taken::Numbers(vec![65_535])));
         for (text, why) in [
+            ("65535", "the last port 60999 is below"),
             ("500 65535", "ip_unprivileged_port_start=1024"),
             ("1024-65535", "not a number"),
             ("1024 70000", "not between"),
@@ -251,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_answered(text in "\\PC{0,30}|[-0-9a-fx ,\t;]{0,40}") {
-            for kind in [Kind::int(), Kind::PortRange { first_unprivileged: 1024 }, Kind::Ports] {
+            for kind in [Kind::int(), Kind::PortRange { first_unprivileged: 1024, last: Some(60_999) }, Kind::Ports] {
                 if let Ok(Taken::Numbers(numbers)) = take(&kind, &text) {
                     prop_assert!(!numbers.is_empty());
                 }

@@ -21,9 +21,15 @@ enum Numbers {
     Within(i32, i32),
     /// So many C `long`s, not negative.
     Long(usize),
+    /// One number of seconds, which the kernel keeps in its own ticks (`proc_dointvec_jiffies`).
+    Seconds,
     PortRange,
     Ports,
 }
+
+/// The fewest ticks a second that a kernel is built with (kernel/Kconfig.hz). More seconds than an `int` holds of those are refused by every
+/// kernel (kernel/sysctl.c, do_proc_dointvec_jiffies_conv, 6.18); of one with more ticks, fewer are: which it has is not known.
+const LEAST_HZ: i128 = 100;
 
 /// How it is assessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,13 +60,17 @@ impl Known {
         KNOWN.iter().find(|known| known.name == name)
     }
 
-    /// How the kernel reads it, where ports from `first_unprivileged` on are for everybody.
+    /// How the kernel reads it, where ports from `first_unprivileged` on are for everybody and `last_port` ends the range of local ports.
     #[must_use]
-    pub fn kind(&self, first_unprivileged: u64) -> Kind {
+    pub fn kind(&self, first_unprivileged: u64, last_port: Option<i128>) -> Kind {
         let int_max = i128::from(i32::MAX);
         match self.numbers {
             Numbers::Int(count, least) => {
                 Kind::Numbers { count, range: least.into()..=int_max, signed: true }
+            }
+            Numbers::Seconds => {
+                let most = int_max / LEAST_HZ;
+                Kind::Numbers { count: 1, range: -most..=most, signed: true }
             }
             Numbers::Within(least, most) => {
                 Kind::Numbers { count: 1, range: least.into()..=most.into(), signed: false }
@@ -69,7 +79,7 @@ impl Known {
             Numbers::Long(count) => {
                 Kind::Numbers { count, range: 0..=i64::MAX.into(), signed: false }
             }
-            Numbers::PortRange => Kind::PortRange { first_unprivileged },
+            Numbers::PortRange => Kind::PortRange { first_unprivileged, last: last_port },
             Numbers::Ports => Kind::Ports,
         }
     }
@@ -79,7 +89,7 @@ impl Known {
     pub fn count(&self) -> usize {
         match self.numbers {
             Numbers::Int(count, _) | Numbers::Long(count) => count,
-            Numbers::Within(..) | Numbers::Ports => 1,
+            Numbers::Within(..) | Numbers::Seconds | Numbers::Ports => 1,
             Numbers::PortRange => 2,
         }
     }
@@ -132,7 +142,7 @@ const NEIGHBOURS: &str = "a table of neighbours that is full refuses peers on th
 /// All of them. Ranges: kernel/sysctl.c, net/core/sysctl_net_core.c, net/ipv4/sysctl_net_ipv4.c, fs/file_table.c, fs/eventpoll.c, kernel/fork.c,
 /// kernel/pid.c (6.18); what a kernel since 5.10 refuses besides is not told.
 pub const KNOWN: [Known; 41] = {
-    use Numbers::{Int, Long, PortRange, Ports, Within};
+    use Numbers::{Int, Long, PortRange, Ports, Seconds, Within};
     const ANY: i32 = i32::MIN;
     [
         known("net.ipv4.tcp_mem", Long(3), Rule::TcpMem),
@@ -298,7 +308,7 @@ pub const KNOWN: [Known; 41] = {
         ),
         known(
             "net.ipv4.tcp_fin_timeout",
-            Int(1, ANY),
+            Seconds,
             Rule::Inert(
                 "it is how long an orphan waits in FIN_WAIT_2 (seconds); TIME_WAIT stays 60 s, and open connections do not depend on it",
             ),

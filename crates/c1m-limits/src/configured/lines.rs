@@ -59,12 +59,37 @@ const OF_A_COMMAND: &str =
 #[must_use]
 pub fn lines(file: &str, text: &str) -> Vec<Line> {
     let reader = Reader::of(file, text);
-    let line = |(index, line): (usize, &str)| {
+    let line = |(index, line): (usize, String)| {
         let number = u64::try_from(index).ok().map(|index| index + 1);
-        let each = reader.statements(line).into_iter();
+        let each = reader.statements(&line).into_iter();
         each.map(move |statement| Line::new(file, number, statement)).collect::<Vec<_>>()
     };
-    text.lines().enumerate().flat_map(line).collect()
+    match reader {
+        Reader::Unit { .. } => joined(text).into_iter().flat_map(line).collect(),
+        Reader::Shell | Reader::Settings => {
+            text.lines().map(str::to_owned).enumerate().flat_map(line).collect()
+        }
+    }
+}
+
+/// Lines as systemd reads them, each with the index of its first one: a backslash at the end of a line stands for a blank and the next line, comments
+/// in between left out (systemd.syntax(7)).
+fn joined(text: &str) -> Vec<(usize, String)> {
+    let mut all = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (index, line) in text.lines().enumerate() {
+        if open.is_some() && line.trim_start().starts_with(['#', ';']) {
+            continue;
+        }
+        let (first, before) = open.take().unwrap_or((index, String::new()));
+        let is_comment = before.is_empty() && is_comment(line.trim());
+        match line.strip_suffix('\\').filter(|_| !is_comment) {
+            Some(line) => open = Some((first, before + line + " ")),
+            None => all.push((first, before + line)),
+        }
+    }
+    all.extend(open);
+    all
 }
 
 /// Who reads the file.
@@ -376,6 +401,24 @@ mod tests {
         assert_eq!(unit("/etc/systemd/system/a.service.d/x.conf"), expected("a.service"));
         assert_eq!(unit("a.service"), expected("a.service"));
         assert_eq!(unit("/etc/systemd/system.conf"), expected(""));
+    }
+
+    #[test]
+    fn systemd_joins_lines_that_end_with_a_backslash() {
+        let text =
+            "# no\\\n[Manager]\nDefaultLimitNOFILE=\\\n# a comment\n5\nLimitNOFILE=7\nNice=\\";
+        let all: Vec<_> = lines("/etc/systemd/system.conf", text)
+            .into_iter()
+            .map(|line| match line.statement {
+                Statement::Unit { key, value, .. } => (line.number, key, value),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let unit =
+            |number, key: &str, value: &str| (Some(number), key.to_owned(), value.to_owned());
+        let expected =
+            [unit(3, "DefaultLimitNOFILE", "5"), unit(6, "LimitNOFILE", "7"), unit(7, "Nice", "")];
+        assert_eq!(all, expected);
     }
 
     #[test]

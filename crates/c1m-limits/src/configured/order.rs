@@ -147,6 +147,10 @@ pub fn entries(lines: &[Line]) -> Vec<Entry<'_>> {
         if !keys.is_empty() && by.len() == keys.len() {
             all[index].overridden_by = by.into_iter().max();
         }
+        // Such a line sets nothing, so that it takes no other one's place.
+        if matches!(&all[index].what, What::Descriptors(descriptors) if descriptors.is_left_out()) {
+            continue;
+        }
         for key in keys {
             last.entry(key).or_insert(index);
         }
@@ -234,5 +238,11 @@ mod tests {
         assert_eq!(by(text), [Some(4), Some(4), None, None, None, None]);
         assert_eq!(by("* - nofile 1\n* hard nofile 2\n"), [None, None], "the soft one stays");
         assert_eq!(by("[Service]\nLimitNOFILE=1\nLimitNOFILE=2\nNice=3\n"), [Some(3), None, None]);
+        assert_eq!(by("[Service]\nLimitNOFILE=524288\nLimitNOFILE=1M\n"), [None, None]);
+        assert_eq!(
+            by("[Service]\nLimitNOFILE=5\nLimitNOFILE=x:7\nLimitNOFILE=\n"),
+            [Some(4), Some(4), None]
+        );
+        assert_eq!(by("* hard nofile 1\n* hard nofile many\n"), [None, None]);
     }
 }
