@@ -40,6 +40,12 @@ pub fn run(args: &cli::Report) -> anyhow::Result<()> {
             anyhow::Error::from(UsageRefused(format!("{name}, {error}")))
         }
     })?;
+    if report.is_empty() {
+        return Err(UsageRefused(format!(
+            "{name} has no records: give the lines of a run with --json, or the file of --output"
+        ))
+        .into());
+    }
     let text = match args.plot {
         Some(plot) => report.picture(args.run, named(plot)).ok_or_else(|| {
             let run = args.run;

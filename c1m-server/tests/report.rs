@@ -392,6 +392,10 @@ fn a_refusal_names_the_line_and_what_to_do() {
     assert!(said.starts_with("c1m-server: -, line 2: not a JSON line of c1m"), "{said}");
     let said = refused(&["/nonexistent.jsonl"], "", 3);
     assert!(said.contains("give a file of JSON lines, or - for standard input"), "{said}");
+    for input in ["", "\n\n"] {
+        let said = refused(&["-", "-o", "/nonexistent/run.html"], input, 2);
+        assert!(said.starts_with("c1m-server: - has no records: give"), "{said}");
+    }
     for run in ["0", "2"] {
         let said = refused(&["-", "--svg", "--plot", "time", "--run", run], WATCH, 2);
         assert!(said.contains(&format!("there is no run {run} with this plot")), "{said}");

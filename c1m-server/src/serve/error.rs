@@ -11,7 +11,7 @@ use thiserror::Error;
 pub enum ServeError {
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("--keepalive {}: TCP_KEEPIDLE takes 1s to 32767s", humantime::format_duration(*.0))]
+    #[error("--keepalive {}s: TCP_KEEPIDLE takes 1s to 32767s", .0.as_secs_f64())]
     Keepalive(Duration),
     // Not a `source`: the message says it already.
     #[error("cannot listen on {address}: {}{}", errno::of(error), bind_advice(address, error))]

@@ -188,8 +188,9 @@ fn a_second_signal_ends_the_wait_for_a_reader() {
 #[test]
 fn what_cant_be_written_is_named_with_exit_code_3() {
     let folder = tempfile::tempdir().unwrap();
-    let lines = folder.path().join("none.jsonl");
-    std::fs::write(&lines, "").unwrap();
+    let lines = folder.path().join("run.jsonl");
+    let line = r#"{"v":1,"ts":"2026-01-02T03:04:05Z","kind":"warning","name":"a","text":"b"}"#;
+    std::fs::write(&lines, line).unwrap();
     let lines = lines.to_str().unwrap();
     for (arguments, name) in [
         (&["--listen", "127.0.0.1:0", "--workers", "1"][..], "standard output"),

@@ -43,6 +43,8 @@ fn the_impossible_is_refused_with_the_number_that_would_do() {
         (Some(256), &["--max-connections", "1m"], 3, "ulimit -Hn"),
         (Some(50), &[], 3, "ulimit -Hn"),
         (None, &["--keepalive", "100ms"], 2, "1s to 32767s"),
+        // In a unit that the flag takes.
+        (None, &["--keepalive", "99999d"], 2, "--keepalive 8639913600s: "),
         (None, &["--header-timeout", "0s"], 2, "at least 1ms"),
     ] {
         let (actual, text) = outcome(command(nofile, arguments));

@@ -70,10 +70,13 @@ impl Report {
         Self::default()
     }
 
-    /// Has nothing been taken?
+    /// Has no record been taken? Blank lines are none, and neither is a line that was cut off.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.lines == 0
+        self.runs.is_empty()
+            && self.left_out == 0
+            && self.reproduction.is_none()
+            && self.unknown.is_empty()
     }
 
     /// Takes the next record of a run.

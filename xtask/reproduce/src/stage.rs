@@ -379,10 +379,7 @@ impl Stage {
 
     /// Nothing moved for too long. `what` completes "nothing moved while ...".
     fn stalled(&self, what: &str) -> End {
-        End::Failed(format!(
-            "nothing moved for {} while {what}",
-            humantime::format_duration(self.stall)
-        ))
+        End::Failed(format!("nothing moved for {}s while {what}", self.stall.as_secs_f64()))
     }
 }
 
