@@ -21,9 +21,6 @@ fn main() -> ExitCode {
         Ok(code) => return ExitCode::from(code),
         Err(error) => error,
     };
-    let code = command::exit_code(&error);
-    if code != 0 {
-        c1m_program::streams::say(&format!("c1m-server: {error:#}"));
-    }
-    ExitCode::from(code)
+    c1m_program::streams::say(&format!("c1m-server: {error:#}"));
+    ExitCode::from(command::exit_code(&error))
 }

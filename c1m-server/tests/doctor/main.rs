@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         test("control_characters_stay_out_of_the_text", control_characters_stay_out_of_the_text),
         test("emit_replaces_nothing_by_itself", emit_replaces_nothing_by_itself),
         test("emit_follows_no_link", emit_follows_no_link),
+        test("a_closed_standard_output_fits_nothing", a_closed_standard_output_fits_nothing),
         in_own_network("the_kernel_takes_what_is_said", takes::the_kernel_takes_what_is_said),
         in_own_network("the_kernel_takes_what_is_said_of_any_text", takes::of_any_text),
         in_own_network("apply_lowers_nothing", apply_lowers_nothing),
@@ -51,6 +52,20 @@ fn in_own_network(name: &str, body: fn()) -> Trial {
             Err(_) => Err(Failed::from("it panicked, see above")),
         }
     })
+}
+
+/// `doctor ... && start` must not start because of a `| head`.
+fn a_closed_standard_output_fits_nothing() {
+    for (connections, expected) in [("10", 0), ("1g", 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+            .args(["doctor", "--connections", connections])
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(expected), Vec::new()));
+    }
 }
 
 /// The doctor with `input` on its standard input.

@@ -260,3 +260,37 @@ fn a_file_size_limit_is_an_error_and_no_end() {
     assert!(text.contains("run.html"), "{text}");
     assert_eq!(std::fs::read_to_string(&page).unwrap(), "older");
 }
+
+#[test]
+fn a_reader_that_has_closed_the_pipe_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("run.html");
+    let flags = ["--listen", "127.0.0.1:0", "--workers", "1", "--report", page.to_str().unwrap()];
+    let mut command = server(&flags);
+    assert_eq!(outcome(command.stdout(closed_pipe())), (Some(0), String::new()));
+    let text = std::fs::read_to_string(page).unwrap();
+    assert!(text.contains("summary 1, verdict 1"), "the last lines are missing");
+    // What fails besides is not hidden by it.
+    let flags = ["--listen", "127.0.0.1:0", "--workers", "1", "--report", "/dev/full"];
+    let (code, text) = outcome(server(&flags).stdout(closed_pipe()));
+    assert!(code == Some(3) && text.contains("/dev/full"), "{code:?} {text}");
+}
+
+/// A pipe whose reader has closed it, as that of `| true`.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn help_that_cant_be_written_is_named_with_exit_code_3() {
+    for flags in
+        [&["--help"][..], &["-V"], &["--version"], &["watch", "--help"], &["help", "doctor"]]
+    {
+        let (code, text) = outcome(server(flags).stdout(full()));
+        assert_eq!(code, Some(3), "{flags:?}");
+        assert!(text.contains("cannot write standard output: No space left"), "{text}");
+        assert_eq!(outcome(server(flags).stdout(closed_pipe())), (Some(0), String::new()));
+    }
+}
