@@ -65,7 +65,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         let written = Stream::stdout().and_then(|mut out| out.write_all(text.as_bytes()));
         return Ok(unless_closed(written).map_err(|error| WriteError::refused(STDOUT, error))?);
     }
-    let written = Place::open(path).and_then(|mut place| place.write(text.as_bytes()));
+    let written = Place::open(path).and_then(|mut place| place.write(text.as_bytes(), None));
     written.map_err(|error| {
         EnvironmentRefused(format!(
             "cannot write {} ({error}): choose another --output",

@@ -294,3 +294,21 @@ fn help_that_cant_be_written_is_named_with_exit_code_3() {
         assert_eq!(outcome(server(flags).stdout(closed_pipe())), (Some(0), String::new()));
     }
 }
+
+#[test]
+fn a_report_that_nobody_reads_keeps_it_from_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Open for both, so that opening waits for nobody; and full.
+    let mut fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    confine::narrow(&fifo).unwrap();
+    let page = usize::try_from(c1m_sys::process::page_bytes().unwrap()).unwrap();
+    std::io::Write::write_all(&mut fifo, &vec![b'x'; page]).unwrap();
+    let path = path.to_str().unwrap();
+    let flags =
+        ["--listen", "127.0.0.1:0", "--workers", "1", "--duration", "1ms", "--report", path];
+    let (code, text) = outcome(&mut server(&flags));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("fifo (nobody read it in time)"), "{text}");
+}
