@@ -29,6 +29,10 @@ fn main() -> ExitCode {
         in_own_network("the_kernel_takes_what_is_said", takes::the_kernel_takes_what_is_said),
         in_own_network("the_kernel_takes_what_is_said_of_any_text", takes::of_any_text),
         in_own_network("apply_lowers_nothing", apply_lowers_nothing),
+        in_own_network(
+            "apply_leaves_nothing_that_nobody_read",
+            apply_leaves_nothing_that_nobody_read,
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
@@ -239,6 +243,34 @@ fn emit_follows_no_link() {
     assert!(!at("own").join(EMITTED[0]).is_symlink());
     assert_eq!(fs::read_to_string(at("elsewhere/file")).unwrap(), "untouched");
     assert_eq!(fs::read_dir(at("elsewhere")).unwrap().count(), 1);
+}
+
+fn apply_leaves_nothing_that_nobody_read() {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range =
+        || fs::read_to_string(RANGE).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    fs::write(RANGE, "30000 30999\n").unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let program = |more: &[&str]| {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+            .args(["doctor", "--sources", "1", "--connections", "10000", "--apply", "--yes"])
+            .args(["--state-dir", state.path().to_str().unwrap()])
+            .args(more)
+            .stdout(closed)
+            .output()
+            .unwrap()
+    };
+    let kept = program(&["--keep"]);
+    let said = text(&kept.stderr);
+    assert!(said.contains("ip_local_port_range = 1024 65535"), "it was changed: {said}");
+    assert!(said.contains("standard output was closed"), "{said}");
+    assert_eq!((kept.status.code(), range()), (Some(3), "30000 30999".into()), "{said}");
+    // One that waits for a signal ends at once. Whether all connections fit then is the host's affair.
+    let waited = program(&[]);
+    assert!(matches!(waited.status.code(), Some(0 | 1)), "{waited:?}");
+    assert_eq!(range(), "30000 30999");
 }
 
 fn apply_lowers_nothing() {

@@ -184,7 +184,9 @@ fn wait(shutdown: &Shutdown, lines: &Lines) -> anyhow::Result<()> {
     let mut events = Events::with_capacity(2);
     epoll.add(shutdown.as_raw_fd(), epoll::IN, 0)?;
     epoll.add(failed.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
-    lines.writer().on_failure(move || failed.wake());
+    // A descriptor of its own stays open: with the last one closed the kernel takes the event back.
+    let waker = failed.clone();
+    lines.writer().on_failure(move || waker.wake());
     while shutdown.take()?.is_none() && !lines.writer().is_closed() {
         epoll.wait(&mut events, None)?;
         lines.writer().check()?;
