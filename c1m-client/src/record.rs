@@ -376,8 +376,8 @@ pub struct Heartbeats {
 pub struct Latency {
     /// Those that have a time.
     pub count: u64,
-    /// Those without a right answer within `--timeout`. Of `connect_us`: handshakes that timed out; one that is refused has an
-    /// answer.
+    /// Those without a right answer within `--timeout`. Of `connect_us`: connections that were not established, whether they
+    /// were refused, timed out, or could not be asked for.
     pub unanswered: u64,
     pub p50: Option<u64>,
     pub p90: Option<u64>,

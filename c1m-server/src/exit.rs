@@ -1,17 +1,13 @@
 //! The exit code that an error stands for, of every command.
 
 use c1m_probe::TraceError;
-use c1m_program::{EnvironmentRefused, UsageRefused, is_broken_pipe, writer::WriteError};
+use c1m_program::{EnvironmentRefused, UsageRefused, writer::WriteError};
 
 use crate::serve::{Blame, ServeError};
 
-/// The exit code of a command that ended with this error: 0 for an output that nobody reads any more, 2 usage, 3 the
-/// environment refused, 4 internal.
+/// The exit code of a command that ended with this error: 2 usage, 3 the environment refused, 4 internal.
 #[must_use]
 pub fn exit_code(error: &anyhow::Error) -> u8 {
-    if is_broken_pipe(error) {
-        return 0;
-    }
     for cause in error.chain() {
         if let Some(error) = cause.downcast_ref::<ServeError>() {
             return match error.blame() {
@@ -42,11 +38,11 @@ mod tests {
     #[test]
     fn each_error_has_its_code() {
         let code = |error: anyhow::Error| exit_code(&error.context("while testing"));
-        assert_eq!(code(io::Error::from(io::ErrorKind::BrokenPipe).into()), 0);
         assert_eq!(code(ServeError::Keepalive(std::time::Duration::ZERO).into()), 2);
         assert_eq!(code(ServeError::from(PlanError::NofileTooSmall { nofile: 3 }).into()), 3);
         let refused = |kind: io::ErrorKind| WriteError::refused("standard output", kind.into());
-        assert_eq!(code(refused(io::ErrorKind::BrokenPipe).into()), 0);
+        // Of a file: that of a standard stream never gets here.
+        assert_eq!(code(refused(io::ErrorKind::BrokenPipe).into()), 3);
         assert_eq!(code(refused(io::ErrorKind::StorageFull).into()), 3);
         assert_eq!(code(WriteError::Unread { name: "x".into(), lines: 1 }.into()), 3);
         assert_eq!(code(UsageRefused("no".into()).into()), 2);

@@ -24,11 +24,8 @@ fn main() -> ExitCode {
         Ok(code) => return ExitCode::from(code),
         Err(error) => error,
     };
-    let code = exit_code(&error);
-    if code != 0 {
-        c1m_program::streams::say(&format!("c1m-server: {error:#}"));
-    }
-    ExitCode::from(code)
+    c1m_program::streams::say(&format!("c1m-server: {error:#}"));
+    ExitCode::from(exit_code(&error))
 }
 
 /// The eBPF object that is built in.

@@ -7,7 +7,8 @@ use std::{
 };
 
 use c1m_program::{
-    EnvironmentRefused, UsageRefused, lines::STDOUT, replace::Place, writer::WriteError,
+    EnvironmentRefused, UsageRefused, lines::STDOUT, replace::Place, unless_closed,
+    writer::WriteError,
 };
 use c1m_report::{BadInput, PlotName, Report};
 use c1m_sys::stream::Stream;
@@ -68,9 +69,9 @@ fn named(plot: cli::Plot) -> PlotName {
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     if path == Path::new(STREAM) {
         let written = Stream::stdout().and_then(|mut out| out.write_all(text.as_bytes()));
-        return Ok(written.map_err(|error| WriteError::refused(STDOUT, error))?);
+        return Ok(unless_closed(written).map_err(|error| WriteError::refused(STDOUT, error))?);
     }
-    let written = Place::open(path).and_then(|mut place| place.write(text.as_bytes()));
+    let written = Place::open(path).and_then(|mut place| place.write(text.as_bytes(), None));
     written.map_err(|error| {
         EnvironmentRefused(format!(
             "cannot write {} ({error}): choose another --output",

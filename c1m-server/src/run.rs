@@ -200,7 +200,7 @@ fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     }
 }
 
-/// Until a signal, the end of `--duration`, or a failure.
+/// Until a signal, the end of `--duration`, a failure, or until the reader of standard output has closed it.
 async fn hold(
     cli: &Serve,
     running: &Running,
@@ -223,7 +223,7 @@ async fn hold(
                     return Ok(());
                 }
             }
-            failed = told.failed() => failed?,
+            failed = told.failed() => return Ok(failed?),
             () = at(end) => return Ok(()),
             () = tick(&mut ticks) => {
                 if let Some(tracing) = tracing {

@@ -90,14 +90,13 @@ pub(super) fn apply(flags: &Flags, ask: &Ask, before: &Examination) -> anyhow::R
     let restored = restored(&guard.restore());
     // Everything is back.
     shutdown.end_at_once()?;
-    let code = match held {
-        Ok(code) if restored.back => code,
-        Ok(_) => NOT_BACK,
-        Err(error) => {
-            // Standard output may be what has failed.
-            restored.settings.iter().for_each(|setting| say(setting));
-            return Err(error);
-        }
+    if held.is_err() || lines.writer().is_closed() {
+        // Standard output may be what has failed.
+        restored.settings.iter().for_each(|setting| say(setting));
+    }
+    let code = match held? {
+        code if restored.back => code,
+        _ => NOT_BACK,
     };
     lines.print(SystemTime::now(), &Record::Restored(restored))?;
     lines.finish()?;
@@ -129,6 +128,10 @@ fn hold(
     if flags.keep {
         // What nobody was told does not stay.
         lines.finish()?;
+        if lines.writer().is_closed() {
+            let text = "standard output was closed before anybody read what --keep would leave, so everything is put back: keep standard output open";
+            return Err(EnvironmentRefused(text.into()).into());
+        }
     } else {
         wait(shutdown, lines)?;
     }
@@ -175,14 +178,16 @@ fn consent(flags: &Flags) -> anyhow::Result<()> {
     }
 }
 
-/// Until a signal, or until nobody reads what is said.
+/// Until a signal, or until the reader of what is said has closed it.
 fn wait(shutdown: &Shutdown, lines: &Lines) -> anyhow::Result<()> {
     let (epoll, failed) = (Epoll::new()?, Arc::new(Waker::new()?));
     let mut events = Events::with_capacity(2);
     epoll.add(shutdown.as_raw_fd(), epoll::IN, 0)?;
     epoll.add(failed.as_raw_fd(), epoll::IN | epoll::EDGE, 1)?;
-    lines.writer().on_failure(move || failed.wake());
-    while shutdown.take()?.is_none() {
+    // A descriptor of its own stays open: with the last one closed the kernel takes the event back.
+    let waker = failed.clone();
+    lines.writer().on_failure(move || waker.wake());
+    while shutdown.take()?.is_none() && !lines.writer().is_closed() {
         epoll.wait(&mut events, None)?;
         lines.writer().check()?;
     }

@@ -28,7 +28,7 @@ use crate::{
 
 pub(super) struct Told {
     lines: Lines,
-    /// An error has ended standard output.
+    /// An error has ended standard output, or its reader.
     failed: Arc<Notify>,
     /// That of `--report`.
     page: Option<Page>,
@@ -99,7 +99,7 @@ impl Told {
         self.print(Record::Hooks(hooks))
     }
 
-    /// Until an error has ended standard output: returns it.
+    /// Until an error has ended standard output, which it returns, or its reader.
     pub(super) async fn failed(&self) -> Result<(), WriteError> {
         self.failed.notified().await;
         self.lines.writer().check()

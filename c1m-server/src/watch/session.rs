@@ -143,7 +143,7 @@ impl<'a> Session<'a> {
         self.draw()
     }
 
-    /// Until a key, a signal, the end of `--duration` or that of the command. The exit code.
+    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader of standard output has closed it. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
         self.shutdown.end_at_once()?;
@@ -187,7 +187,13 @@ impl<'a> Session<'a> {
                         continue;
                     }
                 }
-                () = failed.notified() => self.sink.check()?,
+                () = failed.notified() => {
+                    self.sink.check()?;
+                    // Its reader has closed it. A command still runs to its end, and the exit code says what came of it.
+                    if command.is_none() {
+                        return Ok(());
+                    }
+                }
                 found = self.holding.found() => self.found(found)?,
                 action = action(&mut self.sink.screen) => {
                     if action == Action::End {

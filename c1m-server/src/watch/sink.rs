@@ -178,7 +178,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Is notified when an error has ended the lines or the view.
+    /// Is notified when an error, or their reader, has ended the lines or the view.
     pub(super) fn failed(&self) -> Arc<Notify> {
         self.failed.clone()
     }
