@@ -180,10 +180,10 @@ impl Tracing {
         self.tracer.not_shown()
     }
 
-    /// Counts the connections again when one that came or went was missed; what is to be said of it.
+    /// Counts the connections again when one that came or went may have been missed; what is to be said of it.
     pub(crate) fn recount_if_needed(&mut self) -> Option<String> {
         match self.tracer.recount_if_needed() {
-            Ok(None) => None,
+            Ok(None | Some(0)) => None,
             Ok(Some(difference)) => Some(format!(
                 "a connection came or went unseen: all were counted again, and their number changed by {difference}"
             )),
