@@ -2,7 +2,6 @@
 
 mod answers;
 mod check;
-mod errors;
 mod read;
 
 use std::{

@@ -1,5 +1,7 @@
 //! What one part says, beside itself: figures that a run cannot have come to are refused, with their names, so that no sum is made of them.
 
+mod errors;
+
 use std::{io::Read as _, ops::RangeInclusive};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -9,8 +11,6 @@ use crate::{
     ramp::reached_per_s,
     record::{Asked, EndedBy, Pin, Plan, Summary},
 };
-
-use super::errors;
 
 /// Seconds that a run can take: more than ten years are not one, and stay far from the end of what a clock can tell.
 const SECONDS: RangeInclusive<f64> = 0.0..=315_576_000.0;

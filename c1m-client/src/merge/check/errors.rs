@@ -1,6 +1,6 @@
 //! What a part says of errors, beside the figures that they are errors of. Names of other errors have no figure beside them.
 
-use super::check::at_most;
+use super::at_most;
 use crate::record::{EndedBy, Summary};
 
 /// Of an opening, by the call that failed.
