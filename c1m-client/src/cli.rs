@@ -8,10 +8,9 @@ use c1m_text::{
     sources::SourceRange,
     units::{parse_bytes, parse_count, parse_duration, parse_small_count},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::{Args, Parser, Subcommand};
 
-use crate::{require::Requirement, shard::Shard, start::StartAt, target::Target};
+use crate::{record::End, require::Requirement, shard::Shard, start::StartAt, target::Target};
 
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///
@@ -194,17 +193,6 @@ impl Load {
     pub fn give_up(&self) -> Duration {
         self.give_up.unwrap_or(self.timeout * 3)
     }
-}
-
-/// How connections end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// SO_LINGER with 0 seconds from the start, so that it holds after a kill as well
-    Reset,
-    /// The usual close, which leaves TIME_WAIT on this side
-    Fin,
 }
 
 fn positive_count(text: &str) -> Result<u64, String> {

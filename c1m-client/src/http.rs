@@ -5,6 +5,9 @@
 
 mod head;
 
+use std::net::SocketAddr;
+
+use c1m_text::address::without_scope;
 use thiserror::Error;
 
 use self::head::{Body, Head};
@@ -15,6 +18,14 @@ const LONGEST_HEAD: usize = 16 << 10;
 const MOST_INTERIM: u8 = 16;
 /// The largest chunk: what a signed 64-bit number holds. A larger size is an overflow somewhere.
 const LARGEST_CHUNK: u64 = i64::MAX.cast_unsigned();
+
+/// A GET request on a connection that stays open. Its Host has no scope, which means something on this host alone, and which a client has to remove
+/// (RFC 6874).
+#[must_use]
+pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
+    let host = without_scope(host);
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
+}
 
 /// One response that has come to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

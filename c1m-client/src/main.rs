@@ -7,12 +7,12 @@ use c1m_client::{
     run,
     show::Show,
 };
-use c1m_program::{is_broken_pipe, streams::say, version::parse};
+use c1m_program::{streams::say, version::parse};
 use c1m_sys::signal::Shutdown;
 use clap::{CommandFactory as _, error::ErrorKind};
 
 /// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
-/// refused, 4 internal. A standard output that nobody reads any more is no error.
+/// refused, 4 internal. A standard output whose reader has closed it changes none of them.
 fn main() -> ExitCode {
     let result = match parse(c1m_commit::commit!(), String::new) {
         Cli { command: Some(Command::Merge(flags)), .. } => merge::run(&flags),
@@ -26,7 +26,6 @@ fn main() -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Ok(false) => return ExitCode::from(1),
         Err(Failure::Usage(error)) => (error, 2),
-        Err(Failure::Environment(error)) if is_broken_pipe(&error) => return ExitCode::SUCCESS,
         Err(Failure::Environment(error)) => (error, 3),
         Err(Failure::Internal(error)) => (error, 4),
     };

@@ -5,12 +5,13 @@ Exit status:
   0
       done
   1
-      fewer connections than asked for, every connection lost, no answer for --give-up, or a requirement that does not hold
+      fewer connections than asked for, such as where nobody listens; every connection lost, no answer for
+      --give-up, or a requirement that does not hold. Also when standard output was closed by its reader, which changes no exit code
   2
-      wrong usage, or a plan that can't be
+      wrong usage, or a plan that can't be, such as one to a target without a route
   3
-      the environment refused: a limit, no route, nobody who listens, a standard output that can't be written or
-      that nobody reads
+      the environment refused: a limit with --strict, the address of --metrics-addr, the connection with which
+      --pin measures, or a standard output that can't be written or that nobody reads in time
   4
       internal
   129, 130, 131, 143

@@ -201,7 +201,7 @@ pub const METRICS: &[Metric<Seen>] = &[
     times!(
         "c1m_client_connect",
         connect,
-        "Time to connect, from the planned time on; what was not answered within --timeout is in +Inf and not in the sum",
+        "Time to connect, from the planned time on; what was not established is in +Inf and not in the sum",
         "`ramped.connect_us`, now; before it was rounded"
     ),
     times!(
@@ -215,7 +215,7 @@ pub const METRICS: &[Metric<Seen>] = &[
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &["stage"],
-        help: "What was not answered within --timeout, by stage: connect, or first_byte, of connections that were lost before as well",
+        help: "What was not answered within --timeout, by stage: connect, of connections that were refused or failed otherwise as well; first_byte, of those that were lost before as well",
         source: "`ramped.connect_us.unanswered`, `ramped.first_byte_us.unanswered`, now",
         read: |seen| seen.shared.as_ref().map(|shared| unanswered(shared)).unwrap_or_default(),
     },

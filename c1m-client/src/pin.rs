@@ -25,10 +25,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 use crate::{
-    http::{Reader, Rest},
+    http::{Reader, Rest, request},
     target::Target,
     tuple::Tuple,
-    workload::request,
 };
 
 /// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 32 KiB.

@@ -13,11 +13,11 @@ use c1m_record::Role;
 use c1m_sys::{epoll::Waker, process::page_bytes};
 
 use crate::{
-    cli::{End, Load},
+    cli::Load,
     pin::{PinError, PinPlan},
     ports::Ports,
     ramp::{Crew, Pace},
-    record::{Asked, Pin, PinStep, Plan as PlanRecord, Shard as ShardRecord},
+    record::{Asked, End, Pin, PinStep, Plan as PlanRecord, Shard as ShardRecord},
     shard::Shard,
     start::Start,
     tuple::Plan,

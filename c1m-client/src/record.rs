@@ -3,9 +3,19 @@
 use std::collections::BTreeMap;
 
 use c1m_record::{Verdict, Warning};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::End;
+/// How connections end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// SO_LINGER with 0 seconds from the start, so that it holds after a kill as well
+    Reset,
+    /// The usual close, which leaves TIME_WAIT on this side
+    Fin,
+}
 
 /// What c1m-client reports, in this order; `progress` once a second during the ramp, `waiting` and `lost` when there is something to say,
 /// `sample` when asked for.
@@ -366,8 +376,8 @@ pub struct Heartbeats {
 pub struct Latency {
     /// Those that have a time.
     pub count: u64,
-    /// Those without a right answer within `--timeout`. Of `connect_us`: handshakes that timed out; one that is refused has an
-    /// answer.
+    /// Those without a right answer within `--timeout`. Of `connect_us`: connections that were not established, whether they
+    /// were refused, timed out, or could not be asked for.
     pub unanswered: u64,
     pub p50: Option<u64>,
     pub p90: Option<u64>,

@@ -10,7 +10,7 @@ use std::{
 
 use c1m_program::{
     lines::STDOUT,
-    streams,
+    streams, unless_closed,
     writer::{Patience, Rank, WriteError, Writer},
 };
 use c1m_record::Line;
@@ -112,7 +112,13 @@ impl Show {
         self.out.check()
     }
 
-    /// Calls `told` when an error ends standard output.
+    /// The reader of standard output has closed the pipe. Nothing can be told any more, and what comes of the run is in the exit code alone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.out.is_closed()
+    }
+
+    /// Calls `told` when an error or its reader ends standard output.
     pub fn on_failure(&self, told: impl FnOnce() + Send + 'static) {
         self.out.on_failure(told);
     }
@@ -145,7 +151,7 @@ impl Show {
 pub fn once(json: bool, record: &ClientRecord) -> Result<(), WriteError> {
     let text = text(json, record)?;
     let print = || Stream::stdout()?.write_all(text.as_bytes());
-    print().map_err(|error| WriteError::refused(STDOUT, error))
+    unless_closed(print()).map_err(|error| WriteError::refused(STDOUT, error))
 }
 
 /// Whole lines.

@@ -2,22 +2,15 @@
 
 use std::net::SocketAddr;
 
-use c1m_text::address::without_scope;
-
-use crate::{http::Response, pin::PinPlan};
+use crate::{
+    http::{Response, request},
+    pin::PinPlan,
+};
 
 /// What connections ask c1m-server for first: a body that goes on for as long as the connection.
 pub const FIRST_PATH: &str = "/";
 /// What samples and heartbeats ask c1m-server for.
 pub const CHECK_PATH: &str = "/bytes/64";
-
-/// A GET request on a connection that stays open. Its Host has no scope, which means something on this host alone, and which a client has to remove
-/// (RFC 6874).
-#[must_use]
-pub fn request(path: &str, host: &SocketAddr) -> Vec<u8> {
-    let host = without_scope(host);
-    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n").into_bytes()
-}
 
 /// The paths of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -455,17 +455,3 @@ fn destination_ports_share_the_connections_and_multiply_the_source_ports() {
     let peers = |server: &Server| server.peers.lock().unwrap().clone();
     assert_eq!(peers(&first), peers(&second), "a source port serves both destinations");
 }
-
-#[test]
-fn a_reader_that_goes_away_is_no_error() {
-    use std::process::{Command, Stdio};
-    let server = Server::start(ANY_PORT, Manner::Good);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_c1m-client"))
-        .args(["--connect", &server.address.to_string(), "--connections", "10", "--hold", "200ms"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    assert_eq!(child.wait().unwrap().code(), Some(0));
-    eventually("the end of all connections", || server.held.load(Relaxed) == 0);
-}

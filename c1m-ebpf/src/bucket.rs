@@ -1,35 +1,40 @@
-//! Which events are sent up as examples: a token bucket per kind and place, so that a kind that is seldom, or a place that is quiet, is never
-//! left out for the sake of another one.
+//! Rate limits of events: token buckets for examples, and windows of one second.
+//!
+//! Every refusal, overflow and failed call is counted; only some are sent as examples. Each kind
+//! and scope has a token bucket of its own, so a rare kind or a quiet cgroup is never crowded out.
 
-/// Events of a kind and place that are sent one after the other; each later one takes a token.
+/// Examples that a kind and scope may send in a row: the size of a full bucket.
 pub const EXAMPLES: u64 = 8;
-/// A token comes back after this time.
+/// A bucket gets one token back per this many nanoseconds.
 pub const EXAMPLE_EVERY_NS: u64 = 10_000_000_000;
-/// Of a kind, whatever the place: many places can have their first examples at the same time.
+/// Examples of one kind per second, over all scopes: many scopes can have full buckets at once.
 pub const EXAMPLES_PER_SECOND: u64 = 16;
-/// Kinds and places that are told apart: of more, the least recent ones are forgotten, and begin with all their tokens.
-pub const EXAMPLE_PLACES: u32 = 1024;
+/// Buckets that exist at once. With more kinds and scopes, the least recently used bucket is
+/// replaced, and starts full when its scope comes back.
+pub const EXAMPLE_KEYS: u32 = 1024;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// What is counted together: the key of a map, so without implicit padding.
+/// The kind of an example and where it was observed. The key of a map: no implicit padding.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct ExampleKey {
     /// `EXAMPLE_*`
     pub kind: u32,
-    /// Inode of the network namespace; 0: of none
+    /// Inode of the network namespace; 0: none
     pub netns: u32,
-    /// Within it: the cgroup of a refused or aborted socket, the port of a listener, the process of a failed call
-    pub within: u64,
+    /// The cgroup of a refused or aborted socket, the port of a listener, or the process of a
+    /// failed call
+    pub scope: u64,
 }
 
-/// Tokens of one kind and place. Written without a lock: two CPUs at once may send one more.
+/// The tokens of one kind and scope. Updated without a lock: two CPUs at once may spend one token
+/// twice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
     pub tokens: u64,
-    /// CLOCK_MONOTONIC: up to when tokens have come back
+    /// CLOCK_MONOTONIC: tokens have been given back up to this time
     pub since_ns: u64,
 }
 
@@ -40,11 +45,11 @@ impl Bucket {
         Self { tokens: EXAMPLES, since_ns: now_ns }
     }
 
-    /// With what has come back by now.
+    /// With the tokens that have come back by `now_ns`.
     #[inline(always)]
     #[must_use]
     pub fn at(self, now_ns: u64) -> Self {
-        // Another CPU's time can be ahead.
+        // The clock of another CPU can be ahead.
         let elapsed = now_ns.saturating_sub(self.since_ns);
         let back = elapsed / EXAMPLE_EVERY_NS;
         if self.tokens + back >= EXAMPLES {
@@ -53,7 +58,7 @@ impl Bucket {
         Self { tokens: self.tokens + back, since_ns: self.since_ns + back * EXAMPLE_EVERY_NS }
     }
 
-    /// Without one token.
+    /// With one token less.
     #[inline(always)]
     #[must_use]
     pub fn less_one(self) -> Self {
@@ -61,19 +66,22 @@ impl Bucket {
     }
 }
 
-/// Examples of one kind in this second.
+/// Events that were sent in one second. Updated without a lock: two CPUs at once may send one more
+/// than the limit.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Second {
+pub struct RateWindow {
+    /// CLOCK_MONOTONIC
     pub start_ns: u64,
     pub sent: u64,
 }
 
-impl Second {
-    /// As of now: nothing was sent in a new one.
+impl RateWindow {
+    /// As of `now_ns`: empty when its second is over.
     #[inline(always)]
     #[must_use]
     pub fn at(self, now_ns: u64) -> Self {
+        // Saturating: the clock of the CPU that started the window can be ahead.
         if now_ns.saturating_sub(self.start_ns) >= SECOND_NS {
             Self { start_ns: now_ns, sent: 0 }
         } else {
@@ -83,7 +91,14 @@ impl Second {
 
     #[inline(always)]
     #[must_use]
-    pub fn has_room(self) -> bool {
-        self.sent < EXAMPLES_PER_SECOND
+    pub fn has_room(self, limit: u64) -> bool {
+        self.sent < limit
+    }
+
+    /// With one event more.
+    #[inline(always)]
+    #[must_use]
+    pub fn with_one(self) -> Self {
+        Self { sent: self.sent + 1, ..self }
     }
 }

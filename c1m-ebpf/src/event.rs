@@ -1,4 +1,8 @@
-//! Filling events and counters. The only place that writes to the maps.
+//! Counters, events and the state of the whole host.
+//!
+//! No reference to memory of a map is ever made: other CPUs, an interrupt on the same CPU and user
+//! space write to it at any time, which a reference excludes. Access is by raw pointers: volatile
+//! loads and stores of single members, and the atomic add instruction for whatever is counted.
 
 use aya_ebpf::{
     helpers::{
@@ -9,8 +13,8 @@ use aya_ebpf::{
     maps::{Array, LruHashMap},
 };
 use c1m_ebpf::{
-    Bucket, CALLS, Counters, ERRNOS, EVENT_CROSSING, EXAMPLE_PLACES, Event, Place, Second, Shared,
-    SocketRecord,
+    Bucket, CALLS, CROSSINGS_PER_SECOND, Counters, ERRNOS, EVENT_CROSSING, EXAMPLE_KEYS,
+    EXAMPLES_PER_SECOND, Event, ExampleKey, RateWindow, Shared, SocketRecord,
 };
 
 use crate::{
@@ -19,46 +23,58 @@ use crate::{
     layout::{AF_INET6, Sock, config, offset},
 };
 
-/// Kinds of examples: refusals by limit and side, then aborted orphans by limit, full queues, searches for a port, and errors of calls by
-/// both.
+/// Kinds of examples: refusals by limit and side, then aborted orphans by limit, full queues,
+/// searches for a port, and failed calls by call and error.
 pub(crate) const EXAMPLE_ABORTED: u32 = 3 * 2;
 pub(crate) const EXAMPLE_OVERFLOW: u32 = EXAMPLE_ABORTED + 2;
 pub(crate) const EXAMPLE_PORTS: u32 = EXAMPLE_OVERFLOW + 3;
 pub(crate) const EXAMPLE_CALLS: u32 = EXAMPLE_PORTS + 1;
 const EXAMPLE_KINDS: u32 = EXAMPLE_CALLS + (CALLS * ERRNOS.len()) as u32;
 
-/// Tokens by kind and place.
+/// Tokens by kind and scope.
 #[map]
-static BUCKETS: LruHashMap<Place, Bucket> = LruHashMap::with_max_entries(EXAMPLE_PLACES, 0);
+static BUCKETS: LruHashMap<ExampleKey, Bucket> = LruHashMap::with_max_entries(EXAMPLE_KEYS, 0);
 
 /// Examples of this second, by kind.
 #[map]
-static SECONDS: Array<Second> = Array::with_max_entries(EXAMPLE_KINDS, 0);
+static EXAMPLE_WINDOWS: Array<RateWindow> = Array::with_max_entries(EXAMPLE_KINDS, 0);
 
-/// Is the current process the one whose call this is?
+/// Is the current process the one whose call is being served?
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Context {
-    /// A system call on this very socket.
+    /// Yes: a system call on this socket.
     Process,
-    /// A softirq, or somebody else's call: the current process is an accident.
+    /// No: a softirq, or a call on another socket.
     Elsewhere,
 }
 
-/// The counters of this CPU and program: a backup program has its own.
+/// The counters of this CPU. Programs use [`count`].
 #[inline(always)]
-pub(crate) fn counters<C: Call>() -> Option<&'static mut Counters> {
+pub(crate) fn counters() -> Option<*mut Counters> {
     // SAFETY: no precondition.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    let cpus = config!(cpus);
-    if cpu >= cpus {
+    if cpu >= config!(cpus) {
         return None;
     }
-    let slot = COUNTERS.get_ptr_mut(if C::IS_BACKUP { cpus + cpu } else { cpu })?;
-    // SAFETY: the map gave the pointer; see `Counters` for why plain additions are enough.
-    Some(unsafe { &mut *slot })
+    COUNTERS.get_ptr_mut(cpu)
 }
 
-/// The state of the host. Never a reference: other CPUs write to it at the same time.
+/// Adds to one member of this CPU's counters: `count!(refused[limit][side] += 1)`. See [`Counters`]
+/// for why that is an atomic add.
+macro_rules! count {
+    ($member:ident $([$index:expr])* += $difference:expr) => {
+        if let Some(counters) = $crate::event::counters() {
+            // SAFETY: the map gave the pointer.
+            unsafe {
+                $crate::event::add(&raw mut (*counters).$member $([$index])*, $difference);
+            }
+        }
+    };
+}
+
+pub(crate) use count;
+
+/// The state of the whole host. See [`Shared`] for how to access it.
 #[inline(always)]
 pub(crate) fn shared() -> Option<*mut Shared> {
     SHARED.get_ptr_mut(0)
@@ -73,13 +89,15 @@ pub(crate) fn add_connections(difference: i64) {
     }
 }
 
-/// Adds to a word that other CPUs write to as well: one instruction, on every kernel.
+/// Adds to a word of a map by one atomic instruction, which every kernel has. Other CPUs, or an
+/// interrupt on this CPU, may write to the word at the same time.
 ///
 /// # Safety
 /// The word must be one of a map.
 #[inline(always)]
-unsafe fn add(word: *mut u64, difference: u64) {
-    // SAFETY: the caller's. Without a use of the result this is the atomic add that every kernel knows.
+pub(crate) unsafe fn add(word: *mut u64, difference: u64) {
+    // SAFETY: the caller's. With its result unused this is the atomic add without fetch, the only
+    // atomic instruction before 5.12.
     unsafe {
         core::intrinsics::atomic_xadd::<u64, u64, { core::intrinsics::AtomicOrdering::Relaxed }>(
             word, difference,
@@ -87,44 +105,45 @@ unsafe fn add(word: *mut u64, difference: u64) {
     }
 }
 
-/// Leaves usage and memory pressure of this instant for user space.
+/// Leaves a sample of usage and memory pressure for user space.
 #[inline(always)]
-pub(crate) fn look(pages: u64, tcp_mem: [u64; 3], pressure_since_jiffies: u64) {
+pub(crate) fn sample(pages: u64, tcp_mem: [u64; 3], pressure_since_jiffies: u64) {
     let Some(shared) = shared() else { return };
-    // SAFETY: the map gave the pointer. Two at once leave a mixture of two readings of the same instant.
+    // SAFETY: the map gave the pointer. Volatile, because another CPU may write its sample at the
+    // same time: the result is a mixture of two readings of nearly the same instant. The number of
+    // samples comes last, since user space reads the rest when it has changed.
     unsafe {
-        let shared = &mut *shared;
-        shared.look_pages = pages;
-        shared.look_tcp_mem = tcp_mem;
-        shared.look_pressure_since_jiffies = pressure_since_jiffies;
-        shared.look_jiffies = bpf_jiffies64();
-        shared.look_ktime_ns = bpf_ktime_get_ns();
-        shared.looks += 1;
+        (&raw mut (*shared).sample_pages).write_volatile(pages);
+        (&raw mut (*shared).sample_tcp_mem).write_volatile(tcp_mem);
+        (&raw mut (*shared).sample_pressure_since_jiffies).write_volatile(pressure_since_jiffies);
+        (&raw mut (*shared).sample_jiffies).write_volatile(bpf_jiffies64());
+        (&raw mut (*shared).sample_ktime_ns).write_volatile(bpf_ktime_get_ns());
+        add(&raw mut (*shared).samples, 1);
     }
 }
 
-/// Counts an event of this hook that user space will not have.
+/// Counts an event of this hook that does not reach user space.
 #[inline(always)]
-pub(crate) fn lost<C: Call>() {
-    if let Some(counters) = counters::<C>() {
-        counters.lost[C::HOOK as usize] += 1;
-    }
+pub(crate) fn count_dropped<C: Call>() {
+    count!(dropped_events[C::HOOK as usize] += 1);
 }
 
-/// Sends an event to user space, or counts that there was no room. `fill` gets it zeroed but for kind, hook and time. Was it sent?
+/// Sends an event to user space, or counts it as dropped when the ring buffer is full. `fill` gets
+/// an event with kind, hook and time; the rest is zero. Returns whether the event was sent.
 #[inline(always)]
 pub(crate) fn send<C: Call>(kind: u32, fill: impl FnOnce(&mut Event)) -> bool {
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
-        lost::<C>();
+        count_dropped::<C>();
         if kind == EVENT_CROSSING
             && let Some(shared) = shared()
         {
             // SAFETY: the map gave the pointer.
-            unsafe { add(&raw mut (*shared).lost_crossings, 1) };
+            unsafe { add(&raw mut (*shared).dropped_crossings, 1) };
         }
         return false;
     };
-    // SAFETY: all zeros are a valid event, and the entry is as large as one.
+    // SAFETY: all zeros are a valid event, and the entry is as large as one. A reference, unlike
+    // elsewhere in maps: until the entry is submitted nobody else accesses it.
     let event = unsafe {
         core::ptr::write_bytes(entry.as_mut_ptr(), 0, 1);
         &mut *entry.as_mut_ptr()
@@ -145,18 +164,22 @@ pub(crate) fn send<C: Call>(kind: u32, fill: impl FnOnce(&mut Event)) -> bool {
     true
 }
 
-/// Sends an event as an example of its kind and place, as long as they have tokens; else counts that it is not shown. A token is taken only
-/// for an event that was sent.
+/// Sends an event as an example, if its kind and scope have a token; otherwise counts it as not
+/// shown. The token is taken only for an event that was sent.
 #[inline(always)]
-pub(crate) fn send_example<C: Call>(place: Place, kind: u32, fill: impl FnOnce(&mut Event)) {
+pub(crate) fn send_example<C: Call>(key: ExampleKey, kind: u32, fill: impl FnOnce(&mut Event)) {
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: copied at once; what another CPU writes meanwhile costs an example more or less.
-    let bucket = unsafe { BUCKETS.get(place) }.copied().map_or(Bucket::full(now), |it| it.at(now));
-    let Some(second) = SECONDS.get_ptr_mut(place.kind) else { return };
-    // SAFETY: the map gave the pointer; races as above.
-    let this = unsafe { *second }.at(now);
-    if bucket.tokens == 0 || !this.has_room() {
+    let bucket = match BUCKETS.get_ptr(key) {
+        // SAFETY: the map gave the pointer. Volatile, because another CPU may replace the value at
+        // the same time, which sends one example more or less.
+        Some(bucket) => unsafe { bucket.read_volatile() }.at(now),
+        None => Bucket::full(now),
+    };
+    let Some(window) = EXAMPLE_WINDOWS.get_ptr_mut(key.kind) else { return };
+    // SAFETY: as above.
+    let this_second = unsafe { window.read_volatile() }.at(now);
+    if bucket.tokens == 0 || !this_second.has_room(EXAMPLES_PER_SECOND) {
         if let Some(shared) = shared() {
             // SAFETY: the map gave the pointer.
             unsafe { add(&raw mut (*shared).not_shown, 1) };
@@ -165,25 +188,43 @@ pub(crate) fn send_example<C: Call>(place: Place, kind: u32, fill: impl FnOnce(&
     }
     if send::<C>(kind, fill) {
         // SAFETY: as above.
-        unsafe { *second = Second { sent: this.sent + 1, ..this } };
-        // Without room for it the place is a new one next time.
-        let _ = BUCKETS.insert(place, bucket.less_one(), 0);
+        unsafe { window.write_volatile(this_second.with_one()) };
+        // Without room for the key its bucket is full again next time.
+        let _ = BUCKETS.insert(key, bucket.less_one(), 0);
     }
 }
 
-/// The place of a socket that is served: its cgroup, where the kernel tells it.
+/// The key of an example about a socket: its cgroup, where the kernel has it.
 #[inline(always)]
-pub(crate) fn place_of(kind: u32, sock: Sock) -> Place {
-    Place { kind, netns: sock.netns(), within: sock.cgroup() }
+pub(crate) fn key_of_socket(kind: u32, sock: Sock) -> ExampleKey {
+    ExampleKey { kind, netns: sock.netns(), scope: sock.cgroup() }
 }
 
-/// The place of a call: the process that makes it.
+/// The key of an example about a system call: the process that makes it.
 #[inline(always)]
-pub(crate) fn place_of_call(kind: u32) -> Place {
-    Place { kind, netns: 0, within: bpf_get_current_pid_tgid() >> 32 }
+pub(crate) fn key_of_call(kind: u32) -> ExampleKey {
+    ExampleKey { kind, netns: 0, scope: bpf_get_current_pid_tgid() >> 32 }
 }
 
-/// What the context knows of a socket.
+/// Is there room for one more change of memory pressure in this second? If so it is counted there.
+///
+/// # Safety
+/// The window must be one of a map.
+#[inline(always)]
+pub(crate) unsafe fn take_room(window: *mut RateWindow, now_ns: u64) -> bool {
+    // SAFETY: the caller's. Volatile, because another CPU may write at the same time: two CPUs may
+    // then share one place of the window.
+    unsafe {
+        let this_second = window.read_volatile().at(now_ns);
+        let has_room = this_second.has_room(CROSSINGS_PER_SECOND);
+        if has_room {
+            window.write_volatile(this_second.with_one());
+        }
+        has_room
+    }
+}
+
+/// Fills in the socket, and the process where `context` says that it is the socket's.
 #[inline(always)]
 pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) {
     let sk = sock.0;
@@ -205,7 +246,7 @@ pub(crate) fn describe(record: &mut SocketRecord, sock: Sock, context: Context) 
     }
 }
 
-/// The process that made the call that is being served.
+/// Fills in the current process.
 #[inline(always)]
 pub(crate) fn name_process(record: &mut SocketRecord) {
     record.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -214,7 +255,7 @@ pub(crate) fn name_process(record: &mut SocketRecord) {
 
 #[inline(always)]
 fn copy_bytes(from: *const u8, to: &mut [u8; 16], bytes: usize) {
-    // Two calls with constant lengths: the verifier need not follow a variable one.
+    // Two calls with constant lengths: the verifier has no variable length to follow.
     let _ = if bytes == 16 {
         // SAFETY: the helper checks the address.
         unsafe { bpf_probe_read_kernel_buf(from, to) }

@@ -1,8 +1,8 @@
-//! Programs on kernel functions: one body each, and two ways to attach it.
+//! Programs on kernel functions: one body per function, and two attach methods.
 //!
-//! By fentry and fexit the arguments are there with their types, on the way out as well. By kprobe and kretprobe, where the kernel has
-//! no trampolines, there are registers alone: a structure is read by a helper that copies, and what a body on the way out needs of the
-//! arguments is kept from the way in.
+//! By fentry and fexit the arguments have types, on return as well. By kprobe and kretprobe, for
+//! kernels without trampolines, there are only registers: structures are copied by a helper, and a
+//! body that runs on return gets its arguments from a program on the entry that stored them.
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
 
@@ -11,34 +11,37 @@ use crate::{
     layout::{BtfPtr, argument, config, register, word},
 };
 
-/// What a body sees of a call.
+/// A call of a hook, as a body sees it.
 pub(crate) trait Call: Copy {
     const HOOK: u32;
-    /// Does the backup program see it?
+    /// Does the backup program run?
     const IS_BACKUP: bool;
-    /// Where the hook has put what the program is given: on the stack, at the same place for both programs of a hook.
+    /// The program's context. It is on the stack of the hook, at the same address for both
+    /// programs.
     fn context(self) -> *mut core::ffi::c_void;
-    /// The structure that the call is about.
+    /// The argument that points to the structure that the call is about.
     fn object(self) -> BtfPtr;
     fn value(self) -> u64;
-    /// What the function returned; all 64 bits of the register.
+    /// The function's result; all 64 bits of the register.
     fn result(self) -> u64;
 }
 
-/// Seen by a tracepoint, by fentry or by fexit.
+/// A call seen by a tracepoint, by fentry or by fexit.
 #[derive(Clone, Copy)]
 pub(crate) struct Typed<const HOOK: u32, const IS_BACKUP: bool = false>(
     pub(crate) *mut core::ffi::c_void,
 );
 
 impl<const HOOK: u32, const IS_BACKUP: bool> Typed<HOOK, IS_BACKUP> {
-    /// The structure that the argument at this position points to, and a number at another one: of tracepoints whose arguments never moved.
+    /// The structure that the argument at this position points to: for tracepoints whose arguments
+    /// never changed position.
     #[inline(always)]
     pub(crate) fn object_at(self, position: u32) -> BtfPtr {
         // SAFETY: the argument is a pointer to a kernel structure.
         unsafe { BtfPtr::new(word(self.0, position) as *const u8) }
     }
 
+    /// The number at this position, for the same tracepoints.
     #[inline(always)]
     pub(crate) fn value_at(self, position: u32) -> u64 {
         word(self.0, position)
@@ -72,11 +75,11 @@ impl<const HOOK: u32, const IS_BACKUP: bool> Call for Typed<HOOK, IS_BACKUP> {
     }
 }
 
-/// Seen by kprobe, or by kretprobe when nothing but the result is asked for.
+/// A call seen by kprobe, or by kretprobe where the body reads the result alone.
 #[derive(Clone, Copy)]
-pub(crate) struct Probed<const HOOK: u32>(pub(crate) *mut core::ffi::c_void);
+pub(crate) struct ByRegisters<const HOOK: u32>(pub(crate) *mut core::ffi::c_void);
 
-impl<const HOOK: u32> Call for Probed<HOOK> {
+impl<const HOOK: u32> Call for ByRegisters<HOOK> {
     const HOOK: u32 = HOOK;
     const IS_BACKUP: bool = false;
 
@@ -101,48 +104,53 @@ impl<const HOOK: u32> Call for Probed<HOOK> {
     }
 }
 
-/// Arguments of a call that has not returned.
+/// The entry arguments of a call that has not returned.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Kept {
+pub(crate) struct EntryArguments {
     object: u64,
     value: u64,
     hook: u64,
 }
 
-/// By the place on the stack that the return address is at, which is nobody else's until then: neither another thread's nor that of a
-/// softirq that comes in between. The least recent ones make room, of calls whose return was missed. User space sets the size.
+/// By the stack address of the return address, which belongs to this call alone until it returns:
+/// neither to another thread, nor to a softirq that interrupts. Entries of calls whose return was
+/// not seen are the least recently used, and are replaced. User space sets the size.
 #[map]
-static KEPT: LruHashMap<u64, Kept> = LruHashMap::with_max_entries(1, 0);
+static ENTRY_ARGUMENTS: LruHashMap<u64, EntryArguments> = LruHashMap::with_max_entries(1, 0);
 
-/// On the way in.
+/// By the program on the entry.
 #[inline(always)]
-pub(crate) fn keep<C: Call>(call: C, context: *mut core::ffi::c_void) {
+pub(crate) fn store_arguments<C: Call>(call: C, context: *mut core::ffi::c_void) {
     let stack = register(context, config!(stack_pointer));
-    let kept = Kept { object: call.object().raw(), value: call.value(), hook: C::HOOK.into() };
-    // One that finds no room is missing on the way out, and counted there.
-    let _ = KEPT.insert(stack, kept, 0);
+    let (object, value) = (call.object().raw(), call.value());
+    let arguments = EntryArguments { object, value, hook: C::HOOK.into() };
+    // Without room the return finds no arguments, and is counted as dropped.
+    let _ = ENTRY_ARGUMENTS.insert(stack, arguments, 0);
 }
 
-/// Seen by kretprobe, with what was kept.
+/// A call seen by kretprobe, with its entry arguments.
 #[derive(Clone, Copy)]
 pub(crate) struct Returned<const HOOK: u32> {
     context: *mut core::ffi::c_void,
-    kept: Kept,
+    arguments: EntryArguments,
 }
 
 impl<const HOOK: u32> Returned<HOOK> {
-    /// `None`: the way in was missed, and the call is lost.
+    /// `None`: the entry was not seen. The call is counted as dropped.
     #[inline(always)]
     pub(crate) fn new(context: *mut core::ffi::c_void) -> Option<Self> {
         let stack = register(context, config!(stack_pointer)) - u64::from(config!(return_bytes));
-        // SAFETY: copied at once; an entry is written before the call that removes it begins.
-        let kept = unsafe { KEPT.get(stack) }.copied();
-        let _ = KEPT.remove(stack);
-        match kept {
-            Some(kept) if kept.hook == u64::from(HOOK) => Some(Self { context, kept }),
+        // SAFETY: the map gave the pointer. Volatile, because the map may reuse the entry for
+        // another call at any time after its removal.
+        let arguments = ENTRY_ARGUMENTS.get_ptr(stack).map(|it| unsafe { it.read_volatile() });
+        let _ = ENTRY_ARGUMENTS.remove(stack);
+        match arguments {
+            Some(arguments) if arguments.hook == u64::from(HOOK) => {
+                Some(Self { context, arguments })
+            }
             _ => {
-                event::lost::<Self>();
+                event::count_dropped::<Self>();
                 None
             }
         }
@@ -160,12 +168,12 @@ impl<const HOOK: u32> Call for Returned<HOOK> {
 
     #[inline(always)]
     fn object(self) -> BtfPtr {
-        BtfPtr::untyped(self.kept.object as *const u8)
+        BtfPtr::untyped(self.arguments.object as *const u8)
     }
 
     #[inline(always)]
     fn value(self) -> u64 {
-        self.kept.value
+        self.arguments.value
     }
 
     #[inline(always)]
@@ -174,67 +182,70 @@ impl<const HOOK: u32> Call for Returned<HOOK> {
     }
 }
 
-/// Makes both programs of a tracepoint. The body gets a [`Typed`].
+/// Defines both programs of a tracepoint. The body gets a [`Typed`].
 macro_rules! on_tracepoint {
     ($target:tt, $hook:ident: $body:path, $first:ident, $backup:ident) => {
         #[aya_ebpf::macros::btf_tracepoint(function = $target)]
         pub(crate) fn $first(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }>(aya_ebpf::EbpfContext::as_ptr(
-                &ctx,
-            )));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
 
         #[aya_ebpf::macros::btf_tracepoint(function = $target)]
         pub(crate) fn $backup(ctx: aya_ebpf::programs::BtfTracePointContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, true>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, true>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };
 }
 
-/// Makes the programs of one body. `entry`: on the way in. `exit`: on the way out, with the arguments. `result`: on the way out, with
-/// nothing else. With a name behind `backup`, the backup program too.
+/// Defines the programs of one body. `entry`: on entry. `exit`: on return, with the arguments.
+/// `result`: on return, with the result alone. With a name after `backup`, the backup program as
+/// well.
 macro_rules! on_function {
-    (entry $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident $(, backup $backup:ident)?) => {
+    (entry $target:tt, $hook:ident: $body:path, $typed:ident, $kprobe:ident $(, backup $backup:ident)?) => {
         $crate::function::on_function!(@fentry $target, $hook: $body, $typed, false);
         $($crate::function::on_function!(@fentry $target, $hook: $body, $backup, true);)?
-        $crate::function::on_function!(@kprobe $target, $hook: $body, $probe);
+        $crate::function::on_function!(@kprobe $target, $hook: $body, $kprobe);
     };
-    (exit $target:tt, $hook:ident: $body:path, $typed:ident, $keep:ident, $probe:ident $(, backup $backup:ident)?) => {
+    (exit $target:tt, $hook:ident: $body:path, $typed:ident, $entry:ident, $kprobe:ident $(, backup $backup:ident)?) => {
         $crate::function::on_function!(@fexit $target, $hook: $body, $typed, false);
         $($crate::function::on_function!(@fexit $target, $hook: $body, $backup, true);)?
 
         #[aya_ebpf::macros::kprobe(function = $target)]
-        pub(crate) fn $keep(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
+        pub(crate) fn $entry(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
             let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
-            $crate::function::keep(
-                $crate::function::Probed::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>(context),
+            $crate::function::store_arguments(
+                $crate::function::ByRegisters::<{ c1m_ebpf::kprobe(c1m_ebpf::$hook) }>(context),
                 context,
             );
             0
         }
 
         #[aya_ebpf::macros::kretprobe(function = $target)]
-        pub(crate) fn $probe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
+        pub(crate) fn $kprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
             let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
             if let Some(call) =
-                $crate::function::Returned::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>::new(context)
+                $crate::function::Returned::<{ c1m_ebpf::kprobe(c1m_ebpf::$hook) }>::new(context)
             {
                 $body(call);
             }
             0
         }
     };
-    (result $target:tt, $hook:ident: $body:path, $typed:ident, $probe:ident $(, backup $backup:ident)?) => {
+    (result $target:tt, $hook:ident: $body:path, $typed:ident, $kprobe:ident $(, backup $backup:ident)?) => {
         $crate::function::on_function!(@fexit $target, $hook: $body, $typed, false);
         $($crate::function::on_function!(@fexit $target, $hook: $body, $backup, true);)?
 
         #[aya_ebpf::macros::kretprobe(function = $target)]
-        pub(crate) fn $probe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
-            $body($crate::function::Probed::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>(
+        pub(crate) fn $kprobe(ctx: aya_ebpf::programs::RetProbeContext) -> u32 {
+            $body($crate::function::ByRegisters::<{ c1m_ebpf::kprobe(c1m_ebpf::$hook) }>(
                 aya_ebpf::EbpfContext::as_ptr(&ctx),
             ));
             0
@@ -243,25 +254,27 @@ macro_rules! on_function {
     (@fentry $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
         #[aya_ebpf::macros::fentry(function = $target)]
         pub(crate) fn $name(ctx: aya_ebpf::programs::FEntryContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };
     (@fexit $target:tt, $hook:ident: $body:path, $name:ident, $is_backup:literal) => {
         #[aya_ebpf::macros::fexit(function = $target)]
         pub(crate) fn $name(ctx: aya_ebpf::programs::FExitContext) -> i32 {
-            $body($crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(
-                aya_ebpf::EbpfContext::as_ptr(&ctx),
-            ));
+            let context = aya_ebpf::EbpfContext::as_ptr(&ctx);
+            let call = $crate::function::Typed::<{ c1m_ebpf::$hook }, $is_backup>(context);
+            $body(call);
+            $crate::backup::end(call);
             0
         }
     };
     (@kprobe $target:tt, $hook:ident: $body:path, $name:ident) => {
         #[aya_ebpf::macros::kprobe(function = $target)]
         pub(crate) fn $name(ctx: aya_ebpf::programs::ProbeContext) -> u32 {
-            $body($crate::function::Probed::<{ c1m_ebpf::probe(c1m_ebpf::$hook) }>(
+            $body($crate::function::ByRegisters::<{ c1m_ebpf::kprobe(c1m_ebpf::$hook) }>(
                 aya_ebpf::EbpfContext::as_ptr(&ctx),
             ));
             0

@@ -1,11 +1,13 @@
-//! Iterators: every TCP socket of a network namespace, and every socket that a descriptor stands for.
+//! Iterators: every TCP socket of a network namespace, and every socket with a descriptor.
 //!
-//! `iter/tcp` (5.9, net/ipv4/tcp_ipv4.c) walks the kernel's tables of the namespace of whoever opened it: listeners, connections, minisocks
-//! in TIME_WAIT and requests. `iter/task_file` (5.8, kernel/bpf/task_iter.c) walks the descriptors of every task that the opener's pid
-//! namespace has, of threads only those whose table is not their leader's. It sees sockets of all namespaces, and the closed ones, which are in
-//! no table of TCP's any more.
+//! `iter/tcp` (5.9, net/ipv4/tcp_ipv4.c) walks the kernel's tables of the opener's network
+//! namespace: listeners, connections, minisocks in TIME_WAIT and requests. `iter/task_file` (5.8,
+//! kernel/bpf/task_iter.c) walks the descriptors of every task in the opener's pid namespace; of
+//! threads, only those with a table other than their leader's. It sees sockets of all network
+//! namespaces, also closed ones, which are in none of TCP's tables.
 //!
-//! What writes a record counts nothing: when the record finds the buffer full, the kernel runs the program for the same socket again.
+//! A program that writes records does not count: when a record finds the buffer full, the kernel
+//! runs the program for the same socket again.
 
 use core::ffi::c_void;
 
@@ -38,16 +40,17 @@ macro_rules! member {
 
 pub(crate) use member;
 
-/// Sockets by local port and state, of one network namespace: all ports for each walker, so plain additions lose nothing. Whoever takes
-/// snapshots says how large it is.
+/// Sockets by local port and state, of one network namespace. Each walker has all ports of its own,
+/// so plain additions suffice. User space sets the size.
 #[map]
 pub(crate) static PORT_STATES: Array<OfPort> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-/// Sockets, by address, whose descriptors are looked for.
+/// Addresses of the sockets whose descriptors are wanted.
 #[map]
 static WANTED: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Positions in the contexts: struct bpf_iter__tcp and struct bpf_iter__task_file, the same since there are iterators.
+/// Positions in the contexts struct bpf_iter__tcp and struct bpf_iter__task_file, which never
+/// changed.
 const META: u32 = 0;
 const TCP_SOCKET: u32 = 1;
 pub(crate) const TASK: u32 = 1;
@@ -58,7 +61,8 @@ const SOCK_DEAD: u64 = 1;
 const SOCK_STREAM: u16 = 1;
 const AF_INET: u16 = 2;
 
-/// Writes which network namespace each thread is in: struct bpf_iter__task (5.8) has the task where struct bpf_iter__task_file has it.
+/// Writes the network namespace of each thread. In struct bpf_iter__task (5.8) the task is at the
+/// same position as in struct bpf_iter__task_file.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 extern "C" fn snapshot_tasks(context: *mut c_void) -> i32 {
@@ -66,7 +70,7 @@ extern "C" fn snapshot_tasks(context: *mut c_void) -> i32 {
     if task.is_null() {
         return 0;
     }
-    // Null for one that is ending, and then the number is 0.
+    // Null for a thread that is exiting; its record has 0.
     let net = task.follow(member!(task_nsproxy)).follow(member!(nsproxy_net));
     let record = HeldSocket {
         tgid: task.load(offset!(task_tgid)),
@@ -78,23 +82,38 @@ extern "C" fn snapshot_tasks(context: *mut c_void) -> i32 {
     0
 }
 
-/// Counts each socket of the namespace by state and local port, minisocks and requests included, as sock_diag tells them.
+/// Counts each socket of the namespace by state and local port, minisocks and requests included, as
+/// sock_diag reports them.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 extern "C" fn snapshot_states(context: *mut c_void) -> i32 {
     let common = argument(context, TCP_SOCKET);
-    // At the end the program is called once without a socket.
+    // The last call has no socket.
     if common.is_null() {
         return 0;
     }
     if let Some(counts) = PORT_STATES.get_ptr_mut(Sock(common).port().into()) {
-        // SAFETY: the map gave the pointer.
-        unsafe { (*counts).0[usize::from(state(common)) % STATES] += 1 };
+        // SAFETY: the map gave the pointer, and user space runs one iterator at a time.
+        unsafe { count_state(counts, state(common)) };
     }
     0
 }
 
-/// The state that ss shows. A minisock has the state of its connection beside its own (net/ipv4/inet_diag.c, 6.18).
+/// Counts one socket in this state. Volatile, because user space has the map mapped; not atomic.
+///
+/// # Safety
+/// `counts` must be an element of [`PORT_STATES`] that no other program writes to at the same time.
+#[inline(always)]
+pub(crate) unsafe fn count_state(counts: *mut OfPort, state: u8) {
+    // SAFETY: the caller's.
+    unsafe {
+        let count = &raw mut (*counts).0[usize::from(state) % STATES];
+        count.write_volatile(count.read_volatile() + 1);
+    }
+}
+
+/// The state that ss shows: a minisock also has the state of its connection (net/ipv4/inet_diag.c,
+/// 6.18).
 #[inline(always)]
 fn state(common: BtfPtr) -> u8 {
     let state: u8 = common.load(member!(sock_state));
@@ -104,17 +123,18 @@ fn state(common: BtfPtr) -> u8 {
     if state != TCP_TIME_WAIT {
         return state;
     }
-    // SAFETY: the verifier knows the pointer for a socket, and the helper answers null for one that is no minisock.
+    // SAFETY: to the verifier the pointer is a socket; the helper returns null for anything but a
+    // minisock.
     let timewait = unsafe { bpf_skc_to_tcp_timewait_sock(common.address(0).cast_mut().cast()) };
     if timewait.is_null() {
         return state;
     }
-    // SAFETY: a pointer that the verifier knows the type of.
+    // SAFETY: a pointer whose type the verifier knows.
     unsafe { BtfPtr::new(timewait.cast()) }.load(member!(timewait_substate))
 }
 
-/// Writes each socket of the namespace that holds memory, or that belongs to nobody. What the kernel made for itself and holds nothing is not among
-/// them.
+/// Writes each socket of the namespace that has memory, or that is an orphan. A socket that the
+/// kernel made for itself is written only if it has memory.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 extern "C" fn snapshot_sockets(context: *mut c_void) -> i32 {
@@ -122,15 +142,16 @@ extern "C" fn snapshot_sockets(context: *mut c_void) -> i32 {
     if common.is_null() {
         return 0;
     }
-    // SAFETY: the verifier knows the pointer for a socket; null for minisocks and requests, which hold nothing.
+    // SAFETY: to the verifier the pointer is a socket; the helper returns null for minisocks and
+    // requests, which have no memory.
     let sock = unsafe { bpf_skc_to_tcp_sock(common.address(0).cast_mut().cast()) };
     if sock.is_null() {
         return 0;
     }
     // SAFETY: a struct tcp_sock begins with a struct sock.
     let sock = Sock(unsafe { BtfPtr::new(sock.cast()) });
-    // Whether that has a file would be one more cache line of each of a million idle sockets.
-    if !sock.0.follow(member!(sock_socket)).is_null() && !holds(sock) {
+    // Whether the struct socket has a file is not read: one more cache line per idle socket.
+    if !sock.0.follow(member!(sock_socket)).is_null() && !has_memory(sock) {
         return 0;
     }
     let mut record = HeldSocket { flags: flags(sock), ..HeldSocket::default() };
@@ -152,7 +173,7 @@ extern "C" fn snapshot_descriptors(context: *mut c_void) -> i32 {
     0
 }
 
-/// The same for those alone that user space asks for.
+/// The same, only for the sockets in [`WANTED`].
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_wanted(context: *mut c_void) -> i32 {
@@ -164,25 +185,26 @@ extern "C" fn snapshot_wanted(context: *mut c_void) -> i32 {
     0
 }
 
-/// The same for those alone that hold memory, or are closed: cheap to repeat where most are idle.
+/// The same, only for sockets that have memory or are closed: cheap to repeat where most are idle.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_holding(context: *mut c_void) -> i32 {
     if let Some(sock) = descriptor(context)
         && is_stream(sock)
         && sock.is_tcp()
-        && (sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE || holds(sock))
+        && (sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE || has_memory(sock))
     {
         write_descriptor(context, sock);
     }
     0
 }
 
-/// The same for those alone that are in no table of TCP's: closed, or not yet connected.
+/// The same, only for sockets in none of TCP's tables: closed, or not yet connected.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_closed(context: *mut c_void) -> i32 {
-    // The state first: of a million sockets hardly one is closed, and each further cache line costs what the walk itself does.
+    // The state first: few sockets are closed, and each further cache line costs as much as the
+    // walk.
     if let Some(sock) = descriptor(context)
         && sock.0.load::<u8>(member!(sock_state)) == TCP_CLOSE
         && is_stream(sock)
@@ -193,24 +215,25 @@ extern "C" fn snapshot_closed(context: *mut c_void) -> i32 {
     0
 }
 
-/// The socket that this descriptor is of.
+/// The socket of this descriptor.
 #[inline(always)]
 pub(crate) fn descriptor(context: *mut c_void) -> Option<Sock> {
     let file = argument(context, FILE);
     if file.is_null() || argument(context, TASK).is_null() {
         return None;
     }
-    // SAFETY: the verifier knows the pointer for a file; null for one that is no socket.
+    // SAFETY: to the verifier the pointer is a file; the helper returns null if it is not a
+    // socket's.
     let socket = unsafe { bpf_sock_from_file(file.address(0).cast_mut().cast()) };
     if socket.is_null() {
         return None;
     }
-    // SAFETY: a pointer that the verifier knows the type of.
+    // SAFETY: a pointer whose type the verifier knows.
     let sk = unsafe { BtfPtr::new(socket.cast()) }.follow(member!(socket_sk));
     (!sk.is_null()).then_some(Sock(sk))
 }
 
-/// A stream socket of the internet: other families have numbers of their own for protocols.
+/// A stream socket of IPv4 or IPv6: other families have other protocol numbers.
 #[inline(always)]
 pub(crate) fn is_stream(sock: Sock) -> bool {
     let family: u16 = sock.0.load(offset!(sock_family));
@@ -234,9 +257,9 @@ pub(crate) fn write_descriptor(context: *mut c_void, sock: Sock) {
     write(context, &record);
 }
 
-/// Is anything of tcp_mem charged to it?
+/// Is any of tcp_mem charged to it?
 #[inline(always)]
-fn holds(sock: Sock) -> bool {
+fn has_memory(sock: Sock) -> bool {
     sock.receive_queue_bytes() | sock.send_queue_bytes() != 0 || sock.forward_alloc_bytes() > 0
 }
 
@@ -268,7 +291,7 @@ fn fill(record: &mut HeldSocket, sock: Sock) {
     record.family = sk.load(offset!(sock_family));
     record.state = sk.load::<u8>(member!(sock_state)).into();
     let port = sock.port();
-    // A closed one gave it back.
+    // A closed socket has returned its port.
     record.local_port = if port == 0 { sock.last_port() } else { port };
     record.remote_port = u16::from_be(sk.load(offset!(sock_dport)));
     if record.family == AF_INET6 {
@@ -280,11 +303,11 @@ fn fill(record: &mut HeldSocket, sock: Sock) {
     record.cgroup = sock.cgroup();
 }
 
-/// Hands the record up. Does it not fit, the kernel comes back for it.
+/// Writes the record. If the buffer is full, the kernel runs the program for this socket again.
 #[inline(always)]
 fn write(context: *mut c_void, record: &HeldSocket) {
     let seq: *const u8 = argument(context, META).follow(0).address(0);
-    // SAFETY: struct bpf_iter_meta begins with the file that is being read; the helper copies the record.
+    // SAFETY: struct bpf_iter_meta begins with the seq_file; the helper copies the record.
     unsafe {
         bpf_seq_write(
             seq.cast_mut().cast(),
@@ -296,6 +319,6 @@ fn write(context: *mut c_void, record: &HeldSocket) {
 
 #[inline(always)]
 pub(crate) fn argument(context: *mut c_void, position: u32) -> BtfPtr {
-    // SAFETY: each word of an iterator's context is a pointer that the verifier knows the type of.
+    // SAFETY: each word of an iterator's context is a pointer whose type the verifier knows.
     unsafe { BtfPtr::new(word(context, position) as *const u8) }
 }

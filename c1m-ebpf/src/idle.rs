@@ -1,4 +1,4 @@
-//! Idle sockets, of which nothing is told but how many each process has.
+//! Idle sockets: only their number per process goes to user space.
 
 use core::ffi::c_void;
 
@@ -14,20 +14,20 @@ use crate::{
     layout::{BtfPtr, Sock, offset},
 };
 
-/// Idle sockets with one descriptor. Whoever takes snapshots says how large it is.
+/// Idle sockets with one descriptor. User space sets the size.
 #[map]
 static IDLE: HashMap<IdleKey, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
-/// Those of the latest key, which are not in [`IDLE`] yet: descriptors come process by process.
+/// The idle sockets of the latest key, not yet in [`IDLE`]: descriptors come process by process.
 #[map]
 static IDLE_LATEST: Array<IdleRow> = Array::with_max_entries(1, 0);
 
-/// The `skc_prot` of the latest socket that was one of TCP.
+/// The `skc_prot` of the latest TCP socket.
 #[map]
 static LATEST_PROT: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Like `snapshot_descriptors`, but those that hold nothing and can't be come upon again are counted by process: a million idle connections make
-/// one row.
+/// Like `snapshot_descriptors`, but idle sockets that the walk finds only once are counted by
+/// process: a million idle connections make one row.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task_file")]
 extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
@@ -44,25 +44,27 @@ extern "C" fn snapshot_processes(context: *mut c_void) -> i32 {
     0
 }
 
-/// By `skc_prot`, which stands beside what else is read of an idle socket; type and protocol take another cache line, and are looked at when it is another
-/// one than last time.
+/// By `skc_prot`, which is near the other members that are read of an idle socket. Type and
+/// protocol are in another cache line, and are read only when `skc_prot` is not that of the latest
+/// TCP socket.
 #[inline(always)]
 fn is_known_tcp(sock: Sock) -> bool {
     let prot = sock.0.follow(offset!(sock_prot)).address(0) as u64;
     let Some(latest) = LATEST_PROT.get_ptr_mut(0) else { return false };
-    // SAFETY: the map gave the pointer, and one iterator runs at a time.
-    if unsafe { *latest } == prot {
+    // SAFETY: the map gave the pointer. Volatile, because it is memory of a map; user space runs
+    // one iterator at a time.
+    if unsafe { latest.read_volatile() } == prot {
         return true;
     }
     let is_tcp = is_stream(sock) && sock.is_tcp();
     if is_tcp {
         // SAFETY: as above.
-        unsafe { *latest = prot };
+        unsafe { latest.write_volatile(prot) };
     }
     is_tcp
 }
 
-/// Nothing of it is told but that it is there.
+/// Has it neither memory nor anything else to report?
 #[inline(always)]
 fn is_idle(sock: Sock) -> bool {
     sock.0.load::<u8>(member!(sock_state)) != TCP_CLOSE
@@ -71,8 +73,9 @@ fn is_idle(sock: Sock) -> bool {
         && sock.0.load::<u32>(member!(sock_backlog_len)) == 0
 }
 
-/// No other descriptor, of this or another table, leads to the file, and the walk comes to this table once: by its one task, or by the leader
-/// of a process of which at least as many threads could share it as do.
+/// Does the walk find this file once? No other descriptor of any table refers to it, and the walk
+/// visits this table once: it has one task, or it is the table of a process's leader that is shared
+/// by no more tasks than the process has threads.
 #[inline(always)]
 fn is_alone(task: BtfPtr, file: BtfPtr) -> bool {
     if file.load::<u64>(member!(file_count)) != u64::from(member!(file_count_alone)) {
@@ -84,7 +87,7 @@ fn is_alone(task: BtfPtr, file: BtfPtr) -> bool {
     sharing == 1 || (is_leader && sharing <= threads)
 }
 
-/// `false`: there is no room for another key, and the socket is to be written.
+/// `false`: there is no room for another key, and the socket needs a record of its own.
 #[inline(always)]
 fn count_idle(task: BtfPtr, sock: Sock) -> bool {
     let key = IdleKey {
@@ -94,20 +97,25 @@ fn count_idle(task: BtfPtr, sock: Sock) -> bool {
         unused: 0,
     };
     let Some(latest) = IDLE_LATEST.get_ptr_mut(0) else { return false };
-    // SAFETY: the map gave the pointer, and one iterator runs at a time.
-    let latest = unsafe { &mut *latest };
-    if latest.key == key {
-        latest.sockets += 1;
+    // SAFETY: the map gave the pointer. Volatile, because it is memory of a map; user space runs
+    // one iterator at a time.
+    let latest_key = unsafe { (&raw const (*latest).key).read_volatile() };
+    // SAFETY: as above.
+    let sockets = unsafe { (&raw const (*latest).sockets).read_volatile() };
+    if latest_key == key {
+        // SAFETY: as above.
+        unsafe { (&raw mut (*latest).sockets).write_volatile(sockets + 1) };
         return true;
     }
-    if latest.sockets > 0 {
-        if let Some(sockets) = IDLE.get_ptr_mut(latest.key) {
+    if sockets > 0 {
+        if let Some(counted) = IDLE.get_ptr_mut(latest_key) {
             // SAFETY: as above.
-            unsafe { *sockets += latest.sockets };
-        } else if IDLE.insert(latest.key, latest.sockets, 0).is_err() {
+            unsafe { counted.write_volatile(counted.read_volatile() + sockets) };
+        } else if IDLE.insert(latest_key, sockets, 0).is_err() {
             return false;
         }
     }
-    *latest = IdleRow { key, sockets: 1 };
+    // SAFETY: as above.
+    unsafe { latest.write_volatile(IdleRow { key, sockets: 1 }) };
     true
 }

@@ -1,7 +1,7 @@
-//! Kernel structures: offsets as frozen globals, and the one typed load through a BTF pointer.
+//! Kernel structures: offsets as frozen globals, and loads through typed and untyped pointers.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use c1m_ebpf::{ABSENT, Config, Layout, WATCHED_PORTS};
+use c1m_ebpf::{ABSENT, Config, Layout, is_port_watched};
 
 /// include/linux/socket.h
 pub(crate) const AF_INET6: u16 = 10;
@@ -13,8 +13,8 @@ pub(crate) static LAYOUT: Layout = Layout::ABSENT;
 #[unsafe(no_mangle)]
 pub(crate) static CONFIG: Config = Config::NONE;
 
-/// The offset of a member in the running kernel. Volatile: to the compiler the global is a constant, and it would put in the value
-/// that stands in the source.
+/// The offset of a member in the running kernel. Volatile: to the compiler the global is a
+/// constant, and it would use the value in the source.
 macro_rules! offset {
     ($member:ident) => {{
         // SAFETY: the address of a member of a static.
@@ -22,7 +22,7 @@ macro_rules! offset {
     }};
 }
 
-/// A value that user space chose at load; volatile like [`offset`].
+/// A value that user space set at load; volatile like [`offset`].
 macro_rules! config {
     ($($member:tt)+) => {{
         // SAFETY: the address of a member of a static.
@@ -30,7 +30,7 @@ macro_rules! config {
     }};
 }
 
-/// An argument of the hook, as a number, where the running kernel has it: `argument!(context, HOOK_X, value)`.
+/// An argument of the hook, as a number: `argument!(context, HOOK_X, value)`.
 macro_rules! argument {
     ($context:expr, $hook:ident, $which:ident) => {
         $crate::layout::word($context, $crate::layout::config!(arguments[$hook as usize].$which))
@@ -39,8 +39,9 @@ macro_rules! argument {
 
 pub(crate) use {argument, config, offset};
 
-/// Loads a word of the context. In assembly, because of two loads at different offsets the compiler makes one with a computed address,
-/// which the verifier refuses; of these it keeps one, for the position is frozen, and never looks at the others.
+/// Loads a word of the context. In assembly, because the compiler merges loads at different offsets
+/// into one with a computed address, which the verifier refuses. The position is frozen, so the
+/// verifier keeps one of these loads and removes the others.
 macro_rules! load {
     ($context:ident, $offset:literal) => {{
         let value: u64;
@@ -57,7 +58,7 @@ macro_rules! load {
     }};
 }
 
-/// The argument at this position; 0 for one that the kernel does not have.
+/// The argument at this position; 0 for an argument that the kernel does not have.
 #[inline(always)]
 pub(crate) fn word(context: *mut core::ffi::c_void, position: u32) -> u64 {
     match position {
@@ -73,8 +74,8 @@ pub(crate) fn word(context: *mut core::ffi::c_void, position: u32) -> u64 {
     }
 }
 
-/// The register at this word of struct pt_regs: on x86_64 those of arguments and result are words 8 to 14 and the stack pointer is word 19,
-/// on aarch64 0 to 7 and 31. 0 for one that is none of these.
+/// The register at this word of struct pt_regs: on x86_64 arguments and result are words 8 to 14
+/// and the stack pointer is word 19, on aarch64 words 0 to 7 and 31. 0 for any other word.
 #[inline(always)]
 pub(crate) fn register(context: *mut core::ffi::c_void, position: u32) -> u64 {
     match position {
@@ -91,12 +92,13 @@ pub(crate) fn register(context: *mut core::ffi::c_void, position: u32) -> u64 {
     }
 }
 
-/// A pointer to a kernel structure. Of most the verifier knows the type, and a load through it never faults: the kernel answers 0 for a
-/// bad address. What a register held has no type, and is copied by a helper, with the same answer.
+/// A pointer to a kernel structure. If the verifier knows its type, a load through it never faults:
+/// the kernel returns 0 for a bad address. A pointer from a register has no type: members are
+/// copied by a helper, also with 0 for a bad address.
 #[derive(Clone, Copy)]
 pub(crate) struct BtfPtr {
     address: *const u8,
-    /// Known when the program is compiled: each load is one of the two.
+    /// Known at compile time: each load is compiled to one of the two.
     is_typed: bool,
 }
 
@@ -131,7 +133,8 @@ impl BtfPtr {
             // SAFETY: the verifier proves that a member of this size is there.
             unsafe { core::ptr::read_volatile(member) }
         } else {
-            // SAFETY: the helper checks the address, and all zeros are a value of the numbers and pointers that are loaded.
+            // SAFETY: the helper checks the address, and all zeros are a value of the numbers and
+            // pointers that are loaded.
             unsafe { bpf_probe_read_kernel(member).unwrap_or_else(|_| core::mem::zeroed()) }
         }
     }
@@ -150,10 +153,10 @@ impl BtfPtr {
     }
 }
 
-/// Copies what a pointer to a plain number or array points to: BTF gives such a pointer no type to load through.
+/// Copies a number or array: in BTF a pointer to one has no type to load through.
 #[inline(always)]
 pub(crate) fn copy<T: Copy + Default>(address: *const T) -> T {
-    // SAFETY: the helper checks the address; a bad one is answered with an error.
+    // SAFETY: the helper checks the address, and returns an error for a bad one.
     unsafe { bpf_probe_read_kernel(address) }.unwrap_or_default()
 }
 
@@ -162,25 +165,29 @@ pub(crate) fn copy<T: Copy + Default>(address: *const T) -> T {
 pub(crate) struct Sock(pub(crate) BtfPtr);
 
 impl Sock {
-    /// tcp_mem is TCP's and MPTCP's.
+    /// Is its memory counted in tcp_mem? TCP's and MPTCP's is.
     #[inline(always)]
     pub(crate) fn is_tcp(self) -> bool {
         let protocol: u16 = self.0.load(offset!(sock_protocol));
         protocol == c1m_ebpf::TCP || protocol == c1m_ebpf::MPTCP
     }
 
-    /// On a watched port, in the watched network namespace? `port` is [`Sock::port`] or [`Sock::last_port`].
+    /// On a watched port, in the watched network namespace? `port` is [`Sock::port`] or
+    /// [`Sock::last_port`].
     #[inline(always)]
     pub(crate) fn is_watched(self, port: u16) -> bool {
-        is_port_watched(port) && (config!(watch_netns) == 0 || self.netns() == config!(watch_netns))
+        is_port_watched(port, |index| config!(watch_ports[index]))
+            && (config!(watch_netns) == 0 || self.netns() == config!(watch_netns))
     }
 
-    /// Did a listener give birth to it?
+    /// Was it created by a listener?
     ///
-    /// A socket that does has noted by which interface the handshake came (net/ipv4/tcp_ipv4.c, `tcp_v4_syn_recv_sock`: `mc_index`;
-    /// net/ipv6/tcp_ipv6.c, `tcp_v6_syn_recv_sock`: `mcast_oif`; 5.4 to 6.18). No other one has: the options that set these members are
-    /// refused for stream sockets (IP_MULTICAST_IF, IPV6_MULTICAST_IF). It stays until the socket is freed, so a connection is the same at its
-    /// birth and at its end. They stand behind the end of a struct sock, so a helper has to copy them.
+    /// Such a socket has the interface of its handshake (net/ipv4/tcp_ipv4.c,
+    /// `tcp_v4_syn_recv_sock`: `mc_index`; net/ipv6/tcp_ipv6.c, `tcp_v6_syn_recv_sock`:
+    /// `mcast_oif`; 5.4 to 6.18). No other has: the options that set these members are refused for
+    /// stream sockets (IP_MULTICAST_IF, IPV6_MULTICAST_IF). The members stay the same until the
+    /// socket is freed, so the answer is the same when a connection opens and when it closes. They
+    /// are behind the end of struct sock, so a helper copies them.
     #[inline(always)]
     pub(crate) fn is_accepted(self) -> bool {
         let interface: i32 = copy(self.0.address(offset!(inet_mc_index)).cast());
@@ -196,7 +203,7 @@ impl Sock {
         pinfo != 0 && interface != 0
     }
 
-    /// The cgroup of whoever made it; 0: unknown.
+    /// The cgroup of the process that created it; 0: unknown.
     #[inline(always)]
     pub(crate) fn cgroup(self) -> u64 {
         if offset!(sock_cgroup) == ABSENT {
@@ -216,38 +223,39 @@ impl Sock {
         self.0.load(offset!(sock_ack_backlog))
     }
 
-    /// Segments that were dropped; of a listener all that it refused.
+    /// Dropped segments; of a listener, all that it refused.
     #[inline(always)]
     pub(crate) fn drops(self) -> u32 {
         self.0.load(offset!(sock_drops))
     }
 
-    /// As the kernel asks: include/net/sock.h, `sk_acceptq_is_full`, 5.4 to 6.18.
     #[inline(always)]
     pub(crate) fn is_accept_queue_full(self) -> bool {
-        self.accept_queue_len() > self.backlog()
+        c1m_ebpf::is_accept_queue_full(self.accept_queue_len(), self.backlog())
     }
 
-    /// Requests of a listener whose handshake has not ended. It stands behind the end of a struct sock, so a helper has to copy it.
+    /// Requests of a listener whose handshake is not complete. The member is behind the end of
+    /// struct sock, so a helper copies it.
     #[inline(always)]
     pub(crate) fn request_queue_len(self) -> u32 {
         copy(self.0.address(offset!(request_queue_len)).cast())
     }
 
-    /// Local port, host byte order; 0 once the socket gave it back, which is before its state says CLOSE.
+    /// Local port, host byte order; 0 once the socket has returned it, which is before its state is
+    /// CLOSE.
     #[inline(always)]
     pub(crate) fn port(self) -> u16 {
         self.0.load(offset!(sock_num))
     }
 
-    /// Local port, host byte order, also of a socket that gave it back. Dearer: it stands behind what the verifier takes for the end
-    /// of a struct sock, so a helper has to copy it.
+    /// Local port, host byte order, also of a socket that has returned it. More expensive: the
+    /// member is behind the end of struct sock, so a helper copies it.
     #[inline(always)]
     pub(crate) fn last_port(self) -> u16 {
         u16::from_be(copy(self.0.address(offset!(inet_sport)).cast()))
     }
 
-    /// Is it connected to somebody, or was it?
+    /// Is it connected, or was it?
     #[inline(always)]
     pub(crate) fn has_peer(self) -> bool {
         self.0.load::<u16>(offset!(sock_dport)) != 0
@@ -282,7 +290,7 @@ impl Sock {
         self.0.load(offset!(sock_receive_queue_len))
     }
 
-    /// What the socket has of tcp_mem without using it, bytes.
+    /// Memory of tcp_mem that is reserved for the socket and unused, bytes.
     #[inline(always)]
     pub(crate) fn forward_alloc_bytes(self) -> i32 {
         self.0.load(offset!(sock_forward_alloc))
@@ -295,28 +303,13 @@ impl Sock {
     }
 }
 
-/// Any port is, when none is named.
-#[inline(always)]
-fn is_port_watched(port: u16) -> bool {
-    if config!(watch_ports[0]) == 0 {
-        return true;
-    }
-    let mut index = 0;
-    while index < WATCHED_PORTS {
-        if u32::from(port) == config!(watch_ports[index]) {
-            return true;
-        }
-        index += 1;
-    }
-    false
-}
-
-/// struct proto: `tcp_prot`, `tcpv6_prot` and MPTCP's all point to the same counters.
+/// struct proto: `tcp_prot`, `tcpv6_prot` and MPTCP's point to the same counters.
 #[derive(Clone, Copy)]
 pub(crate) struct Proto(pub(crate) BtfPtr);
 
 impl Proto {
-    /// What the kernel compares with the limits, in pages. Negative for an instant at times, which the kernel takes for 0.
+    /// Usage as the kernel compares it with the limits, in pages. The counter can be negative for
+    /// an instant, which the kernel takes for 0.
     #[inline(always)]
     pub(crate) fn pages(self) -> u64 {
         let pages: i64 = self.0.follow(offset!(proto_memory_allocated)).load(0);
@@ -328,7 +321,7 @@ impl Proto {
         copy(self.0.load::<*const [u64; 3]>(offset!(proto_sysctl_mem)))
     }
 
-    /// The jiffies at which memory pressure was entered; 0: not under pressure.
+    /// The jiffies at which memory pressure was entered; 0: no pressure.
     #[inline(always)]
     pub(crate) fn pressure_since(self) -> u64 {
         copy(self.0.load::<*const u64>(offset!(proto_memory_pressure)))

@@ -1,18 +1,27 @@
-//! What kernel and user space agree on: every record, constant and layout that both sides share.
+//! The interface between the eBPF programs and user space: records, constants and layouts; and the
+//! decisions of the programs that need nothing but numbers.
 //!
-//! No dependency, `repr(C)`, explicit padding, no `bool`, no enum with data: either side is built by another compiler. User space
-//! depends on this crate for these types alone; the programs stand behind the feature `programs`.
+//! No dependency, `repr(C)`, explicit padding, no `bool` and no enum in a record: the two sides are
+//! built by different compilers. User space depends on this library alone; the programs are behind
+//! the feature `programs`. The decisions are here so that they have tests on the host: `tests/`,
+//! run by `cargo xtask test`.
 #![no_std]
 
 mod bucket;
+mod cause;
+mod counted;
 mod counters;
+mod crossing;
 mod failure;
 mod marks;
 mod program;
 mod snapshot;
 
 pub use bucket::*;
+pub use cause::*;
+pub use counted::*;
 pub use counters::*;
+pub use crossing::*;
 pub use failure::*;
 pub use marks::*;
 pub use program::*;
@@ -20,16 +29,16 @@ pub use snapshot::*;
 
 /// IPPROTO_TCP, include/uapi/linux/in.h
 pub const TCP: u16 = 6;
-/// IPPROTO_MPTCP, include/uapi/linux/in.h: its sockets share tcp_mem
+/// IPPROTO_MPTCP, include/uapi/linux/in.h: its sockets use tcp_mem as well
 pub const MPTCP: u16 = 262;
 
 /// A member that the running kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
-/// Where the members stand in the running kernel, in bytes, from its BTF.
+/// Offsets of members in the running kernel, in bytes, from its BTF.
 ///
-/// A frozen `.rodata` global: the verifier sees each offset as a constant, and can prove a direct load through a BTF
-/// pointer. From an ordinary map the same load is refused.
+/// A frozen `.rodata` global: the verifier sees each offset as a constant, and can prove a direct
+/// load through a BTF pointer. It refuses the same load with an offset from an ordinary map.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -56,7 +65,8 @@ pub struct Layout {
     pub sock_forward_alloc: u32,
     /// sk_receive_queue.qlen, in skbs
     pub sock_receive_queue_len: u32,
-    /// sk_cgrp_data.cgroup; [`ABSENT`] without CONFIG_SOCK_CGROUP_DATA, or where it is not a pointer (before 5.15)
+    /// sk_cgrp_data.cgroup; [`ABSENT`] without CONFIG_SOCK_CGROUP_DATA, and before 5.15, where it
+    /// is not a pointer
     pub sock_cgroup: u32,
     /// struct inet_sock, which begins with a struct sock
     pub inet_sport: u32,
@@ -64,9 +74,10 @@ pub struct Layout {
     pub inet_mc_index: u32,
     /// pinet6; [`ABSENT`] without CONFIG_IPV6
     pub inet_pinet6: u32,
-    /// struct ipv6_pinfo: mcast_oif; [`ABSENT`] likewise
+    /// struct ipv6_pinfo: mcast_oif; [`ABSENT`] without CONFIG_IPV6
     pub pinfo_mcast_oif: u32,
-    /// struct inet_connection_sock, likewise: icsk_accept_queue.qlen, the requests that wait for the end of their handshake
+    /// struct inet_connection_sock, which begins with a struct inet_sock: icsk_accept_queue.qlen,
+    /// the requests whose handshake is not complete
     pub request_queue_len: u32,
     /// struct proto
     pub proto_memory_allocated: u32,
@@ -131,14 +142,16 @@ impl Layout {
     };
 }
 
-/// Ports that can be told apart from all others.
+/// How many ports can be watched.
 pub const WATCHED_PORTS: usize = 8;
 
-/// What to watch, and the numbers that differ between kernels but are not offsets. Frozen like [`Layout`].
+/// What to watch, and numbers other than offsets that differ between kernels. Frozen like
+/// [`Layout`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Local ports whose connections are counted, host byte order, the first ones of the array; none at all: every port
+    /// Local ports whose connections are counted, host byte order, from the start of the array; an
+    /// array that begins with 0: every port
     pub watch_ports: [u32; WATCHED_PORTS],
     /// Inode of the network namespace that the ports are in; 0: any
     pub watch_netns: u32,
@@ -150,11 +163,11 @@ pub struct Config {
     pub reset_reason_memory: u32,
     /// SOCK_MIN_SNDBUF, in bytes: include/net/sock.h
     pub min_sndbuf_bytes: u32,
-    /// CPUs that the counters have a slot for
+    /// Slots of the counters, one per CPU
     pub cpus: u32,
-    /// The stack pointer, in words of struct pt_regs
+    /// Position of the stack pointer in struct pt_regs, in words
     pub stack_pointer: u32,
-    /// By how many bytes it is higher when a function has returned than when it began
+    /// By how many bytes the stack pointer is higher after a function's return than at its entry
     pub return_bytes: u32,
     /// By `HOOK_*`
     pub arguments: [Arguments; PROGRAMS.len()],
@@ -175,6 +188,24 @@ impl Config {
     };
 }
 
+/// Is this one of the watched ports, [`Config::watch_ports`]? `port_at` loads one of them: programs
+/// read no more of them than they need.
+#[inline(always)]
+#[must_use]
+pub fn is_port_watched(port: u16, port_at: impl Fn(usize) -> u32) -> bool {
+    if port_at(0) == 0 {
+        return true;
+    }
+    let mut index = 0;
+    while index < WATCHED_PORTS {
+        if u32::from(port) == port_at(index) {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
 /// Kinds of [`Event`].
 pub const EVENT_CROSSING: u32 = 1;
 pub const EVENT_REFUSAL: u32 = 2;
@@ -185,42 +216,9 @@ pub const EVENT_OVERFLOW: u32 = 6;
 pub const EVENT_PORTS: u32 = 7;
 pub const EVENT_CALL_ERROR: u32 = 8;
 
-/// What refused an allocation; index into [`Counters::refused`] together with the side.
-pub const REFUSED_HIGH: u32 = 0;
-pub const REFUSED_FAIR_SHARE: u32 = 1;
-pub const REFUSED_MEMCG: u32 = 2;
-
-/// SK_MEM_SEND and SK_MEM_RECV, include/net/sock.h
-pub const SIDE_SEND: u32 = 0;
-pub const SIDE_RECEIVE: u32 = 1;
-
-/// Why the kernel reset an orphan; index into [`Counters::aborted`].
-pub const ABORTED_TOO_MANY: u32 = 0;
-pub const ABORTED_OUT_OF_MEMORY: u32 = 1;
-
-/// Why memory pressure began; index into [`Counters::pressure_entries`].
-pub const PRESSURE_TCP_MEM: u32 = 0;
-pub const PRESSURE_ALLOCATOR: u32 = 1;
-
-/// Which way an [`EVENT_PRESSURE`] goes.
-pub const PRESSURE_ENTERED: u32 = 0;
-pub const PRESSURE_LEFT: u32 = 1;
-
-/// Why a segment could not be charged; index into [`Counters::dropped`] and [`Counters::uncharged`].
-pub const DROPPED_TCP_MEM: u32 = 0;
-pub const DROPPED_RECEIVE_BUFFER: u32 = 1;
-
-/// A full queue of a listener, and when it was found full.
-pub const QUEUE_ACCEPT_SYN: u32 = 0;
-pub const QUEUE_ACCEPT_ACK: u32 = 1;
-pub const QUEUE_SYN: u32 = 2;
-
-/// For whom the OOM killer works, [`Shared::oom_scope`] and [`Event::limit`]; 0: not known.
+/// The scope of the OOM killer, [`Shared::oom_scope`] and [`Event::limit`]; 0: unknown.
 pub const OOM_HOST: u64 = 1;
 pub const OOM_CGROUP: u64 = 2;
-
-/// Reported crossings a second, not counting one that reaches a level for the first time.
-pub const CROSSINGS_PER_SECOND: u64 = 16;
 
 /// A socket as the hook saw it. Addresses in network byte order, ports in host byte order.
 #[repr(C)]
@@ -232,7 +230,7 @@ pub struct SocketRecord {
     pub remote_port: u16,
     pub padding: u16,
     pub netns: u32,
-    /// The calling process, where it is the socket's; 0 in a softirq
+    /// The process whose call is being served; 0 in a softirq
     pub pid: u32,
     pub local: [u8; 16],
     pub remote: [u8; 16],
@@ -250,23 +248,24 @@ pub struct Event {
     /// CLOCK_MONOTONIC
     pub ktime_ns: u64,
     pub jiffies: u64,
-    /// proto->memory_pressure: the jiffies at which pressure was entered, 0 when there is none
+    /// proto->memory_pressure: the jiffies at which pressure was entered, 0: no pressure
     pub pressure_since_jiffies: u64,
-    /// tcp_mem usage as the kernel's own counter held it
+    /// tcp_mem usage, from the kernel's own counter
     pub pages: u64,
     pub tcp_mem: [u64; 3],
     pub connections: u64,
-    /// Crossings: how many were counted without being reported, so far
+    /// Crossings: how many were counted without being reported so far
     pub suppressed: u64,
-    /// Refusals: `REFUSED_*`; aborted orphans: `ABORTED_*`; pressure: why it began; overflows: `QUEUE_*`; errors of calls: `CALL_*`;
-    /// kills: for whom
+    /// Refusals: `REFUSED_*`; aborted orphans: `ABORTED_*`; pressure: why it began; overflows:
+    /// `QUEUE_*`; errors of calls: `CALL_*`; kills: `OOM_*`
     pub limit: u32,
-    /// Refusals: `SIDE_*`; pressure: which way; errors of calls: `ERROR_*`
+    /// Refusals: `SIDE_*`; pressure: `PRESSURE_ENTERED` or `PRESSURE_LEFT`; errors of calls:
+    /// `ERROR_*`
     pub side: u32,
     pub receive_queue_bytes: u32,
     pub send_queue_bytes: u32,
-    /// Pressure that ended: nanoseconds, 0: not known; overflows: length of the queue; orphans: by how many bits the number of orphans was
-    /// shifted before it was compared
+    /// Pressure that ended: its duration in nanoseconds, 0: unknown; overflows: length of the
+    /// queue; orphans: by how many bits the kernel shifted the number of orphans before it compared
     pub value: u64,
     /// Overflows: the queue's limit
     pub bound: u64,
@@ -275,23 +274,24 @@ pub struct Event {
 
 const _: () = assert!(size_of::<SocketRecord>() == 72 && size_of::<Event>() == 184);
 
-/// Records of plain integers, in both directions. The traits that libraries have for this can't be implemented here without a
-/// dependency, and not elsewhere, since the types are not theirs.
+/// Converts records of plain integers to words and back. The traits of libraries for this would
+/// need a dependency here, and cannot be implemented for foreign types elsewhere.
 macro_rules! plain {
     ($type:ty, $word:ty) => {
         impl $type {
             pub const WORDS: usize = size_of::<Self>() / size_of::<$word>();
 
-            /// The record as the words that it consists of.
+            /// The words of the record.
             #[must_use]
             pub fn words(&self) -> &[$word] {
-                // SAFETY: repr(C), made of integers of at most this size, and without implicit padding.
+                // SAFETY: repr(C), made of integers of at most this size, and without implicit
+                // padding.
                 unsafe {
                     core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), Self::WORDS)
                 }
             }
 
-            /// The record made of these words.
+            /// The record of these words.
             #[must_use]
             pub fn from_words(words: [$word; Self::WORDS]) -> Self {
                 // SAFETY: same size, and every bit pattern is a valid integer.
@@ -311,19 +311,3 @@ plain!(HeldSocket, u64);
 plain!(IdleKey, u64);
 plain!(IdleRow, u64);
 plain!(Tables, u64);
-
-/// How many of the limits `pages` is above, as the kernel compares (`allocated > limit`).
-#[inline(always)]
-#[must_use]
-pub fn zone(pages: u64, tcp_mem: &[u64; 3]) -> u64 {
-    // Counted from above, so that a nonsensical order of the limits still gives one answer.
-    if pages > tcp_mem[2] {
-        3
-    } else if pages > tcp_mem[1] {
-        2
-    } else if pages > tcp_mem[0] {
-        1
-    } else {
-        0
-    }
-}

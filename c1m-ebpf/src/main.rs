@@ -1,4 +1,4 @@
-//! The object: license, maps, one line a group of hooks.
+//! The object: license, the maps of events and counters, and a module per group of hooks.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
@@ -31,16 +31,18 @@ mod queue;
 mod receive;
 mod tables;
 
-/// The kernel lets GPL-compatible programs alone read its memory.
+/// The kernel lets only GPL-compatible programs read its memory.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// Transitions only; a full buffer is counted in `Counters::lost`.
+/// Events for user space. An event that finds the buffer full is counted in
+/// `Counters::dropped_events`.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
-/// Two slots per CPU, see `Counters`; user space sets the number when it loads. Mapped: reading it takes neither a system call nor a capability.
+/// One slot per CPU; user space sets the number when it loads the object. Mapped: reading it takes
+/// neither a system call nor a capability.
 #[map]
 static COUNTERS: Array<Counters> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 

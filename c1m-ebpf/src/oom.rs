@@ -12,8 +12,8 @@ use crate::{
     layout::offset,
 };
 
-/// `mark_victim(task, …)`, with the task since 6.8 and its backports: mm/oom_kill.c, `mark_oom_victim`. A process was chosen, for the
-/// whole host or for its memory cgroup.
+/// `mark_victim(task, …)`, with the task since 6.8 and its backports: mm/oom_kill.c,
+/// `mark_oom_victim`. A process was chosen, for the whole host or for a memory cgroup.
 #[btf_tracepoint(function = "mark_victim")]
 pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
     type Seen = Typed<HOOK_OOM>;
@@ -28,15 +28,15 @@ pub(crate) fn mark_victim(ctx: BtfTracePointContext) -> i32 {
         let _ = unsafe { bpf_probe_read_kernel_str_bytes(comm, &mut event.socket.comm) };
         if let Some(shared) = event::shared() {
             // SAFETY: the map gave the pointer.
-            event.limit =
-                unsafe { core::ptr::read_volatile(&raw const (*shared).oom_scope) } as u32;
+            event.limit = unsafe { (&raw const (*shared).oom_scope).read_volatile() } as u32;
         }
     });
     0
 }
 
-/// `oom_kill_process(oc, message)`, 5.4 to 6.18: mm/oom_kill.c. Everything that it marks is killed for `oc->memcg`, or for the whole host when that
-/// is null. The kernel runs one at a time (`oom_lock`).
+/// `oom_kill_process(oc, message)`, 5.4 to 6.18: mm/oom_kill.c. Every process that it marks is
+/// killed for `oc->memcg`, or for the whole host when that is null. One call runs at a time
+/// (`oom_lock`).
 #[inline(always)]
 fn kill_begins<C: Call>(call: C) {
     let control = call.object();
@@ -47,7 +47,7 @@ fn kill_begins<C: Call>(call: C) {
 }
 
 on_function!(entry "oom_kill_process", HOOK_OOM_ENTER: kill_begins,
-    oom_kill_process_entry, probe_oom_kill_process_entry);
+    oom_kill_process_entry, kprobe_oom_kill_process_entry);
 
 #[inline(always)]
 fn kill_ended<C: Call>(_call: C) {
@@ -55,12 +55,12 @@ fn kill_ended<C: Call>(_call: C) {
 }
 
 on_function!(result "oom_kill_process", HOOK_OOM_EXIT: kill_ended,
-    oom_kill_process_exit, probe_oom_kill_process_exit);
+    oom_kill_process_exit, kprobe_oom_kill_process_exit);
 
 #[inline(always)]
 fn set_scope(scope: u64) {
     if let Some(shared) = event::shared() {
         // SAFETY: the map gave the pointer.
-        unsafe { core::ptr::write_volatile(&raw mut (*shared).oom_scope, scope) };
+        unsafe { (&raw mut (*shared).oom_scope).write_volatile(scope) };
     }
 }

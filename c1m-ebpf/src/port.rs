@@ -1,22 +1,22 @@
-//! Local ports, when a search finds none.
+//! Searches for a local port that find none.
 
 use c1m_ebpf::{ERRNOS, ERROR_EADDRNOTAVAIL, EVENT_PORTS};
 
 use crate::{
-    event::{self, Context},
+    event::{self, Context, count},
     function::{Call, on_function},
     layout::Sock,
 };
 
-/// `inet_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv4/inet_hashtables.c. EADDRNOTAVAIL: no port of ip_local_port_range is free between
-/// this source and that destination.
+/// `inet_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv4/inet_hashtables.c. EADDRNOTAVAIL: no
+/// port of ip_local_port_range is free from this source to this destination.
 #[inline(always)]
 fn searched_4<C: Call>(call: C) {
     searched(call, 0);
 }
 
 on_function!(exit "inet_hash_connect", HOOK_CONNECT_4: searched_4,
-    inet_hash_connect, keep_inet_hash_connect, probe_inet_hash_connect);
+    inet_hash_connect, entry_inet_hash_connect, kprobe_inet_hash_connect);
 
 /// `inet6_hash_connect(death_row, sk)`, 5.4 to 6.18: net/ipv6/inet6_hashtables.c.
 #[inline(always)]
@@ -25,7 +25,7 @@ fn searched_6<C: Call>(call: C) {
 }
 
 on_function!(exit "inet6_hash_connect", HOOK_CONNECT_6: searched_6,
-    inet6_hash_connect, keep_inet6_hash_connect, probe_inet6_hash_connect);
+    inet6_hash_connect, entry_inet6_hash_connect, kprobe_inet6_hash_connect);
 
 #[inline(always)]
 fn searched<C: Call>(call: C, family: usize) {
@@ -36,13 +36,11 @@ fn searched<C: Call>(call: C, family: usize) {
 
 #[inline(always)]
 fn exhausted<C: Call>(call: C, family: usize) {
-    if let Some(counters) = event::counters::<C>() {
-        counters.ports[family] += 1;
-    }
+    count!(ports[family] += 1);
     let sock = Sock(call.object());
     if !sock.0.is_null() {
-        let place = event::place_of_call(event::EXAMPLE_PORTS);
-        event::send_example::<C>(place, EVENT_PORTS, |event| {
+        let key = event::key_of_call(event::EXAMPLE_PORTS);
+        event::send_example::<C>(key, EVENT_PORTS, |event| {
             event::describe(&mut event.socket, sock, Context::Process);
         });
     }

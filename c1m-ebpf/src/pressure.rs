@@ -1,33 +1,31 @@
-//! Memory pressure: when the kernel itself says that it begins and ends.
+//! Memory pressure: its beginning and end, from the kernel's own functions.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_ns, macros::map, maps::HashMap};
-use c1m_ebpf::{
-    CROSSINGS_PER_SECOND, EVENT_PRESSURE, PRESSURE_ALLOCATOR, PRESSURE_ENTERED, PRESSURE_LEFT,
-    PRESSURE_TCP_MEM,
-};
+use c1m_ebpf::{EVENT_PRESSURE, PRESSURE_ENTERED, PRESSURE_LEFT, pressure_by};
 
 use crate::{
     backup::is_first_to_see,
-    event::{self, Context},
+    event::{self, Context, count},
     function::{Call, on_function},
     layout::{Proto, Sock},
     memory,
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
-
-/// There while the kernel is under pressure, with the time at which that began.
+/// Key of the entry that exists during memory pressure: the time at which it began.
 const NOW: u32 = 0;
-/// There once a first period began or ended. A period that ends before was running when the programs were attached.
+/// Key of the entry that exists once a period has begun or ended. If it does not exist when a
+/// period ends, that period began before the programs were attached.
 const EVER: u32 = 1;
 
-/// Putting an entry in that must not be there, and taking one out, are the two things that one of several CPUs alone succeeds with on every
-/// kernel: without compare-and-swap it is what keeps a period from being counted twice. So it does no harm when both programs see a call.
+/// On every kernel, only one of several CPUs succeeds in inserting an entry with BPF_NOEXIST, or in
+/// removing one. Without compare-and-swap this is how a period is counted once, also when both
+/// programs of a hook see a call.
 #[map]
 static PRESSURE: HashMap<u32, u64> = HashMap::with_max_entries(2, 0);
 
-/// `tcp_enter_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation above the second limit of tcp_mem and for
-/// pages or skbs that the allocator refused; the kernel counts the call that finds no pressure (TCPMemoryPressures).
+/// `tcp_enter_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation above
+/// the second limit of tcp_mem, and when the page allocator has refused. The kernel counts the
+/// calls that find no pressure (TCPMemoryPressures).
 #[inline(always)]
 fn entered<C: Call>(call: C) {
     if !is_first_to_see(call, call.object().raw()) {
@@ -38,7 +36,7 @@ fn entered<C: Call>(call: C) {
         return;
     }
     let proto = sock.proto();
-    // Under pressure already: what nearly every call finds.
+    // Nearly every call finds pressure already.
     if proto.pressure_since() != 0 {
         return;
     }
@@ -49,20 +47,18 @@ fn entered<C: Call>(call: C) {
     }
     let _ = PRESSURE.insert(EVER, now, 0);
     let (pages, tcp_mem) = (proto.pages(), proto.tcp_mem());
-    let cause = if pages > tcp_mem[1] { PRESSURE_TCP_MEM } else { PRESSURE_ALLOCATOR };
-    if let Some(counters) = event::counters::<C>() {
-        counters.pressure_entries[cause as usize] += 1;
-    }
+    let cause = pressure_by(pages, &tcp_mem);
+    count!(pressure_entries[cause as usize] += 1);
     memory::observe(call, sock, proto, pages, Context::Elsewhere);
     report(call, sock, proto, PRESSURE_ENTERED, cause, now, 0);
 }
 
 on_function!(entry "tcp_enter_memory_pressure", HOOK_PRESSURE_ENTER: entered,
-    tcp_enter_memory_pressure, probe_tcp_enter_memory_pressure,
+    tcp_enter_memory_pressure, kprobe_tcp_enter_memory_pressure,
     backup tcp_enter_memory_pressure_backup);
 
-/// `tcp_leave_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation at or below the first limit: mostly there is
-/// no pressure to leave.
+/// `tcp_leave_memory_pressure(sk)`, 5.4 to 6.18: net/ipv4/tcp.c. Called for every allocation at or
+/// below the first limit; most calls find no pressure.
 #[inline(always)]
 fn left<C: Call>(call: C) {
     if !is_first_to_see(call, call.object().raw()) {
@@ -78,52 +74,54 @@ fn left<C: Call>(call: C) {
     }
     // SAFETY: no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    // SAFETY: the value is copied at once; at worst it is that of the next period, when another CPU is about to count this one.
-    let since = unsafe { PRESSURE.get(NOW) }.copied();
-    let is_first_to_say = if PRESSURE.remove(NOW).is_ok() {
+    // SAFETY: the map gave the pointer. Volatile, because another CPU may be counting the end of
+    // this period and the beginning of the next one: then the removal below fails.
+    let since = PRESSURE.get_ptr(NOW).map(|since| unsafe { since.read_volatile() });
+    let is_first_to_see_end = if PRESSURE.remove(NOW).is_ok() {
         true
     } else {
         PRESSURE.insert(EVER, now, u64::from(BPF_NOEXIST)).is_ok()
     };
-    if !is_first_to_say {
+    if !is_first_to_see_end {
         return;
     }
     let lasted_ns = since.map_or(0, |since| now.saturating_sub(since));
-    if let Some(counters) = event::counters::<C>() {
-        counters.pressure_exits += 1;
-        counters.pressure_ns += lasted_ns;
-    }
+    count!(pressure_exits += 1);
+    count!(pressure_ns += lasted_ns);
     memory::observe(call, sock, proto, proto.pages(), Context::Elsewhere);
     report(call, sock, proto, PRESSURE_LEFT, 0, now, lasted_ns);
 }
 
 on_function!(entry "tcp_leave_memory_pressure", HOOK_PRESSURE_LEAVE: left,
-    tcp_leave_memory_pressure, probe_tcp_leave_memory_pressure,
+    tcp_leave_memory_pressure, kprobe_tcp_leave_memory_pressure,
     backup tcp_leave_memory_pressure_backup);
 
-/// Usage that swings around the limit must not flood: a fixed number a second, and the rest is counted.
+/// Reports a fixed number of changes per second and counts the rest: usage that swings around the
+/// limit must not fill the ring buffer.
 #[inline(always)]
-fn report<C: Call>(_: C, sock: Sock, proto: Proto, way: u32, cause: u32, now: u64, lasted_ns: u64) {
+fn report<C: Call>(
+    _: C,
+    sock: Sock,
+    proto: Proto,
+    direction: u32,
+    cause: u32,
+    now: u64,
+    lasted_ns: u64,
+) {
     let Some(shared) = event::shared() else { return };
-    // SAFETY: the map gave the pointer. A race costs at most a limit of 17.
+    // SAFETY: the map gave the pointer.
     unsafe {
-        let shared = &mut *shared;
-        if now.wrapping_sub(shared.pressure_window_start_ns) >= SECOND_NS {
-            shared.pressure_window_start_ns = now;
-            shared.pressure_window_events = 0;
-        }
-        if shared.pressure_window_events >= CROSSINGS_PER_SECOND {
-            shared.pressure_suppressed += 1;
+        if !event::take_room(&raw mut (*shared).pressure_changes, now) {
+            event::add(&raw mut (*shared).pressure_suppressed, 1);
             return;
         }
-        shared.pressure_window_events += 1;
     }
     event::send::<C>(EVENT_PRESSURE, |event| {
         event.pages = proto.pages();
         event.tcp_mem = proto.tcp_mem();
         event.pressure_since_jiffies = proto.pressure_since();
         event.limit = cause;
-        event.side = way;
+        event.side = direction;
         event.value = lasted_ns;
         event::describe(&mut event.socket, sock, Context::Elsewhere);
     });

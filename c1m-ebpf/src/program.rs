@@ -1,4 +1,4 @@
-//! The programs of the object, each with the place in the kernel that it is for.
+//! The programs of the object, each with its hook in the kernel.
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,25 +9,25 @@ pub enum Attachment {
     Entry,
     /// The return of a kernel function
     Exit,
-    /// The entry of a kernel function, by its registers
-    Probe,
-    /// The return of a kernel function, by its registers
-    ReturnProbe,
+    /// The entry of a kernel function: arguments are registers
+    Kprobe,
+    /// The return of a kernel function: the result is a register
+    Kretprobe,
 }
 
 impl Attachment {
     pub const ALL: [Self; 5] =
-        [Self::Tracepoint, Self::Entry, Self::Exit, Self::Probe, Self::ReturnProbe];
+        [Self::Tracepoint, Self::Entry, Self::Exit, Self::Kprobe, Self::Kretprobe];
 
-    /// As the kernel's tools name it.
+    /// The name that the kernel's tools use.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tracepoint => "tp_btf",
             Self::Entry => "fentry",
             Self::Exit => "fexit",
-            Self::Probe => "kprobe",
-            Self::ReturnProbe => "kretprobe",
+            Self::Kprobe => "kprobe",
+            Self::Kretprobe => "kretprobe",
         }
     }
 }
@@ -38,17 +38,20 @@ pub struct Program {
     pub attachment: Attachment,
     /// The tracepoint or kernel function
     pub target: &'static str,
-    /// In the object
+    /// Its name in the object
     pub name: &'static str,
-    /// Parameters that the program reads, by their names in the kernel: the object that it is about, and a value. The program of a
-    /// tracepoint that has none of them does without, or reads the ones that never moved.
+    /// Parameters that the program reads, by their names in the kernel: an object and a value. A
+    /// program on a tracepoint without either reads nothing, or arguments whose position never
+    /// changed.
     pub object: Option<&'static str>,
     pub value: Option<&'static str>,
-    /// Of [`Attachment::ReturnProbe`]: the program on the function's entry that keeps the arguments until it returns
-    pub keeper: Option<&'static str>,
-    /// The second program on the same hook, which takes what this one was skipped for; see [`crate::Marks`]. `None`: the hook can't be reached
-    /// while its program runs on the CPU, or, by a kprobe, the kernel would skip the second one as well (kernel/trace/bpf_trace.c,
-    /// `trace_call_bpf`: `bpf_prog_active` is the CPU's and not the program's).
+    /// Of [`Attachment::Kretprobe`]: the program on the function's entry that stores the entry
+    /// arguments until the function returns
+    pub entry_program: Option<&'static str>,
+    /// The backup program on the same hook, for the calls that this program was skipped for; see
+    /// [`crate::Marks`]. `None`: the hook cannot be reached while its program runs on the CPU, or
+    /// it is a kprobe, where the kernel would skip the backup program as well
+    /// (kernel/trace/bpf_trace.c, `trace_call_bpf`: `bpf_prog_active` is per CPU, not per program).
     pub backup: Option<&'static str>,
 }
 
@@ -60,7 +63,7 @@ pub const HOOK_DROP: u32 = 3;
 pub const HOOK_RESET: u32 = 4;
 pub const HOOK_OOM: u32 = 5;
 pub const HOOK_CALL: u32 = 6;
-/// Functions, by fentry and fexit; [`probe`] gives the same by kprobe and kretprobe.
+/// Functions, by fentry and fexit; [`kprobe`] gives the same by kprobe and kretprobe.
 pub const HOOK_RAISE: u32 = 7;
 pub const HOOK_FORCED: u32 = 8;
 pub const HOOK_PRESSURE_ENTER: u32 = 9;
@@ -85,19 +88,20 @@ pub const HOOK_SYN_RECV_4_EXIT: u32 = 27;
 pub const HOOK_SYN_RECV_6_EXIT: u32 = 28;
 const LAST_FUNCTION: u32 = HOOK_SYN_RECV_6_EXIT;
 
-/// The first ones of [`PROGRAMS`].
+/// The first [`PROGRAMS`] are on tracepoints.
 pub const TRACEPOINTS: usize = HOOK_RAISE as usize;
-/// The first ones of [`PROGRAMS`]: all but the probes.
+/// The first [`PROGRAMS`] are those that are not attached by kprobe or kretprobe.
 pub const HOOKS: usize = LAST_FUNCTION as usize + 1;
 const FUNCTIONS: usize = HOOKS - TRACEPOINTS;
 
-/// The program of the same function by kprobe or kretprobe.
+/// The program on the same function by kprobe or kretprobe.
 #[must_use]
-pub const fn probe(function: u32) -> u32 {
+pub const fn kprobe(function: u32) -> u32 {
     function + FUNCTIONS as u32
 }
 
-/// What the program is for, however it is attached: of a probe, the one by fentry or fexit; of any other, itself.
+/// The hook whatever the attach method: of a program by kprobe or kretprobe, the one by fentry or
+/// fexit; of any other program, itself.
 #[must_use]
 pub const fn purpose(hook: u32) -> u32 {
     if hook > LAST_FUNCTION { hook - FUNCTIONS as u32 } else { hook }
@@ -132,13 +136,14 @@ const fn tracepoint(
         name,
         object,
         value,
-        keeper: None,
+        entry_program: None,
         backup,
     }
 }
 
-/// Those without a backup program can't interrupt themselves: the OOM killer marks its victims under a lock, and a system call ends in the
-/// context of its task alone, with preemption off (5.10 to 6.18).
+/// Hooks without a backup program are not reached while their program runs: the OOM killer marks
+/// its victims under a lock, and a system call ends in the context of its task, with preemption off
+/// (5.10 to 6.18).
 const TRACEPOINT_PROGRAMS: [Program; TRACEPOINTS] = [
     tracepoint(
         "inet_sock_set_state",
@@ -167,45 +172,46 @@ const TRACEPOINT_PROGRAMS: [Program; TRACEPOINTS] = [
     tracepoint("sys_exit", "sys_exit", Some("regs"), Some("ret"), None),
 ];
 
-/// A function, by both ways: its name, that of the programs, and the parameters that they read. `backup`: it is called in system calls that a softirq can
-/// interrupt, and in softirqs.
+/// A function by both attach methods: its name, the name of the programs, and the parameters that
+/// they read. `backup`: it is called in system calls that a softirq can interrupt, and in softirqs.
 macro_rules! function {
-    (@$typed:ident $probed:ident $target:literal $name:literal $object:expr, $value:expr, $keeper:expr) => {{
+    (@$typed:ident $by_registers:ident $target:literal $name:literal $object:expr, $value:expr, $entry:expr) => {{
         let typed = Program {
             attachment: Attachment::$typed,
             target: $target,
             name: $name,
             object: $object,
             value: $value,
-            keeper: None,
+            entry_program: None,
             backup: None,
         };
-        let probed = Program {
-            attachment: Attachment::$probed,
-            name: concat!("probe_", $name),
-            keeper: $keeper,
+        let by_registers = Program {
+            attachment: Attachment::$by_registers,
+            name: concat!("kprobe_", $name),
+            entry_program: $entry,
             ..typed
         };
-        [typed, probed]
+        [typed, by_registers]
     }};
     (backup $kind:ident $target:literal $name:literal $($arguments:tt)*) => {{
-        let [typed, probed] = function!($kind $target $name $($arguments)*);
-        [Program { backup: Some(concat!($name, "_backup")), ..typed }, probed]
+        let [typed, by_registers] = function!($kind $target $name $($arguments)*);
+        [Program { backup: Some(concat!($name, "_backup")), ..typed }, by_registers]
     }};
     (entry $target:literal $name:literal $object:expr, $value:expr) => {
-        function!(@Entry Probe $target $name $object, $value, None)
+        function!(@Entry Kprobe $target $name $object, $value, None)
     };
-    // The result is all that is read.
+    // Reads the result alone.
     (exit $target:literal $name:literal) => {
-        function!(@Exit ReturnProbe $target $name None, None, None)
+        function!(@Exit Kretprobe $target $name None, None, None)
     };
     (exit $target:literal $name:literal $object:expr, $value:expr) => {
-        function!(@Exit ReturnProbe $target $name $object, $value, Some(concat!("keep_", $name)))
+        function!(@Exit Kretprobe $target $name $object, $value, Some(concat!("entry_", $name)))
     };
 }
 
-/// Those without a backup program are called in softirqs alone (a listener's), with softirqs off (`tcp_check_oom`, `tcp_out_of_resources`), in
-/// system calls alone (`inet_hash_connect`), or under a lock (`oom_kill_process`): 5.10 to 6.18.
+/// Functions without a backup program are called in softirqs alone (a listener's), with softirqs
+/// off (`tcp_check_oom`, `tcp_out_of_resources`), in system calls alone (`inet_hash_connect`), or
+/// under a lock (`oom_kill_process`): 5.10 to 6.18.
 const FUNCTION_PROGRAMS: [[Program; 2]; FUNCTIONS] = [
     function!(backup exit "__sk_mem_raise_allocated" "sk_mem_raise_allocated" Some("sk"), Some("kind")),
     function!(backup entry "sk_forced_mem_schedule" "sk_forced_mem_schedule_entry" Some("sk"), Some("size")),
@@ -243,13 +249,14 @@ pub const fn is_of_tracepoint(hook: u32) -> bool {
     (hook as usize) < TRACEPOINTS
 }
 
-/// Where a program finds what it reads in its context, in the running kernel: in words of its arguments, or of struct pt_regs. [`crate::ABSENT`]: nowhere.
+/// Positions in a program's context in the running kernel, in words: among its arguments, or in
+/// struct pt_regs. [`crate::ABSENT`]: not there.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arguments {
     pub object: u32,
     pub value: u32,
-    /// Of [`Attachment::Exit`] and [`Attachment::ReturnProbe`]: what the function returned
+    /// Of [`Attachment::Exit`] and [`Attachment::Kretprobe`]: the function's result
     pub result: u32,
 }
 

@@ -1,20 +1,23 @@
-//! Segments that arrived and could not be kept.
+//! Segments that were received and dropped.
 
-use c1m_ebpf::{DROPPED_RECEIVE_BUFFER, DROPPED_TCP_MEM, HOOK_DROP};
+use c1m_ebpf::{HOOK_DROP, dropped_by};
 
 use crate::{
     backup::{is_first_to_count, is_first_to_see},
-    event,
+    event::count,
     function::{Call, Typed, on_function, on_tracepoint},
     layout::{Sock, config},
 };
 
-/// `kfree_skb(skb, location, reason, rx_sk)`, with a reason since 5.17 and the socket since 6.11: net/core/skbuff.c.
+/// `kfree_skb(skb, location, reason, rx_sk)`, with a reason since 5.17 and the socket since 6.11:
+/// net/core/skbuff.c.
 ///
-/// Reason PROTO_MEM: a segment could not be charged, to tcp_mem or to its socket's receive buffer; the socket tells which. Reason
-/// TCP_LISTEN_OVERFLOW, since 6.17: the end of a handshake found the accept queue full.
+/// Reason PROTO_MEM: a segment could not be charged, to tcp_mem or to its socket's receive buffer;
+/// the socket decides which. Reason TCP_LISTEN_OVERFLOW, since 6.17: the end of a handshake found
+/// the accept queue full.
 ///
-/// Everybody frees skbs, in system calls too, where a softirq comes in between and frees others: of all programs this one is skipped most.
+/// Skbs are freed in system calls and in the softirqs that interrupt them: this program is skipped
+/// more often than any other.
 #[inline(always)]
 fn freed<const IS_BACKUP: bool>(call: Typed<HOOK_DROP, IS_BACKUP>) {
     if !is_first_to_see(call, call.value_at(0)) {
@@ -24,16 +27,15 @@ fn freed<const IS_BACKUP: bool>(call: Typed<HOOK_DROP, IS_BACKUP>) {
     if !is_counted(reason) {
         return;
     }
-    let Some(counters) = event::counters::<Typed<HOOK_DROP, IS_BACKUP>>() else { return };
     if reason == config!(drop_reason_listen_overflow) {
-        counters.dropped_listen += 1;
+        count!(dropped_listen += 1);
         return;
     }
-    counters.dropped_skb += 1;
-    // Null where the hook does not name it.
+    count!(dropped_skb += 1);
+    // Null where the tracepoint does not name the socket.
     let sock = Sock(call.object());
     if !sock.0.is_null() {
-        counters.dropped[full(sock) as usize] += 1;
+        count!(dropped[cause(sock) as usize] += 1);
     }
 }
 
@@ -44,18 +46,16 @@ fn is_counted(reason: u32) -> bool {
     reason == config!(drop_reason_proto_mem) || reason == config!(drop_reason_listen_overflow)
 }
 
-/// What has no room for a segment: the kernel asks for the socket's buffer first (net/ipv4/tcp_input.c, `tcp_try_rmem_schedule`).
+/// `DROPPED_*` of a segment of this socket.
 #[inline(always)]
-fn full(sock: Sock) -> u32 {
-    if i64::from(sock.receive_queue_bytes()) > i64::from(sock.receive_buffer_bytes()) {
-        DROPPED_RECEIVE_BUFFER
-    } else {
-        DROPPED_TCP_MEM
-    }
+fn cause(sock: Sock) -> u32 {
+    dropped_by(sock.receive_queue_bytes(), sock.receive_buffer_bytes())
 }
 
-/// `tcp_try_rmem_schedule(sk, skb, size)`, 5.4 to 6.18: net/ipv4/tcp_input.c. Not 0: even after pruning there was no room. The segment is
-/// dropped, unless the queue is empty, in which case it may be taken all the same (6.6 and later; before, an empty queue does not ask).
+/// `tcp_try_rmem_schedule(sk, skb, size)`, 5.4 to 6.18: net/ipv4/tcp_input.c. Not 0: even after
+/// pruning there was no room. The segment is dropped, unless the receive queue is empty: then the
+/// kernel may take it all the same (since 6.6; before, the function is not called for an empty
+/// queue).
 #[inline(always)]
 fn uncharged<C: Call>(call: C) {
     if !is_first_to_see(call, call.object().raw()) || call.result() as i32 == 0 {
@@ -65,45 +65,37 @@ fn uncharged<C: Call>(call: C) {
     if sock.0.is_null() || !is_first_to_count(call, sock.0.raw()) {
         return;
     }
-    let Some(counters) = event::counters::<C>() else { return };
     if sock.receive_queue_len() == 0 {
-        counters.uncharged_first += 1;
+        count!(uncharged_first += 1);
     } else {
-        counters.uncharged[full(sock) as usize] += 1;
+        count!(uncharged[cause(sock) as usize] += 1);
     }
 }
 
 on_function!(exit "tcp_try_rmem_schedule", HOOK_RECEIVE: uncharged,
-    tcp_try_rmem_schedule, keep_tcp_try_rmem_schedule, probe_tcp_try_rmem_schedule,
+    tcp_try_rmem_schedule, entry_tcp_try_rmem_schedule, kprobe_tcp_try_rmem_schedule,
     backup tcp_try_rmem_schedule_backup);
 
-/// `tcp_prune_ofo_queue(sk, …)`, 5.10 to 6.18: net/ipv4/tcp_input.c. True: segments that had arrived out of order were thrown away for
-/// want of memory (OfoPruned).
+/// `tcp_prune_ofo_queue(sk, …)`, 5.10 to 6.18: net/ipv4/tcp_input.c. True: segments that were
+/// received out of order were dropped for lack of memory (OfoPruned).
 #[inline(always)]
 fn pruned<C: Call>(call: C) {
-    if is_first_to_see(call, 0)
-        && call.result() & 0xff != 0
-        && is_first_to_count(call, 0)
-        && let Some(counters) = event::counters::<C>()
-    {
-        counters.ofo_pruned += 1;
+    if is_first_to_see(call, 0) && call.result() & 0xff != 0 && is_first_to_count(call, 0) {
+        count!(ofo_pruned += 1);
     }
 }
 
 on_function!(result "tcp_prune_ofo_queue", HOOK_PRUNE: pruned,
-    tcp_prune_ofo_queue, probe_tcp_prune_ofo_queue, backup tcp_prune_ofo_queue_backup);
+    tcp_prune_ofo_queue, kprobe_tcp_prune_ofo_queue, backup tcp_prune_ofo_queue_backup);
 
-/// `tcp_collapse_one(sk, skb, list, root)`, 5.10 to 6.18: net/ipv4/tcp_input.c. One skb of a receive queue gave up its memory: its data went
-/// into the one before it (TCPRcvCollapsed).
+/// `tcp_collapse_one(sk, skb, list, root)`, 5.10 to 6.18: net/ipv4/tcp_input.c. One skb of a
+/// receive queue is freed: its data was moved into the skb before it (TCPRcvCollapsed).
 #[inline(always)]
 fn collapsed<C: Call>(call: C) {
-    if is_first_to_see(call, 0)
-        && is_first_to_count(call, 0)
-        && let Some(counters) = event::counters::<C>()
-    {
-        counters.collapsed += 1;
+    if is_first_to_see(call, 0) && is_first_to_count(call, 0) {
+        count!(collapsed += 1);
     }
 }
 
 on_function!(entry "tcp_collapse_one", HOOK_COLLAPSE: collapsed,
-    tcp_collapse_one, probe_tcp_collapse_one, backup tcp_collapse_one_backup);
+    tcp_collapse_one, kprobe_tcp_collapse_one, backup tcp_collapse_one_backup);

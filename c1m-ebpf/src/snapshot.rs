@@ -1,8 +1,9 @@
-//! Snapshots: what the iterators write, and what they need to know of the running kernel.
+//! Snapshots: the records that the iterators write, and the offsets that they need.
 
 use crate::ABSENT;
 
-/// Where further members stand in the running kernel, in bytes. Frozen like [`crate::Layout`], and found by whoever takes snapshots alone.
+/// Further offsets of members in the running kernel, in bytes. Frozen like [`crate::Layout`];
+/// looked up only when snapshots are taken.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotLayout {
@@ -11,7 +12,8 @@ pub struct SnapshotLayout {
     pub sock_flags: u32,
     pub sock_type: u32,
     pub sock_socket: u32,
-    /// sk_backlog.len: truesize of what waits for the owner of the lock, in bytes; not yet charged to tcp_mem
+    /// sk_backlog.len: truesize of the skbs that wait for the owner of the lock, in bytes; not yet
+    /// charged to tcp_mem
     pub sock_backlog_len: u32,
     /// struct tcp_timewait_sock: tw_sk.tw_substate
     pub timewait_substate: u32,
@@ -23,7 +25,8 @@ pub struct SnapshotLayout {
     pub task_nsproxy: u32,
     /// struct nsproxy
     pub nsproxy_net: u32,
-    /// struct file: its count of references, 64 bits, and what it is while the one descriptor and the iterator have it
+    /// struct file: its reference count, 64 bits; and the value of the count while one descriptor
+    /// and the iterator have the file
     pub file_count: u32,
     pub file_count_alone: u32,
     /// struct task_struct, struct files_struct, struct signal_struct
@@ -31,7 +34,8 @@ pub struct SnapshotLayout {
     pub task_signal: u32,
     pub files_count: u32,
     pub signal_threads: u32,
-    /// What reading TCP's tables takes; [`ABSENT`] where they are built in another way. struct sock_common: skc_nulls_node
+    /// For TCP's tables; [`ABSENT`] on kernels whose tables have another form. struct sock_common:
+    /// skc_nulls_node
     pub sock_nulls_node: u32,
     /// struct net: ipv4.tcp_death_row.hashinfo
     pub net_hashinfo: u32,
@@ -40,7 +44,7 @@ pub struct SnapshotLayout {
     pub hashinfo_ehash_mask: u32,
     pub hashinfo_lhash2: u32,
     pub hashinfo_lhash2_mask: u32,
-    /// struct inet_listen_hashbucket: nulls_head, and the size of the whole
+    /// struct inet_listen_hashbucket: nulls_head, and the size of the structure
     pub listen_bucket_list: u32,
     pub listen_bucket_bytes: u32,
 }
@@ -75,30 +79,33 @@ impl SnapshotLayout {
     };
 }
 
-/// States of a socket: include/net/tcp_states.h. Requests whose handshake goes on have one of their own in the kernel, which it tells
-/// nobody: to ss they are SYN_RECV.
+/// States of a socket: include/net/tcp_states.h. A request whose handshake is not complete is in
+/// TCP_NEW_SYN_RECV, which the kernel reports as SYN_RECV.
 pub const TCP_SYN_RECV: u8 = 3;
 pub const TCP_TIME_WAIT: u8 = 6;
 pub const TCP_CLOSE: u8 = 7;
 pub const TCP_LISTEN: u8 = 10;
 pub const TCP_NEW_SYN_RECV: u8 = 12;
 
-/// [`HeldSocket::flags`]: nobody will come back for it (SOCK_DEAD): an orphan.
+/// [`HeldSocket::flags`]: an orphan (SOCK_DEAD).
 pub const HELD_DEAD: u32 = 1;
-/// It has a struct socket: some program, or the kernel itself, can use it.
+/// The socket has a struct socket: a program, or the kernel itself, can use it.
 pub const HELD_SOCKET: u32 = 2;
-/// That has a file: there is a descriptor of it somewhere, or was when it was sent away.
+/// The struct socket has a file: a descriptor exists, or did when the file was sent through a unix
+/// socket.
 pub const HELD_FILE: u32 = 4;
 
-/// A socket, as an iterator found it. Addresses in network byte order, ports in host byte order.
+/// A socket in a snapshot. Addresses in network byte order, ports in host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HeldSocket {
-    /// Address of the struct sock: tells sockets of one snapshot apart, and is of no other use; 0 where the record is of a thread alone
+    /// Address of the struct sock, which identifies the socket within a snapshot; 0: the record is
+    /// of a thread
     pub socket: u64,
     /// 0: unknown
     pub cgroup: u64,
-    /// The process and the thread in whose table the descriptor is; 0: found without a descriptor
+    /// The process and the thread whose table has the descriptor; 0: the socket was found in TCP's
+    /// tables
     pub tgid: u32,
     pub tid: u32,
     pub netns: u32,
@@ -117,9 +124,9 @@ pub struct HeldSocket {
 
 const _: () = assert!(size_of::<HeldSocket>() == 72);
 
-/// States that a socket can be in: those of include/net/tcp_states.h end at 13 (6.18).
+/// Number of states to count by: those of include/net/tcp_states.h end at 13 (6.18).
 pub const STATES: usize = 16;
-/// Local ports, which sockets are counted by.
+/// Number of local ports to count by.
 pub const PORTS: u32 = 1 << 16;
 
 /// Sockets of one local port, by state.
@@ -127,8 +134,8 @@ pub const PORTS: u32 = 1 << 16;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OfPort(pub [u32; STATES]);
 
-/// The tables of TCP that a network namespace has: addresses, and numbers of buckets. A namespace shares them with others, or has its own table
-/// of connections (net.ipv4.tcp_child_ehash_entries).
+/// TCP's tables of a network namespace: addresses, and numbers of buckets. A namespace shares them
+/// with others, or has a table of connections of its own (net.ipv4.tcp_child_ehash_entries).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tables {
@@ -142,17 +149,19 @@ pub struct Tables {
     pub listener_buckets: u64,
 }
 
-/// What the programs that read tables answer: all was read, or not, since a chain changed meanwhile.
+/// Results of the programs that read tables: all was read; or not all, because a chain changed
+/// meanwhile.
 pub const TABLES_READ: i32 = 0;
 pub const TABLES_TORN: i32 = 1;
 
-/// Programs of the object that are run by user space.
+/// Programs of the object that user space runs.
 pub const FIND_TABLES: &str = "find_tables";
 pub const COUNT_CONNECTIONS: &str = "count_connections";
 pub const COUNT_LISTENERS: &str = "count_listeners";
 
-/// What is the same of many idle sockets, each with one descriptor. Without padding: it is the key of a map. The socket's own cgroup is not in it:
-/// it is another cache line of each of a million sockets, and the process has one.
+/// What idle sockets with one descriptor each are counted by. The key of a map: no implicit
+/// padding. The socket's cgroup is not part of it: reading it would touch one more cache line per
+/// socket, and the process has a cgroup.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdleKey {
@@ -165,7 +174,7 @@ pub struct IdleKey {
 
 const _: () = assert!(size_of::<IdleKey>() == 16);
 
-/// How many in a row had the same key.
+/// A number of idle sockets with the same key, found in a row.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IdleRow {
@@ -173,7 +182,7 @@ pub struct IdleRow {
     pub sockets: u64,
 }
 
-/// Programs of the object that are iterators: what they iterate over, and their names.
+/// Iterators of the object: what they iterate over, and their names.
 pub const ITER_STATES: (&str, &str) = ("tcp", "snapshot_states");
 pub const ITER_SOCKETS: (&str, &str) = ("tcp", "snapshot_sockets");
 pub const ITER_DESCRIPTORS: (&str, &str) = ("task_file", "snapshot_descriptors");

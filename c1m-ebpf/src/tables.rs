@@ -1,11 +1,13 @@
 //! Counts the sockets of TCP's tables by reading them, without an iterator.
 //!
-//! `iter/tcp` takes each bucket's lock, and a reference to and the lock of each socket, one after the other, on one CPU alone. Here the chains are
-//! read as the kernel's own look-ups read them (net/ipv4/inet_hashtables.c, `__inet_lookup_established`): under RCU alone, knowing by the end of a
-//! chain (include/linux/list_nulls.h) whether it was left for another one on the way. Programs are run by user space (`BPF_PROG_TEST_RUN`,
-//! 5.10), several at a time, each over some buckets.
+//! `iter/tcp` takes each bucket's lock, and a reference to and the lock of each socket, on one CPU.
+//! Here the chains are read as the kernel's own look-ups read them (net/ipv4/inet_hashtables.c,
+//! `__inet_lookup_established`): under RCU alone. The end of a chain (include/linux/list_nulls.h)
+//! shows whether the walk has left the chain for another one. User space runs the programs
+//! (`BPF_PROG_TEST_RUN`, 5.10), several at a time, each over some buckets.
 //!
-//! `bpf_loop`: 5.17. Tables that the namespace points to by `tcp_death_row`, and listeners in one table: 6.1.
+//! Needs `bpf_loop` (5.17), tables that the namespace points to by `tcp_death_row`, and listeners
+//! in one table (6.1).
 
 use core::ffi::c_void;
 
@@ -18,22 +20,23 @@ use aya_ebpf::{
     maps::Array,
 };
 use c1m_ebpf::{
-    PORTS, STATES, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
+    PORTS, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
 };
 
 use crate::{
-    holders::{PORT_STATES, member},
+    holders::{PORT_STATES, count_state, member},
     layout::{BtfPtr, copy, offset, word},
 };
 
-/// Where the tables are of the namespace that is looked at.
+/// The tables of the namespace that is being read.
 #[map]
 static TABLES: Array<Tables> = Array::with_max_entries(1, 0);
 
-/// Steps that one run may take, a socket or the end of a chain each. User space asks for few buckets at a time, so only a broken chain takes more.
+/// Steps that one run may take: a socket or the end of a chain each. User space asks for few
+/// buckets per run, so only a broken chain takes more.
 const MAX_STEPS: u32 = 1 << 20;
 
-/// What is read of a socket: struct sock_common has 136 bytes (6.18).
+/// Words that are read of a socket: struct sock_common has 136 bytes (6.18).
 const COMMON_WORDS: usize = 17;
 
 /// LISTENING_NULLS_BASE: include/net/inet_hashtables.h
@@ -42,23 +45,23 @@ const LISTENING_NULLS_BASE: u64 = 1 << 29;
 /// A walk over the chains of some buckets.
 #[repr(C)]
 struct Walk {
-    /// Address of the first bucket's list, and from one to the next, in bytes
+    /// Address of the first bucket's list, and the distance from one list to the next, in bytes
     lists: u64,
     stride: u64,
-    /// At the end of a chain stands its bucket's number, plus this.
+    /// The end of a chain has its bucket's number plus this.
     nulls_base: u64,
     bucket: u64,
     end: u64,
-    /// The next link of the chain; 0: the bucket is not begun.
+    /// The next link of the chain; 0: the chain of the next bucket begins.
     link: u64,
     net: u64,
-    /// Of this walker's part of PORT_STATES
+    /// First index of this walker's part of PORT_STATES
     first_port: u32,
     torn: u32,
     common: [u64; COMMON_WORDS],
 }
 
-/// Finds the tables of the network namespace of whoever runs it.
+/// Finds the tables of the caller's network namespace.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/find_tables")]
 extern "C" fn find_tables(_: *mut c_void) -> i32 {
@@ -78,16 +81,17 @@ extern "C" fn find_tables(_: *mut c_void) -> i32 {
         listeners: hashinfo.follow(member!(hashinfo_lhash2)).raw(),
         listener_buckets: buckets(member!(hashinfo_lhash2_mask)),
     };
-    // SAFETY: the map gave the pointer, and nobody reads it meanwhile.
-    unsafe { tables.write(found) };
+    // SAFETY: the map gave the pointer. Volatile, because it is memory of a map.
+    unsafe { tables.write_volatile(found) };
     TABLES_READ
 }
 
-/// Counts the connections, minisocks and requests of the buckets from one to before another. Arguments: which walker, first, end.
+/// Counts the connections, minisocks and requests of some buckets. Arguments: the walker's number,
+/// the first bucket, and the bucket after the last one.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/count_connections")]
 extern "C" fn count_connections(context: *mut c_void) -> i32 {
-    let Some(tables) = TABLES.get(0) else { return TABLES_TORN };
+    let Some(tables) = tables() else { return TABLES_TORN };
     // struct inet_ehash_bucket is the list's head alone.
     walk(context, tables.net, tables.connections, 8, 0)
 }
@@ -96,10 +100,17 @@ extern "C" fn count_connections(context: *mut c_void) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp/count_listeners")]
 extern "C" fn count_listeners(context: *mut c_void) -> i32 {
-    let Some(tables) = TABLES.get(0) else { return TABLES_TORN };
+    let Some(tables) = tables() else { return TABLES_TORN };
     let first = tables.listeners + u64::from(member!(listen_bucket_list));
     let stride = member!(listen_bucket_bytes).into();
     walk(context, tables.net, first, stride, LISTENING_NULLS_BASE)
+}
+
+/// What [`find_tables`] has found.
+#[inline(always)]
+fn tables() -> Option<Tables> {
+    // SAFETY: the map gave the pointer. Volatile, because it is memory of a map.
+    TABLES.get_ptr(0).map(|tables| unsafe { tables.read_volatile() })
 }
 
 #[inline(always)]
@@ -124,7 +135,7 @@ fn walk(context: *mut c_void, net: u64, lists: u64, stride: u64, nulls_base: u64
 
 /// One link of a chain. 1 ends the walk.
 unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
-    // SAFETY: what the loop was given.
+    // SAFETY: the walk that the loop was given, on the stack of its caller.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
     if walk.link == 0 {
         if walk.bucket >= walk.end {
@@ -134,7 +145,7 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
     }
     let link = walk.link;
     if link & 1 == 1 {
-        // Not its own end: a socket was freed and came into another chain while it was looked at.
+        // The end of another chain: a socket was freed and put into that chain during the walk.
         if link >> 1 != walk.bucket + walk.nulls_base {
             walk.torn = 1;
             return 1;
@@ -150,8 +161,8 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
     if bytes as usize > COMMON_WORDS * 8 {
         return 1;
     }
-    // SAFETY: not more than there is room for. A socket's memory stays a socket's while RCU is held (SLAB_TYPESAFE_BY_RCU); a bad address is answered with
-    // an error.
+    // SAFETY: the copy has room for it. The memory remains that of a socket under RCU
+    // (SLAB_TYPESAFE_BY_RCU); for a bad address the helper returns an error.
     if unsafe { bpf_probe_read_kernel(common.cast(), bytes, socket as *const c_void) } != 0 {
         walk.torn = 1;
         return 1;
@@ -161,19 +172,20 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
         let port = u32::from(part::<u16>(common, offset!(sock_num)));
         let state = match part::<u8>(common, member!(sock_state)) {
             TCP_NEW_SYN_RECV => TCP_SYN_RECV,
-            // A minisock has the state of its connection beside its own (net/ipv4/inet_diag.c, 6.18).
+            // A minisock has the state of its connection beside its own (net/ipv4/inet_diag.c,
+            // 6.18).
             TCP_TIME_WAIT => copy((socket + u64::from(member!(timewait_substate))) as *const u8),
             state => state,
         };
         if let Some(counts) = PORT_STATES.get_ptr_mut(walk.first_port + port) {
-            // SAFETY: the map gave the pointer, and the walker has this part of the map to itself.
-            unsafe { (*counts).0[usize::from(state) % STATES] += 1 };
+            // SAFETY: the map gave the pointer. No other walker writes to this part of the map.
+            unsafe { count_state(counts, state) };
         }
     }
     0
 }
 
-/// A member of what was copied.
+/// A member of the copied part of a socket.
 #[inline(always)]
 fn part<T: Copy>(common: *const u64, offset: u32) -> T {
     // SAFETY: the verifier proves that it lies in the copy.

@@ -1,23 +1,29 @@
 //! c1m-server: holds a million TCP connections, and says which kernel limit was hit, when, and by what.
 //!
-//! The map of this crate, one sentence a module:
+//! The map of this crate, one sentence a module. A command is a folder, or a file where it is short: it takes parsed flags, opens what it
+//! needs, runs its loop, and ends with a value or an error that has an exit code.
 //!
-//! - [`address`]: addresses as people type them.
 //! - [`cli`]: every flag, in one place.
-//! - [`command`]: one file a command; the only place where the rooms below meet.
-//! - [`escape`]: text of others, made harmless for terminals and logs.
-//! - [`exporter`]: one page over HTTP, for Prometheus.
-//! - [`serve`]: the epoll server; knows nothing of eBPF.
-//! - [`trace`]: kernel to Rust values: BTF offsets, the eBPF object, ring buffer, counters; prints nothing.
-//! - `http`: request heads as RFC 9112 has them, and dates.
-//! - [`limits`]: what can stop a connection; pure, without I/O, clock or unsafe.
-//! - [`host`]: what /proc, /sys and sysctl say, and the guard that puts back what was changed.
-//! - [`output`]: records and how they are printed; asks nothing of the kernel.
-//! - [`sources`]: addresses that connections come from, as people type them.
-//! - [`sys`]: the system calls that neither std nor socket2 wraps, shared with the client.
-//! - [`units`]: the numbers that people type: `1m`, `7.53K`, `60s`.
+//! - [`run`]: the command without a name, the server with its reporter; [`serve`]: the epoll server itself, which knows nothing of eBPF.
+//! - [`watch`], [`holders`], [`states`], [`doctor`], [`report`]: the other commands.
+//! - [`diagnose`]: observations and samples of a running target, and the verdict that they come to; for the server and for `watch`.
+//! - [`output`]: the live view, and records as metrics; asks nothing of the kernel.
+//! - [`exit`]: the exit code of an error.
+//! - `metrics`: the page that a running command serves.
+//! - `namespace`: the network namespace that `--netns` names.
+//! - `ticks`: the interval and the end that a command waits for.
 
 pub mod cli;
-pub mod command;
+pub mod diagnose;
+pub mod doctor;
+pub mod exit;
+pub mod holders;
+mod metrics;
+mod namespace;
 pub mod output;
+pub mod report;
+pub mod run;
 pub mod serve;
+pub mod states;
+mod ticks;
+pub mod watch;

@@ -22,38 +22,52 @@ pub(crate) struct Args {
 const FILE: &str = "docs/hooks.md";
 
 const HEAD: &str = "\
-# Hooks: how each signal is got
+# Probes: what is observed in the kernel, and how
 
-Made by `cargo xtask hooks` from the table that the loader goes by (`crates/c1m-probe/src/signals.rs`); a test fails when this file is older.
+Which attach methods does each probe have, and which kernels allow them? The loader tries the
+methods of a probe best first, each probe by itself: what a kernel refuses lowers the resolution,
+and does not stop the run. This prints which method each probe uses on this host, and why a better
+one is not available:
 
-For each signal the loader takes the first way that the running kernel allows, each signal by itself: what a kernel refuses costs precision, not the run. \
-What is available is asked of the kernel's own types (BTF), and then by loading and attaching; never of its version. Arguments are found by the names that \
-they have there, reasons by the names of their enumerators.
+```
+c1m-server doctor --hooks
+sudo c1m-server --trace --dry-run
+```
 
-`c1m-server --trace --dry-run` says for each signal which way is taken on this host, and why no better one; with `--json` it is the `hooks` record. \
-Exit code 3: nothing could be attached.
+With `--json` it is the `hooks` record. Exit code 3: nothing could be attached. What is available is
+found in the kernel's own types (BTF), and then by loading and attaching; never by its version.
+Arguments are found by their names there, reasons by the names of their enumerators.
 
-## Ways
+Made by `cargo xtask hooks` from the table that the loader uses
+(`crates/c1m-probe/src/signals.rs`); a test fails when this file is older.
 
-| way | what it is | where it works |
+## Attach methods
+
+| attach method | what it is | where it works |
 |---|---|---|
 | `fentry/`, `fexit/` | the entry or the return of a kernel function | kernels from 5.10 on, unless the host forbids it, or the compiler has inlined the function |
 | `kprobe/`, `kretprobe/` | the same by registers | kernels built with kprobes, on x86_64 and aarch64, where the compiler has not inlined the function |
 | `tp_btf/` | a tracepoint with typed arguments | kernels from 5.10 on |
-| `TcpExt`, `/proc` | what the kernel counts itself, read once an interval; `TcpExt` is of one network namespace | everywhere |
+| `TcpExt`, `/proc` | what the kernel counts itself, read once per interval; `TcpExt` is of one network namespace | everywhere |
 
-Kprobes are for kernels that have no BTF trampolines (aarch64 before 6.4), and for functions with more arguments than a trampoline hands on (six on 5.15 and 6.1). \
-Which register holds an argument follows from the architecture's calling convention, and where it stands in struct pt_regs from BTF. What a return needs of the \
-arguments is kept from the function's beginning; a return whose beginning was missed is counted in `dropped`.
+Kprobes are for kernels that have no BTF trampolines (aarch64 before 6.4), and for functions with
+more arguments than a trampoline hands on (six on 5.15 and 6.1). Which register holds an argument
+follows from the architecture's calling convention, and its place in struct pt_regs from BTF. The
+program on the entry keeps the arguments that the program on the return needs. A return whose entry
+was missed is counted in `dropped`.
 
-The kernel skips a program that is running on the CPU already. So a hook that is reached in system calls and in the softirqs that interrupt them has a second \
-program, the backup program (`…_backup` below), which takes what the first one missed: [architecture.md](architecture.md#tracing). Kprobes have none: while the \
-program of one runs, the kernel skips those of all others on that CPU too.
+The kernel skips a program that is running on the CPU already. So a hook that is reached in system
+calls and in the softirqs that interrupt them has a second program, the backup program (`…_backup`
+below), which takes what the first one missed: [architecture.md](architecture.md). Kprobes
+have none: while the program of one runs, the kernel skips those of all others on that CPU too.
 
-Precision: `exact` is each one, at the instant at which it happens; `connection` is known to the connection between two readings; `interval` to the interval of \
-`--interval`.
+| resolution (`precision` in JSON) | meaning |
+|---|---|
+| `exact` | each one, at the instant at which it happens |
+| `connection` | per connection: known between two readings |
+| `interval` | per interval of `--interval` |
 
-## Signals
+## The probes
 
 ";
 
@@ -91,8 +105,15 @@ fn text() -> String {
 
 fn section(text: &mut String, signal: &Signal) {
     let Signal { id, proves, makes, reads, ways } = signal;
-    line(text, &format!("### {id}\n\nProves: {proves}.  \nMakes: {makes}.  \nReads: {reads}.\n"));
-    line(text, "| | way | precision | what that means here | kernels |\n|---|---|---|---|---|");
+    line(text, &format!("### {id}\n"));
+    for (what, is) in [("Proves", proves), ("Makes", makes), ("Reads", reads)] {
+        item(text, &format!("- {what}: {is}."));
+    }
+    line(text, "");
+    line(
+        text,
+        "| | attach method | resolution | what that means here | kernels |\n|---|---|---|---|---|",
+    );
     for (rank, way) in (1..).zip(*ways) {
         line(text, &row(rank, way));
     }
@@ -116,10 +137,10 @@ fn row(rank: usize, way: &Way) -> String {
 
 fn programs(text: &mut String) {
     line(text, "## Programs\n");
-    line(text, "Each is loaded and attached once, for all signals that ask for it.\n");
+    line(text, "Each is loaded and attached once, for all probes that use it.\n");
     line(text, "| program | attached to | arguments, by name |\n|---|---|---|");
     for program in &PROGRAMS {
-        let is_exit = matches!(program.attachment, Attachment::Exit | Attachment::ReturnProbe);
+        let is_exit = matches!(program.attachment, Attachment::Exit | Attachment::Kretprobe);
         let result = is_exit.then_some("the result");
         let arguments: Vec<String> = [program.object, program.value]
             .into_iter()
@@ -131,13 +152,34 @@ fn programs(text: &mut String) {
             if arguments.is_empty() { "by position".into() } else { arguments.join(", ") };
         let hook = format!("{}/{}", program.attachment.name(), program.target);
         let others: String = program
-            .keeper
+            .entry_program
             .into_iter()
             .chain(program.backup)
             .map(|name| format!(", `{name}`"))
             .collect();
         line(text, &format!("| `{}`{others} | `{hook}` | {arguments} |", program.name));
     }
+}
+
+/// An item of a list, in lines that the other pages have as well.
+fn item(text: &mut String, item: &str) {
+    const COLUMNS: usize = 100;
+    let mut width = 0;
+    for word in item.split(' ') {
+        let columns = word.chars().count();
+        let gap = match width {
+            0 => "",
+            _ if width + 1 + columns <= COLUMNS => " ",
+            _ => {
+                width = 1;
+                "\n  "
+            }
+        };
+        text.push_str(gap);
+        text.push_str(word);
+        width += gap.len().min(1) + columns;
+    }
+    text.push('\n');
 }
 
 fn line(text: &mut String, line: &str) {

@@ -19,8 +19,8 @@ const FILE: &str = "docs/metrics.md";
 const HEAD: &str = "\
 # Metrics for Prometheus
 
-Made by `cargo xtask metrics` from the tables that are exported (`c1m-server/src/output/metrics/`, `c1m-client/src/metrics.rs`); a test fails when this file is \
-older.
+Which metrics do the programs serve, and what does each of them mean? `--metrics-addr` serves them
+over HTTP:
 
 ```
 c1m-server watch --metrics-addr 127.0.0.1:9464
@@ -29,34 +29,68 @@ c1m-client --connect 127.0.0.1:8000 --connections 1m --metrics-addr 127.0.0.1:94
 curl http://127.0.0.1:9464/metrics
 ```
 
-`GET /metrics` answers in the text format, version 0.0.4, `HEAD /metrics` with its head; every other path is 404, every other method 405 or 501. Requests are \
-read as strictly as those of the server. An address that can't be bound ends the program before \
-anything else is started, with exit code 3. There is neither encryption nor a password: bind an address that only the scraper reaches.
+`dist/prometheus/` has alert rules (`c1m.rules.yml`, with tests for `promtool test rules` in
+`c1m.rules.test.yml`) and a dashboard for Grafana (`c1m.dashboard.json`). The limits are explained
+in [limits.md](limits.md), the events in [events.md](events.md), the probes in
+[hooks.md](hooks.md).
 
-- A value that is not known is absent, never 0. Inside another network namespace tcp_mem is absent unless a hook tells it; without `--trace` everything is absent \
-that a hook counts. `absent()` tells the two apart, and `c1m_hook_info` says which hooks there are.
-- A metric without a unit is a number of things, which its name says.
-- Each metric equals the field of the JSON record that is its source, in base units: pages as bytes, milliseconds as seconds. Counters count from the start of \
-the program.
-- Values are those of the last look, which is taken once in `--interval` whatever is scraped (`c1m_look_timestamp_seconds`); those of the client are read from \
-its counters. A scrape reads nothing from the kernel but what the client itself costs, and goes through no list of sockets: its cost does not grow with connections. It is answered in a \
-thread of its own, and no tracing waits for it.
-- 16 connections are open at a time. Each has 5 s to send its request, 5 s to take the answer and 5 s to close; when 16 are open and another one comes, the oldest \
-one that has its answer is closed, else the oldest one whose request is not whole. `c1m_scrape_errors_total` counts those that got no page.
-- `scope` is what a number is a number of: `host`, `netns`, `cgroup`, `process`, `listener`, and so on, as in `limits`. tcp_mem, orphans and open files are the \
-host's, whichever container is looked at. A usage can be one process's where the limit is the host's or the user's; beside the label `limit`, the scope is the limit's. There is no label for a socket, a remote address or a process number.
-- Who holds the memory is known to `watch` alone: the ten processes that hold the most at its last look at all sockets (`c1m_holders_timestamp_seconds`), which \
-rests a hundred times as long as it took. Processes of one name in one cgroup are one series.
-- The times of the client's ramp are histograms, which grow while it goes on. The bounds of their buckets are 1, 2 and 5 of each power of ten from 10 µs to 100 s, \
-as far as they are below `--timeout`, and `--timeout` itself (with `--timeout 3s` the last ones are `le=\"2\"`, `le=\"3\"` and `le=\"+Inf\"`). Each time is compared with the bounds as it was measured, in \
-microseconds: nothing is rounded, where the percentiles of the records have three digits. What was not answered within `--timeout` is in `_count` and \
-`le=\"+Inf\"` alone, so that `histogram_quantile` of a share that was not reached is the timeout: it took at least that. Its time is not known, and not in \
-`_sum`; the mean of the answered ones is `c1m_client_connect_seconds_sum / (c1m_client_connect_seconds_count - ignoring(stage) \
-c1m_client_unanswered_total{stage=\"connect\"})`. With `--rate`, times count from the planned start, and \
-an answer in time that was asked for late can be in `le=\"+Inf\"` as well, with its time in `_sum`.
-- The limits are explained in [limits.md](limits.md), the events in [events.md](events.md), the hooks in [hooks.md](hooks.md).
+This page is made by `cargo xtask metrics` from the tables that are exported
+(`c1m-server/src/output/metrics/`, `crates/c1m-program/src/metrics/own.rs`,
+`c1m-client/src/metrics.rs`); a test fails when it is older.
 
-`dist/prometheus/` has alert rules (`c1m.rules.yml`, with tests for `promtool test rules` in `c1m.rules.test.yml`) and a dashboard for Grafana (`c1m.dashboard.json`).
+## Serving
+
+`GET /metrics` answers in the text format, version 0.0.4, and `HEAD /metrics` with its head. Every
+other path is 404, every other method 405 or 501. Requests are read as strictly as those of the
+server. An address that can't be bound ends the program before anything else is started, with exit
+code 3. There is neither encryption nor a password: bind an address that only the scraper reaches.
+
+- A scrape is answered in a thread of its own, and no tracing waits for it. Values are those of the
+  last sample, which is taken once per `--interval` whatever is scraped
+  (`c1m_look_timestamp_seconds`); those of the client are read from its counters. A scrape reads
+  nothing from the kernel but the client's own cost, and walks no list of sockets: its cost does not
+  grow with connections.
+- At most 16 connections are open at a time. Each has 5 s to send its request, 5 s to take the
+  answer and 5 s to close. When 16 are open and another one comes, the oldest one that has its
+  answer is closed, else the oldest one whose request is not whole. `c1m_scrape_errors_total`
+  counts those that got no page.
+
+## Values
+
+- A value that is not known is absent, never 0. Inside another network namespace tcp_mem is absent
+  unless a probe reads it; without `--trace` everything is absent that a probe counts. `absent()`
+  distinguishes the two, and `c1m_hook_info` says which probes there are.
+- Each metric equals the field of the JSON record that is its source, in base units: pages as bytes,
+  milliseconds as seconds. Counters count from the start of the program. A metric without a unit is
+  a number of things, which its name says.
+- `scope` is where a number counts: `host`, `netns`, `cgroup`, `process`, `listener`, and so on, as
+  in `limits`. tcp_mem, orphans and open files are the host's, whichever container is watched. A
+  usage can be one process's where the limit is the host's or the user's; beside the label `limit`,
+  the scope is the limit's. There is no label for a socket, a remote address or a process number.
+- Only `watch` knows who holds the memory: the ten processes that held the most at its last walk
+  over all sockets (`c1m_holders_timestamp_seconds`). After a walk it waits 100 times as long as the
+  walk took. Processes of one name in one cgroup are one series.
+
+## Histograms
+
+The times of the client's ramp are histograms, which grow while it goes on.
+
+- The bounds of their buckets are 1, 2 and 5 of each power of ten from 10 µs to 100 s, as far as
+  they are below `--timeout`, and `--timeout` itself (with `--timeout 3s` the last ones are
+  `le=\"2\"`, `le=\"3\"` and `le=\"+Inf\"`).
+- Each time is compared with the bounds as it was measured, in microseconds: nothing is rounded,
+  where the percentiles of the records have three digits.
+- What was not answered within `--timeout` is in `_count` and `le=\"+Inf\"` alone, so that
+  `histogram_quantile` of a share that was not reached is the timeout: it took at least that. Its
+  time is not known, and not in `_sum`. The mean of the answered ones is
+
+  ```text
+  c1m_client_connect_seconds_sum / (c1m_client_connect_seconds_count - ignoring(stage) \
+c1m_client_unanswered_total{stage=\"connect\"})
+  ```
+
+- With `--rate`, times count from the planned start. An answer in time to a request that was sent
+  late can be in `le=\"+Inf\"` as well, with its time in `_sum`.
 
 ";
 const COLUMNS: &str =

@@ -9,7 +9,7 @@ use std::{
 };
 
 use c1m_probe::CAPABILITIES;
-use c1m_server::command::watch::OF_OTHER_NAMESPACES;
+use c1m_server::watch::OF_OTHER_NAMESPACES;
 use c1m_sys::process::effective_capabilities;
 use clap::Parser as _;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};

@@ -1,5 +1,7 @@
 //! What one part says, beside itself: figures that a run cannot have come to are refused, with their names, so that no sum is made of them.
 
+mod errors;
+
 use std::{io::Read as _, ops::RangeInclusive};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -7,11 +9,13 @@ use flate2::read::ZlibDecoder;
 
 use crate::{
     ramp::reached_per_s,
-    record::{EndedBy, Pin, Plan, Summary},
+    record::{Asked, EndedBy, Pin, Plan, Summary},
 };
 
 /// Seconds that a run can take: more than ten years are not one, and stay far from the end of what a clock can tell.
 const SECONDS: RangeInclusive<f64> = 0.0..=315_576_000.0;
+/// What the client's clock tells apart: no connection is established in less, other than at once.
+const SHORTEST: f64 = 1e-6;
 /// A histogram has about 24,000 counters of at most 9 bytes each.
 const MOST_COUNTER_BYTES: u32 = 256 << 10;
 /// HdrHistogram's V2_COOKIE_BASE with the word size.
@@ -21,15 +25,17 @@ const V2_COOKIE: u32 = 0x1c84_9303 | 0x10;
 /// Which figures contradict each other, and how.
 pub(super) fn figures(result: &Summary) -> Result<(), String> {
     counts(result)?;
+    errors::check(result)?;
     spans(result)?;
+    asked(&result.plan.asked)?;
     plan(&result.plan)
 }
 
 /// A figure with its name.
-type Named = (&'static str, u64);
+pub(super) type Named = (&'static str, u64);
 
 /// Not more of one thing than there are of another.
-fn at_most((part_name, part): Named, (whole_name, whole): Named) -> Result<(), String> {
+pub(super) fn at_most((part_name, part): Named, (whole_name, whole): Named) -> Result<(), String> {
     if part <= whole {
         return Ok(());
     }
@@ -77,28 +83,45 @@ fn counts(result: &Summary) -> Result<(), String> {
 }
 
 fn spans(result: &Summary) -> Result<(), String> {
-    let sample_s = result.sample.as_ref().map(|sample| sample.took_s);
-    for (name, seconds) in [
-        ("elapsed_s", Some(result.elapsed_s)),
-        ("ramp_s", result.ramp_s),
-        ("last_established_s", result.last_established_s),
-        ("sample.took_s", sample_s),
-        ("cpu_user_s", Some(result.cpu_user_s)),
-        ("cpu_system_s", Some(result.cpu_system_s)),
-    ] {
+    let elapsed = ("elapsed_s", Some(result.elapsed_s));
+    let ramp = ("ramp_s", result.ramp_s);
+    let last = ("last_established_s", result.last_established_s);
+    let sample = ("sample.took_s", result.sample.as_ref().map(|sample| sample.took_s));
+    let (user, system) =
+        (("cpu_user_s", Some(result.cpu_user_s)), ("cpu_system_s", Some(result.cpu_system_s)));
+    for (name, seconds) in [elapsed, ramp, last, sample, user, system] {
         if let Some(seconds) = seconds.filter(|seconds| !SECONDS.contains(seconds)) {
             return Err(format!("{name} is {seconds}, which is no time that a run can take"));
         }
     }
-    for (name, seconds) in
-        [("ramp_s", result.ramp_s), ("last_established_s", result.last_established_s)]
-    {
-        if let Some(seconds) = seconds.filter(|seconds| *seconds > result.elapsed_s) {
-            return Err(format!("{name} is {seconds}, and elapsed_s {}", result.elapsed_s));
-        }
+    for (part, whole) in [(ramp, elapsed), (last, elapsed), (sample, elapsed), (last, ramp)] {
+        within(part, whole)?;
     }
+    match result.last_established_s {
+        Some(seconds) if seconds < SHORTEST || result.connected == 0 => Err(format!(
+            "last_established_s is {seconds}, and connected {}: no connection is established then",
+            result.connected
+        )),
+        _ => rate(result),
+    }
+}
+
+/// A time that is a part of another one, as far as both are known.
+fn within(
+    (part_name, part): (&str, Option<f64>),
+    (whole_name, whole): (&str, Option<f64>),
+) -> Result<(), String> {
+    match part.zip(whole) {
+        Some((part, whole)) if part > whole => {
+            Err(format!("{part_name} is {part}, and {whole_name} {whole}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rate(result: &Summary) -> Result<(), String> {
     let rate = reached_per_s(result.connected, result.last_established_s);
-    let is_near = |own: f64, rate: f64| (own - rate).abs() <= rate * 1e-6;
+    let is_near = |own: f64, rate: f64| rate.is_finite() && (own - rate).abs() <= rate * 1e-6;
     match (result.rate_per_s, rate) {
         (None, None) => Ok(()),
         (Some(own), Some(rate)) if is_near(own, rate) => Ok(()),
@@ -108,6 +131,21 @@ fn spans(result: &Summary) -> Result<(), String> {
             shown(rate)
         )),
     }
+}
+
+/// Flags are as long as the user likes, and none is negative.
+fn asked(asked: &Asked) -> Result<(), String> {
+    for (name, seconds) in [
+        ("heartbeat_s", asked.heartbeat_s),
+        ("hold_s", asked.hold_s),
+        ("timeout_s", Some(asked.timeout_s)),
+        ("give_up_s", Some(asked.give_up_s)),
+    ] {
+        if let Some(seconds) = seconds.filter(|it| !(it.is_finite() && *it >= 0.0)) {
+            return Err(format!("plan.asked.{name} is {seconds}, which is no time"));
+        }
+    }
+    Ok(())
 }
 
 fn shown(rate: Option<f64>) -> String {

@@ -1,6 +1,6 @@
 //! Results out of JSON lines, of which none is stepped over in silence.
 
-use std::io::{BufRead, Read as _};
+use std::io::{self, BufRead, Read as _};
 
 use c1m_record::{Line, SCHEMA_VERSION};
 use serde::Deserialize;
@@ -18,10 +18,31 @@ pub(super) struct Found {
 /// The longest line that is read, in bytes. A result has some tens of thousands, most of them histograms.
 const LONGEST_LINE: usize = 4 << 20;
 
+/// Steps over blank lines, and over the white space before a line. Returns how many lines. None of them is taken apart: a disk full of them would keep a
+/// merge busy for minutes.
+fn skip_blank(input: &mut impl BufRead) -> io::Result<u64> {
+    let is_blank = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'\t' | b' ');
+    let mut lines = 0;
+    loop {
+        let bytes = match input.fill_buf() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            other => other?,
+        };
+        let end = bytes.iter().position(|byte| !is_blank(byte)).unwrap_or(bytes.len());
+        lines += bytes[..end].iter().filter(|byte| **byte == b'\n').count() as u64;
+        let is_over = end < bytes.len() || bytes.is_empty();
+        input.consume(end);
+        if is_over {
+            return Ok(lines);
+        }
+    }
+}
+
 /// Reads all lines of a file, which has at least one result. Blank lines are nothing.
 pub(super) fn read(name: &str, mut input: impl BufRead) -> Result<Vec<Found>, MergeError> {
-    let (mut found, mut line) = (Vec::new(), Vec::new());
-    for number in 1u64.. {
+    let (mut found, mut line, mut number) = (Vec::new(), Vec::new(), 0);
+    loop {
+        number += 1 + skip_blank(&mut input).map_err(|error| MergeError::Io(name.into(), error))?;
         line.clear();
         let bound = LONGEST_LINE as u64 + 1;
         let length = input.by_ref().take(bound).read_until(b'\n', &mut line);

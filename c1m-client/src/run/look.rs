@@ -57,7 +57,11 @@ impl Run<'_> {
             }
             Phase::Sample => self.look_for_answers()?,
             Phase::Hold => {
-                let over = self.hold_until.is_some_and(|end| Instant::now() >= end);
+                let over = match self.hold_until {
+                    Some(end) => Instant::now() >= end,
+                    // A hold without an end is for those who read: nobody is told anything any more.
+                    None => self.show.is_closed(),
+                };
                 match self.nothing_left() {
                     Some(ended_by) => self.begin_end(ended_by)?,
                     None if over => self.begin_end(EndedBy::Hold)?,

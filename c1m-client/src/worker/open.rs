@@ -93,9 +93,7 @@ impl Worker {
                 }
                 Err(Refused::Failed(name)) => name,
             };
-            self.tally.errors.count(&name);
-            self.counters().failed.fetch_add(1, Relaxed);
-            return;
+            return self.not_established(&name);
         }
     }
 
@@ -227,14 +225,18 @@ impl Worker {
 
     /// A connection that was never established is given up.
     fn fail(&mut self, slot: usize, name: &str) {
-        self.tally.errors.count(name);
-        if matches!(name, "connect timeout" | "connect ETIMEDOUT") {
-            self.tally.connect.miss(1);
-            self.counters().connect.miss();
-        }
-        self.counters().failed.fetch_add(1, Relaxed);
+        self.not_established(name);
         self.in_flight -= 1;
         self.table.end(slot);
+    }
+
+    /// Counts one that has no time to connect. Also a refusal is none: a percentile of the other ones alone would be that of a server that takes
+    /// all connections.
+    fn not_established(&mut self, name: &str) {
+        self.tally.errors.count(name);
+        self.tally.connect.miss(1);
+        self.counters().connect.miss();
+        self.counters().failed.fetch_add(1, Relaxed);
     }
 
     /// A byte of the answer is there. `true`: the first one. It counts when it comes in time.

@@ -178,3 +178,92 @@ fn a_standard_output_that_cant_be_written_is_named_with_exit_code_3() {
         assert_eq!(text.lines().count(), 1, "{flags}: {text}");
     }
 }
+
+/// A pipe whose reader has closed it, as that of `| true`.
+fn closed_pipe() -> PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn a_reader_that_has_closed_the_pipe_changes_no_exit_code() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let code = |flags: &str| {
+        let mut child = client(flags).stdout(closed_pipe()).stderr(Stdio::piped()).spawn().unwrap();
+        let code = wait(&mut child);
+        let text = text_of(child.stderr.take().unwrap());
+        let errors = text.lines().filter(|line| line.starts_with("c1m-client:")).count();
+        assert!(code == Some(3) || errors == 0, "{flags}: {text}");
+        code
+    };
+    let run = |more: &str| format!("--connect {} --connections 10 {more}", server.address);
+    let nobody = std::net::TcpListener::bind(ANY_PORT).unwrap().local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let part = folder.path().join("part.jsonl");
+    let out = std::fs::File::create(&part).unwrap();
+    assert!(client(&run("--hold 0s --json")).stdout(out).status().unwrap().success());
+    let merge = |more: &str| format!("merge {} {more}", part.display());
+    for (flags, expected) in [
+        (run("--hold 0s --require connected==10"), 0),
+        (run("--hold 0s --require connected==5"), 1),
+        (run("--hold 0s --json --sample 5 --require sample_p99<1ns"), 1),
+        // A hold without an end has nobody to tell anything.
+        (run(""), 0),
+        (run("--require connected==5"), 1),
+        (format!("--connect {nobody} --connections 10"), 1),
+        (format!("--connect {nobody} --connections 10 --pin 4K"), 3),
+        (merge("--require connected==10"), 0),
+        (merge("--json --require connected==5"), 1),
+    ] {
+        assert_eq!(code(&flags), Some(expected), "{flags}");
+    }
+    eventually("the end of all connections", || server.held.load(Relaxed) == 0);
+}
+
+#[test]
+fn a_run_that_loses_everything_after_its_reader_has_closed_fails() {
+    let server = Server::start(ANY_PORT, Manner::Good);
+    let flags = format!("--connect {} --connections 10 --hold 10m", server.address);
+    let mut child = client(&flags).stdout(closed_pipe()).spawn().unwrap();
+    eventually("all connections", || server.held.load(Relaxed) == 10);
+    server.close(10);
+    assert_eq!(wait(&mut child), Some(1));
+}
+
+#[test]
+fn help_that_cant_be_written_is_named_with_exit_code_3() {
+    let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
+    for flags in ["--help", "-h", "--version", "-V", "merge --help"] {
+        let mut child = client(flags).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
+        assert_eq!(wait(&mut child), Some(3), "{flags}");
+        let text = text_of(child.stderr.take().unwrap());
+        assert!(text.contains("cannot write standard output: No space left"), "{flags}: {text}");
+        assert_eq!(text.lines().count(), 1, "{flags}: {text}");
+        let mut child = client(flags).stdout(closed_pipe()).spawn().unwrap();
+        assert_eq!(wait(&mut child), Some(0), "{flags}: its reader has closed it");
+    }
+}
+
+#[test]
+fn the_manual_has_the_exit_code_of_each_refusal() {
+    let text = text_of(&client("--help").output().unwrap().stdout[..]);
+    let status = |code: &str| {
+        let (_, rest) = text.split_once(&format!("\n  {code}\n")).unwrap();
+        let lines = rest.lines().take_while(|line| line.starts_with("      "));
+        lines.map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    let nobody = std::net::TcpListener::bind(ANY_PORT).unwrap().local_addr().unwrap();
+    let taken = std::net::TcpListener::bind(ANY_PORT).unwrap();
+    let metrics = taken.local_addr().unwrap();
+    for (flags, code, said) in [
+        ("--hold 0s".to_owned(), 1, "nobody listens"),
+        ("--pin 4K".into(), 3, "--pin measures"),
+        (format!("--metrics-addr {metrics}"), 3, "--metrics-addr"),
+    ] {
+        let flags = format!("--connect {nobody} --connections 1 {flags}");
+        assert_eq!(client(&flags).output().unwrap().status.code(), Some(code), "{flags}");
+        let of = [1, 2, 3].map(|code: i32| status(&code.to_string()).contains(said));
+        assert_eq!(of, [1, 2, 3].map(|it| it == code), "{said}: {of:?}");
+    }
+}

@@ -1,6 +1,7 @@
 //! Figures of servers that answer late, not at all, or that go away.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -179,6 +180,37 @@ fn handshakes_that_time_out_are_unanswered() {
     let summary = client.summary();
     assert!(summary.requirements[0].held && !summary.requirements[1].held, "{summary:?}");
     assert_eq!(client.end().0, Some(1));
+}
+
+#[test]
+fn connections_that_are_refused_are_unanswered() {
+    // Of two destinations one refuses: half of the connections have no time to connect, whatever those of the other half were.
+    let (server, _refusing) = loop {
+        let server = Server::start(ANY_PORT, Manner::Good);
+        let next = SocketAddr::new(server.address.ip(), server.address.port().saturating_add(1));
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        // Bound and not listening. The port may be somebody's.
+        if socket.bind(&next.into()).is_ok() {
+            break (server, socket);
+        }
+    };
+    let port = server.address.port();
+    for more in ["--idle", ""] {
+        let mut client = Client::start(&format!(
+            "--connect 127.0.0.1:{port}-{} --connections 40 --hold 0s --require connected==20 --require 'connect_p99<3600s' {more}",
+            port + 1
+        ));
+        client.plan();
+        let connect = client.ramped().connect_us;
+        assert_eq!((connect.count, connect.unanswered), (20, 20), "{more}");
+        assert!(connect.p50.is_some() && connect.p90.is_none(), "{connect:?}");
+        let summary = client.summary();
+        assert_eq!((summary.connected, summary.failed, summary.connect_us), (20, 20, connect));
+        let held: Vec<bool> = summary.requirements.iter().map(|it| it.held).collect();
+        assert_eq!(held, [true, false], "{more}: {summary:?}");
+        assert_eq!(client.end().0, Some(1), "{more}");
+    }
 }
 
 #[test]

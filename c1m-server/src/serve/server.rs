@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use c1m_host::listeners::low_inode;
 use c1m_preflight::plan::Plan;
 
 use super::{
@@ -78,13 +77,12 @@ impl Server {
         self.address
     }
 
-    /// The inodes of its listeners, of which sock_diag tells 32 bits.
+    /// The inodes of its listeners.
     ///
     /// # Errors
     /// There is no descriptor left.
-    pub fn inodes(&self) -> io::Result<BTreeSet<u32>> {
-        let inode =
-            |listener: &OwnedFd| Ok(low_inode(File::from(listener.try_clone()?).metadata()?.ino()));
+    pub fn inodes(&self) -> io::Result<BTreeSet<u64>> {
+        let inode = |listener: &OwnedFd| Ok(File::from(listener.try_clone()?).metadata()?.ino());
         self.listeners.iter().map(inode).collect()
     }
 

@@ -25,9 +25,14 @@ fn main() -> ExitCode {
         test("control_characters_stay_out_of_the_text", control_characters_stay_out_of_the_text),
         test("emit_replaces_nothing_by_itself", emit_replaces_nothing_by_itself),
         test("emit_follows_no_link", emit_follows_no_link),
+        test("a_closed_standard_output_fits_nothing", a_closed_standard_output_fits_nothing),
         in_own_network("the_kernel_takes_what_is_said", takes::the_kernel_takes_what_is_said),
         in_own_network("the_kernel_takes_what_is_said_of_any_text", takes::of_any_text),
         in_own_network("apply_lowers_nothing", apply_lowers_nothing),
+        in_own_network(
+            "apply_leaves_nothing_that_nobody_read",
+            apply_leaves_nothing_that_nobody_read,
+        ),
     ];
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
@@ -51,6 +56,20 @@ fn in_own_network(name: &str, body: fn()) -> Trial {
             Err(_) => Err(Failed::from("it panicked, see above")),
         }
     })
+}
+
+/// `doctor ... && start` must not start because of a `| head`.
+fn a_closed_standard_output_fits_nothing() {
+    for (connections, expected) in [("10", 0), ("1g", 1)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+            .args(["doctor", "--connections", connections])
+            .stdout(writer)
+            .output()
+            .unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(expected), Vec::new()));
+    }
 }
 
 /// The doctor with `input` on its standard input.
@@ -224,6 +243,34 @@ fn emit_follows_no_link() {
     assert!(!at("own").join(EMITTED[0]).is_symlink());
     assert_eq!(fs::read_to_string(at("elsewhere/file")).unwrap(), "untouched");
     assert_eq!(fs::read_dir(at("elsewhere")).unwrap().count(), 1);
+}
+
+fn apply_leaves_nothing_that_nobody_read() {
+    const RANGE: &str = "/proc/sys/net/ipv4/ip_local_port_range";
+    let range =
+        || fs::read_to_string(RANGE).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    fs::write(RANGE, "30000 30999\n").unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let program = |more: &[&str]| {
+        let (reader, closed) = std::io::pipe().unwrap();
+        drop(reader);
+        Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+            .args(["doctor", "--sources", "1", "--connections", "10000", "--apply", "--yes"])
+            .args(["--state-dir", state.path().to_str().unwrap()])
+            .args(more)
+            .stdout(closed)
+            .output()
+            .unwrap()
+    };
+    let kept = program(&["--keep"]);
+    let said = text(&kept.stderr);
+    assert!(said.contains("ip_local_port_range = 1024 65535"), "it was changed: {said}");
+    assert!(said.contains("standard output was closed"), "{said}");
+    assert_eq!((kept.status.code(), range()), (Some(3), "30000 30999".into()), "{said}");
+    // One that waits for a signal ends at once. Whether all connections fit then is the host's affair.
+    let waited = program(&[]);
+    assert!(matches!(waited.status.code(), Some(0 | 1)), "{waited:?}");
+    assert_eq!(range(), "30000 30999");
 }
 
 fn apply_lowers_nothing() {

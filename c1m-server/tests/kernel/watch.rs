@@ -416,6 +416,16 @@ pub(crate) fn commands() -> Result<(), Skip> {
     };
     assert_eq!(quiet(&[server, "--version"], 0).command.unwrap().code, Some(0));
     assert_eq!(quiet(&["--", server, "--no-such-flag"], 5).command.unwrap().code, Some(2));
+    let (reader, closed) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = Command::new(binary())
+        .args(["watch", "--cmd", server, "--no-such-flag"])
+        .stdout(Stdio::null())
+        .stderr(closed)
+        .status()
+        .unwrap();
+    // 1: other programs may trip a limit meanwhile.
+    assert!(matches!(status.code(), Some(1 | 5)), "nobody reads its lines: {status:?}");
     let absent =
         Command::new(binary()).args(["watch", "--cmd", "/no/such/program"]).output().unwrap();
     assert_eq!(absent.status.code(), Some(2), "{absent:?}");

@@ -271,3 +271,55 @@ fn an_interval_that_no_clock_reaches_never_comes() {
         assert_eq!(program.finish().held, 1, "{interval}");
     }
 }
+
+#[test]
+fn a_reader_that_has_closed_the_pipe_ends_it_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("run.html");
+    let flags = ["--listen", "127.0.0.1:0", "--workers", "1", "--report", page.to_str().unwrap()];
+    let mut command = server(&flags);
+    assert_eq!(outcome(command.stdout(closed_pipe())), (Some(0), String::new()));
+    let text = std::fs::read_to_string(page).unwrap();
+    assert!(text.contains("summary 1, verdict 1"), "the last lines are missing");
+    // What fails besides is not hidden by it.
+    let flags = ["--listen", "127.0.0.1:0", "--workers", "1", "--report", "/dev/full"];
+    let (code, text) = outcome(server(&flags).stdout(closed_pipe()));
+    assert!(code == Some(3) && text.contains("/dev/full"), "{code:?} {text}");
+}
+
+/// A pipe whose reader has closed it, as that of `| true`.
+fn closed_pipe() -> std::io::PipeWriter {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer
+}
+
+#[test]
+fn help_that_cant_be_written_is_named_with_exit_code_3() {
+    for flags in
+        [&["--help"][..], &["-V"], &["--version"], &["watch", "--help"], &["help", "doctor"]]
+    {
+        let (code, text) = outcome(server(flags).stdout(full()));
+        assert_eq!(code, Some(3), "{flags:?}");
+        assert!(text.contains("cannot write standard output: No space left"), "{text}");
+        assert_eq!(outcome(server(flags).stdout(closed_pipe())), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn a_report_that_nobody_reads_keeps_it_from_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("fifo");
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    // Open for both, so that opening waits for nobody; and full.
+    let mut fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    confine::narrow(&fifo).unwrap();
+    let page = usize::try_from(c1m_sys::process::page_bytes().unwrap()).unwrap();
+    std::io::Write::write_all(&mut fifo, &vec![b'x'; page]).unwrap();
+    let path = path.to_str().unwrap();
+    let flags =
+        ["--listen", "127.0.0.1:0", "--workers", "1", "--duration", "1ms", "--report", path];
+    let (code, text) = outcome(&mut server(&flags));
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("fifo (nobody read it in time)"), "{text}");
+}

@@ -20,5 +20,6 @@ pub mod slabinfo;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod sysctl;
+pub mod target;
 pub mod task;
 pub mod vmstat;

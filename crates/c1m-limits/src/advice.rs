@@ -3,12 +3,10 @@
 use super::{
     footprint::{Sizes, need},
     raise::{at_least, widest_ports},
-    verdict::Case,
 };
+use crate::case::Case;
 use c1m_record::{LimitName, Role};
 
-/// Ports below this are for servers.
-pub(super) const FIRST_PORT: u64 = 1024;
 /// What an orphan may hold at worst, by the kernel's own documentation of tcp_max_orphans.
 pub(super) const ORPHAN_BYTES: u64 = 64 * 1024;
 /// An epoll item and its entry in the wait queue on 64 bits (fs/eventpoll.c, EP_ITEM_COST).

@@ -151,7 +151,7 @@ pub const CATALOG: [Limit; 17] = [
         per_connection: None,
         symptom: "closed connections are reset before their last data is delivered (TCPAbortOnMemory); the kernel logs `too many orphaned sockets`",
         apart: "the verdict's own split in the reset orphan: not out of memory, so too many. An orphan that has not sent for long, or met an \
-                ICMP error, counts twice or four times, so a quarter of the value can be the wall",
+                ICMP error, counts twice or four times, so a quarter of the value can be the limit",
         kernel: "net/ipv4/tcp.c, tcp_check_oom; net/ipv4/tcp_timer.c, tcp_out_of_resources (5.4 to 6.18)",
         read: |now| (now.sockstat.map(|sockets| sockets.orphan), now.max_orphans),
         noise: a_few,
@@ -213,7 +213,7 @@ pub const CATALOG: [Limit; 17] = [
         scope: Scope::Listener,
         unit: "connections",
         knob: "listen's backlog (--backlog) and net.core.somaxconn: the smaller of the two",
-        source: "sock_diag of the target's listeners, of all in this network namespace where a watch has no target: the fullest one; the own backlog where none is seen",
+        source: "sock_diag of the target's listeners, or of all in this network namespace where a watch has no target: the fullest one; the server's own backlog where none is seen",
         per_connection: None,
         symptom: "SYNs and ends of handshakes are dropped, connects are slow by whole seconds or time out",
         apart: "ListenOverflows, a counter of this limit alone, but of the whole network namespace: a target's own listeners must have been full, or have dropped. When accept fails with EMFILE or ENFILE at the same time, that is the cause",
@@ -229,7 +229,7 @@ pub const CATALOG: [Limit; 17] = [
         scope: Scope::Listener,
         unit: "requests",
         knob: "listen's backlog, net.core.somaxconn, net.ipv4.tcp_max_syn_backlog; net.ipv4.tcp_syncookies",
-        source: "the own backlog, net.ipv4.tcp_max_syn_backlog; the queue itself is not shown",
+        source: "the server's own backlog, net.ipv4.tcp_max_syn_backlog; the queue itself is not shown",
         per_connection: None,
         symptom: "SYNs are dropped (TCPReqQFullDrop), or answered by cookies, which refuses nothing (TCPReqQFullDoCookies)",
         apart: "its counters, with an accept queue that did not overflow; with tcp_syncookies=2 cookies mean nothing",
@@ -325,7 +325,7 @@ pub fn markdown() -> String {
     for limit in &CATALOG {
         text += &format!(
             "\n## {}\n\n| | |\n|---|---|\n| limit of | {} |\n| unit | {} |\n| knob | {} |\n| read from | {} |\n| symptom | {} |\n\
-             | told apart by | {} |\n| kernel | {} |\n",
+             | distinguished by | {} |\n| kernel | {} |\n",
             limit.name.name(),
             limit.scope.name(),
             limit.unit,
@@ -339,26 +339,38 @@ pub fn markdown() -> String {
     text
 }
 
-const HEAD: &str = r"# Limits
+const HEAD: &str = r#"# Limits
 
-What can stop a connection on Linux: what it is a limit of, where its usage is read, what is turned, how it shows itself, and how c1m tells it
-from those that look the same. This page is made from `crates/c1m-limits/src/catalog.rs`: `cargo test -p c1m-limits --test limits_page --
---ignored` writes it, and a test fails when it is stale.
+What can stop a connection on Linux? Each limit has a section: its scope, where its usage is read,
+which setting moves it, how it shows itself, and how c1m distinguishes it from limits that look the
+same. A verdict names one of them:
 
-- `limits` records say usage, ceiling and headroom of each, at the start and at the end. What can't be seen from here is `null`, not 0: tcp_mem
-  and tcp_max_orphans are settings of the host, and not there inside another network namespace.
-- `verdict` records say which of them it was. The root cause stands first, what follows from it after it: descriptors that ran out before the
-  accept queue that filled behind it. What refused or lost something stands before what was only reached, and what is sure before what is
-  possible.
-- Nothing is ever turned: `advice` names the knob, a number that would do, and what can go wrong with it.
+```text
+verdict  1. nofile (certain, process): a descriptor table was full 20 times: connections waited in the accept queue, or could not be opened
+```
+
+This page is made from `crates/c1m-limits/src/catalog.rs`. `cargo test -p c1m-limits --test
+limits_page -- --ignored` writes it, and a test fails when it is stale.
+
+- `limits` records have usage, ceiling and headroom of each, at the start and at the end. What can't
+  be seen from here is `null`, not 0: tcp_mem and tcp_max_orphans are settings of the host, and no
+  other network namespace has them.
+- `verdict` records say which of them it was. The root cause is first, and what follows from it is
+  after it: descriptors that ran out come before the accept queue that filled behind them. A limit
+  that refused or lost something comes before one that was only reached, and a certain cause before
+  a possible one.
+- c1m never changes a setting by itself: the remedy (`advice`) names the setting, a number that
+  would do, and its risk.
 
 ## What moves on a healthy host
 
-None of these names a limit by itself: EAGAIN; zero windows that open again; orphans while connections close; SYN cookies with
-tcp_syncookies=2; an skb that could not be allocated once (the kernel enters its memory pressure for a moment); EADDRNOTAVAIL of `bind`, or of
-`connect` with hardly a socket open; EADDRINUSE; EMFILE of other calls than accept and socket; ENOBUFS of `send`; ListenDrops that no queue
-explains; ECONNREFUSED; connections that the peer resets; TCPRcvQDrop, as a sign of tcp_mem.
-";
+None of these names a limit by itself: EAGAIN; zero windows that open again; orphans while
+connections close; SYN cookies with tcp_syncookies=2; an skb that could not be allocated once (the
+kernel enters its memory pressure for a moment); EADDRNOTAVAIL of `bind`, or of `connect` with
+hardly a socket open; EADDRINUSE; EMFILE of other calls than accept and socket; ENOBUFS of `send`;
+ListenDrops that no queue explains; ECONNREFUSED; connections that the peer resets; TCPRcvQDrop, as
+a sign of tcp_mem.
+"#;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@
 //! - [`verdict`], by the rules in `rules`: which limit it was; `advice`: what to do about it.
 
 mod advice;
+pub mod case;
 pub mod catalog;
 pub mod configured;
 pub mod crossing;

@@ -1,6 +1,9 @@
 //! A remedy never takes away: of each number the more permissive of what is set and what a run needs.
 
-use super::{advice::FIRST_PORT, reading::Readings};
+use super::reading::Readings;
+
+/// Ports below this are for servers.
+pub(super) const FIRST_PORT: u64 = 1024;
 
 /// The first and the last port of the widest range that this kernel accepts. What is set is never narrowed.
 pub(super) fn widest_ports(now: &Readings) -> [u64; 2] {
@@ -39,10 +42,10 @@ mod tests {
     use super::*;
     use crate::{
         advice::advise,
+        case::Case,
         evidence::Evidence,
         footprint::Sizes,
         forecast::History,
-        verdict::Case,
         walls::{Host, Run, Tables, examine},
     };
 

@@ -6,7 +6,7 @@ pub mod readings;
 use std::{fs, time::Duration};
 
 use c1m_btf::Btf;
-use c1m_host::{cgroup, conntrack, settings, slab};
+use c1m_host::{cgroup, conntrack, settings, slab, target::Bounds};
 use c1m_limits::{
     footprint::Sizes,
     reading::Readings,
@@ -15,10 +15,7 @@ use c1m_limits::{
 use c1m_record::Role;
 use c1m_sys::{interface, process};
 
-use crate::{
-    plan::{MAX_WORKERS, Wish},
-    readings::Bounds,
-};
+use crate::plan::{MAX_WORKERS, Wish};
 
 /// Descriptors of a table of c1m-client that are no connections.
 const CLIENT_DESCRIPTORS: u64 = 16;

@@ -2,26 +2,9 @@
 
 use std::time::Duration;
 
-use c1m_host::{cgroup, cpus, files, meminfo, settings, sockstat};
+use c1m_host::{cgroup, cpus, files, meminfo, settings, sockstat, target::Bounds};
 use c1m_limits::reading::Readings;
 use c1m_sys::process::page_bytes;
-
-/// What bounds the subject itself, at one moment. `None`: not known from here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bounds {
-    pub nofile: Option<u64>,
-    /// Of the tables that are counted, and what they can hold.
-    pub descriptors: Option<u64>,
-    pub descriptors_max: Option<u64>,
-    /// What its listeners asked for.
-    pub backlog: Option<u64>,
-    /// Connections in the fullest accept queue of its listeners, and how many may wait there.
-    pub accept_queue: Option<(u64, u64)>,
-    /// Of its listeners, how many connections the longest queue takes.
-    pub longest_backlog: Option<u64>,
-    pub epoll_watches: Option<u64>,
-    pub max_orphans: Option<u64>,
-}
 
 /// What does not change while it runs.
 #[derive(Debug, Clone, Copy)]

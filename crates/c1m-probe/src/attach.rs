@@ -1,12 +1,6 @@
 //! Loads the object, attaches each hook by itself, and says why one is refused.
 
-use std::{
-    borrow::Cow,
-    fs, io,
-    os::fd::AsFd as _,
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{borrow::Cow, fs, io, os::fd::AsFd as _, path::Path, time::SystemTime};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -18,7 +12,7 @@ use c1m_record::Hook;
 use c1m_sys::{process, readable::Readable};
 
 use super::{
-    TraceError, calls,
+    Options, TraceError, calls, chain,
     counters::CounterMaps,
     decode::{Clocks, Observation, decode, held},
     layout,
@@ -33,23 +27,6 @@ mod recount;
 /// The object that `cargo xtask build-ebpf` made of the sources.
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../c1m-ebpf/prebuilt/c1m.bpf.o");
-
-/// What to trace, and with which object.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Connections to these local ports are counted, at most [`c1m_ebpf::WATCHED_PORTS`]; none: to every port.
-    pub ports: Vec<u16>,
-    /// Inode of the network namespace in which they are counted; `None`: in each.
-    pub netns: Option<u32>,
-    /// Where connections that are there already are counted first; `Err`: they are not, and why.
-    pub present: Result<Vec<Place>, String>,
-    /// Instead of the object built in.
-    pub object: Option<PathBuf>,
-    /// Tracepoints and functions that are not to be hooked.
-    pub without: Vec<String>,
-    /// 0: the cause of a refusal; 1: with the verifier's last lines; 2: with all of them.
-    pub verbosity: u8,
-}
 
 /// The attached hooks. Dropping it detaches them.
 pub struct Tracer {
@@ -217,10 +194,10 @@ impl Tracer {
     /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook that tells is not there.
     #[must_use]
     pub fn look(&self) -> Option<Look> {
-        let before = self.maps.shared().looks;
+        let before = self.maps.shared().samples;
         look::provoke().ok()?;
         let shared = self.maps.shared();
-        (shared.looks != before).then(|| Look::of(&shared))
+        (shared.samples != before).then(|| Look::of(&shared))
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.
@@ -261,10 +238,10 @@ impl Tracer {
             };
             skipped.iter().map(lost).collect()
         });
-        let ring: u64 = counters.lost.iter().sum();
+        let ring: u64 = counters.dropped_events.iter().sum();
         Lost {
-            ring: ring.saturating_sub(shared.lost_crossings),
-            crossings: shared.lost_crossings,
+            ring: ring.saturating_sub(shared.dropped_crossings),
+            crossings: shared.dropped_crossings,
             missed,
             undecoded: self.undecoded,
         }
@@ -302,9 +279,9 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
         .btf(None)
         .override_global("LAYOUT", layout.words(), true)
         .override_global("CONFIG", config.words(), true)
-        .map_max_entries("COUNTERS", config.cpus.saturating_mul(2))
+        .map_max_entries("COUNTERS", config.cpus)
         // Of calls in flight, which a CPU has few of; a map of the least recently used hands its entries to CPUs by the dozen.
-        .map_max_entries("KEPT", config.cpus.saturating_mul(256))
+        .map_max_entries("ENTRY_ARGUMENTS", config.cpus.saturating_mul(256))
         .map_max_entries("COUNTED", config.cpus.saturating_mul(256))
         .load(&bytes)
         .map_err(|error| TraceError::Load(chain(&error)))
@@ -321,20 +298,6 @@ fn tell_calls(ebpf: &mut Ebpf) -> Result<(), TraceError> {
         kinds.set(number, kind, 0).map_err(|error| TraceError::Load(chain(&error)))?;
     }
     Ok(())
-}
-
-/// An error with its causes, once each.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, TraceError> {

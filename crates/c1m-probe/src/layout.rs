@@ -129,11 +129,11 @@ fn arguments(btf: &Btf, program: &Program, registers: &Registers) -> Arguments {
                 _ => ABSENT,
             },
         },
-        Attachment::Probe | Attachment::ReturnProbe => Arguments {
+        Attachment::Kprobe | Attachment::Kretprobe => Arguments {
             object: number(register(program.object)),
             value: number(register(program.value)),
             result: match program.attachment {
-                Attachment::ReturnProbe => number(registers.result),
+                Attachment::Kretprobe => number(registers.result),
                 _ => ABSENT,
             },
         },
@@ -253,7 +253,7 @@ mod tests {
         let [ax, dx, si, di, sp] = [10, 12, 13, 14, 19];
         let config = config(&kernel("x86_64-6.18.44.btf"), &[8000], 7, 2).unwrap();
         assert_eq!((config.stack_pointer, config.return_bytes), (sp, 8));
-        let of = |hook: u32| config.arguments[probe(hook) as usize];
+        let of = |hook: u32| config.arguments[kprobe(hook) as usize];
         assert_eq!((of(HOOK_REQUEST).object, of(HOOK_REQUEST).result), (dx, ABSENT));
         assert_eq!((of(HOOK_CHECK_OOM).object, of(HOOK_CHECK_OOM).value), (di, si));
         assert_eq!((of(HOOK_CHECK_OOM).result, of(HOOK_ORPHAN_SUM).result), (ax, ax));

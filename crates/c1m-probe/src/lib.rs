@@ -20,18 +20,18 @@ pub mod attach;
 pub mod calls;
 pub mod counters;
 pub mod decode;
-#[cfg(test)]
-mod interleavings;
 pub mod layout;
 mod log;
 pub mod look;
 pub mod lost;
+mod options;
 pub mod plan;
 pub mod signals;
 pub mod snapshot;
 mod ways;
 
-pub use attach::{CAPABILITIES, Options, Tracer};
+pub use attach::{CAPABILITIES, Tracer};
+pub use options::Options;
 
 /// The eBPF object that is built in.
 #[must_use]
@@ -76,4 +76,18 @@ pub enum TraceError {
     NoHook(String),
     #[error("tracing failed: {0}")]
     Io(#[from] io::Error),
+}
+
+/// An error with its causes, once each.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -7,7 +7,8 @@ use c1m_ebpf::Shared;
 use c1m_sys::confine::enter_network;
 use socket2::{Domain, Socket, Type};
 
-use super::{attach::chain, decode::tick_rate};
+use super::decode::tick_rate;
+use crate::chain;
 
 const PROGRAM: &str = "count_established";
 /// The function of the kernel that stands for the iterator.
@@ -33,10 +34,10 @@ pub struct PressureAge {
 
 impl Look {
     pub(super) fn of(shared: &Shared) -> Self {
-        let since = shared.look_pressure_since_jiffies;
+        let since = shared.sample_pressure_since_jiffies;
         let pressure = (since != 0).then(|| {
-            let ticks = u32::try_from(shared.look_jiffies.wrapping_sub(since)).ok();
-            let rate = tick_rate(shared.look_jiffies, shared.look_ktime_ns);
+            let ticks = u32::try_from(shared.sample_jiffies.wrapping_sub(since)).ok();
+            let rate = tick_rate(shared.sample_jiffies, shared.sample_ktime_ns);
             PressureAge {
                 ms: ticks
                     .zip(rate)
@@ -44,9 +45,9 @@ impl Look {
             }
         });
         Self {
-            at_ns: shared.look_ktime_ns,
-            pages: shared.look_pages,
-            tcp_mem: shared.look_tcp_mem,
+            at_ns: shared.sample_ktime_ns,
+            pages: shared.sample_pages,
+            tcp_mem: shared.sample_tcp_mem,
             pressure,
         }
     }
@@ -135,20 +136,20 @@ mod tests {
         // An hour after the start, at 250 ticks a second.
         let jiffies = (1u64 << 32) - 300 * 250 + 3600 * 250;
         let shared = Shared {
-            look_pages: 5,
-            look_tcp_mem: [1, 2, 3],
-            look_jiffies: jiffies,
-            look_pressure_since_jiffies: jiffies - 500,
-            look_ktime_ns: 3600 * 1_000_000_000,
+            sample_pages: 5,
+            sample_tcp_mem: [1, 2, 3],
+            sample_jiffies: jiffies,
+            sample_pressure_since_jiffies: jiffies - 500,
+            sample_ktime_ns: 3600 * 1_000_000_000,
             ..Shared::default()
         };
         let look = Look::of(&shared);
         assert_eq!((look.pages, look.tcp_mem), (5, [1, 2, 3]));
         assert_eq!(look.pressure, Some(PressureAge { ms: Some(2000.0) }));
-        let none = Look::of(&Shared { look_pressure_since_jiffies: 0, ..shared });
+        let none = Look::of(&Shared { sample_pressure_since_jiffies: 0, ..shared });
         assert_eq!(none.pressure, None);
         // No tick rate fits both clocks.
-        let odd = Look::of(&Shared { look_ktime_ns: 1, ..shared });
+        let odd = Look::of(&Shared { sample_ktime_ns: 1, ..shared });
         assert_eq!(odd.pressure, Some(PressureAge { ms: None }));
     }
 }

@@ -55,6 +55,11 @@ pub(super) struct Skipped {
 }
 
 impl Skipped {
+    /// Calls that the first program was skipped for.
+    pub(super) fn first(self) -> u64 {
+        self.first
+    }
+
     /// Calls that no program saw, when the backup program has taken over as many: exact, but for a task that was moved to another CPU between the two
     /// programs of a function, whose call counts as taken over too.
     pub(super) fn lost(self, taken_over: u64) -> u64 {

@@ -2,7 +2,7 @@
 
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
-pub use c1m_ebpf::{Attachment, PROGRAMS, Program, probe, purpose};
+pub use c1m_ebpf::{Attachment, PROGRAMS, Program, kprobe, purpose};
 use c1m_record::Precision;
 
 /// Something that c1m tells.
@@ -100,7 +100,7 @@ pub fn lack(btf: &Btf, arguments: &Arguments, program: &Program) -> Option<Strin
         Attachment::Exit if arguments.result == ABSENT => {
             Some("several functions of this name, with other arguments".into())
         }
-        Attachment::ReturnProbe if arguments.result == ABSENT => {
+        Attachment::Kretprobe if arguments.result == ABSENT => {
             Some("the registers of this architecture are not known".into())
         }
         _ => None,

@@ -32,7 +32,7 @@ const FUNCTION: &str = "5.10 to 6.18, where functions can be hooked";
 /// Seen on 6.1 and 6.12; the registers of aarch64 were read, not seen.
 const PROBE: &str = "where there are kprobes: seen on 6.1 and 6.12, x86_64";
 /// What interrupts one kprobe on a CPU is not seen by another.
-const PROBE_SAYS: &str = "each one, by registers: dearer, and one in an interrupt of another kprobe is missed (counted from 6.7 on)";
+const PROBE_SAYS: &str = "each one, by registers: more expensive, and one in an interrupt of another kprobe is missed (counted from 6.7 on)";
 
 /// The table.
 pub const SIGNALS: &[Signal] = &[
@@ -51,18 +51,18 @@ pub const SIGNALS: &[Signal] = &[
         ways: &[
             exact(
                 by(&[HOOK_RAISE, HOOK_FORCED_EXIT]),
-                "to the allocation: usage right after each one that was granted, or taken without asking",
+                "per allocation: usage right after each one that was granted, or taken without asking",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_RAISE), probe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RAISE), kprobe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_SET_STATE]),
                 precision: Precision::Connection,
-                says: "to the connection: usage at each new one, and at each refusal",
+                says: "per connection: usage at each new one, and at each refusal",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
             },
-            read("/proc/net/sockstat", "to the interval"),
+            read("/proc/net/sockstat", "per interval"),
         ],
     },
     Signal {
@@ -74,11 +74,11 @@ pub const SIGNALS: &[Signal] = &[
             Way {
                 source: by(&[HOOK_DESTROY]),
                 precision: Precision::Connection,
-                says: "to the socket that goes; data that is read shows at the next one, or at the interval",
+                says: "per socket that goes; data that is read shows at the next one, or at the interval",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
             },
-            read("/proc/net/sockstat", "to the interval"),
+            read("/proc/net/sockstat", "per interval"),
         ],
     },
     Signal {
@@ -99,7 +99,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_RAISE]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_RAISE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RAISE)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -109,7 +109,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_forward_alloc; proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_FORCED]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_FORCED)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_FORCED)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -123,7 +123,11 @@ pub const SIGNALS: &[Signal] = &[
                 "each period, with its cause and its time",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_PRESSURE_ENTER), probe(HOOK_PRESSURE_LEAVE)]), PROBE_SAYS, PROBE),
+            exact(
+                by(&[kprobe(HOOK_PRESSURE_ENTER), kprobe(HOOK_PRESSURE_LEAVE)]),
+                PROBE_SAYS,
+                PROBE,
+            ),
             read(
                 "TcpExt TCPMemoryPressures",
                 "how often, and for how long all together (TCPMemoryPressuresChrono)",
@@ -151,12 +155,12 @@ pub const SIGNALS: &[Signal] = &[
             Way {
                 source: Source::Programs { needed: &[HOOK_RECEIVE], also: &[HOOK_DROP] },
                 precision: Precision::Exact,
-                says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are told apart, because the kernel keeps most of them",
+                says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are counted apart, because the kernel keeps most of them",
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
             },
             exact(
-                Source::Programs { needed: &[probe(HOOK_RECEIVE)], also: &[HOOK_DROP] },
+                Source::Programs { needed: &[kprobe(HOOK_RECEIVE)], also: &[HOOK_DROP] },
                 PROBE_SAYS,
                 PROBE,
             ),
@@ -177,7 +181,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_PRUNE]), "each time", FUNCTION),
-            exact(by(&[probe(HOOK_PRUNE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_PRUNE)]), PROBE_SAYS, PROBE),
             read("TcpExt OfoPruned", "how often"),
         ],
     },
@@ -188,7 +192,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_COLLAPSE]), "each skb that was given back", FUNCTION),
-            exact(by(&[probe(HOOK_COLLAPSE)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_COLLAPSE)]), PROBE_SAYS, PROBE),
             read("TcpExt TCPRcvCollapsed", "how many"),
         ],
     },
@@ -199,7 +203,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_wmem_queued; proto: memory_allocated, sysctl_mem",
         ways: &[
             exact(by(&[HOOK_CHECK_OOM]), "each one; equal to TCPAbortOnMemory", FUNCTION),
-            exact(by(&[probe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
             Way {
                 source: by(&[HOOK_RESET]),
                 precision: Precision::Exact,
@@ -220,7 +224,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "nothing",
         ways: &[
             exact(by(&[HOOK_RESOURCES]), "each one", FUNCTION),
-            exact(by(&[probe(HOOK_RESOURCES)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_RESOURCES)]), PROBE_SAYS, PROBE),
         ],
     },
     Signal {
@@ -234,8 +238,8 @@ pub const SIGNALS: &[Signal] = &[
                 "each sum: the kernel's own of each 100 ms, and those of readers of /proc/net/sockstat",
                 FUNCTION,
             ),
-            exact(by(&[probe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
-            read("/proc/net/sockstat", "to the interval, not what was compared"),
+            exact(by(&[kprobe(HOOK_ORPHAN_SUM)]), PROBE_SAYS, PROBE),
+            read("/proc/net/sockstat", "per interval, not what was compared"),
         ],
     },
     Signal {
@@ -245,7 +249,7 @@ pub const SIGNALS: &[Signal] = &[
         reads: "sock: sk_ack_backlog, sk_max_ack_backlog, sk_drops; inet_connection_sock: icsk_accept_queue.qlen; net: sysctl_tcp_syncookies",
         ways: &[
             exact(by(&[HOOK_REQUEST, HOOK_REQUEST_EXIT]), "each SYN, with its listener", FUNCTION),
-            exact(by(&[probe(HOOK_REQUEST), probe(HOOK_REQUEST_EXIT)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_REQUEST), kprobe(HOOK_REQUEST_EXIT)]), PROBE_SAYS, PROBE),
             read("TcpExt ListenOverflows", "how many, together with the ends of handshakes"),
         ],
     },
@@ -265,8 +269,8 @@ pub const SIGNALS: &[Signal] = &[
             ),
             exact(
                 Source::Programs {
-                    needed: &[probe(HOOK_SYN_RECV_4), probe(HOOK_SYN_RECV_4_EXIT)],
-                    also: &[probe(HOOK_SYN_RECV_6), probe(HOOK_SYN_RECV_6_EXIT)],
+                    needed: &[kprobe(HOOK_SYN_RECV_4), kprobe(HOOK_SYN_RECV_4_EXIT)],
+                    also: &[kprobe(HOOK_SYN_RECV_6), kprobe(HOOK_SYN_RECV_6_EXIT)],
                 },
                 PROBE_SAYS,
                 PROBE,
@@ -297,7 +301,7 @@ pub const SIGNALS: &[Signal] = &[
                 "each SYN, with its listener",
                 "where it is not inlined, as it is in Debian's 5.10 and 6.1",
             ),
-            exact(by(&[probe(HOOK_SYN_FLOOD)]), PROBE_SAYS, PROBE),
+            exact(by(&[kprobe(HOOK_SYN_FLOOD)]), PROBE_SAYS, PROBE),
             read(
                 "TcpExt TCPReqQFullDrop",
                 "how many; TCPReqQFullDoCookies those that were answered",
@@ -317,8 +321,8 @@ pub const SIGNALS: &[Signal] = &[
             ),
             exact(
                 Source::Programs {
-                    needed: &[probe(HOOK_CONNECT_4)],
-                    also: &[probe(HOOK_CONNECT_6)],
+                    needed: &[kprobe(HOOK_CONNECT_4)],
+                    also: &[kprobe(HOOK_CONNECT_6)],
                 },
                 PROBE_SAYS,
                 PROBE,
@@ -366,7 +370,7 @@ pub const SIGNALS: &[Signal] = &[
             },
             Way {
                 lack: no_memory_cgroups,
-                ..exact(by(&[probe(HOOK_OOM_ENTER), probe(HOOK_OOM_EXIT)]), PROBE_SAYS, PROBE)
+                ..exact(by(&[kprobe(HOOK_OOM_ENTER), kprobe(HOOK_OOM_EXIT)]), PROBE_SAYS, PROBE)
             },
         ],
     },

@@ -16,13 +16,13 @@ use c1m_record::{Hook, RefusedHook};
 
 use super::{
     TraceError,
-    attach::{Options, chain},
     counters::CounterMaps,
     look,
     lost::Descriptors,
     plan::{self, Signal, Source, Way},
     signals::SIGNALS,
 };
+use crate::{chain, options::Options};
 
 /// ENOTSUPP of the kernel, which user space has no name for: include/linux/errno.h
 const ENOTSUPP: i32 = 524;
@@ -196,8 +196,8 @@ impl<'a> Ways<'a> {
     /// attached later runs later on a tracepoint (kernel/tracepoint.c, `func_add`), and earlier on a function (kernel/bpf/trampoline.c,
     /// `bpf_trampoline_link_prog`, `hlist_add_head`); 5.10 to 6.18.
     fn attach_in_order(&mut self, hook: u32, known: &Program) -> Result<Descriptors, String> {
-        if let Some(keeper) = known.keeper {
-            self.attach_program(keeper, known)?;
+        if let Some(entry) = known.entry_program {
+            self.attach_program(entry, known)?;
         }
         if known.attachment == Attachment::Tracepoint {
             let program = self.attach_program(known.name, known)?;
@@ -233,7 +233,7 @@ impl<'a> Ways<'a> {
 
     /// What was loaded and can't be attached, or is half of something, is of no use.
     fn unload(&mut self, known: &Program) {
-        for name in known.keeper.into_iter().chain([known.name]).chain(known.backup) {
+        for name in known.entry_program.into_iter().chain([known.name]).chain(known.backup) {
             if let Some(program) = self.ebpf.program_mut(name) {
                 unload(program);
             }
@@ -333,14 +333,14 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
 /// What the kernel means by an error without a log.
 fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> String {
     let is_of_function = matches!(attachment, Attachment::Entry | Attachment::Exit);
-    let is_probe = matches!(attachment, Attachment::Probe | Attachment::ReturnProbe);
+    let is_probe = matches!(attachment, Attachment::Kprobe | Attachment::Kretprobe);
     match code {
         Some(libc::EPERM | libc::EACCES) => {
             let mode = lockdown().map_or(String::new(), |mode| format!("; lockdown is at {mode}"));
             let kind = match attachment {
                 Attachment::Tracepoint => "this kind of hook",
                 Attachment::Entry | Attachment::Exit => "hooks on functions",
-                Attachment::Probe | Attachment::ReturnProbe => "kprobes",
+                Attachment::Kprobe | Attachment::Kretprobe => "kprobes",
             };
             format!("refused without a word (EPERM): this host forbids {kind}{mode}")
         }
@@ -379,7 +379,7 @@ mod tests {
         assert!(said(ENOTSUPP, Attachment::Entry).contains("more arguments"));
         assert!(said(libc::EBUSY, Attachment::Entry).contains("can't be traced"));
         assert!(said(libc::EBUSY, Attachment::Tracepoint).contains("text"));
-        assert!(said(libc::EPERM, Attachment::ReturnProbe).contains("forbids kprobes"));
-        assert!(said(libc::ENOENT, Attachment::Probe).contains("can be probed"));
+        assert!(said(libc::EPERM, Attachment::Kretprobe).contains("forbids kprobes"));
+        assert!(said(libc::ENOENT, Attachment::Kprobe).contains("can be probed"));
     }
 }

@@ -24,9 +24,14 @@ pub struct EnvironmentRefused(pub String);
 #[error("{0}")]
 pub struct UsageRefused(pub String);
 
-/// Nobody reads the output any more, which is no error.
-#[must_use]
-pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let is = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is))
+/// What came of writing a standard stream. That its reader has closed the pipe is no error, and no success either: the exit code is that of the
+/// result, which `| head` must not change.
+///
+/// # Errors
+/// Any other.
+pub fn unless_closed(written: io::Result<()>) -> io::Result<()> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
 }

@@ -7,13 +7,17 @@ use std::{
 };
 
 use c1m_record::*;
+use c1m_sys::stream::Stream;
 use c1m_text::{
     escape,
     records::{self, held},
 };
 use serde::Serialize;
 
-use super::writer::{Patience, Rank, WriteError, Writer};
+use crate::{
+    EnvironmentRefused, unless_closed,
+    writer::{Patience, Rank, WriteError, Writer},
+};
 
 /// Standard output, as errors name it.
 pub const STDOUT: &str = "standard output";
@@ -31,7 +35,7 @@ impl<W: Write> Printer<W> {
     }
 
     /// # Errors
-    /// Those of the output; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    /// Those of the output. That its reader has closed the pipe is none: see [`unless_closed`].
     pub fn print(&mut self, time: SystemTime, record: Record) -> Result<(), WriteError> {
         let lines = formatted(self.json, time, &record);
         self.write(lines)
@@ -62,9 +66,21 @@ impl<W: Write> Printer<W> {
     }
 
     fn write(&mut self, text: io::Result<String>) -> Result<(), WriteError> {
-        text.and_then(|text| self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
-            .map_err(|error| WriteError::refused(STDOUT, error))
+        let write = |text: String| {
+            unless_closed(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
+        };
+        text.and_then(write).map_err(|error| WriteError::refused(STDOUT, error))
     }
+}
+
+/// A printer on standard output, for a command that answers once.
+///
+/// # Errors
+/// It can't be written.
+pub fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
+    let out = Stream::stdout()
+        .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
+    Ok(Printer::new(out, json))
 }
 
 /// Records of a program that works on, written by a thread of their own.
@@ -81,7 +97,7 @@ impl Lines {
     }
 
     /// # Errors
-    /// The one that has ended the stream; [`io::ErrorKind::BrokenPipe`] means that nobody reads any more.
+    /// As of [`Writer::print`].
     pub fn print(&self, time: SystemTime, record: &Record) -> Result<(), WriteError> {
         let text = formatted(self.json, time, record)
             .map_err(|error| WriteError::refused(STDOUT, error))?;
@@ -178,18 +194,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reading_is_told() {
-        struct Closed;
-        impl Write for Closed {
+    fn an_error_is_told_and_a_reader_that_has_closed_is_none() {
+        struct Broken(io::ErrorKind);
+        impl Write for Broken {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::BrokenPipe.into())
+                Err(self.0.into())
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
         }
-        let result = Printer::new(Closed, true).print(SystemTime::UNIX_EPOCH, warning());
+        let print =
+            |kind| Printer::new(Broken(kind), true).print(SystemTime::UNIX_EPOCH, warning());
+        let result = print(io::ErrorKind::StorageFull);
         let Err(WriteError::Refused { name, source }) = result else { panic!("{result:?}") };
-        assert_eq!((name.as_str(), source.kind()), (STDOUT, io::ErrorKind::BrokenPipe));
+        assert_eq!((name.as_str(), source.kind()), (STDOUT, io::ErrorKind::StorageFull));
+        assert!(print(io::ErrorKind::BrokenPipe).is_ok(), "the result has the exit code");
     }
 }

@@ -168,7 +168,7 @@ impl Writer {
     /// Hands over whole lines, and never waits.
     ///
     /// # Errors
-    /// The one that has ended the stream.
+    /// The one that has ended the stream, unless its reader has closed it: see [`Self::is_closed`].
     pub fn print(&self, text: String, rank: Rank) -> Result<(), WriteError> {
         let lines = text.bytes().filter(|byte| *byte == b'\n').count() as u64;
         self.shared.push(text.into_bytes(), lines, rank)
@@ -200,13 +200,19 @@ impl Writer {
         self.shared.state().changes.drain(..).collect()
     }
 
+    /// The reader of a standard stream has closed the pipe: nothing that is handed over is written any more, which is no error of whoever prints.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared.is_closed(&self.shared.state())
+    }
+
     /// # Errors
     /// The one that has ended the stream.
     pub fn check(&self) -> Result<(), WriteError> {
         self.shared.check(&self.shared.state())
     }
 
-    /// Calls `told`, once, when an error ends the stream; at once if one has.
+    /// Calls `told`, once, when an error or its reader ends the stream; at once if one has.
     pub fn on_failure(&self, told: impl FnOnce() + Send + 'static) {
         let mut state = self.shared.state();
         if state.has_ended(self.shared.on_error) {
@@ -255,7 +261,17 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_closed(&self, state: &State) -> bool {
+        let closed = |error: &io::Error| {
+            self.on_error == OnError::Stop && error.kind() == io::ErrorKind::BrokenPipe
+        };
+        state.failure.as_ref().is_some_and(closed)
+    }
+
     fn check(&self, state: &State) -> Result<(), WriteError> {
+        if self.is_closed(state) {
+            return Ok(());
+        }
         state.failure.as_ref().map_or(Ok(()), |error| {
             Err(WriteError::Refused { name: self.name.clone(), source: copy(error) })
         })
@@ -264,6 +280,7 @@ impl Shared {
     fn push(&self, bytes: Vec<u8>, lines: u64, rank: Rank) -> Result<(), WriteError> {
         let mut state = self.state();
         if state.has_ended(self.on_error) {
+            state.missing += lines;
             return self.check(&state);
         }
         let room = match rank {

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use c1m_program::{EnvironmentRefused, replace::Place};
+use c1m_program::{EnvironmentRefused, replace::Place, writer::Patience};
 use c1m_record::Record;
 
 use crate::{BadInput, Report};
@@ -45,13 +45,15 @@ impl Page {
     /// Writes what was taken so far, and puts it where an older page may be. Nothing of a run that said nothing.
     ///
     /// # Errors
-    /// It can't be written.
+    /// It can't be written, or it is a pipe that nobody reads.
     pub fn write(&mut self) -> Result<(), EnvironmentRefused> {
         if self.report.is_empty() {
             return Ok(());
         }
         let page = self.report.html();
-        self.place.write(page.as_bytes()).map_err(|error| refused(&self.path, &error))
+        self.place
+            .write(page.as_bytes(), Some(Patience::END))
+            .map_err(|error| refused(&self.path, &error))
     }
 }
 

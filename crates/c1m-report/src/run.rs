@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{
     Kept,
     acts::Act,
-    say,
+    say::{self, foreign},
     series::{Point, Series},
 };
 use c1m_record::*;
@@ -365,5 +365,40 @@ fn kind(record: &Record) -> &'static str {
         Record::Doctor(_) => "doctor",
         Record::Applied(_) => "applied",
         Record::Restored(_) => "restored",
+    }
+}
+
+/// What the run was of.
+pub(crate) fn title(run: &Run) -> String {
+    if let Some(act) = &run.act {
+        return foreign(act.record.title());
+    }
+    if let Some(listening) = &run.listening {
+        return format!("Server on {}", foreign(&listening.record.address));
+    }
+    match &run.watching {
+        Some(watching) => watch(&watching.record),
+        None => "Records without their beginning".into(),
+    }
+}
+
+fn watch(watching: &Watching) -> String {
+    if let Some(command) = &watching.command {
+        return format!("Watch of the command {}", foreign(&command.join(" ")));
+    }
+    let mut of = match (watching.pid, &watching.comm, &watching.cgroup) {
+        (Some(pid), Some(comm), _) => vec![format!("{} (process {pid})", foreign(comm))],
+        (Some(pid), None, _) => vec![format!("process {pid}")],
+        (None, _, Some(cgroup)) => vec![format!("cgroup {}", foreign(cgroup))],
+        (None, _, None) => Vec::new(),
+    };
+    if !watching.ports.is_empty() {
+        let ports: Vec<String> = watching.ports.iter().map(u16::to_string).collect();
+        of.push(format!("port {}", ports.join(", ")));
+    }
+    if of.is_empty() {
+        "Watch of the whole host".into()
+    } else {
+        format!("Watch of {}", of.join(", "))
     }
 }

@@ -115,8 +115,8 @@ fn hook_lines(hook: &Hook) -> Vec<String> {
 fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::Exact => "exact",
-        Precision::Connection => "to the connection",
-        Precision::Interval => "to the interval",
+        Precision::Connection => "per connection",
+        Precision::Interval => "per interval",
     }
 }
 

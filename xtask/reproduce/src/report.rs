@@ -30,7 +30,7 @@ fn rows(run: &Reproduction) -> Vec<Row> {
         }
     }
     let of = run.connections;
-    add("events lost", UNKNOWN, run.dropped.map_or(UNKNOWN.into(), grouped));
+    add("dropped events", UNKNOWN, run.dropped.map_or(UNKNOWN.into(), grouped));
     add("settings as before", UNKNOWN, if run.restored { "yes".into() } else { "no".into() });
     add("whole run", UNKNOWN, format!("{:.0} s for {} connections", run.elapsed_s, grouped(of)));
     rows
@@ -78,7 +78,7 @@ fn cure_rows(act: &Act, connections: u64, add: &mut impl FnMut(&str, &str, Strin
         format!("{} of {}", grouped(act.held_pages), grouped(act.limit_pages)),
     );
     add(
-        "   memory a connection",
+        "   memory per connection",
         UNKNOWN,
         format!("{}, both ends", bytes(act.memory_bytes_per_connection)),
     );
@@ -89,7 +89,7 @@ fn idle_rows(act: &Act, connections: u64, add: &mut impl FnMut(&str, &str, Strin
     add("3  idle connections held", "1,024,000", held(act, connections));
     add("   tcp_mem pages", "2", grouped(act.held_pages));
     let both_ends = |count: f64| format!("{}, both ends", bytes(count));
-    add("   memory a connection", "7.53 KiB", both_ends(act.memory_bytes_per_connection));
+    add("   memory per connection", "7.53 KiB", both_ends(act.memory_bytes_per_connection));
     add(
         "   of it the server's own",
         "76 B",
@@ -238,18 +238,19 @@ mod tests {
     use super::*;
     use crate::outcome::ReproduceRecord;
 
-    /// The table in the README, and the lines above it, are of the run whose lines are kept.
+    /// The table of docs/reproduction.md, the lines above it, and the rows in README.md are
+    /// of the run whose lines are kept.
     #[test]
-    fn the_readme_has_the_run_that_is_kept() {
+    fn the_pages_have_the_run_that_is_kept() {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let kept = std::fs::read_to_string(root.join("docs/reproduction/run.jsonl"));
         let last = kept.unwrap().lines().last().unwrap().to_owned();
         let ReproduceRecord::Reproduction(run) = serde_json::from_str(&last).unwrap() else {
             panic!("the last line is of another kind: {last}")
         };
-        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let page = std::fs::read_to_string(root.join("docs/reproduction.md")).unwrap();
         let table = markdown_table(&run);
-        assert!(readme.contains(&table), "this is not in the README:\n{table}");
+        assert!(page.contains(&table), "this is not in docs/reproduction.md:\n{table}");
         let act = &run.acts[0];
         for crossing in &act.crossings {
             let line = format!(
@@ -260,13 +261,23 @@ mod tests {
                 grouped(crossing.limit_pages),
                 crossing.hook.as_ref().unwrap(),
             );
-            assert!(readme.contains(&line), "this is not in the README: {line}");
+            assert!(page.contains(&line), "this is not in docs/reproduction.md: {line}");
         }
         let end = format!(
             "act 1: {} held, 1,000 of 1,000 answered, ramp {:.1} s\n",
             grouped(act.held),
             act.ramp_s
         );
-        assert!(readme.contains(&end), "this is not in the README: {end}");
+        assert!(page.contains(&end), "this is not in docs/reproduction.md: {end}");
+
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let (_, section) = readme.split_once("\n## What `reproduce` shows\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with('|')).collect();
+        // A heading and the rule below it, then five figures.
+        assert_eq!(rows.len(), 2 + 5, "{rows:#?}");
+        for row in rows {
+            assert!(table.lines().any(|it| it == row), "this is not in the table: {row}");
+        }
     }
 }

@@ -133,6 +133,12 @@ fn met(reach: Reach, value: Option<f64>, ratio: Option<f64>) -> Option<bool> {
     }
 }
 
+/// So much for each.
+#[expect(clippy::cast_precision_loss, reason = "counts and bytes of one host are below 2^52")]
+pub(crate) fn per(sum: u64, count: u64) -> f64 {
+    sum as f64 / count as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

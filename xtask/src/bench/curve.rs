@@ -10,10 +10,10 @@ use super::{
     ends::{Held, Programs},
     host::{self, Settings},
     look,
-    rounds::{Quiet, per},
+    rounds::Quiet,
     svg::{self, Panel, Series},
 };
-use crate::{place, process};
+use crate::{bench::board::per, place, process};
 
 const FIRST: u64 = 64_000;
 const LAST: u64 = 2_048_000;

@@ -17,10 +17,9 @@ use super::{
     cli::{Args, Part},
     ends::{Held, Programs},
     host,
-    rounds::per,
     series::p99,
 };
-use crate::debian;
+use crate::{bench::board::per, debian};
 
 /// A watch is looked at for so long, after it has counted what is there already.
 const WATCH: Duration = Duration::from_secs(20);

@@ -6,7 +6,7 @@ use anyhow::Result;
 use c1m_host::slabinfo::{self, Slabinfo};
 
 use super::{
-    board::Board,
+    board::{Board, per},
     child::{Child, pause},
     cli::{Args, Part},
     ends::{Gone, Held, Order, Programs},
@@ -222,10 +222,4 @@ fn nginx_memory(args: &Args, programs: &Programs, board: &mut Board) -> Result<(
     board.against("memory_user", per(pss?.iter().sum(), connections));
     board.note("memory_user", format!("nginx with {connections} connections in one process"));
     Ok(())
-}
-
-/// So much for each.
-#[expect(clippy::cast_precision_loss, reason = "counts and bytes of one host are below 2^52")]
-pub(crate) fn per(sum: u64, count: u64) -> f64 {
-    sum as f64 / count as f64
 }

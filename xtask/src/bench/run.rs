@@ -205,7 +205,7 @@ fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     board.value("doctor_memory_double", look::foretold(programs, connections)?);
     let ours = Held::ours(programs, connections, &["--trace"], &[])?;
     board.value("ramp_double", ours.ramp_s);
-    board.against("doctor_memory_double", rounds::per(quiet.growth()?, connections));
+    board.against("doctor_memory_double", super::board::per(quiet.growth()?, connections));
     board.note("ramp_double", format!("{connections} connections"));
     let gone = ours.end()?;
     if gone.left > 0 {

@@ -7,7 +7,7 @@ mod source;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use rules::{PRINTING_TRACE, UNSAFE_ELSEWHERE};
+use rules::{CIRCLES, PRINTING_TRACE, UNSAFE_ELSEWHERE};
 
 /// The text files of the repository, as `path from the root` and contents, sorted. What is built is not among them.
 fn tree() -> Vec<(String, String)> {
@@ -71,7 +71,8 @@ fn serve_knows_nothing_of_ebpf() {
         "// use c1m_probe;\nuse c1m_sys::epoll;\nuse c1m_record::Record;\n\
          #[cfg(test)] mod tests { use c1m_probe; }",
     );
-    assert!(rule("c1m-server/src/command/mod.rs", "use c1m_probe::Tracer;").is_empty());
+    assert_eq!(rule("c1m-server/src/serve.rs", "use c1m_probe::Tracer;").len(), 1);
+    assert!(rule("c1m-server/src/watch.rs", "use c1m_probe::Tracer;").is_empty());
 }
 
 #[test]
@@ -127,13 +128,14 @@ fn rooms_meet_in_commands_only() {
     holds(".rs", rule);
     for (file, source) in [
         ("c1m-server/src/serve/worker.rs", "use c1m_host::sockstat;"),
+        ("c1m-server/src/serve.rs", "use c1m_host::sockstat;"),
         ("c1m-server/src/serve/worker.rs", "use super::super::output::lines;"),
         ("c1m-server/src/output/lines.rs", "fn f() { crate::serve::g() }"),
     ] {
         assert_eq!(rule(file, source).len(), 1, "{file}: {source}");
     }
     for (file, source) in [
-        ("c1m-server/src/command/serve.rs", "use crate::serve; use c1m_host::sockstat;"),
+        ("c1m-server/src/run.rs", "use crate::serve; use c1m_host::sockstat;"),
         ("c1m-server/src/output/lines.rs", "use crate::output::text; use c1m_record::Record;"),
     ] {
         assert!(rule(file, source).is_empty(), "{file}: {source}");
@@ -221,6 +223,15 @@ fn exceptions_have_a_reason_and_are_needed() {
 }
 
 #[test]
+fn modules_have_one_form() {
+    let rule = |file: &str, _: &str| rules::modules_have_one_form(file);
+    holds(".rs", rule);
+    assert_eq!(rule("xtask/src/bench/mod.rs", "").len(), 1);
+    assert!(rule("xtask/src/bench.rs", "").is_empty());
+    assert!(rule("xtask/tests/support/mod.rs", "").is_empty(), "else cargo takes it for a test");
+}
+
+#[test]
 fn nothing_is_left_undone() {
     let rule = rules::nothing_is_left_undone;
     holds("", rule);
@@ -254,6 +265,45 @@ fn xtask_depends_on_what_tests_depend_on() {
             assert!(xtask.contains(&line) || is_brought, "{name} of {member}");
         }
     }
+}
+
+/// What two modules need of each other is a third one, or they are one.
+#[test]
+fn modules_do_not_import_each_other_in_circles() {
+    let files = tree();
+    let crates: BTreeSet<&str> = files
+        .iter()
+        .filter(|(file, _)| !file.starts_with("c1m-ebpf/"))
+        .filter_map(|(file, _)| file.strip_suffix("/Cargo.toml"))
+        .collect();
+    assert!(crates.len() > 12, "{crates:?}");
+    let mut found = Vec::new();
+    for folder in crates {
+        let inside = files.iter().filter(|(file, _)| {
+            file.ends_with(".rs")
+                && file.strip_prefix(folder).is_some_and(|rest| rest.starts_with("/src/"))
+                && !file.ends_with("/src/main.rs")
+        });
+        let inside: Vec<_> = inside.map(|(file, text)| (file.as_str(), text.as_str())).collect();
+        found.extend(rules::circles(&inside).into_iter().map(|circle| (folder, circle)));
+    }
+    let known =
+        CIRCLES.map(|(folder, names)| (folder, names.iter().map(|it| (*it).into()).collect()));
+    assert_eq!(found, Vec::from(known));
+
+    let circle = |a: &str, b: &str| {
+        rules::circles(&[
+            ("x/src/lib.rs", ""),
+            ("x/src/a.rs", a),
+            ("x/src/b.rs", b),
+            ("x/src/b/c.rs", "use super::D;"),
+        ])
+    };
+    assert_eq!(circle("use crate::b::c;", "use super::a;").len(), 0, "it is c that a needs");
+    assert_eq!(
+        circle("use crate::b::D;", "fn f() { super::a::g() }"),
+        BTreeSet::from([vec!["a".to_owned(), "b".to_owned()]])
+    );
 }
 
 /// The crates that `package` is built of, itself among them; those that only tests need are not.

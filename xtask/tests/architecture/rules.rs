@@ -1,5 +1,7 @@
 //! The rules, each a function from one file to what it breaks: so each can be shown to fail on a few lines.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::source::{Path, Token, paths, tokens, without_tests};
 
 /// The crates by layer, lowest first: each depends on those of lower layers alone.
@@ -22,6 +24,53 @@ pub(crate) fn upward(dependencies: &[(String, String)]) -> Vec<String> {
     };
     let broken = dependencies.iter().filter(|(from, to)| !goes_down(from, to));
     broken.map(|(from, to)| format!("{from} depends on {to}, which is not below it")).collect()
+}
+
+/// Circles of modules that are still there, by the folder of their crate. An entry that is no longer needed fails too.
+pub(crate) const CIRCLES: [(&str, &[&str]); 2] = [
+    ("xtask", &["faults::other", "faults::program", "faults::stand"]),
+    (
+        "xtask/reproduce",
+        &["act", "helper", "log", "measure", "preflight", "privileged", "run", "stage"],
+    ),
+];
+
+/// Modules that import each other in circles, of one crate whose sources are `files`. A module and those inside of it may
+/// name each other. Tests may import what they like.
+pub(crate) fn circles(files: &[(&str, &str)]) -> BTreeSet<Vec<String>> {
+    let files = files.iter().filter(|(file, _)| !is_of_tests(file));
+    let sources: BTreeMap<Path, (&str, &str)> =
+        files.map(|(file, text)| (module_of(file), (*file, *text))).collect();
+    let imports = |module: &Path| -> BTreeSet<Path> {
+        let (file, text) = sources[module];
+        let home = |path: Path| {
+            (1..=path.len())
+                .rev()
+                .map(|end| path[..end].to_vec())
+                .find(|it| sources.contains_key(it))
+        };
+        used(file, text)
+            .into_iter()
+            .filter_map(home)
+            .filter(|other| !other.starts_with(module) && !module.starts_with(other))
+            .collect()
+    };
+    let graph: BTreeMap<&Path, BTreeSet<Path>> =
+        sources.keys().map(|module| (module, imports(module))).collect();
+    let reached = |from: &Path| -> BTreeSet<Path> {
+        let (mut found, mut next) = (BTreeSet::new(), vec![from.clone()]);
+        while let Some(module) = next.pop() {
+            next.extend(graph[&module].iter().filter(|it| found.insert((*it).clone())).cloned());
+        }
+        found
+    };
+    let reach: BTreeMap<&Path, BTreeSet<Path>> =
+        sources.keys().map(|module| (module, reached(module))).collect();
+    let circle = |module: &Path| -> Vec<String> {
+        let others = reach[module].iter().filter(|other| reach[*other].contains(module));
+        others.map(|other| other[1..].join("::")).collect()
+    };
+    sources.keys().map(circle).filter(|circle| !circle.is_empty()).collect()
 }
 
 /// The folders of c1m-server that know nothing of each other. Only its commands bring them together.
@@ -103,7 +152,7 @@ fn refuse(file: &str, path: &Path, why: &str) -> String {
 /// The server holds connections without knowing of eBPF, so that it needs no privilege and no kernel feature.
 pub(crate) fn serve_knows_nothing_of_ebpf(file: &str, source: &str) -> Vec<String> {
     let foreign = [&["c1m_probe"][..], &["aya"], &["aya_log"], &["c1m_ebpf"], &["c1m_limits"]];
-    if !file.starts_with("c1m-server/src/serve/") {
+    if !is_of(file, "c1m-server/src/serve") {
         return Vec::new();
     }
     used(file, source)
@@ -111,6 +160,11 @@ pub(crate) fn serve_knows_nothing_of_ebpf(file: &str, source: &str) -> Vec<Strin
         .filter(|path| foreign.iter().any(|foreign| begins(path, foreign)))
         .map(|path| refuse(file, path, "serve knows nothing of eBPF and of limits"))
         .collect()
+}
+
+/// Whether a file is that of a module, or of one inside of it.
+fn is_of(file: &str, module: &str) -> bool {
+    file.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
 /// A module of tests alone, in a file of its own.
@@ -177,15 +231,15 @@ fn is_primitive(name: &str) -> bool {
 
 /// Where records become text, metrics and pages.
 const PRINTING: [&str; 4] = [
-    "c1m-server/src/output/",
-    "crates/c1m-record/src/",
-    "crates/c1m-report/src/",
+    "c1m-server/src/output",
+    "crates/c1m-record/src",
+    "crates/c1m-report/src",
     "crates/c1m-text/src/records",
 ];
 
 /// What prints must print what it was given: it never looks by itself.
 pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec<String> {
-    if !PRINTING.iter().any(|folder| file.starts_with(folder)) {
+    if !PRINTING.iter().any(|module| is_of(file, module)) {
         return Vec::new();
     }
     let reaching = [
@@ -221,7 +275,7 @@ pub(crate) fn output_asks_nothing_of_the_kernel(file: &str, source: &str) -> Vec
 /// Each of these folders knows its own files and the records; who needs two of them is a command.
 pub(crate) fn rooms_meet_in_commands_only(file: &str, source: &str) -> Vec<String> {
     let Some(inside) = file.strip_prefix("c1m-server/src/") else { return Vec::new() };
-    let home = inside.split('/').next().unwrap_or(inside);
+    let home = inside.split('/').next().unwrap_or(inside).trim_end_matches(".rs");
     if !ROOMS.contains(&home) {
         return Vec::new();
     }
@@ -272,6 +326,15 @@ pub(crate) fn unsafe_has_two_places(file: &str, source: &str, exempt: Exempt<'_>
     let home = ["crates/c1m-sys/", "c1m-ebpf/"].iter().any(|home| file.starts_with(home));
     let breaks = !home && tokens(source).contains(&Token::Word("unsafe".to_owned()));
     exempted(file, breaks, exempt, "is unsafe: that belongs into c1m-sys")
+}
+
+/// A module with others inside of it is `x.rs` beside the folder `x`, so that its name is that of its file.
+pub(crate) fn modules_have_one_form(file: &str) -> Vec<String> {
+    let breaks = file.contains("/src/") && file.ends_with("/mod.rs");
+    breaks
+        .then(|| format!("{file} belongs beside its folder, under its name"))
+        .into_iter()
+        .collect()
 }
 
 /// What is not done is an issue, not a line in the source.

@@ -3,6 +3,8 @@
 //!
 //! All of it is made once, by `cargo xtask dist` with the programs of the tests. What a test needs and is not there is the reason why it is ignored.
 
+#[path = "../book/pages.rs"]
+mod pages;
 mod readme;
 mod system;
 mod unit;
@@ -34,10 +36,11 @@ fn main() -> ExitCode {
     };
     let tests = vec![
         test("versions_say_commit_and_object", versions),
-        test("pages_have_no_warnings", pages),
+        test("pages_have_no_warnings", manual),
         test("shells_take_the_completions_and_every_flag_is_there", completions),
         test("systemd_takes_the_unit_and_finds_little_exposed", |_| unit::systemd_takes_it()),
         test("the_unit_allows_what_the_program_does", |_| unit::it_does()),
+        test("links_of_the_pages_lead_to_files_of_the_package", links),
         test("the_package_installs_runs_and_leaves_nothing", system::installs),
         test("the_readme_leads_from_the_package_to_the_verdict", readme::leads_to_the_verdict),
     ];
@@ -96,6 +99,20 @@ fn succeeds(command: &mut Command) -> Result<String, Failed> {
     Ok(said(&output))
 }
 
+/// README.md and docs/, as the package has them.
+fn links(made: &Path) -> Tried {
+    let Some(dpkg) = tool("dpkg-deb") else { return without("dpkg-deb") };
+    let folder = tempfile::tempdir()?;
+    let package = system::package(made)?;
+    succeeds(Command::new(dpkg).arg("--extract").arg(package).arg(folder.path()))?;
+    let root = folder.path().join("usr/share/doc/c1m");
+    let pages = pages::all(&root);
+    let broken: Vec<String> =
+        pages.iter().flat_map(|page| page.broken_links(&root, &pages)).collect();
+    assert!(broken.is_empty(), "{broken:#?}");
+    Ok(Completion::Completed)
+}
+
 fn versions(_: &Path) -> Tried {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let object = Sha256::digest(fs::read(root.join("c1m-ebpf/prebuilt/c1m.bpf.o"))?);
@@ -125,7 +142,7 @@ fn versions(_: &Path) -> Tried {
     Ok(Completion::Completed)
 }
 
-fn pages(made: &Path) -> Tried {
+fn manual(made: &Path) -> Tried {
     let readers: [(&str, &[&str]); 2] =
         [("man", &["--warnings", "-E", "UTF-8", "-l"]), ("mandoc", &["-Tlint", "-Wwarning"])];
     let mut missing = Vec::new();

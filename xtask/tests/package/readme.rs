@@ -11,6 +11,10 @@ use crate::{
 };
 
 const SECTION: &str = "## Five minutes\n";
+/// Where the README finds the package: `cargo xtask dist`, which begins the section, has made
+/// it there.
+const MADE: &str = "target/dist";
+const MAKES_IT: &str = "cargo xtask dist";
 /// How long the README watches, and how long this does.
 const SHORTER: (&str, &str) = ("--duration 1m", "--duration 6s");
 /// What a worker of nginx may open; two workers, and more clients than both and the accept queue (511) hold.
@@ -50,7 +54,8 @@ pub(crate) fn leads_to_the_verdict(made: &Path) -> Tried {
     let Some(nginx) = tool("nginx") else { return without("nginx") };
     let package = package(made)?;
     let name = package.file_name().and_then(|it| it.to_str()).ok_or("no name")?;
-    fs::copy(&package, root.join(name))?;
+    fs::create_dir_all(root.join(MADE))?;
+    fs::copy(&package, root.join(MADE).join(name))?;
     let sudo = root.join("usr/bin/sudo");
     fs::write(&sudo, "#!/bin/sh\nexec \"$@\"\n")?;
     fs::set_permissions(&sudo, fs::Permissions::from_mode(0o755))?;
@@ -103,7 +108,8 @@ pub(crate) fn leads_to_the_verdict(made: &Path) -> Tried {
     let report = fs::read_to_string(root.join("run.html"))?;
     let remedy = transcript.iter().find_map(|line| line.trim().strip_prefix("remedy  "));
     let remedy = remedy.ok_or("the README tells no remedy")?;
-    for told in ["class=\"answer hit\"", "(RLIMIT_NOFILE) (certain)", remedy] {
+    let remedy = remedy.split('…').map(str::trim);
+    for told in ["class=\"answer hit\"", "(RLIMIT_NOFILE) (certain)"].into_iter().chain(remedy) {
         assert!(report.contains(told), "{told} is not in {report}");
     }
     Ok(Completion::Completed)
@@ -145,5 +151,8 @@ fn section() -> Result<(Vec<String>, Vec<String>), Failed> {
         let lines = |it: &str| it.lines().map(str::to_owned).collect::<Vec<_>>();
         body.map(lines).ok_or_else(|| Failed::from(format!("no block {name:?}")))
     };
-    Ok((block("")?, block("text")?))
+    let (mut commands, transcript) = (block("")?, block("text")?);
+    assert_eq!((commands.len(), transcript.len()), (4, 8), "four commands, and eight lines");
+    assert_eq!(commands.remove(0), MAKES_IT);
+    Ok((commands, transcript))
 }

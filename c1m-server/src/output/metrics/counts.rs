@@ -39,7 +39,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &[],
-        help: "Crossings that were counted in the kernel and not told one by one",
+        help: "Crossings that were counted in the kernel and not reported one by one",
         source: "sum of `crossing.suppressed`",
         read: |seen| one(seen.hooks.as_ref().map(|_| seen.suppressed)),
     },
@@ -195,7 +195,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &[],
-        help: "Events that were lost on the way from the kernel: what is counted here may be too little by so many",
+        help: "Dropped events: what is counted here may be too low by so many",
         source: "`usage.dropped`",
         read: |seen| one(seen.usage.as_ref().map(|usage| usage.dropped)),
     },
@@ -204,7 +204,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         kind: Kind::Gauge,
         unit: Base::Count,
         labels: &["signal", "hook", "precision"],
-        help: "Always 1: by which hook each signal is got, and how exact that is; a signal without a way to it is absent",
+        help: "Always 1: the hook of each probe, and its resolution; a probe without an attach method is absent",
         source: "`hooks`",
         read: |seen| {
             seen.hooks

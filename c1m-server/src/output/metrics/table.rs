@@ -42,7 +42,7 @@ macro_rules! served {
             unit: Base::Count,
             labels: &[],
             help: $help,
-            source: concat!("`summary.", stringify!($field), "`, at each look"),
+            source: concat!("`summary.", stringify!($field), "`, at each sample"),
             read: |seen| one(seen.served.as_ref().map(|served: &Summary| served.$field)),
         }
     };
@@ -108,32 +108,32 @@ const SOCKETS: &[Metric<Seen>] = &[
             both.map(|(inode, inuse)| labelled([&inode.to_string()], inuse)).into_iter().collect()
         },
     },
-    served!("c1m_server_connections", Kind::Gauge, held, "Connections that the own server holds"),
+    served!("c1m_server_connections", Kind::Gauge, held, "Connections that c1m-server holds"),
     served!(
         "c1m_server_connections_peak",
         Kind::Gauge,
         peak,
-        "The most connections that the own server held"
+        "The most connections that c1m-server held"
     ),
     served!(
         "c1m_server_connections_accepted",
         Kind::Counter,
         accepted,
-        "Connections that the own server accepted"
+        "Connections that c1m-server accepted"
     ),
     served!(
         "c1m_server_connections_closed",
         Kind::Counter,
         closed,
-        "Connections of the own server that were closed"
+        "Connections of c1m-server that were closed"
     ),
     Metric {
         name: "c1m_server_requests",
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &[],
-        help: "Requests that the own server read, the refused ones included",
-        source: "`summary.requests`, at each look",
+        help: "Requests that c1m-server read, the refused ones included",
+        source: "`summary.requests`, at each sample",
         read: |seen| one(seen.served.as_ref().and_then(|served| served.requests)),
     },
     Metric {
@@ -141,8 +141,8 @@ const SOCKETS: &[Metric<Seen>] = &[
         kind: Kind::Counter,
         unit: Base::Count,
         labels: &["operation", "error"],
-        help: "Errors of the own server, by operation (accept, connection, epoll, request) and the error's name: an errno, a status, or what was wrong",
-        source: "`summary.errors`, at each look",
+        help: "Errors of c1m-server, by operation (accept, connection, epoll, request) and the error's name: an errno, a status, or what was wrong",
+        source: "`summary.errors`, at each sample",
         read: |seen| seen.served.as_ref().map(errors).unwrap_or_default(),
     },
 ];
@@ -252,7 +252,7 @@ const FOUND: &[Metric<Seen>] = &[
         kind: Kind::Gauge,
         unit: Base::Seconds,
         labels: &[],
-        help: "When that look was, since the epoch: a look at many sockets is taken seldom",
+        help: "When that walk began, since the epoch: many sockets are walked through seldom",
         source: "`ts` of `holders`",
         read: |seen| one(seen.holders.as_ref().and_then(|(time, _)| epoch_s(*time))),
     },
@@ -261,8 +261,8 @@ const FOUND: &[Metric<Seen>] = &[
         kind: Kind::Gauge,
         unit: Base::Seconds,
         labels: &[],
-        help: "When usage was looked at, since the epoch: once an interval, whatever is scraped",
-        source: "time of the look",
+        help: "When the last sample of usage was taken, since the epoch: one per interval, whatever is scraped",
+        source: "time of the sample",
         read: |seen| one(seen.looked.and_then(epoch_s)),
     },
 ];

@@ -1,6 +1,6 @@
 //! A socket's own buffers.
 
-use crate::verdict::{Case, Finding};
+use crate::{case::Case, verdict::Finding};
 use c1m_record::{Confidence, LimitName, Tier};
 
 pub(crate) fn buffers(case: &Case<'_>) -> Vec<Finding> {

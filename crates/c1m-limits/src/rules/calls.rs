@@ -1,10 +1,26 @@
 //! Limits that a failed call names: ports, epoll watches; and the one that a counter names, TIME_WAIT.
 
 use crate::{
+    case::Case,
     evidence::{Call, errno},
-    verdict::{Case, Finding},
+    verdict::Finding,
 };
 use c1m_record::{Confidence, LimitName, Tier};
+
+/// The calls that make a connection. Others that fail with EMFILE have limits of their own (inotify_init: max_user_instances), or
+/// are programs that try how far they come.
+const OPENING: [Call; 2] = [Call::Accept, Call::Socket];
+
+/// Failed calls by which a connection could not be had, as the hook counts them and as the own calls said.
+pub(crate) fn emfile(case: &Case<'_>) -> u64 {
+    let own = case.seen.own("accept EMFILE") + case.seen.own("socket EMFILE");
+    case.failed(&OPENING, errno::EMFILE).max(own)
+}
+
+pub(crate) fn enfile(case: &Case<'_>) -> u64 {
+    let own = case.seen.own("accept ENFILE") + case.seen.own("socket ENFILE");
+    case.failed(&OPENING, errno::ENFILE).max(own)
+}
 
 pub(crate) fn ports(case: &Case<'_>) -> Vec<Finding> {
     let failed = case.failed(&[Call::Connect], errno::EADDRNOTAVAIL);

@@ -2,29 +2,18 @@
 
 use c1m_record::{Confidence, LimitName};
 
-use super::memory;
-use crate::{
-    evidence::{Call, errno},
-    verdict::{Case, Finding},
+use super::{
+    calls::{emfile, enfile},
+    memory,
 };
-
-/// The calls that make a connection. Others that fail with EMFILE have limits of their own (inotify_init: max_user_instances), or
-/// are programs that try how far they come.
-const OPENING: [Call; 2] = [Call::Accept, Call::Socket];
+use crate::{
+    case::Case,
+    evidence::{Call, errno},
+    verdict::Finding,
+};
 
 pub(crate) fn descriptors(case: &Case<'_>) -> Vec<Finding> {
     [table(case), host(case)].into_iter().flatten().collect()
-}
-
-/// Failed calls by which a connection could not be had, as the hook counts them and as the own calls said.
-pub(crate) fn emfile(case: &Case<'_>) -> u64 {
-    let own = case.seen.own("accept EMFILE") + case.seen.own("socket EMFILE");
-    case.failed(&OPENING, errno::EMFILE).max(own)
-}
-
-pub(crate) fn enfile(case: &Case<'_>) -> u64 {
-    let own = case.seen.own("accept ENFILE") + case.seen.own("socket ENFILE");
-    case.failed(&OPENING, errno::ENFILE).max(own)
 }
 
 fn table(case: &Case<'_>) -> Option<Finding> {

@@ -4,8 +4,9 @@ use c1m_record::{Confidence, LimitName};
 
 use super::queues::unexplained_drops;
 use crate::{
+    case::Case,
     evidence::{Call, OomVictim, errno},
-    verdict::{Case, Finding},
+    verdict::Finding,
 };
 
 /// Calls that ask for a slab object of a socket, a file or a watch. A failed `send` is none of them: ENOBUFS there is a full queue of

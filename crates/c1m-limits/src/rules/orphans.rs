@@ -1,6 +1,6 @@
 //! Orphans: closed connections that the kernel still serves, and resets when there are too many or tcp_mem is used up.
 
-use crate::verdict::{Case, Finding};
+use crate::{case::Case, verdict::Finding};
 use c1m_record::{Confidence, LimitName};
 
 const CHECK: &str = "tcp_check_oom";

@@ -2,11 +2,12 @@
 
 use c1m_record::{Confidence, LimitName};
 
-use super::files::{emfile, enfile};
 use crate::{
+    case::Case,
     evidence::Listeners,
     reading::Peak,
-    verdict::{Case, Finding},
+    rules::calls::{emfile, enfile},
+    verdict::Finding,
 };
 
 pub(crate) fn queues(case: &Case<'_>) -> Vec<Finding> {

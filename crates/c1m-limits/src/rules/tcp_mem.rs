@@ -1,6 +1,6 @@
 //! tcp_mem: its second value (pressure) and its third (high).
 
-use crate::verdict::{Case, Finding};
+use crate::{case::Case, verdict::Finding};
 use c1m_record::{Confidence, LimitName, Tier};
 
 const HOOK: &str = "tp_btf/sock_exceed_buf_limit";

@@ -1,4 +1,4 @@
-//! Counts all connections again, when one came or went that no program saw.
+//! Counts all connections again, when one may have come or gone that no program saw.
 
 use std::fs;
 
@@ -7,30 +7,32 @@ use c1m_ebpf::HOOK_SET_STATE;
 use c1m_sys::process;
 
 use super::{
-    super::{
-        look::{self, Place},
-        lost::taken_over,
-    },
-    Tracer, chain,
+    super::look::{self, Place},
+    Tracer,
 };
+use crate::chain;
 
 impl Tracer {
-    /// Births and ends of connections that were missed since the number of connections was last counted; `None` where the kernel does not tell.
-    fn missed_changes(&self) -> Option<u64> {
+    /// Calls that the program of births and ends was skipped for since the number of connections was last counted; `None` where the
+    /// kernel does not tell.
+    ///
+    /// Those that the backup program took over count as well: where calls are inside each other, Linux 6.18 now and then runs neither
+    /// program for a call, and counts no skip (some ten of 10,494 calls, in a run with 13 skips).
+    fn skips(&self) -> Option<u64> {
         let at = self.attached.hooks.iter().position(|hook| *hook == HOOK_SET_STATE)?;
         let skipped = self.programs.get(at)?.skipped()?;
-        let lost = skipped.lost(taken_over(&self.counters(), HOOK_SET_STATE));
-        Some(lost.saturating_sub(self.recounted))
+        Some(skipped.first().saturating_sub(self.recounted))
     }
 
-    /// Counts all connections again if a birth or an end was missed, which [`Tracer::connections`] would be wrong by for ever. By how much it was.
+    /// Counts all connections again if a birth or an end may have been missed, which [`Tracer::connections`] would be wrong by for ever. By how
+    /// much it was.
     ///
-    /// `Ok(None)`: nothing was missed, or connections came or went meanwhile, and it is to be tried again.
+    /// `Ok(None)`: the program was not skipped, or connections came or went meanwhile, and it is to be tried again.
     ///
     /// # Errors
     /// The kernel refused the iterator.
     pub fn recount_if_needed(&mut self) -> Result<Option<i64>, String> {
-        let Some(missed) = self.missed_changes().filter(|missed| *missed > 0) else {
+        let Some(skips) = self.skips().filter(|skips| *skips > 0) else {
             return Ok(None);
         };
         // It takes a walk over all sockets, and is of use only when none comes or goes meanwhile: so not before an interval was quiet.
@@ -42,7 +44,7 @@ impl Tracer {
         let places = self.places.clone();
         let difference = self.recount(&places)?;
         if difference.is_some() {
-            self.recounted += missed;
+            self.recounted += skips;
         }
         Ok(difference)
     }

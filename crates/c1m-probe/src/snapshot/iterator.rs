@@ -11,7 +11,7 @@ use aya::{
 };
 use c1m_ebpf::HeldSocket;
 
-use crate::{TraceError, attach::chain};
+use crate::{TraceError, chain};
 
 /// Twice what the kernel gathers before it hands on: kernel/bpf/bpf_iter.c, `bpf_iter_open`, 8 pages.
 const BUFFER_BYTES: usize = 64 * 1024;

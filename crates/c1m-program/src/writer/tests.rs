@@ -154,13 +154,33 @@ fn a_stream_that_has_ended_says_so_once_and_to_whoever_prints() {
         let WriteError::Refused { name, source } = error else { panic!("{error:?}") };
         assert_eq!((name.as_str(), source.kind()), ("the stream", io::ErrorKind::StorageFull));
     }
-    // `2` waited behind it.
-    assert_eq!(writer.missing(), 2);
+    // `2` waited behind it, and `3` came too late.
+    assert_eq!((writer.missing(), writer.is_closed()), (3, false));
     let mut is_called = false;
     let (told, is_told) = sync_channel(1);
     writer.on_failure(move || told.send(()).unwrap());
     is_called |= is_told.try_recv().is_ok();
     assert!(is_called, "it has failed already");
+}
+
+#[test]
+fn a_reader_that_has_closed_the_stream_is_no_error_of_whoever_prints() {
+    let closed = || Err(io::ErrorKind::BrokenPipe.into());
+    let (writer, reader) = start(OnError::Stop);
+    let (told, is_told) = sync_channel(1);
+    writer.on_failure(move || told.send(()).unwrap());
+    writer.print("1\n".into(), Rank::Ordinary).unwrap();
+    reader.answer(closed());
+    is_told.recv_timeout(CEILING).unwrap();
+    writer.print("2\n".into(), Rank::Last).unwrap();
+    writer.check().unwrap();
+    writer.finish(LONG).unwrap();
+    assert_eq!((writer.missing(), writer.is_closed()), (2, true));
+    // A file is no standard stream: what it lacks is an error.
+    let (writer, reader) = start(OnError::GoOn);
+    writer.print("1\n".into(), Rank::Last).unwrap();
+    reader.answer(closed());
+    assert!(matches!(writer.finish(LONG), Err(WriteError::Refused { .. })));
 }
 
 #[test]

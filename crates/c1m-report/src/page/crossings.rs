@@ -120,7 +120,7 @@ fn by(crossing: &Crossing) -> Markup {
 pub(super) fn precise(precision: Precision) -> &'static str {
     match precision {
         Precision::Exact => "exact",
-        Precision::Connection => "to the connection",
-        Precision::Interval => "to the interval",
+        Precision::Connection => "per connection",
+        Precision::Interval => "per interval",
     }
 }

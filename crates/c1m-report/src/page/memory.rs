@@ -4,44 +4,12 @@ use maud::{Markup, html};
 
 use super::{
     super::{
-        plot::memory::{Bar, bars},
+        plot::memory::{ARTICLE_BYTES, ARTICLE_USER_BYTES, Bar, bars, costs},
         run::Run,
         say::{UNKNOWN, as_f64, bytes, foreign, grouped, tagged},
     },
     figure, table,
 };
-
-/// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
-const ARTICLE_USER_BYTES: f64 = 76.0;
-const ARTICLE_BYTES: f64 = 7530.0 * 1_048_576.0 / 1_024_000.0;
-
-/// Components of the article's connection and of one of this run; `None` where slab was not measured.
-pub(in super::super) fn costs(run: &Run) -> Option<Vec<Bar>> {
-    let act = &run.act.as_ref()?.record;
-    let mut parts = Vec::new();
-    if let Some(user) = act.server_user_bytes_per_connection {
-        parts.push(("user memory of the server".to_owned(), user));
-    }
-    parts.extend(
-        act.slab
-            .as_ref()?
-            .iter()
-            .map(|share| (format!("slab {}", share.cache), share.bytes_per_connection)),
-    );
-    let known: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
-    let rest = act.memory_bytes_per_connection - known;
-    if rest > 0.0 {
-        parts.push(("everything else: the client, data in pages, page tables".into(), rest));
-    }
-    let article = vec![
-        ("user memory of the server".to_owned(), ARTICLE_USER_BYTES),
-        ("kernel, not told apart".into(), ARTICLE_BYTES - ARTICLE_USER_BYTES),
-    ];
-    Some(vec![
-        Bar { name: "article, the server's end".into(), parts: article },
-        Bar { name: "this run, both ends".into(), parts },
-    ])
-}
 
 pub(super) fn section(run: &Run, id: &str) -> Markup {
     let costs = costs(run);

@@ -1,51 +1,16 @@
 //! What a run is called, what came of it in one line, and the figures that matter.
 
-use c1m_record::{Cause, Confidence, Direction, LimitName, Watching};
+use c1m_record::{Cause, Confidence, Direction, LimitName};
 use maud::{Markup, html};
 
 use super::super::{
     Report,
-    run::Run,
+    run::{Run, title},
     say::{
         UNKNOWN, as_f64, bytes, figure, foreign, grouped, moment, percent, perhaps, rfc3339, span,
         tagged,
     },
 };
-
-/// What the run was of.
-pub(in super::super) fn title(run: &Run) -> String {
-    if let Some(act) = &run.act {
-        return foreign(act.record.title());
-    }
-    if let Some(listening) = &run.listening {
-        return format!("Server on {}", foreign(&listening.record.address));
-    }
-    match &run.watching {
-        Some(watching) => watch(&watching.record),
-        None => "Records without their beginning".into(),
-    }
-}
-
-fn watch(watching: &Watching) -> String {
-    if let Some(command) = &watching.command {
-        return format!("Watch of the command {}", foreign(&command.join(" ")));
-    }
-    let mut of = match (watching.pid, &watching.comm, &watching.cgroup) {
-        (Some(pid), Some(comm), _) => vec![format!("{} (process {pid})", foreign(comm))],
-        (Some(pid), None, _) => vec![format!("process {pid}")],
-        (None, _, Some(cgroup)) => vec![format!("cgroup {}", foreign(cgroup))],
-        (None, _, None) => Vec::new(),
-    };
-    if !watching.ports.is_empty() {
-        let ports: Vec<String> = watching.ports.iter().map(u16::to_string).collect();
-        of.push(format!("port {}", ports.join(", ")));
-    }
-    if of.is_empty() {
-        "Watch of the whole host".into()
-    } else {
-        format!("Watch of {}", of.join(", "))
-    }
-}
 
 /// What the page is called.
 pub(super) fn heading(report: &Report) -> String {

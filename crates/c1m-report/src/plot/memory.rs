@@ -7,7 +7,10 @@ use super::{
     axis::{Axis, counts},
     n,
 };
-use crate::say::{bytes, foreign};
+use crate::{
+    run::Run,
+    say::{bytes, foreign},
+};
 
 /// A bar: whose, and its parts with their bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,4 +86,36 @@ fn ends(bar: &Bar) -> Vec<(f64, f64)> {
             (begin, end)
         })
         .collect()
+}
+
+/// The article's server: 76 bytes of user memory a connection, and (7,701 - 171) MiB by 1,024,000 connections in all.
+pub(crate) const ARTICLE_USER_BYTES: f64 = 76.0;
+pub(crate) const ARTICLE_BYTES: f64 = 7530.0 * 1_048_576.0 / 1_024_000.0;
+
+/// Components of the article's connection and of one of this run; `None` where slab was not measured.
+pub(crate) fn costs(run: &Run) -> Option<Vec<Bar>> {
+    let act = &run.act.as_ref()?.record;
+    let mut parts = Vec::new();
+    if let Some(user) = act.server_user_bytes_per_connection {
+        parts.push(("user memory of the server".to_owned(), user));
+    }
+    parts.extend(
+        act.slab
+            .as_ref()?
+            .iter()
+            .map(|share| (format!("slab {}", share.cache), share.bytes_per_connection)),
+    );
+    let known: f64 = parts.iter().map(|(_, bytes)| bytes).sum();
+    let rest = act.memory_bytes_per_connection - known;
+    if rest > 0.0 {
+        parts.push(("everything else: the client, data in pages, page tables".into(), rest));
+    }
+    let article = vec![
+        ("user memory of the server".to_owned(), ARTICLE_USER_BYTES),
+        ("kernel, not told apart".into(), ARTICLE_BYTES - ARTICLE_USER_BYTES),
+    ];
+    Some(vec![
+        Bar { name: "article, the server's end".into(), parts: article },
+        Bar { name: "this run, both ends".into(), parts },
+    ])
 }
