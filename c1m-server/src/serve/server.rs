@@ -1,14 +1,9 @@
 //! Start, look, stop.
 
 use std::{
-    collections::BTreeSet,
-    fs::File,
     io,
     net::SocketAddr,
-    os::{
-        fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
     sync::{Arc, atomic::Ordering::SeqCst},
     thread::JoinHandle,
     time::Duration,
@@ -41,8 +36,7 @@ pub struct Config {
     pub max_connections: Option<u64>,
     /// Probe connections that were idle for this long.
     pub keepalive: Option<Duration>,
-    /// How long a request head may take from its first byte to its last. Then it is answered with 408, and its connection closed;
-    /// closed without an answer, and counted as 408, if a response waits before it that the peer does not read.
+    /// How long a request head may take from its first byte to its last. Then it is answered with 408, and its connection closed.
     pub header_timeout: Duration,
 }
 
@@ -75,15 +69,6 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The inodes of its listeners.
-    ///
-    /// # Errors
-    /// There is no descriptor left.
-    pub fn inodes(&self) -> io::Result<BTreeSet<u64>> {
-        let inode = |listener: &OwnedFd| Ok(File::from(listener.try_clone()?).metadata()?.ino());
-        self.listeners.iter().map(inode).collect()
     }
 
     /// Starts the workers. From here on the listeners are theirs alone.
