@@ -139,9 +139,7 @@ impl Connections {
         for _ in 0..OVERDUE {
             let Some((fd, mut partial)) = self.partials.overdue() else { break };
             self.turn = TURN;
-            partial.input = Vec::new();
-            let refusal = self.refusal(fd, 408);
-            let step = self.respond(fd, &mut partial, refusal).unwrap_or(Step::Keep);
+            let step = self.head_is_overdue(fd, &mut partial);
             self.settle(fd, partial, step);
         }
         self.clock.is_read = false;

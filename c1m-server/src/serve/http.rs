@@ -41,6 +41,22 @@ pub(super) fn parse(input: &[u8]) -> Parsed {
     http::parse(input, interpret)
 }
 
+/// What of `input` is no complete request: behind the first `body_bytes`, which are the rest of a body, and behind each complete head with
+/// its body.
+pub(super) fn last_head(mut input: &[u8], mut body_bytes: u64) -> &[u8] {
+    loop {
+        let body = usize::try_from(body_bytes).unwrap_or(usize::MAX);
+        input = input.get(body..).unwrap_or_default();
+        match parse(input) {
+            Parsed::Request(request) => {
+                input = &input[request.head_bytes..];
+                body_bytes = request.body_bytes;
+            }
+            Parsed::Partial | Parsed::Refused(_) => return input,
+        }
+    }
+}
+
 fn interpret(head: &Head<'_>) -> Result<Request, u16> {
     let mut body_bytes = None;
     let mut transfer_encoding: Option<&[u8]> = None;
@@ -124,6 +140,22 @@ mod tests {
         match parse(text.as_bytes()) {
             Parsed::Request(request) => request,
             other => panic!("{text:?} gave {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_head_is_behind_complete_heads_and_their_bodies() {
+        let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n";
+        for (input, body_bytes, expected) in [
+            ("".into(), 0, ""),
+            (get.into(), 0, ""),
+            (format!("xy{get}{post}abcGET /"), 2, "GET /"),
+            (format!("{post}ab"), 0, ""),
+            ("ab".into(), 3, ""),
+            (format!("{get}\0nonsense\r\n\r\n"), 0, "\0nonsense\r\n\r\n"),
+        ] {
+            assert_eq!(last_head(input.as_bytes(), body_bytes), expected.as_bytes(), "{input:?}");
         }
     }
 

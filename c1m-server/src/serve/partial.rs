@@ -17,7 +17,7 @@ pub(super) const READ: u32 = epoll::IN | epoll::PEER_CLOSED;
 pub(super) struct Partial {
     /// Read and not yet understood, or waiting behind `write`. Bounded: nothing is read while a response waits.
     pub(super) input: Vec<u8>,
-    /// `input` is the beginning of a request head, of which the first byte came then.
+    /// `input` may end with the beginning of a request head, of which the first byte came then.
     pub(super) head_since: Option<Instant>,
     /// `input` has not been looked through: the connection had its turn.
     pub(super) has_more: bool,

@@ -36,7 +36,8 @@ pub struct Config {
     pub max_connections: Option<u64>,
     /// Probe connections that were idle for this long.
     pub keepalive: Option<Duration>,
-    /// How long a request head may take from its first byte to its last. Then it is answered with 408, and its connection closed.
+    /// How long a request head may take from its first byte to its last. Then it is answered with 408, and its connection closed;
+    /// closed without an answer, and counted as 408, if a response waits before it that the peer does not read.
     pub header_timeout: Duration,
 }
 

@@ -3,7 +3,10 @@
 use std::{os::fd::RawFd, time::Instant};
 
 use c1m_program::http::Date;
-use c1m_sys::{clock::wall_seconds, socket::send_vectored};
+use c1m_sys::{
+    clock::wall_seconds,
+    socket::{peek, send_vectored},
+};
 
 use super::{Connections, RETRY, Step, index};
 use crate::serve::{
@@ -67,10 +70,7 @@ impl Connections {
                 break;
             }
             let response = match http::parse(input) {
-                Parsed::Partial => {
-                    partial.head_since.get_or_insert_with(Instant::now);
-                    break;
-                }
+                Parsed::Partial => break,
                 Parsed::Refused(status) => {
                     input = &[];
                     self.refusal(fd, status)
@@ -94,7 +94,7 @@ impl Connections {
                 Some(step) => return step,
             }
         }
-        partial.input = input.to_vec();
+        keep(partial, input);
         Step::Keep
     }
 
@@ -130,7 +130,39 @@ impl Connections {
     pub(super) fn go_on(&mut self, fd: RawFd, partial: &mut Partial) -> Step {
         partial.has_more = false;
         let input = std::mem::take(&mut partial.input);
-        self.requests(fd, partial, &input)
+        let read = partial.head_since;
+        let step = self.requests(fd, partial, &input);
+        if partial.head_since.is_some() {
+            // Whatever of `input` waits on was read by then.
+            partial.head_since = read.or(partial.head_since);
+        }
+        step
+    }
+
+    /// The time for the head at the end of `partial.input` is over: answers with 408 if the rest of it has not come.
+    ///
+    /// Behind a response that the peer does not read there is no place for an answer: the connection is closed, and counted as if it had
+    /// been answered. While a response waits nothing is read, so the rest may be in the socket: then the client has done its part.
+    pub(super) fn head_is_overdue(&mut self, fd: RawFd, partial: &mut Partial) -> Step {
+        partial.head_since = None;
+        let head = http::last_head(&partial.input, partial.discard_bytes);
+        if head.is_empty() || self.is_complete_in_socket(fd, head) {
+            return Step::Keep;
+        }
+        if partial.write.is_some() || partial.has_more {
+            self.counters().error(ErrorName::Status(408));
+            return Step::Close;
+        }
+        partial.input = Vec::new();
+        let refusal = self.refusal(fd, 408);
+        self.respond(fd, partial, refusal).unwrap_or(Step::Keep)
+    }
+
+    fn is_complete_in_socket(&mut self, fd: RawFd, head: &[u8]) -> bool {
+        // An error of the socket ends the connection when it is read.
+        let count = peek(fd, &mut self.buffer).unwrap_or(0);
+        count > 0
+            && matches!(http::parse(&[head, &self.buffer[..count]].concat()), Parsed::Request(_))
     }
 
     /// Goes on with a response half sent, and then with what was asked behind it.
@@ -194,5 +226,16 @@ impl Connections {
             }
         }
         self.clock.date
+    }
+}
+
+/// Keeps `input`, which waits behind a response or for the rest of its head. The time for a head at its end runs from its first byte on, so
+/// also while a response waits that the peer does not read.
+fn keep(partial: &mut Partial, input: &[u8]) {
+    // Behind the last response of a connection nothing is answered.
+    let is_last = partial.write.as_ref().is_some_and(|(response, _)| response.closes);
+    partial.input = if is_last { Vec::new() } else { input.to_vec() };
+    if !partial.input.is_empty() {
+        partial.head_since.get_or_insert_with(Instant::now);
     }
 }

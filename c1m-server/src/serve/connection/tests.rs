@@ -215,3 +215,62 @@ fn half_a_head_is_refused_when_its_time_is_over() {
     assert_eq!((now.errors.get("408"), now.closed), (Some(&1), 1));
     assert_eq!(connections.timeout(), None, "an idle connection has no time");
 }
+
+/// A connection with a response that the client does not read, and `tail` behind its request.
+fn stuck(connections: &mut Connections, tail: &[u8]) -> (TcpStream, RawFd) {
+    let (mut client, fd) = admitted(connections);
+    client.write_all(&[b"GET /bytes/60000000 HTTP/1.1\r\nHost: a\r\n\r\n", tail].concat()).unwrap();
+    while !reported(connections).is_empty() {
+        connections.ready(fd);
+    }
+    (client, fd)
+}
+
+#[test]
+fn half_a_head_behind_a_response_that_is_not_read_has_its_time_too() {
+    let tails: [&[u8]; 3] = [
+        &[b"GET /", [b'a'; 8000].as_slice()].concat(),
+        &[b"GET /", [b'a'; 9000].as_slice()].concat(),
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HT",
+    ];
+    for tail in tails {
+        let mut connections = connections();
+        let (_client, fd) = stuck(&mut connections, tail);
+        assert!(connections.timeout().is_some_and(|left| left <= HEADER_TIMEOUT));
+        std::thread::sleep(HEADER_TIMEOUT);
+        connections.expire();
+        assert!(connections.partials.get(fd).is_none(), "{} bytes are kept", tail.len());
+        let now = snapshot(&connections);
+        assert_eq!((now.errors.get("408"), now.closed), (Some(&1), 1));
+        assert_eq!(connections.timeout(), None);
+    }
+}
+
+#[test]
+fn what_is_complete_behind_a_response_may_wait() {
+    let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    // The rest of the second one comes while nothing is read.
+    for (tail, rest) in [(&get[..], &b""[..]), (&get[..9], &get[9..])] {
+        let mut connections = connections();
+        let (mut client, fd) = stuck(&mut connections, tail);
+        client.write_all(rest).unwrap();
+        std::thread::sleep(HEADER_TIMEOUT);
+        connections.expire();
+        assert!(connections.partials.get(fd).is_some_and(|partial| partial.write.is_some()));
+        assert_eq!(snapshot(&connections).errors.len(), 0);
+        assert_eq!(connections.timeout(), None, "its time is not asked for again");
+    }
+}
+
+#[test]
+fn nothing_is_kept_behind_the_last_response_of_a_connection() {
+    let mut connections = connections();
+    let (mut client, fd) = admitted(&mut connections);
+    let request = b"GET /bytes/60000000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    client.write_all(&[request, [b'a'; 8000].as_slice()].concat()).unwrap();
+    while !reported(&connections).is_empty() {
+        connections.ready(fd);
+    }
+    let partial = connections.partials.get(fd).unwrap();
+    assert!(partial.write.is_some() && partial.input.is_empty() && partial.head_since.is_none());
+}
