@@ -1,4 +1,4 @@
-//! Every option of every program that takes an integer, held against the one table of docs/units.md.
+//! Every option of every program that takes an integer, compared with the one table of docs/units.md.
 
 use std::{any::TypeId, net::SocketAddr, path::PathBuf, time::Duration};
 

@@ -59,7 +59,7 @@ impl Run<'_> {
             Phase::Hold => {
                 let over = match self.hold_until {
                     Some(end) => Instant::now() >= end,
-                    // A hold without an end is for those who read: nobody is told anything any more.
+                    // A hold without an end only prints, and nobody reads any more.
                     None => self.show.is_closed(),
                 };
                 match self.nothing_left() {

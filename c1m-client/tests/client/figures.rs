@@ -82,7 +82,7 @@ fn answers_after_the_timeout_are_slower_than_all_others() {
     assert_eq!(client.end().0, Some(1));
 }
 
-/// What the client hands out to Prometheus at `url`.
+/// The metrics that the client serves at `url`.
 fn latencies(url: &str, name: &str) -> (Vec<(String, f64)>, f64, f64) {
     let samples = scrape(url);
     let prefix = format!("c1m_client_{name}_seconds_bucket{{le=\"");

@@ -11,7 +11,7 @@ use c1m_record::{Confidence, LimitName, Tier};
 /// are programs that try how far they come.
 const OPENING: [Call; 2] = [Call::Accept, Call::Socket];
 
-/// Failed calls by which a connection could not be had, as the hook counts them and as the own calls said.
+/// Failed calls by which a connection could not be had, as the probe counts them, and as calls of c1m itself returned.
 pub(crate) fn emfile(case: &Case<'_>) -> u64 {
     let own = case.seen.own("accept EMFILE") + case.seen.own("socket EMFILE");
     case.failed(&OPENING, errno::EMFILE).max(own)

@@ -17,7 +17,7 @@ impl Tracer {
     /// kernel does not tell.
     ///
     /// Those that the backup program took over count as well: where calls are inside each other, Linux 6.18 now and then runs neither
-    /// program for a call, and counts no skip (some ten of 10,494 calls, in a run with 13 skips).
+    /// program for a call, and counts no skip (docs/architecture.md, "Tracing").
     fn skips(&self) -> Option<u64> {
         let at = self.attached.hooks.iter().position(|hook| *hook == HOOK_SET_STATE)?;
         let skipped = self.programs.get(at)?.skipped()?;
