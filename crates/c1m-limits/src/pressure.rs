@@ -6,6 +6,9 @@
 
 use c1m_record::UnderPressure;
 
+/// A tick of the kernel's clock lies between two readings of the same stamp.
+const TICK_MS: f64 = 10.0;
+
 /// What a look saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seen {
@@ -62,9 +65,9 @@ impl PressureClock {
                     self.unmeasured_at_ms.get_or_insert(at_ms);
                 }
                 if let Some(lasting) = lasting {
-                    // Its length may be readable a moment after it has begun; another period's says nothing of it.
-                    let other = |seen_ms: f64| seen_ms < at_ms - lasting;
-                    self.unmeasured |= self.unmeasured_at_ms.take().is_some_and(other);
+                    // The tick can become known while a period lasts. The length of another period says nothing of it.
+                    let is_of_another = |seen_ms: f64| seen_ms + TICK_MS < at_ms - lasting;
+                    self.unmeasured |= self.unmeasured_at_ms.take().is_some_and(is_of_another);
                     self.cover(at_ms - lasting, at_ms, is_start);
                 }
                 Some(true)
@@ -76,8 +79,6 @@ impl PressureClock {
         if is_start && began_ms < 0.0 {
             (self.before_start_ms, self.is_first) = (-began_ms, true);
         }
-        // A tick of the kernel's clock lies between two readings of the same stamp.
-        const TICK_MS: f64 = 10.0;
         self.is_first &= began_ms <= TICK_MS;
         let from = began_ms.max(self.covered_until_ms).max(0.0);
         self.covered_ms += (at_ms - from).max(0.0);
@@ -115,9 +116,12 @@ mod tests {
 
     #[test]
     fn a_length_that_is_known_a_moment_later_is_known() {
-        let late = [(100.0, Seen::Yes(None), None), (200.0, Seen::Yes(Some(110.0)), None)];
-        assert_eq!(after(&late[..1]).total_ms, None);
-        assert_eq!(after(&late).total_ms, Some(110.0));
+        // The second began with the look, as far as a tick can tell.
+        for lasting in [110.0, 96.0] {
+            let late = [(100.0, Seen::Yes(None), None), (200.0, Seen::Yes(Some(lasting)), None)];
+            assert_eq!(after(&late[..1]).total_ms, None);
+            assert_eq!(after(&late).total_ms, Some(lasting));
+        }
         // That of the next period says nothing of one that was over before.
         let another = [(100.0, Seen::Yes(None), None), (200.0, Seen::Yes(Some(50.0)), None)];
         assert_eq!(after(&another).total_ms, None);
