@@ -6,13 +6,16 @@
 
 use c1m_record::UnderPressure;
 
+/// A tick of the kernel's clock lies between two readings of the same stamp.
+const TICK_MS: f64 = 10.0;
+
 /// What a look saw.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Seen {
     /// The hook that tells is not there.
     Unknown,
     No,
-    /// For how long; `None`: the kernel's tick is not known.
+    /// For how long; `None`: the kernel's tick is not known, as for some seconds around five minutes after the boot.
     Yes(Option<f64>),
 }
 
@@ -35,6 +38,8 @@ pub struct PressureClock {
     lasting_ms: Option<f64>,
     /// A period of unknown length was seen.
     unmeasured: bool,
+    /// When the present period was first seen, if its length is not known yet.
+    unmeasured_at_ms: Option<f64>,
     /// By how much the kernel's sum has grown.
     ended_ms: Option<f64>,
 }
@@ -51,12 +56,18 @@ impl PressureClock {
             Seen::Unknown => None,
             Seen::No => {
                 self.is_first = false;
+                self.unmeasured |= self.unmeasured_at_ms.take().is_some();
                 Some(false)
             }
             Seen::Yes(lasting) => {
-                self.unmeasured |= lasting.is_none();
                 self.lasting_ms = lasting;
+                if lasting.is_none() {
+                    self.unmeasured_at_ms.get_or_insert(at_ms);
+                }
                 if let Some(lasting) = lasting {
+                    // The tick can become known while a period lasts. The length of another period says nothing of it.
+                    let is_of_another = |seen_ms: f64| seen_ms + TICK_MS < at_ms - lasting;
+                    self.unmeasured |= self.unmeasured_at_ms.take().is_some_and(is_of_another);
                     self.cover(at_ms - lasting, at_ms, is_start);
                 }
                 Some(true)
@@ -68,8 +79,6 @@ impl PressureClock {
         if is_start && began_ms < 0.0 {
             (self.before_start_ms, self.is_first) = (-began_ms, true);
         }
-        // A tick of the kernel's clock lies between two readings of the same stamp.
-        const TICK_MS: f64 = 10.0;
         self.is_first &= began_ms <= TICK_MS;
         let from = began_ms.max(self.covered_until_ms).max(0.0);
         self.covered_ms += (at_ms - from).max(0.0);
@@ -87,7 +96,8 @@ impl PressureClock {
         let lasts = self.lasting_ms.unwrap_or(0.0).min(self.last_ms);
         let before = if self.is_first { 0.0 } else { self.before_start_ms };
         let by_kernel = self.ended_ms.map(|ended| (ended - before).max(0.0) + lasts);
-        let by_looks = (self.known && !self.unmeasured).then_some(self.covered_ms);
+        let by_looks = (self.known && !self.unmeasured && self.unmeasured_at_ms.is_none())
+            .then_some(self.covered_ms);
         match (by_kernel, by_looks) {
             (Some(kernel), Some(looks)) => Some(kernel.max(looks)),
             // Of a period that lasts and can't be measured the kernel's sum says nothing yet.
@@ -103,6 +113,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_length_that_is_known_a_moment_later_is_known() {
+        // The second began with the look, as far as a tick can tell.
+        for lasting in [110.0, 96.0] {
+            let late = [(100.0, Seen::Yes(None), None), (200.0, Seen::Yes(Some(lasting)), None)];
+            assert_eq!(after(&late[..1]).total_ms, None);
+            assert_eq!(after(&late).total_ms, Some(lasting));
+        }
+        // That of the next period says nothing of one that was over before.
+        let another = [(100.0, Seen::Yes(None), None), (200.0, Seen::Yes(Some(50.0)), None)];
+        assert_eq!(after(&another).total_ms, None);
+        let over = [(100.0, Seen::Yes(None), None), (200.0, Seen::No, None)];
+        assert_eq!(after(&over).total_ms, None);
+    }
 
     fn after(looks: &[(f64, Seen, Option<f64>)]) -> UnderPressure {
         let mut clock = PressureClock::default();

