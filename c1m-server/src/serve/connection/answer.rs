@@ -5,7 +5,7 @@ use std::{os::fd::RawFd, time::Instant};
 use c1m_program::http::Date;
 use c1m_sys::{
     clock::wall_seconds,
-    socket::{peek, send_vectored},
+    socket::{peek, reset_on_close, send_vectored},
 };
 
 use super::{Connections, RETRY, Step, index};
@@ -151,6 +151,9 @@ impl Connections {
         }
         if partial.write.is_some() || partial.has_more {
             self.counters().error(ErrorName::Status(408));
+            // What the client does not read would stay in the kernel as an orphan's, up to the whole send buffer. A socket that refuses
+            // the option is closed all the same.
+            let _ = reset_on_close(fd);
             return Step::Close;
         }
         partial.input = Vec::new();
