@@ -154,6 +154,9 @@ pub struct Tables {
 pub const TABLES_READ: i32 = 0;
 pub const TABLES_TORN: i32 = 1;
 
+/// Threads that read the tables of one namespace at a time
+pub const MAX_WALKERS: u32 = 4;
+
 /// Programs of the object that user space runs.
 pub const FIND_TABLES: &str = "find_tables";
 pub const COUNT_CONNECTIONS: &str = "count_connections";

@@ -6,6 +6,10 @@
 //! shows whether the walk has left the chain for another one. User space runs the programs
 //! (`BPF_PROG_TEST_RUN`, 5.10), several at a time, each over some buckets.
 //!
+//! A socket that was freed and put into the same chain again leads the walk back to the chain's
+//! start, and the end shows nothing. A look-up does not care; a count does. So the walk remembers
+//! the first sockets of a chain, and is torn where it meets one of them again.
+//!
 //! Needs `bpf_loop` (5.17), tables that the namespace points to by `tcp_death_row`, and listeners
 //! in one table (6.1).
 
@@ -20,7 +24,7 @@ use aya_ebpf::{
     maps::Array,
 };
 use c1m_ebpf::{
-    PORTS, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
+    MAX_WALKERS, PORTS, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
 };
 
 use crate::{
@@ -38,6 +42,21 @@ const MAX_STEPS: u32 = 1 << 20;
 
 /// Words that are read of a socket: struct sock_common has 136 bytes (6.18).
 const COMMON_WORDS: usize = 17;
+
+/// Links that are remembered of a chain: a walk that is led back meets the first of them that is
+/// still there. It would miss that only if all of them were taken out during the walk.
+const FIRST_LINKS: usize = 16;
+
+/// The first links of the chain that a walker is in, by bits 4 to 35.
+#[repr(C)]
+struct Links {
+    count: u32,
+    first: [u32; FIRST_LINKS],
+}
+
+/// By walker. Not on the stack: the verifier would follow each state of the list.
+#[map]
+static LINKS: Array<Links> = Array::with_max_entries(MAX_WALKERS, 0);
 
 /// LISTENING_NULLS_BASE: include/net/inet_hashtables.h
 const LISTENING_NULLS_BASE: u64 = 1 << 29;
@@ -59,6 +78,8 @@ struct Walk {
     first_port: u32,
     torn: u32,
     common: [u64; COMMON_WORDS],
+    /// This walker's number
+    walker: u32,
 }
 
 /// Finds the tables of the caller's network namespace.
@@ -126,6 +147,7 @@ fn walk(context: *mut c_void, net: u64, lists: u64, stride: u64, nulls_base: u64
         first_port: (word(context, 0) as u32).wrapping_mul(PORTS),
         torn: 0,
         common: [0; COMMON_WORDS],
+        walker: word(context, 0) as u32,
     };
     let step: unsafe extern "C" fn(u32, *mut c_void) -> i64 = step;
     // SAFETY: the callback has the helper's signature, and the walk outlives the call.
@@ -142,6 +164,7 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
             return 1;
         }
         walk.link = copy((walk.lists + walk.bucket * walk.stride) as *const u64);
+        forget_links(walk.walker);
     }
     let link = walk.link;
     if link & 1 == 1 {
@@ -153,6 +176,10 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
         walk.bucket += 1;
         walk.link = 0;
         return 0;
+    }
+    if is_met_again(walk.walker, link) {
+        walk.torn = 1;
+        return 1;
     }
     let list = member!(sock_nulls_node);
     let bytes = list + 8;
@@ -183,6 +210,39 @@ unsafe extern "C" fn step(_: u32, walk: *mut c_void) -> i64 {
         }
     }
     0
+}
+
+/// A new chain begins.
+#[inline(always)]
+fn forget_links(walker: u32) {
+    if let Some(links) = LINKS.get_ptr_mut(walker) {
+        // SAFETY: the map gave the pointer, and no other walker has this element.
+        unsafe { (&raw mut (*links).count).write_volatile(0) };
+    }
+}
+
+/// Whether the walk has been at this link of the chain before.
+#[inline(always)]
+fn is_met_again(walker: u32, link: u64) -> bool {
+    let Some(links) = LINKS.get_ptr_mut(walker) else { return true };
+    // Two sockets of one chain that are 64 GiB apart would look like one: the iterator counts then.
+    let link = (link >> 4) as u32;
+    for index in 0..FIRST_LINKS {
+        // SAFETY: the map gave the pointer, and no other walker has this element.
+        unsafe {
+            let first = &raw mut (*links).first[index];
+            let count = &raw mut (*links).count;
+            if index as u32 == count.read_volatile() {
+                first.write_volatile(link);
+                count.write_volatile(index as u32 + 1);
+                return false;
+            }
+            if first.read_volatile() == link {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// A member of the copied part of a socket.

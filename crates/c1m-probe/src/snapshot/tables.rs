@@ -13,7 +13,8 @@ use aya::{
     programs::{RawTracePoint, RawTracePointRunOptions},
 };
 use c1m_ebpf::{
-    ABSENT, COUNT_CONNECTIONS, COUNT_LISTENERS, FIND_TABLES, SnapshotLayout, TABLES_READ, Tables,
+    ABSENT, COUNT_CONNECTIONS, COUNT_LISTENERS, FIND_TABLES, MAX_WALKERS, SnapshotLayout,
+    TABLES_READ, Tables,
 };
 use c1m_sys::netns::Namespace;
 
@@ -21,10 +22,8 @@ use super::counted;
 
 /// What one run reads: under a millisecond with ten sockets a bucket, since RCU is held meanwhile, and a CPU without preemption does nothing else.
 const BUCKETS_A_RUN: u64 = 1024;
-/// Each has its own counts: 4 MB.
-const MAX_WALKERS: u32 = 4;
 
-/// How many walk at a time: one a CPU.
+/// How many walk at a time: one a CPU. Each has its own counts: 4 MB.
 pub(super) fn walkers() -> u32 {
     thread::available_parallelism()
         .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(MAX_WALKERS).min(MAX_WALKERS))
