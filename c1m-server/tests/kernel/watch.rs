@@ -35,7 +35,7 @@ pub(crate) fn play() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
-            c1m_sys::machine::set_nofile(32).unwrap();
+            confine::set_nofile(32).unwrap();
             let mut held = Vec::new();
             while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
                 held.push(socket);
