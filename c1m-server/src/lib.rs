@@ -10,7 +10,6 @@
 //! - [`output`]: the live view, and records as metrics; asks nothing of the kernel.
 //! - [`exit`]: the exit code of an error.
 //! - `metrics`: the page that a running command serves.
-//! - `namespace`: the network namespace that `--netns` names.
 
 pub mod cli;
 pub mod diagnose;
@@ -18,7 +17,6 @@ pub mod doctor;
 pub mod exit;
 pub mod holders;
 mod metrics;
-mod namespace;
 pub mod output;
 pub mod report;
 pub mod run;
