@@ -10,7 +10,6 @@
 //! - [`start`]: when it begins, so that hosts begin together.
 //! - [`ramp`]: how fast, and by how many workers.
 //! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does that.
-//! - [`http`]: reads responses, whatever pieces they come in.
 //! - [`workload`]: what each connection asks for: the opening request, samples and heartbeats.
 //! - [`table`]: the connections of one worker, a few bytes each.
 //! - [`worker`]: one epoll thread with its own descriptor table.
@@ -26,7 +25,6 @@
 
 pub mod buckets;
 pub mod cli;
-pub mod http;
 mod manual;
 pub mod merge;
 pub mod metrics;

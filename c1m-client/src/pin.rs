@@ -17,6 +17,7 @@ use std::{
 };
 
 use c1m_host::{cpus, sockstat};
+use c1m_program::http::response::{Reader, Rest, request};
 use c1m_sys::{
     process::page_bytes,
     socket::{MemInfo, mem_info, peek},
@@ -24,11 +25,7 @@ use c1m_sys::{
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::{
-    http::{Reader, Rest, request},
-    target::Target,
-    tuple::Tuple,
-};
+use crate::{target::Target, tuple::Tuple};
 
 /// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 32 KiB.
 const MOST_BYTES: u64 = 48 << 10;
