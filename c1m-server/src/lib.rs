@@ -11,6 +11,7 @@
 //! - [`exit`]: the exit code of an error.
 //! - `metrics`: the page that a running command serves.
 //! - `namespace`: the network namespace that `--netns` names.
+//! - `ticks`: the interval and the end that a command waits for.
 
 pub mod cli;
 pub mod diagnose;
@@ -24,4 +25,5 @@ pub mod report;
 pub mod run;
 pub mod serve;
 pub mod states;
+mod ticks;
 pub mod watch;

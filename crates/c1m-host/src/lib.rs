@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod files;
 pub mod guard;
 pub mod holder;
+mod inet_diag;
 pub mod listeners;
 pub mod meminfo;
 pub mod namespaces;

@@ -148,7 +148,10 @@ pub fn listening_ports(pids: &[u32]) -> io::Result<BTreeSet<u16>> {
 }
 
 /// Inodes of the sockets among the first descriptors of its tables.
-fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
+///
+/// # Errors
+/// It has ended, or may not be looked at.
+pub fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
     let mut sockets = sockets_of(&folder(pid).join("fd"))?;
     for table in tables(pid).skip(1) {
         // A thread that has ended meanwhile is no error.
