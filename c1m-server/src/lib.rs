@@ -10,6 +10,7 @@
 //! - [`output`]: the live view, and records as metrics; asks nothing of the kernel.
 //! - [`exit`]: the exit code of an error.
 //! - `metrics`: the page that a running command serves.
+//! - `ticks`: the interval and the end that a command waits for.
 
 pub mod cli;
 pub mod diagnose;
@@ -22,4 +23,5 @@ pub mod report;
 pub mod run;
 pub mod serve;
 pub mod states;
+mod ticks;
 pub mod watch;

@@ -135,7 +135,9 @@ impl<W: FnMut() -> anyhow::Result<Holders>> Walks<W> {
                     retry
                 }
                 Ok(None) => {
-                    next = self.every.map(|every| Instant::now() + every.max(took * REST));
+                    next = self
+                        .every
+                        .and_then(|every| Instant::now().checked_add(every.max(took * REST)));
                     if std::mem::take(&mut is_asked) {
                         took * REST_WHEN_ASKED
                     } else {

@@ -45,6 +45,7 @@ impl Target {
         let mut others = Others::new(which.clone());
         let named = Self::named_netns(args, &mut others)?;
         let ports = ports(args, &mut others)?;
+        others.ports.clone_from(&ports);
         let own = namespaces::own_inode();
         if let Some(named) = &named
             && Some(named.inode) != own

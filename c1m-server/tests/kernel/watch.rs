@@ -479,6 +479,49 @@ pub(crate) fn signals() -> Result<(), Skip> {
     Ok(())
 }
 
+/// An interval that no clock reaches: there is a first look and a last one.
+pub(crate) fn any_interval() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut watch = Watch::start(&["--interval", "213503982334601d"]);
+    watch.watching();
+    watch.finish();
+    Ok(())
+}
+
+/// A signal that comes while the probes are being attached ends the watch in order: with a last record, and without a command.
+pub(crate) fn signal_while_attaching() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let folder = tempfile::tempdir().unwrap();
+    let proof = folder.path().join("started");
+    let touch = ["--cmd", "touch", proof.to_str().unwrap()];
+    for (command, code) in [(&[][..], 0), (&touch[..], 5)] {
+        let file = folder.path().join(format!("{code}.jsonl"));
+        let mut child = Command::new(binary())
+            .args(["watch", "--output", file.to_str().unwrap()])
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a watch");
+        let descriptors = format!("/proc/{}/fd", child.id());
+        let has_a_map = || {
+            let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+            links
+                .filter_map(|link| std::fs::read_link(link.path()).ok())
+                .any(|target| target.to_string_lossy().contains("bpf-map"))
+        };
+        assert!(eventually(PATIENCE, has_a_map), "it attaches nothing");
+        confine::signal(&mut child, libc::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{command:?}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert!(matches!(last.record, Record::Ended(_)), "{last:?}");
+    }
+    assert!(!proof.exists(), "the command was started");
+    Ok(())
+}
+
 /// A file on a disk that is full, and then is not: the watch goes on, and says both.
 pub(crate) fn full_disk() -> Result<(), Skip> {
     needs_ebpf()?;

@@ -8,7 +8,10 @@ use std::{
 
 use c1m_sys::files::{share_table, socket_protocol};
 
-use super::task::{self, socket_inode};
+use super::{
+    listeners::low_inode,
+    task::{self, socket_inode},
+};
 
 /// Descriptors of TCP sockets.
 #[derive(Debug, Default)]
@@ -70,7 +73,8 @@ fn look_through(
     let Ok(entries) = fs::read_dir(table) else { return };
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        let Some(inode) = fs::read_link(&path).ok().and_then(|link| socket_inode(&link)) else {
+        let inode = fs::read_link(&path).ok().and_then(|link| socket_inode(&link));
+        let Some(inode) = inode.map(low_inode) else {
             continue;
         };
         let map = if is_known(inode) {

@@ -6,6 +6,7 @@ pub mod cpus;
 pub mod descriptors;
 pub mod files;
 pub mod guard;
+mod inet_diag;
 pub mod listeners;
 pub mod meminfo;
 pub mod namespaces;

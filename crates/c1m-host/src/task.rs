@@ -66,7 +66,7 @@ pub fn descriptors(pid: u32) -> Option<u64> {
 }
 
 /// The inode in `socket:[123]`, the link of a socket's descriptor.
-pub(super) fn socket_inode(link: &Path) -> Option<u32> {
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
@@ -152,7 +152,10 @@ pub fn listening_ports(pids: &[u32]) -> io::Result<BTreeSet<u16>> {
 }
 
 /// Inodes of the sockets among the first descriptors of its tables.
-fn sockets(pid: u32) -> io::Result<BTreeSet<u32>> {
+///
+/// # Errors
+/// It has ended, or may not be looked at.
+pub fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
     let mut sockets = sockets_of(&folder(pid).join("fd"))?;
     for table in tables(pid).skip(1) {
         // A thread that has ended meanwhile is no error.
@@ -161,7 +164,7 @@ fn sockets(pid: u32) -> io::Result<BTreeSet<u32>> {
     Ok(sockets)
 }
 
-fn sockets_of(table: &Path) -> io::Result<BTreeSet<u32>> {
+fn sockets_of(table: &Path) -> io::Result<BTreeSet<u64>> {
     Ok(fs::read_dir(table)?
         .take(DESCRIPTORS_MAX)
         .filter_map(|entry| socket_inode(&fs::read_link(entry.ok()?.path()).ok()?))
@@ -170,14 +173,14 @@ fn sockets_of(table: &Path) -> io::Result<BTreeSet<u32>> {
 
 /// Port and inode of each listener of its network namespace. They stand before all connections in the file (net/ipv4/tcp_ipv4.c, tcp_seq_start,
 /// 5.4 to 6.18), so that reading ends where those begin.
-fn listeners(pid: u32, name: &str) -> Vec<(u16, u32)> {
+fn listeners(pid: u32, name: &str) -> Vec<(u16, u64)> {
     let Ok(file) = fs::File::open(folder(pid).join("net").join(name)) else { return Vec::new() };
     let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
     lines.map_while(|line| parse_listener(&line)).collect()
 }
 
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, numbers of the first ones in hexadecimal. `None`: no listener.
-fn parse_listener(line: &str) -> Option<(u16, u32)> {
+fn parse_listener(line: &str) -> Option<(u16, u64)> {
     const LISTEN: &str = "0A";
     let mut words = line.split_ascii_whitespace().skip(1);
     let (_, port) = words.next()?.rsplit_once(':')?;

@@ -213,10 +213,10 @@ pub const CATALOG: [Limit; 17] = [
         scope: Scope::Listener,
         unit: "connections",
         knob: "listen's backlog (--backlog) and net.core.somaxconn: the smaller of the two",
-        source: "sock_diag of the listeners: the fullest one; the server's own backlog where none is seen",
+        source: "sock_diag of the target's listeners, or of all in this network namespace where a watch has no target: the fullest one; the server's own backlog where none is seen",
         per_connection: None,
         symptom: "SYNs and ends of handshakes are dropped, connects are slow by whole seconds or time out",
-        apart: "ListenOverflows, a counter of this limit alone. When accept fails with EMFILE or ENFILE at the same time, that is the cause",
+        apart: "ListenOverflows, a counter of this limit alone, but of the whole network namespace: a target's own listeners must have been full, or have dropped. When accept fails with EMFILE or ENFILE at the same time, that is the cause",
         kernel: "net/ipv4/tcp_input.c, tcp_conn_request; net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock (5.4 to 6.18)",
         read: |now| match now.accept_queue {
             Some((queued, most)) => (Some(queued), Some(most)),

@@ -176,8 +176,8 @@ impl Stage {
 
     /// Lets things arrive for so long.
     pub(super) fn pause(&mut self, time: Duration) -> Result<(), End> {
-        let end = Instant::now() + time;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
+        let start = Instant::now();
+        while let Some(left) = time.checked_sub(start.elapsed()) {
             self.wait(left.min(TICK))?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use c1m_record::{Confidence, LimitName};
 
 use crate::{
     case::Case,
+    evidence::Listeners,
     reading::Peak,
     rules::calls::{emfile, enfile},
     verdict::Finding,
@@ -24,6 +25,9 @@ fn overflows(case: &Case<'_>) -> u64 {
 /// far as the counters tell.
 pub(super) fn unexplained_drops(case: &Case<'_>) -> u64 {
     let counter = |name| case.seen.counter(name);
+    if case.seen.listeners.dropped_nothing() {
+        return 0;
+    }
     counter("ListenDrops")
         .saturating_sub(counter("ListenOverflows"))
         .saturating_sub(counter("TCPReqQFullDrop"))
@@ -40,10 +44,7 @@ fn unnamed_drops(case: &Case<'_>) -> u64 {
 
 fn accept_queue(case: &Case<'_>) -> Option<Finding> {
     let seen = case.seen;
-    let count = overflows(case);
-    if count == 0 {
-        return None;
-    }
+    let (count, confidence) = attributed(case)?;
     let behind = if emfile(case) > 0 {
         ": it filled while accept failed with EMFILE"
     } else if enfile(case) > 0 {
@@ -55,23 +56,56 @@ fn accept_queue(case: &Case<'_>) -> Option<Finding> {
         (Some(used), Some(ceiling)) => Some(Peak { used, ceiling }),
         _ => case.peak(LimitName::AcceptQueue),
     };
-    Some(
-        Finding::new(
+    let sure = confidence == Confidence::Certain;
+    let found = Finding::new(
             LimitName::AcceptQueue,
-            Confidence::Certain,
+            confidence,
             format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
         )
         .saw("TcpExt ListenOverflows", "drops in this network namespace", seen.counter("ListenOverflows"))
         .saw("tcp_conn_request", "SYNs that found it full", seen.accept_queue_syn.unwrap_or(0))
         .saw(case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"), "ends of handshakes that found it full", seen.accept_queue_ack.unwrap_or(0))
-        .beside("sock_diag", "connections in the fullest queue", length),
-    )
+        .saw("sock_diag SK_MEMINFO_DROPS", "drops of the target's listeners", own_drops(case))
+        .beside("sock_diag", "connections in the fullest queue", length);
+    Some(if sure { found } else { found.settled_by(OWN_QUEUE) })
+}
+
+/// What raises the confidence where only the network namespace's counters, or drops without a reason, speak.
+const OWN_QUEUE: &str = "`ss -ltnm` while it happens: Recv-Q above Send-Q of the target's own listener, and its drops (d) growing";
+
+fn own_drops(case: &Case<'_>) -> u64 {
+    match case.seen.listeners {
+        Listeners::Target { drops } => drops.unwrap_or(0),
+        Listeners::All => 0,
+    }
+}
+
+/// How many overflows are the target's, and how sure that is. The kernel counts them for the network namespace; a listener's own counter
+/// counts every drop. So only a target that dropped and was seen full is certain.
+fn attributed(case: &Case<'_>) -> Option<(u64, Confidence)> {
+    let all = overflows(case);
+    let (count, confidence) = match case.seen.listeners {
+        Listeners::All => (all, Confidence::Certain),
+        Listeners::Target { drops } => {
+            let confidence = match (case.was_past(LimitName::AcceptQueue), drops) {
+                (true, Some(_)) => Confidence::Certain,
+                (true, None) | (false, Some(_)) => Confidence::Likely,
+                (false, None) => Confidence::Possible,
+            };
+            (all.min(drops.unwrap_or(all)), confidence)
+        }
+    };
+    (count > 0).then_some((count, confidence))
 }
 
 fn syn_queue(case: &Case<'_>) -> Option<Finding> {
-    let seen = case.seen;
+    let (seen, is_target) = (case.seen, case.seen.listeners != Listeners::All);
+    // The queue itself is not shown, so the network namespace's counters may be of anybody's listener.
+    let sure = if is_target { Confidence::Possible } else { Confidence::Certain };
+    let settled = |found: Finding| if is_target { found.settled_by(OWN_SYN_QUEUE) } else { found };
     let hooked = seen.syn_queue_full.unwrap_or(0);
-    let dropped = seen.counter("TCPReqQFullDrop");
+    let dropped =
+        if seen.listeners.dropped_nothing() { 0 } else { seen.counter("TCPReqQFullDrop") };
     // Always on, cookies say nothing of the queue.
     let cookies = match case.now.syncookies {
         Some(2) => 0,
@@ -79,11 +113,12 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
     };
     let unnamed = unnamed_drops(case);
     let found = if dropped > 0 {
-        Finding::new(
+        settled(Finding::new(
             LimitName::SynQueue,
-            Confidence::Certain,
+            // Dropped by the target as well, by which of its queues is not known.
+            if is_target { Confidence::Likely } else { Confidence::Certain },
             format!("a listener's SYN queue was full, and {dropped} SYNs were dropped"),
-        )
+        ))
     } else if unnamed > 0 {
         Finding::new(
             LimitName::SynQueue,
@@ -94,13 +129,12 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
         )
         .settled_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
     } else if cookies + hooked > 0 {
-        let sure = case.now.syncookies.is_some() || hooked > 0;
-        let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
-        Finding::new(
+        let is_known = case.now.syncookies.is_some() || hooked > 0;
+        settled(Finding::new(
             LimitName::SynQueue,
-            confidence,
+            if is_known { sure } else { sure.min(Confidence::Likely) },
             "a listener's SYN queue was full; SYNs were answered by cookies, and none was dropped for it",
-        )
+        ))
         .harmless()
     } else {
         return None;
@@ -113,6 +147,8 @@ fn syn_queue(case: &Case<'_>) -> Option<Finding> {
             .saw("TcpExt ListenDrops", "drops that no other counter explains", unnamed),
     )
 }
+
+const OWN_SYN_QUEUE: &str = "`ss -tan state syn-recv` by the target's own port while it happens";
 
 fn conntrack(case: &Case<'_>) -> Option<Finding> {
     let counted = &case.seen.host;
@@ -153,7 +189,7 @@ mod tests {
     use c1m_record::{Confidence, LimitName};
 
     use crate::{
-        evidence::{Evidence, Growth},
+        evidence::{Evidence, Growth, Listeners},
         forecast::History,
         reading::Readings,
         verdict::judge,
@@ -221,6 +257,50 @@ mod tests {
                 assert_eq!(second.evidence.last().unwrap().value, 4);
             }
         }
+    }
+
+    fn of_target(drops: Option<u64>, full: bool, seen: Evidence) -> Vec<(LimitName, Confidence)> {
+        let mut history = history(1);
+        let accept_queue = Some(if full { (5, 4) } else { (0, 4) });
+        history.add(&Readings { accept_queue, ..Readings::default() });
+        let seen = Evidence { listeners: Listeners::Target { drops }, ..seen };
+        let verdict = judge(&seen, &history);
+        for cause in &verdict.causes {
+            assert_eq!(cause.confidence == Confidence::Certain, cause.settle.is_none());
+        }
+        verdict.causes.iter().map(|cause| (cause.limit, cause.confidence)).collect()
+    }
+
+    #[test]
+    fn overflows_of_the_network_namespace_are_a_targets_only_by_its_own_listeners() {
+        use Confidence::*;
+        let of = |drops, full| {
+            of_target(drops, full, counters(&[("ListenOverflows", 4), ("ListenDrops", 4)]))
+        };
+        assert_eq!(of(Some(0), false), [], "another program's queue");
+        assert_eq!(of(Some(0), true), [], "full, and nobody came");
+        for (drops, full, confidence) in [
+            (Some(4), true, Certain),
+            (Some(4), false, Likely),
+            (None, true, Likely),
+            (None, false, Possible),
+        ] {
+            assert_eq!(of(drops, full), [(LimitName::AcceptQueue, confidence)], "{drops:?} {full}");
+        }
+        // The hooks count the whole host.
+        let hooked = Evidence { accept_queue_syn: Some(9), ..Evidence::default() };
+        assert_eq!(of_target(Some(0), false, hooked), []);
+    }
+
+    #[test]
+    fn a_targets_syn_queue_is_never_certain() {
+        let dropped = || counters(&[("TCPReqQFullDrop", 7), ("ListenDrops", 7)]);
+        assert_eq!(of_target(Some(0), false, dropped()), []);
+        let likely = [(LimitName::SynQueue, Confidence::Likely)];
+        assert_eq!(of_target(Some(7), false, dropped()), likely);
+        let cookies = counters(&[("TCPReqQFullDoCookies", 9)]);
+        let possible = [(LimitName::SynQueue, Confidence::Possible)];
+        assert_eq!(of_target(Some(0), false, cookies), possible);
     }
 
     fn tracked(drop: u64, insert_failed: u64, early_drop: u64) -> Evidence {
