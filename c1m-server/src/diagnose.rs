@@ -3,7 +3,6 @@
 //! Nothing here costs anything per connection. A look is some thirty small files, once an interval at most, and only when something
 //! has happened or tracing looks anyway.
 
-mod counts;
 pub(crate) mod measure;
 mod queues;
 pub(crate) mod subject;

@@ -12,6 +12,7 @@
 //! - [`holders`]: a snapshot grouped by what holds the memory.
 //! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`lost`]: what did not reach us.
+//! - [`refused`]: counters as what they mean, each from the best hook that counts it.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -30,6 +31,7 @@ pub mod look;
 pub mod lost;
 mod options;
 pub mod plan;
+pub mod refused;
 pub mod signals;
 pub mod snapshot;
 pub mod sockets;
