@@ -142,7 +142,7 @@ impl Diagnosis {
     pub(super) fn limits(&self) -> Limits {
         let mut limits = self.history.limits();
         // The catalog names where a server reads its own.
-        if let Subject::Others(_) = self.subject
+        if let Subject::Target(_) = self.subject
             && let Some(nofile) =
                 limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
         {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_host::{target::Which, task};
+use c1m_host::{
+    target::{Processes, Target},
+    task,
+};
 use c1m_program::{exporter::Bound, writer::WriteError};
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
@@ -25,7 +28,6 @@ use super::{
     holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
-    target::Target,
 };
 use crate::{
     cli::watch::Watch,
@@ -58,15 +60,15 @@ pub(super) fn watching(
     tracing: &Tracing,
     metrics: Option<&Bound>,
 ) -> Watching {
-    let cgroup = match &target.which {
-        Which::Cgroup(folder) => Some(folder.display().to_string()),
-        Which::Nobody | Which::Family(_) => None,
+    let cgroup = match &target.processes {
+        Processes::Cgroup(folder) => Some(folder.display().to_string()),
+        Processes::None | Processes::Tree(_) => None,
     };
     Watching {
         ports: target.ports.clone(),
         netns: target.netns,
-        pid: target.pid,
-        comm: target.pid.and_then(task::comm),
+        pid: args.pid,
+        comm: args.pid.and_then(task::comm),
         cgroup,
         command: args.command().map(<[String]>::to_vec),
         interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
@@ -126,13 +128,13 @@ impl<'a> Session<'a> {
         &mut self,
         hooks: Hooks,
         watching: Watching,
-        master: Option<u32>,
+        main_process: Option<u32>,
     ) -> anyhow::Result<()> {
         self.sink.record(Record::Hooks(hooks))?;
         self.sink.record(Record::Watching(watching))?;
-        if let Some(master) = master {
+        if let Some(pid) = main_process {
             let text = format!(
-                "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
+                "only this process is watched, and those that it started: --pid {pid} watches the one that started it, with all of its workers"
             );
             self.sink.record(warning("worker", text))?;
         }
