@@ -18,7 +18,7 @@ use c1m_text::{
 use clap::{Args, Parser, Subcommand};
 
 pub use self::{
-    holders::{GroupBy, Holders, NetnsChoice},
+    holders::Holders,
     report::{Plot, Report},
     states::States,
 };

@@ -5,7 +5,7 @@ mod reporter;
 use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _, time::SystemTime};
 
 use anyhow::Context as _;
-use c1m_host::{files, netns};
+use c1m_host::{files, namespaces};
 use c1m_preflight::{
     Ask,
     plan::{self, Plan, Wish, Workers},
@@ -185,7 +185,7 @@ async fn serve_and_tell(
 fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         ports: vec![listen.port()],
-        netns: netns::own(),
+        netns: namespaces::own_inode(),
         present: Err("not asked for".into()),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),

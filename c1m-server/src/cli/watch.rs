@@ -3,13 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_ebpf::WATCHED_PORTS;
+use c1m_host::namespaces::NetnsArgument;
 use c1m_text::{
     address,
     units::{parse_duration, parse_number},
 };
 use clap::Args;
-
-use super::NetnsChoice;
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
 ///
@@ -35,7 +34,7 @@ pub struct Watch {
     /// Count connections, and read counters, in this network namespace alone: self, PID, inode:N, or all, which counts in each
     /// [default: that of --pid, else all]
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<NetnsChoice>,
+    pub netns: Option<NetnsArgument>,
 
     /// Time between two samples
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
@@ -157,10 +156,10 @@ mod tests {
     #[test]
     fn a_network_namespace_is_named_as_for_holders() {
         for (word, netns) in [
-            ("self", NetnsChoice::Own),
-            ("all", NetnsChoice::All),
-            ("12", NetnsChoice::Process(12)),
-            ("inode:4026531840", NetnsChoice::Inode(4_026_531_840)),
+            ("self", NetnsArgument::Own),
+            ("all", NetnsArgument::All),
+            ("12", NetnsArgument::Process(12)),
+            ("inode:4026531840", NetnsArgument::Inode(4_026_531_840)),
         ] {
             assert_eq!(watch(&["--netns", word]).unwrap().netns, Some(netns));
         }

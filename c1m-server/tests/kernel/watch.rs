@@ -35,7 +35,7 @@ pub(crate) fn play() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
-            c1m_sys::machine::set_nofile(32).unwrap();
+            confine::set_nofile(32).unwrap();
             let mut held = Vec::new();
             while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
                 held.push(socket);
@@ -334,7 +334,7 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     let mut watch = Watch::start(&["--pid", &std::process::id().to_string()]);
     let watching = watch.watching();
     assert!(watching.ports.contains(&port), "{watching:?}");
-    assert_eq!(watching.netns, c1m_host::netns::own());
+    assert_eq!(watching.netns, c1m_host::namespaces::own_inode());
     let limits = watch.wait_for("limits", limits);
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
     let (soft, _) = c1m_sys::process::nofile().unwrap();
@@ -360,7 +360,7 @@ pub(crate) fn in_a_namespace() -> Result<(), Skip> {
         }
         let mut watch = Watch::start(&["--netns", "self"]);
         let watching = watch.watching();
-        assert_ne!(watching.netns, c1m_host::netns::own());
+        assert_ne!(watching.netns, c1m_host::namespaces::own_inode());
         let limits = watch.wait_for("limits", limits);
         let ended = watch.finish();
         assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");

@@ -79,7 +79,7 @@ impl Others {
             self.pids = match &self.which {
                 Which::Nobody => Vec::new(),
                 Which::Family(pid) => task::family(*pid),
-                Which::Cgroup(folder) => task::members(folder),
+                Which::Cgroup(folder) => cgroup::members(folder),
             };
             self.left_out = self.pids.len().saturating_sub(task::PROCESSES_MAX);
             self.pids.truncate(task::PROCESSES_MAX);

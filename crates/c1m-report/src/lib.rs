@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use c1m_record::Record;
 pub use input::{BadInput, LONGEST_LINE};
+pub use plot::panels;
 
 use acts::{Act, Reproduction};
 use run::Run;
