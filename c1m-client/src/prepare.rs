@@ -119,7 +119,7 @@ pub fn slower_than_planned(
     };
     (reached < planned * ENOUGH).then(|| {
         format!(
-            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+            "the planned rate{of_part} of {planned:.0} connections per second was not reached: {reached:.0} were. The server answered too slowly for \
              in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
         )
     })

@@ -27,7 +27,7 @@ use crate::{
     diagnose::tracing::Tracing,
 };
 
-/// All connections fit; a limit is met before; it can't be told from here.
+/// All connections fit; a limit is met before; it is not known from here.
 const FITS: u8 = 0;
 const WALL: u8 = 1;
 const UNKNOWN: u8 = 3;

@@ -25,7 +25,7 @@ pub struct Run {
     pub sources: u64,
     /// Destination addresses times ports.
     pub destinations: u64,
-    /// New connections a second.
+    /// New connections per second.
     pub rate: Option<u64>,
     /// Connections end by FIN, so that each may be an orphan, and then TIME_WAIT.
     pub ends_by_fin: bool,

@@ -34,7 +34,7 @@ pub enum PlotName {
     Connections,
     /// Pages of tcp_mem and connections over time.
     Time,
-    /// Memory a connection, by component, beside the article's.
+    /// Memory per connection, by component, beside the article's.
     Memory,
 }
 
