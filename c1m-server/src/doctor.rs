@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use c1m_host::{cgroup, netns};
 use c1m_limits::{
     configured::{Assessed, Circumstances, assess},
-    walls::Examination,
+    preflight::Examination,
 };
 use c1m_preflight::{Ask, Looked, plan::Workers};
 use c1m_probe::Options;
@@ -123,7 +123,8 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
         present: &present,
     };
     let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &circumstances);
-    let Examination { fits, first, walls, unknown, memory, ehash } = looked.examination.clone();
+    let Examination { fits, first, rows: walls, unknown, memory, ehash } =
+        looked.examination.clone();
     let record = Doctor {
         connections: ask.connections,
         role: ask.role,

@@ -2,7 +2,7 @@
 
 use std::{io::Write, path::Path};
 
-use c1m_limits::walls::Examination;
+use c1m_limits::preflight::Examination;
 use c1m_preflight::Looked;
 use c1m_program::EnvironmentRefused;
 use c1m_record::{LimitName, Wall};

@@ -22,7 +22,7 @@ use self::{
     lines::Line,
     order::{Entry, What, entries},
 };
-use super::walls::{Examination, Host, Run};
+use super::preflight::{Examination, Host, Run};
 use c1m_record::{Assessment, ConfiguredSetting};
 
 /// The place of what the running kernel has.
@@ -296,8 +296,8 @@ mod tests {
     use super::*;
     use crate::{
         footprint::Sizes,
+        preflight::{Tables, examine},
         reading::Readings,
-        walls::{Tables, examine},
     };
 
     const GIB: u64 = 1 << 30;

@@ -3,7 +3,7 @@
 use c1m_record::LimitName;
 
 use super::{Circumstances, Say};
-use crate::{advice::mib, footprint::charged_pages};
+use crate::{footprint::charged_pages, raise::mib};
 
 const MEM: &str = "net.ipv4.tcp_mem";
 const GIB: u64 = 1 << 30;

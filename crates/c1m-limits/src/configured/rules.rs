@@ -34,7 +34,7 @@ impl Circumstances<'_> {
     }
 
     pub(super) fn wall(&self, limit: LimitName) -> Option<&Wall> {
-        self.examination.walls.iter().find(|wall| wall.limit == limit)
+        self.examination.rows.iter().find(|wall| wall.limit == limit)
     }
 
     /// A setting of which more permits more.
