@@ -10,7 +10,7 @@ use std::{io, time::SystemTime};
 use anyhow::Context as _;
 use c1m_host::{cgroup, netns};
 use c1m_limits::{
-    configured::{Assessed, Circumstances, assess},
+    configured::{Assessed, Context, assess},
     preflight::Examination,
 };
 use c1m_preflight::{Ask, Looked, plan::Workers};
@@ -115,14 +115,14 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
     let lines = files::lines(&flags.judge)?;
     let present = files::present(&lines);
     let unit = cgroup::unit();
-    let circumstances = Circumstances {
+    let context = Context {
         run: &looked.run,
         host: &looked.host,
         examination: &looked.examination,
         unit: unit.as_deref(),
         present: &present,
     };
-    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &circumstances);
+    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &context);
     let Examination { fits, first, rows: walls, unknown, memory, ehash } =
         looked.examination.clone();
     let record = Doctor {

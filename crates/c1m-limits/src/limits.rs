@@ -22,6 +22,10 @@ use c1m_record::{LimitName, Scope};
 
 use crate::{
     case::Case,
+    configured::{
+        descriptors::Descriptors,
+        setting::{Answer, Context, Known},
+    },
     finding::Finding,
     preflight::need::{Need, Planned},
     reading::{CgroupLimit, Readings, Usage},
@@ -98,6 +102,16 @@ pub trait Limit: Sync {
 
     /// What a planned run needs of it, with remedy and risk.
     fn preflight(&self, planned: &Planned<'_>) -> Need;
+
+    /// The kernel settings that move it or belong to it, and how each is assessed when somebody has configured it.
+    fn settings(&self) -> &'static [Known] {
+        &[]
+    }
+
+    /// The assessment of a line that limits open files. `None`: that is not this limit.
+    fn assess_descriptors(&self, _line: &Descriptors, _context: &Context<'_>) -> Option<Answer> {
+        None
+    }
 
     /// Whether it stopped something, by what was observed.
     fn judge(&self, case: &Case<'_>) -> Option<Finding>;

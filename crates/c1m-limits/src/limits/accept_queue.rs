@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope};
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::{Case, EMFILE, ENFILE},
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, PAUSE_MS, Planned, setting},
     raise::{at_least, with_slack},
@@ -61,9 +62,11 @@ impl Limit for AcceptQueue {
                 Some(most) => format!(
                     "--backlog {wanted}: net.core.somaxconn={most} is enough, and the smaller of the two counts; or a lower --rate"
                 ),
-                None => format!(
-                    "net.core.somaxconn={wanted} and --backlog {wanted}: the smaller of the two counts, so raising one alone does nothing; or a lower --rate"
-                ),
+                None => {
+                    format!(
+                        "net.core.somaxconn={wanted} and --backlog {wanted}: the smaller of the two counts, so raising one alone does nothing; or a lower --rate"
+                    )
+                }
             },
             risk:
                 "a long queue hides an accept loop that is too slow, and its connections wait in it"
@@ -90,6 +93,30 @@ impl Limit for AcceptQueue {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                Known::new(
+                    "net.core.somaxconn",
+                    Numbers::Int(1, 0),
+                    Rule::Larger(
+                        Some(LimitName::AcceptQueue),
+                        "a burst of connections fills the accept queue earlier",
+                    ),
+                ),
+                Known::new(
+                    "net.ipv4.tcp_abort_on_overflow",
+                    Numbers::Within(0, 255),
+                    Rule::Switch {
+                        harmful: 1,
+                        harms: "a full accept queue resets the connection, where the client would have tried again by itself",
+                        else_: "a full accept queue lets the client try again",
+                    },
+                ),
+            ]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
         let count = overflows(case);
@@ -108,16 +135,20 @@ impl Limit for AcceptQueue {
             _ => case.peak(LimitName::AcceptQueue),
         };
         Some(
-        Finding::new(
-            LimitName::AcceptQueue,
-            Confidence::Certain,
-            format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
+            Finding::new(
+                LimitName::AcceptQueue,
+                Confidence::Certain,
+                format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
+            )
+            .saw("TcpExt ListenOverflows", "drops in this network namespace", observed.counter("ListenOverflows"))
+            .saw("tcp_conn_request", "SYNs that found it full", observed.accept_queue_syn.unwrap_or(0))
+            .saw(
+                case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"),
+                "ends of handshakes that found it full",
+                observed.accept_queue_ack.unwrap_or(0),
+            )
+            .beside("sock_diag", "connections in the fullest queue", length),
         )
-        .saw("TcpExt ListenOverflows", "drops in this network namespace", observed.counter("ListenOverflows"))
-        .saw("tcp_conn_request", "SYNs that found it full", observed.accept_queue_syn.unwrap_or(0))
-        .saw(case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"), "ends of handshakes that found it full", observed.accept_queue_ack.unwrap_or(0))
-        .beside("sock_diag", "connections in the fullest queue", length),
-    )
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {

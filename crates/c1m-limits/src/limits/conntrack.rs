@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{A_FEW, About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, Planned, first_without, setting, unseen},
     raise::{at_least, mib, with_slack},
@@ -59,10 +60,7 @@ impl Limit for Conntrack {
             now,
             used,
             needed,
-            stops_at: now
-                .zip(used)
-                .filter(|_| tracked == Some(true))
-                .and_then(|(now, used)| first_without(now, used, 1)),
+            stops_at: now.zip(used).filter(|_| tracked == Some(true)).and_then(|(now, used)| first_without(now, used, 1)),
             counts: tracked != Some(false),
             remedy: format!(
                 "net.netfilter.nf_conntrack_max={wanted} with nf_conntrack_buckets={}; or no tracking of these ports (NOTRACK)",
@@ -87,6 +85,48 @@ impl Limit for Conntrack {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                Known::new(
+                    "net.netfilter.nf_conntrack_max",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Larger(
+                        Some(LimitName::Conntrack),
+                        "a full table drops packets of new connections",
+                    ),
+                ),
+                Known::new(
+                    "net.netfilter.nf_conntrack_buckets",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Larger(None, "each look-up of a tracked connection walks a longer chain"),
+                ),
+                Known::new(
+                    "net.netfilter.nf_conntrack_tcp_timeout_established",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Larger(
+                        None,
+                        "a connection that is idle for so many seconds is forgotten, and its next packet may be dropped",
+                    ),
+                ),
+                Known::new(
+                    "net.ipv4.netfilter.ip_conntrack_max",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Removed(
+                        "Linux 4.10 removed this name: the setting is net.netfilter.nf_conntrack_max",
+                    ),
+                ),
+                Known::new(
+                    "net.ipv4.ip_conntrack_max",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Removed(
+                        "Linux 2.6.20 removed this name: the setting is net.netfilter.nf_conntrack_max",
+                    ),
+                ),
+            ]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let counted = &case.observed.host;
         // Two new entries that clash count in both (net/netfilter/nf_conntrack_core.c, nf_ct_resolve_clash, 6.18).
@@ -96,19 +136,19 @@ impl Limit for Conntrack {
         let peak = case.peak(LimitName::Conntrack);
         let full = peak.is_some_and(|peak| peak.is_at(95));
         let found = match (dropped, evicted) {
-        (1.., _) => Finding::new(
-            LimitName::Conntrack,
-            if full || evicted > 0 { Confidence::Certain } else { Confidence::Likely },
-            format!("the table of tracked connections was full, and {dropped} packets were dropped before any queue saw them"),
-        ),
-        (0, 1..) => Finding::new(
-            LimitName::Conntrack,
-            Confidence::Certain,
-            format!("the table of tracked connections was full: {evicted} entries were evicted for new ones, no packet was dropped for it"),
-        )
-        .harmless(),
-        (0, 0) => return None,
-    };
+            (1.., _) => Finding::new(
+                LimitName::Conntrack,
+                if full || evicted > 0 { Confidence::Certain } else { Confidence::Likely },
+                format!("the table of tracked connections was full, and {dropped} packets were dropped before any queue saw them"),
+            ),
+            (0, 1..) => Finding::new(
+                LimitName::Conntrack,
+                Confidence::Certain,
+                format!("the table of tracked connections was full: {evicted} entries were evicted for new ones, no packet was dropped for it"),
+            )
+            .harmless(),
+            (0, 0) => return None,
+        };
         let sure = found.confidence == Confidence::Certain;
         let found = found
             .saw("/proc/net/stat/nf_conntrack drop", "packets, clashes left out", dropped)

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     evidence::{Call, errno},
     finding::Finding,
     preflight::need::{Need, OWN_FILES, Planned, first_without, setting},
@@ -67,6 +68,19 @@ impl Limit for EpollWatches {
             ),
             unknown: now.is_none().then(|| "fs.epoll.max_user_watches can't be read".into()),
             ..Need::default()
+        }
+    }
+
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[Known::new(
+                "fs.epoll.max_user_watches",
+                Numbers::Long(1),
+                Rule::Larger(
+                    Some(LimitName::EpollWatches),
+                    "a user's programs may watch fewer descriptors by epoll",
+                ),
+            )]
         }
     }
 

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{A_FEW, About, Limit, UsageMetric, memory};
 use crate::{
     case::{Case, ENFILE},
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, OWN_FILES, Planned, first_without, setting},
     raise::{at_least, with_slack},
@@ -59,18 +60,30 @@ impl Limit for FileMax {
             now: files.map(|files| files.max),
             used,
             needed: Some(needed),
-            stops_at: files.and_then(|files| {
-                first_without(files.max, files.allocated.saturating_add(OWN_FILES), planned.ends())
-            }),
+            stops_at: files.and_then(|files| first_without(files.max, files.allocated.saturating_add(OWN_FILES), planned.ends())),
             counts: true,
             remedy: format!("fs.file-max={wanted} (files of the whole host)"),
             risk: "too low hits every service of the host at once; each file takes a kibibyte or more".into(),
             settings: setting("fs.file-max", wanted),
-            note: planned.host.is_exempt_from_file_max.then(|| {
-                "a process with CAP_SYS_ADMIN is not refused, but uses up what the others need; with --trace the server gives it up".into()
-            }),
+            note: planned
+                .host
+                .is_exempt_from_file_max
+                .then(|| "a process with CAP_SYS_ADMIN is not refused, but uses up what the others need; with --trace the server gives it up".into()),
             unknown: files.is_none().then(|| "/proc/sys/fs/file-nr can't be read".into()),
             ..Need::default()
+        }
+    }
+
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[Known::new(
+                "fs.file-max",
+                Numbers::Long(1),
+                Rule::Larger(
+                    Some(LimitName::FileMax),
+                    "every program of the host may be refused a file",
+                ),
+            )]
         }
     }
 
@@ -91,14 +104,10 @@ impl Limit for FileMax {
                 ),
             ),
         };
-        let mut found = Finding::new(
-        LimitName::FileMax,
-        confidence,
-        format!(
-            "the host's table of open files was full {refused} times: connections could not be had by any process"
-        ),
-    )        .saw_opening_failed(case, ENFILE)
-        .beside("/proc/sys/fs/file-nr", "open files", peak);
+        let mut found =
+            Finding::new(LimitName::FileMax, confidence, format!("the host's table of open files was full {refused} times: connections could not be had by any process"))
+                .saw_opening_failed(case, ENFILE)
+                .beside("/proc/sys/fs/file-nr", "open files", peak);
         found.to_confirm = to_confirm;
         Some(found)
     }

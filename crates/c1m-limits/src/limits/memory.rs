@@ -240,15 +240,11 @@ fn dropped(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     Some(
-        Finding::new(
-            LimitName::Memory,
-            Confidence::Likely,
-            format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"),
-        )
-        .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
-        .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
-        .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
-        .confirmed_by("fexit of inet_reqsk_alloc and sk_prot_alloc; a missing route back drops SYNs as well"),
+        Finding::new(LimitName::Memory, Confidence::Likely, format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"))
+            .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
+            .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
+            .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
+            .confirmed_by("fexit of inet_reqsk_alloc and sk_prot_alloc; a missing route back drops SYNs as well"),
     )
 }
 

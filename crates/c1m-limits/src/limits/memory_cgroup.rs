@@ -121,16 +121,16 @@ impl Limit for MemoryCgroup {
 
     fn remedy(&self, case: &Case<'_>) -> String {
         match case.peak(LimitName::MemoryCgroup) {
-        Some(peak) => format!(
-            "memory.max (bytes) of the cgroup: {} would leave a quarter more than the {} MiB seen; sockets, their files and what is queued \
+            Some(peak) => format!(
+                "memory.max (bytes) of the cgroup: {} would leave a quarter more than the {} MiB seen; sockets, their files and what is queued \
              in them all count. Or smaller buffers, or fewer connections",
-            at_least(with_slack(peak.used.max(peak.ceiling)), case.now.cgroup_max_bytes),
-            mib(peak.used)
-        ),
-        None => "memory.max (bytes) of the cgroup of the process that was hit (memory.kmem.tcp.limit_in_bytes on cgroup v1); sockets, \
+                at_least(with_slack(peak.used.max(peak.ceiling)), case.now.cgroup_max_bytes),
+                mib(peak.used)
+            ),
+            None => "memory.max (bytes) of the cgroup of the process that was hit (memory.kmem.tcp.limit_in_bytes on cgroup v1); sockets, \
                  their files and what is queued in them all count"
-            .into(),
-    }
+                .into(),
+        }
     }
 }
 

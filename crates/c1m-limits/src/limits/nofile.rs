@@ -1,15 +1,22 @@
 //! RLIMIT_NOFILE: the descriptors that one table may hold.
 
-use c1m_record::{Confidence, LimitName, Scope};
+use c1m_record::{Assessment, Confidence, LimitName, Scope};
 
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::{Case, EMFILE},
+    configured::{
+        descriptors::{Descriptors, Setter, Value, of_unit, value_of},
+        lines::LimitType,
+        setting::{Answer, Context},
+    },
     finding::Finding,
     preflight::need::{Need, Planned},
     raise::{at_least, with_slack},
     reading::{Readings, Usage},
 };
+
+const LESS: &str = "a program with one descriptor table holds fewer connections";
 
 pub(super) struct Nofile;
 
@@ -67,6 +74,18 @@ impl Limit for Nofile {
         }
     }
 
+    fn assess_descriptors(&self, line: &Descriptors, context: &Context<'_>) -> Option<Answer> {
+        Some(match &line.from {
+            Setter::LogIn { domain, limit_type } => {
+                of_log_ins(context, domain, *limit_type, &line.value)
+            }
+            Setter::Unit(_) => of_units(context, &line.value, ""),
+            Setter::EveryUnit => {
+                of_units(context, &line.value, " of each unit without LimitNOFILE=")
+            }
+        })
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let refused = case.opening_failed(EMFILE);
         if refused == 0 || is_cut_by_nr_open(case) {
@@ -75,9 +94,7 @@ impl Limit for Nofile {
         let found = Finding::new(
             LimitName::Nofile,
             Confidence::Certain,
-            format!(
-                "a descriptor table was full {refused} times: connections waited in the accept queue, or could not be opened"
-            ),
+            format!("a descriptor table was full {refused} times: connections waited in the accept queue, or could not be opened"),
         )
         .saw_opening_failed(case, EMFILE);
         Some(match case.observed.own("accept EMFILE") {
@@ -120,6 +137,93 @@ impl Limit for Nofile {
 /// setrlimit refuses more than fs.nr_open, but that can be lowered later (kernel/sys.c, do_prlimit, 6.18).
 pub(super) fn is_cut_by_nr_open(case: &Case<'_>) -> bool {
     matches!((case.now.nofile, case.now.nr_open), (Some(nofile), Some(most)) if nofile > most)
+}
+
+/// In limits.conf.
+fn of_log_ins(context: &Context<'_>, domain: &str, limit_type: LimitType, value: &str) -> Answer {
+    // Neither groups nor `*` are root (pam_limits, limits.conf(5)).
+    let of = match domain {
+        "*" => "of log-ins of everybody but root".to_owned(),
+        "root" => "of log-ins of root".to_owned(),
+        other => format!("of log-ins of {other} alone"),
+    };
+    let Some(limit) = value_of(value) else {
+        return Answer::new(
+            Assessment::Refused,
+            format!("`{value}` is not a number: pam_limits leaves the line out"),
+        );
+    };
+    let nr_open = context.host.readings.nr_open;
+    if let (Value::Number(value), Some(most)) = (&limit, nr_open)
+        && *value > most
+    {
+        return Answer::harms(format!(
+            "above fs.nr_open={most}: the limit can't be raised to it, and log-ins fail ({of})"
+        ));
+    }
+    if let Some(unit) = context.unit {
+        let text = format!(
+            "{unit} is a unit of systemd, which does not read limits.conf: LimitNOFILE= in the unit is what counts"
+        );
+        return Answer { unasked: true, ..Answer::nothing(text) };
+    }
+    let say = match (limit, limit_type) {
+        (Value::Unlimited, _) => {
+            return unlimited(
+                context,
+                &format!(
+                    "pam_limits takes fs.nr_open{} for it (before Linux-PAM 1.4 log-ins failed), {of}",
+                    nr_open.map_or(String::new(), |most| format!("={most}"))
+                ),
+            );
+        }
+        (Value::Number(_), LimitType::Soft) => Answer::nothing(
+            "c1m's programs raise the soft limit to the hard one by themselves; a program that does not stops here",
+        ),
+        (Value::Number(value), _) => table(context, value),
+    };
+    Answer { text: format!("{} ({of})", say.text), ..say }
+}
+
+/// In a unit of systemd.
+fn of_units(context: &Context<'_>, value: &str, of: &str) -> Answer {
+    let nr_open = context.host.readings.nr_open;
+    match of_unit(value) {
+        None if value.is_empty() => Answer::nothing("it takes back what was set before"),
+        None => Answer::new(
+            Assessment::Refused,
+            format!(
+                "`{value}` is not a number, `infinity` or SOFT:HARD: systemd leaves the line out"
+            ),
+        ),
+        Some(Value::Unlimited) => unlimited(
+            context,
+            "systemd takes as much as it has itself, which is fs.nr_open as a rule",
+        ),
+        Some(Value::Number(value)) if nr_open.is_some_and(|most| value > most) => {
+            Answer::nothing(format!(
+                "above fs.nr_open={}: systemd takes as much as it has itself",
+                nr_open.unwrap_or(0)
+            ))
+        }
+        Some(Value::Number(value)) => {
+            let say = table(context, value);
+            Answer { text: format!("{}{of}", say.text), ..say }
+        }
+    }
+}
+
+fn unlimited(context: &Context<'_>, text: &str) -> Answer {
+    let most = context.host.readings.nr_open;
+    let needed = context.host.tables.needed;
+    let helps = context.host.readings.nofile.is_some_and(|nofile| nofile < needed)
+        && most.is_some_and(|most| most >= needed);
+    Answer::new(if helps { Assessment::Helps } else { Assessment::Nothing }, text)
+}
+
+fn table(context: &Context<'_>, value: u64) -> Answer {
+    let present = context.host.readings.nofile.map(i128::from);
+    context.compared(Some(LimitName::Nofile), LESS, value.into(), present)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{About, Limit, UsageMetric, nofile::is_cut_by_nr_open};
 use crate::{
     case::{Case, EMFILE},
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, Planned, setting},
     raise::{at_least, with_slack},
@@ -53,6 +54,22 @@ impl Limit for NrOpen {
             note: Some("of one descriptor table; RLIMIT_NOFILE can't be raised above it".into()),
             unknown: planned.now.nr_open.is_none().then(|| "fs.nr_open can't be read".into()),
             ..Need::default()
+        }
+    }
+
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                // fs/file_table.c, sysctl_nr_open_min and sysctl_nr_open_max on 64 bits.
+                Known::new(
+                    "fs.nr_open",
+                    Numbers::Within(64, 0x7fff_ffc0),
+                    Rule::Larger(
+                        Some(LimitName::NrOpen),
+                        "no limit of descriptors can be raised above it",
+                    ),
+                ),
+            ]
         }
     }
 

@@ -66,14 +66,14 @@ impl Limit for OrphanMemory {
             return unsplit(case).filter(|found| found.limit == LimitName::OrphanMemory);
         }
         Some(
-        Finding::new(
-            LimitName::OrphanMemory,
-            Confidence::Certain,
-            format!("{count} connections that were closed with unsent data were reset because tcp_mem was above its third value"),
-        )
-        .saw(case.hook(CHECK, RESET), "orphans reset for memory", count)
-        .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", case.observed.counter("TCPAbortOnMemory"))
-        .beside("/proc/net/sockstat mem", "pages", case.peak(LimitName::OrphanMemory)),
+            Finding::new(
+                LimitName::OrphanMemory,
+                Confidence::Certain,
+                format!("{count} connections that were closed with unsent data were reset because tcp_mem was above its third value"),
+            )
+            .saw(case.hook(CHECK, RESET), "orphans reset for memory", count)
+            .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", case.observed.counter("TCPAbortOnMemory"))
+            .beside("/proc/net/sockstat mem", "pages", case.peak(LimitName::OrphanMemory)),
         )
     }
 

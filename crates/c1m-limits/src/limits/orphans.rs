@@ -5,8 +5,9 @@ use c1m_record::{Confidence, Effect, LimitName, Scope};
 use super::{A_FEW, About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
-    preflight::need::{Need, Planned, first_without, setting, unseen},
+    preflight::need::{Host, Need, Planned, first_without, setting, unseen},
     raise::{at_least, mib},
     reading::{Peak, Readings, Usage},
 };
@@ -85,6 +86,29 @@ impl Limit for Orphans {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                Known::new(
+                    "net.ipv4.tcp_max_orphans",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::LargerThan(
+                        half_of_ehash,
+                        LimitName::Orphans,
+                        "it resets connections that still had something to deliver",
+                    ),
+                ),
+                Known::new(
+                    "net.ipv4.tcp_fin_timeout",
+                    Numbers::Seconds,
+                    Rule::Inert(
+                        "it is how long an orphan waits in FIN_WAIT_2 (seconds); TIME_WAIT stays 60 s, and open connections do not depend on it",
+                    ),
+                ),
+            ]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
         let count = observed.orphans_too_many.unwrap_or(0);
@@ -132,8 +156,7 @@ impl Limit for Orphans {
             .unwrap_or(0)
             .max(case.observed.counter("TCPAbortOnMemory"));
         let Some(most) = case.now.max_orphans else {
-            return "net.ipv4.tcp_max_orphans is a setting of the host, and not to be seen from here"
-            .into();
+            return "net.ipv4.tcp_max_orphans is a setting of the host, and not to be seen from here".into();
         };
         let wanted = most_counted.unwrap_or(0).max(most).saturating_add(aborted).saturating_mul(4);
         format!(
@@ -170,15 +193,16 @@ pub(super) fn unsplit(case: &Case<'_>) -> Option<Finding> {
         _ => ("/proc/net/sockstat orphan", "orphans"),
     };
     Some(
-    Finding::new(
-        limit,
-        confidence,
-        format!("{aborted} closed connections were reset by the kernel: too many orphans, or no memory of tcp_mem for their data"),
+        Finding::new(limit, confidence, format!("{aborted} closed connections were reset by the kernel: too many orphans, or no memory of tcp_mem for their data"))
+            .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", aborted)
+            .beside(source, what, case.peak(limit))
+            .confirmed_by("--trace: it sees which of the two it was; the kernel's log says `too many orphaned sockets` or `out of memory`"),
     )
-    .saw("TcpExt TCPAbortOnMemory", "orphans reset, for either cause", aborted)
-    .beside(source, what, case.peak(limit))
-    .confirmed_by("--trace: it sees which of the two it was; the kernel's log says `too many orphaned sockets` or `out of memory`"),
-    )
+}
+
+/// The kernel's own default, as `tcp_init` makes it: half of the buckets of the hash table of established connections (net/ipv4/tcp.c, 6.18).
+pub(super) fn half_of_ehash(host: &Host) -> Option<u64> {
+    host.ehash_buckets.map(|buckets| buckets / 2)
 }
 
 #[cfg(test)]

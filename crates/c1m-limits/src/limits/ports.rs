@@ -5,12 +5,16 @@ use c1m_record::{Confidence, LimitName, Scope, Tier};
 use super::{About, Limit};
 use crate::{
     case::Case,
+    configured::setting::{Answer, Context, Known, Numbers, PORT_RANGE, Range, Rule},
     evidence::{Call, errno},
     finding::Finding,
     preflight::need::{Need, Planned, setting},
     raise::widest_ports,
     reading::{Readings, Usage},
 };
+
+/// Connections to one destination that a range has to have room for, where no run needs them: half of the kernel's own range.
+const FEW_PORTS: u64 = 14_116;
 
 pub(super) struct Ports;
 
@@ -88,6 +92,23 @@ impl Limit for Ports {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                Known::new(
+                    "net.ipv4.ip_local_port_range",
+                    Numbers::PortRange,
+                    Rule::Numbers(assess_range),
+                ),
+                Known::new(
+                    "net.ipv4.ip_local_reserved_ports",
+                    Numbers::Ports,
+                    Rule::Ports(assess_reserved),
+                ),
+            ]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let failed = case.failed(&[Call::Connect], errno::EADDRNOTAVAIL);
         // Without hooks on functions the number is that of the failed calls again.
@@ -117,23 +138,21 @@ impl Limit for Ports {
             case.now.ports.unwrap_or(0),
         );
         Some(match confidence {
-        Confidence::Certain => found,
-        _ => found.confirmed_by(
-            "fexit of inet_hash_connect; connect also answers EADDRNOTAVAIL when there is no source address for an IPv6 destination",
-        ),
-    })
+            Confidence::Certain => found,
+            _ => found.confirmed_by("fexit of inet_hash_connect; connect also answers EADDRNOTAVAIL when there is no source address for an IPv6 destination"),
+        })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {
         let range @ [first, last] = widest_ports(&case.now);
         let widest = last + 1 - first;
         match case.now.ports {
-        Some(ports) if ports < widest && case.now.port_range != Some(range) => format!(
-            "net.ipv4.ip_local_port_range=\"{first} {last}\" gives {widest} ports for each source, destination address and port instead \
+            Some(ports) if ports < widest && case.now.port_range != Some(range) => format!(
+                "net.ipv4.ip_local_port_range=\"{first} {last}\" gives {widest} ports for each source, destination address and port instead \
              of {ports}, and may take those of services (net.ipv4.ip_local_reserved_ports); or more source or destination addresses"
-        ),
-        _ => "more source addresses, or more addresses or ports of the destination: the range is as wide as it can be".into(),
-    }
+            ),
+            _ => "more source addresses, or more addresses or ports of the destination: the range is as wide as it can be".into(),
+        }
     }
 }
 
@@ -144,6 +163,51 @@ fn by_errno(case: &Case<'_>) -> Option<Confidence> {
         (Some(ports), _) if case.history.sockets_max() < ports => None,
         (None, _) | (_, Some(0)) => Some(Confidence::Possible),
         _ => Some(Confidence::Likely),
+    }
+}
+
+/// Of a configured range.
+fn assess_range(context: &Context<'_>, _: &str, values: &[i128]) -> Answer {
+    let &[first, last] = values else { return Answer::depends_on_present() };
+    let less = "fewer connections to one destination have a port";
+    let present = present_range(context).map(|(first, last)| last - first + 1);
+    context.compared(Some(LimitName::Ports), less, last - first + 1, present)
+}
+
+/// What is left of the range that connections take their ports from.
+fn assess_reserved(context: &Context<'_>, ports: &[(u16, u16)], range: Option<Range>) -> Answer {
+    let Some((first, last)) = range.or_else(|| present_range(context)) else {
+        return Answer::nothing(format!(
+            "{PORT_RANGE} can't be read, so what it leaves is not known"
+        ));
+    };
+    let is_taken = |port: i128| {
+        ports.iter().any(|(first, last)| (i128::from(*first)..=i128::from(*last)).contains(&port))
+    };
+    let all = u64::try_from(last - first + 1).unwrap_or(0);
+    let taken = (first..=last).filter(|port| is_taken(*port)).count() as u64;
+    let left = all.saturating_sub(taken);
+    let leaves =
+        format!("it takes {taken} of the {all} ports from {first} to {last}, and leaves {left}");
+    let needed = context.row(LimitName::Ports).and_then(|row| row.needed).unwrap_or(0);
+    match () {
+        () if taken == 0 => {
+            Answer::nothing(format!("none of these is among the ports from {first} to {last}"))
+        }
+        () if left < needed => {
+            Answer::harms(format!("{leaves}, where this run needs {needed} for each destination"))
+        }
+        () if left < FEW_PORTS => {
+            Answer::harms(format!("{leaves}: connections that this host opens run out of ports"))
+        }
+        () => Answer::nothing(format!("{leaves}, which are enough")),
+    }
+}
+
+fn present_range(context: &Context<'_>) -> Option<Range> {
+    match context.present_numbers(PORT_RANGE).as_slice() {
+        [first, last] => Some((*first, *last)),
+        _ => None,
     }
 }
 

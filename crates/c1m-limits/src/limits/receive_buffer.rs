@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope, Tier};
 use super::{About, Limit};
 use crate::{
     case::Case,
+    configured::setting::{Answer, Context, Known, Numbers, Rule, size},
     finding::Finding,
     footprint::charged_pages,
     preflight::need::{Need, Planned},
@@ -43,6 +44,10 @@ impl Limit for ReceiveBuffer {
         need(planned, planned.now.tcp_rmem, "net.ipv4.tcp_rmem")
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const { &[Known::new("net.ipv4.tcp_rmem", Numbers::Int(3, 1), Rule::Numbers(assess))] }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
         let counter = |name| observed.counter(name);
@@ -57,26 +62,26 @@ impl Limit for ReceiveBuffer {
         let sure =
             if case.tier == Tier::Counters { Confidence::Possible } else { Confidence::Likely };
         let found = match (hooked, dropped) {
-        (Some(count @ 1..), _) => Finding::new(
-            LimitName::ReceiveBuffer,
-            Confidence::Certain,
-            format!("{count} segments were dropped because their socket's receive buffer was full: the application does not read"),
-        ),
-        // The hook saw each of the drops, or tcp_mem was short: then a drop is no sign of this.
-        (None, 1..) if !short => Finding::new(
-            LimitName::ReceiveBuffer,
-            sure,
-            format!("{dropped} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full"),
-        )
-        .confirmed_by("kfree_skb with the socket (Linux 6.12 and later), or fexit of tcp_try_rmem_schedule"),
-        _ if stalled > 0 && !short => Finding::new(
-            LimitName::ReceiveBuffer,
-            sure,
-            format!("{stalled} receive windows were closed and not opened again: senders wait for applications that do not read"),
-        )
-        .confirmed_by("ss -tmi: Recv-Q and rb of the socket that is not read"),
-        _ => return None,
-    };
+            (Some(count @ 1..), _) => Finding::new(
+                LimitName::ReceiveBuffer,
+                Confidence::Certain,
+                format!("{count} segments were dropped because their socket's receive buffer was full: the application does not read"),
+            ),
+            // The hook saw each of the drops, or tcp_mem was short: then a drop is no sign of this.
+            (None, 1..) if !short => Finding::new(
+                LimitName::ReceiveBuffer,
+                sure,
+                format!("{dropped} segments were dropped though tcp_mem refused nothing: their socket's receive buffer was full"),
+            )
+            .confirmed_by("kfree_skb with the socket (Linux 6.12 and later), or fexit of tcp_try_rmem_schedule"),
+            _ if stalled > 0 && !short => Finding::new(
+                LimitName::ReceiveBuffer,
+                sure,
+                format!("{stalled} receive windows were closed and not opened again: senders wait for applications that do not read"),
+            )
+            .confirmed_by("ss -tmi: Recv-Q and rb of the socket that is not read"),
+            _ => return None,
+        };
         Some(
             found
                 .saw(
@@ -116,6 +121,53 @@ pub(super) fn need(planned: &Planned<'_>, limits: Option<[u64; 3]>, name: &str) 
         unknown: limits.is_none().then(|| format!("{name} can't be read from here")),
         ..Need::default()
     }
+}
+
+/// Of a configured value, for one socket in bytes.
+pub(super) fn assess(context: &Context<'_>, name: &str, values: &[i128]) -> Answer {
+    let &[least, default, most] = values else { return Answer::depends_on_present() };
+    let is_receive = name.ends_with("rmem");
+    let mut all = Vec::new();
+    if most < default {
+        all.push(format!("the third value is below the second: a queue begins with {default} bytes and never grows"));
+    } else if default < least {
+        all.push("the three values have to ascend: least, default, most".into());
+    }
+    if (4..=4096).contains(&default)
+        && (1 << 10..=1 << 20).contains(&most)
+        && most >= default * 16
+        && least <= 16
+    {
+        all.push("it looks like kB or pages, and the unit is bytes".into());
+    }
+    // A million of them are what is written about.
+    if least > 16 * 4096 {
+        all.push(format!(
+            "the first value is what each socket may hold even above tcp_mem: {} for {} connections",
+            size(u128::try_from(least).unwrap_or(0) * u128::from(context.run.connections)),
+            context.run.connections
+        ));
+    }
+    let present = context.present_numbers(name);
+    // 131,072 since Linux 4.20, and 87,380 before.
+    let usual = if is_receive { 87_380 } else { 16_384 };
+    let own = present.get(1).copied().unwrap_or(usual).max(usual);
+    let is_now = present == values;
+    if default < if is_now { usual } else { own } {
+        all.push(format!(
+            "a second value of {default} bytes instead of {own} slows each connection down at its beginning, and saves nothing: idle \
+             connections take none of it"
+        ));
+    }
+    if present.get(2).is_some_and(|own| most < *own) {
+        all.push(format!("the third value is lower than the {} of this host: fast connections over long ways get slower", present[2]));
+    }
+    Answer::of_complaints(all, || {
+        Answer::nothing(format!(
+            "{name} bounds one socket's queue (up to {}): idle connections take nothing of it, whatever it says",
+            size(u128::try_from(most).unwrap_or(0))
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{About, Limit, receive_buffer};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, Planned},
     reading::{Readings, Usage},
@@ -37,16 +38,26 @@ impl Limit for SendBuffer {
         receive_buffer::need(planned, planned.now.tcp_wmem, "net.ipv4.tcp_wmem")
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[Known::new(
+                "net.ipv4.tcp_wmem",
+                Numbers::Int(3, 1),
+                Rule::Numbers(receive_buffer::assess),
+            )]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let count = case.observed.counter("TCPWqueueTooBig");
         (count > 0).then(|| {
-        Finding::new(
-            LimitName::SendBuffer,
-            Confidence::Certain,
-            format!("{count} segments could not be split for sending again, because their socket's send queue was twice its buffer"),
-        )
-        .saw("TcpExt TCPWqueueTooBig", "segments in this network namespace", count)
-    })
+            Finding::new(
+                LimitName::SendBuffer,
+                Confidence::Certain,
+                format!("{count} segments could not be split for sending again, because their socket's send queue was twice its buffer"),
+            )
+            .saw("TcpExt TCPWqueueTooBig", "segments in this network namespace", count)
+        })
     }
 
     fn remedy(&self, _: &Case<'_>) -> String {

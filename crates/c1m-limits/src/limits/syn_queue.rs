@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope};
 use super::{About, Limit};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, PAUSE_MS, Planned, setting},
     raise::{at_least, with_slack},
@@ -85,6 +86,30 @@ impl Limit for SynQueue {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[
+                Known::new(
+                    "net.ipv4.tcp_max_syn_backlog",
+                    Numbers::Int(1, i32::MIN),
+                    Rule::Larger(
+                        Some(LimitName::SynQueue),
+                        "a burst of handshakes fills the SYN queue earlier",
+                    ),
+                ),
+                Known::new(
+                    "net.ipv4.tcp_syncookies",
+                    Numbers::Within(0, 255),
+                    Rule::Switch {
+                        harmful: 0,
+                        harms: "without cookies a full SYN queue drops handshakes, so a flood of SYNs keeps everybody out",
+                        else_: "with cookies a full SYN queue refuses nobody",
+                    },
+                ),
+            ]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
         let hooked = observed.syn_queue_full.unwrap_or(0);
@@ -103,22 +128,15 @@ impl Limit for SynQueue {
             )
         } else if unnamed > 0 {
             Finding::new(
-            LimitName::SynQueue,
-            Confidence::Possible,
-            format!(
-                "{unnamed} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use"
-            ),
-        )
-        .confirmed_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
+                LimitName::SynQueue,
+                Confidence::Possible,
+                format!("{unnamed} SYNs were dropped with SYN cookies off: three quarters of tcp_max_syn_backlog may have been in use"),
+            )
+            .confirmed_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
         } else if cookies + hooked > 0 {
             let sure = case.now.syncookies.is_some() || hooked > 0;
             let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
-            Finding::new(
-            LimitName::SynQueue,
-            confidence,
-            "a listener's SYN queue was full; SYNs were answered by cookies, and none was dropped for it",
-        )
-        .harmless()
+            Finding::new(LimitName::SynQueue, confidence, "a listener's SYN queue was full; SYNs were answered by cookies, and none was dropped for it").harmless()
         } else {
             return None;
         };

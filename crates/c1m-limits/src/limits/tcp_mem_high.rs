@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope, Setting};
 use super::{About, Limit};
 use crate::{
     case::Case,
+    configured::setting::{Answer, Context, Known, Numbers, Rule, size, spaced},
     finding::Finding,
     footprint::charged_pages,
     preflight::need::{Need, Planned, first_without, setting, unseen},
@@ -49,6 +50,10 @@ impl Limit for TcpMemHigh {
 
     fn preflight(&self, planned: &Planned<'_>) -> Need {
         need(planned, 2, Effect::Stalls, true)
+    }
+
+    fn settings(&self) -> &'static [Known] {
+        const { &[Known::new("net.ipv4.tcp_mem", Numbers::Long(3), Rule::Numbers(assess))] }
     }
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
@@ -125,21 +130,21 @@ pub(super) fn need(planned: &Planned<'_>, level: usize, effect: Effect, counts: 
     let stops_at = now.zip(used).and_then(|(now, used)| first_without(now, used, each));
     let (remedy, settings) = more(planned, needed.unwrap_or(all));
     Need {
-            now,
-            used,
-            needed,
-            stops_at,
-            effect: Some(effect),
-            counts,
-            remedy,
-            settings,
-            risk: "it is the whole host's, also for containers; too much of it ends in the OOM killer. Pages, not bytes and not kB".into(),
-            note: Some(match each {
-                0 => "idle connections use none of it".into(),
-                _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(page)),
-            }),
-            unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_mem")),
-        }
+        now,
+        used,
+        needed,
+        stops_at,
+        effect: Some(effect),
+        counts,
+        remedy,
+        settings,
+        risk: "it is the whole host's, also for containers; too much of it ends in the OOM killer. Pages, not bytes and not kB".into(),
+        note: Some(match each {
+            0 => "idle connections use none of it".into(),
+            _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(page)),
+        }),
+        unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_mem")),
+    }
 }
 
 /// So that all of it stays below the second value too, where nobody is held to a fair share; at most half of memory.
@@ -194,10 +199,130 @@ pub(super) fn remedy(case: &Case<'_>) -> String {
     )
 }
 
+/// Of a configured value.
+fn assess(context: &Context<'_>, name: &str, values: &[i128]) -> Answer {
+    let &[low, pressure, high] = values else { return Answer::depends_on_present() };
+    let mut complaints = by_itself(context, [low, pressure, high]);
+    let present = context.present_numbers(name);
+    if complaints.is_empty() && values.iter().zip(&present).any(|(value, own)| value < own) {
+        let what = match present.as_slice() {
+            [_, own_pressure, own_high] if pressure >= *own_pressure && high >= *own_high => {
+                "once there is memory pressure, it lasts until usage is below low"
+            }
+            _ => "queues meet the limit earlier",
+        };
+        complaints.push(format!(
+            "lower than the {} that this host has already: {what}",
+            spaced(&present)
+        ));
+    }
+    Answer::of_complaints(complaints, || {
+        if charged_pages(context.run.queued_bytes, context.host.readings.page()) == 0 {
+            return Answer::nothing(
+                "idle connections use none of it: tcp_mem counts what waits in queues, and no socket, inode or file",
+            );
+        }
+        let present = present.get(2).copied();
+        context.compared(
+            Some(LimitName::TcpMemHigh),
+            "queues meet the limit earlier",
+            high,
+            present,
+        )
+    })
+}
+
+/// What is wrong with it on a host of this memory.
+fn by_itself(context: &Context<'_>, [low, pressure, high]: [i128; 3]) -> Vec<String> {
+    let mut all = Vec::new();
+    if (low, pressure) == (4096, 87_380)
+        || (low, pressure) == (4096, 65_536)
+        || (low, pressure) == (4096, 16_384)
+    {
+        all.push(format!("{low} {pressure} are the bytes of tcp_rmem or tcp_wmem, and the unit here is pages of {} bytes", context.host.readings.page()));
+    }
+    if low > pressure || pressure > high {
+        all.push("the three values have to ascend: low, pressure, high".into());
+    }
+    if let Some(total) = context.host.readings.memory_total_bytes {
+        all.extend(beside_memory(context, pressure, high, total));
+    }
+    if pressure == high {
+        let equal = if low == high {
+            "three equal values leave"
+        } else {
+            "pressure and high are equal, which leaves"
+        };
+        all.push(format!(
+            "{equal} no band: memory pressure begins where allocations are refused already"
+        ));
+    }
+    all
+}
+
+fn beside_memory(context: &Context<'_>, pressure: i128, high: i128, total: u64) -> Option<String> {
+    let (page, pages) = (context.host.readings.page(), total / context.host.readings.page());
+    if high > pages.into() {
+        return Some(beyond_memory(high, page, total));
+    }
+    // 1/16 of the free pages at boot for pressure, one and a half of that for high (net/ipv4/tcp.c, tcp_init_mem, 6.18). What the kernel itself
+    // took at boot was not free.
+    let (default_pressure, default_high) = (pages / 16, pages / 32 * 3);
+    let is_low = |value: i128, default: u64| value < i128::from(default / 4 * 3);
+    let bytes = |pages: i128| size(u128::try_from(pages).unwrap_or(0) * u128::from(page));
+    if is_low(high, default_high) {
+        return Some(format!(
+            "high is {high} pages ({}), below the kernel's own default of about {default_high} for this host: it makes the limit lower than it was",
+            bytes(high)
+        ));
+    }
+    is_low(pressure, default_pressure).then(|| {
+        format!(
+            "pressure is {pressure} pages ({}), below the kernel's own default of about {default_pressure} for this host: receive windows stop growing there",
+            bytes(pressure)
+        )
+    })
+}
+
+/// Somebody may have written another unit: which one is told by what would make sense on this host.
+fn beyond_memory(high: i128, page: u64, total: u64) -> String {
+    let value = u128::try_from(high).unwrap_or(0);
+    let beyond = format!(
+        "high is {high} pages of {page} bytes, {}, more than the {} MiB of this host",
+        size(value * u128::from(page)),
+        mib(total)
+    );
+    let total = u128::from(total);
+    let as_kb = value * 1024 <= total;
+    // Less is no limit that anybody would set for a host: what one socket may hold is written so.
+    let as_bytes = value <= total;
+    match (as_kb, as_bytes) {
+        (true, _) if value * 1024 >= 1 << 30 && !value.is_multiple_of(1 << 20) => {
+            format!(
+                "{beyond}: it looks like kB ({}) or bytes ({}), and the unit is pages",
+                size(value * 1024),
+                size(value)
+            )
+        }
+        (true, _) => format!(
+            "{beyond}: it looks like bytes ({}) or kB ({}), and the unit is pages",
+            size(value),
+            size(value * 1024)
+        ),
+        (false, true) => {
+            format!("{beyond}: it looks like bytes ({}), and the unit is pages", size(value))
+        }
+        (false, false) => {
+            format!("{beyond}: it is no limit at all, and the OOM killer comes first")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use c1m_record::{Confidence, LimitName, Sockstat, Tier};
 
+    use super::beyond_memory;
     use crate::{
         evidence::Evidence, forecast::History, limits::tests::remedy, reading::Readings,
         verdict::judge,
@@ -263,5 +388,26 @@ mod tests {
         assert!(text.contains("OOM killer comes first") && !text.contains('='), "{text}");
         let inside = remedy(LimitName::TcpMemHigh, &Evidence::default(), Readings::default());
         assert!(inside.contains("not to be seen from here"), "{inside}");
+    }
+
+    #[test]
+    fn another_unit_is_told_by_its_size() {
+        let told = |high| beyond_memory(high, 4096, 24 << 30);
+        assert!(
+            told(16_777_216).contains("looks like bytes (16 MiB) or kB (16 GiB)"),
+            "{}",
+            told(16_777_216)
+        );
+        assert!(
+            told(12_884_901_888).contains("looks like bytes (12 GiB)"),
+            "{}",
+            told(12_884_901_888)
+        );
+        assert!(
+            told(13_000_000).contains("looks like kB (12 GiB) or bytes"),
+            "{}",
+            told(13_000_000)
+        );
+        assert!(told(i128::from(i64::MAX)).contains("no limit at all"));
     }
 }

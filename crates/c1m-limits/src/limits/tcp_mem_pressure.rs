@@ -76,13 +76,11 @@ impl Limit for TcpMemPressure {
                 "tcp_mem usage went above its second value: the kernel was under memory pressure; nothing was seen to be refused",
             );
             match (confidence, case.tier, dropped) {
-            (Confidence::Certain, ..) => found.harmless(),
-            // Nobody watched what was refused, and something was dropped.
-            (_, Tier::Counters, 1..) => found.confirmed_by("--trace: it sees which allocation is refused, and at what usage"),
-            _ => found.harmless().confirmed_by(
-                "--trace where functions can be hooked: the same counter moves when an skb could not be allocated",
-            ),
-        }
+                (Confidence::Certain, ..) => found.harmless(),
+                // Nobody watched what was refused, and something was dropped.
+                (_, Tier::Counters, 1..) => found.confirmed_by("--trace: it sees which allocation is refused, and at what usage"),
+                _ => found.harmless().confirmed_by("--trace where functions can be hooked: the same counter moves when an skb could not be allocated"),
+            }
         };
         Some(
             found

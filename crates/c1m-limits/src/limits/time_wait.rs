@@ -2,9 +2,10 @@
 
 use c1m_record::{Confidence, Effect, LimitName, Scope};
 
-use super::{A_FEW, About, Limit, UsageMetric};
+use super::{A_FEW, About, Limit, UsageMetric, orphans::half_of_ehash};
 use crate::{
     case::Case,
+    configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, Planned, first_without},
     reading::{Readings, Usage},
@@ -57,6 +58,20 @@ impl Limit for TimeWait {
         }
     }
 
+    fn settings(&self) -> &'static [Known] {
+        const {
+            &[Known::new(
+                "net.ipv4.tcp_max_tw_buckets",
+                Numbers::Int(1, i32::MIN),
+                Rule::LargerThan(
+                    half_of_ehash,
+                    LimitName::TimeWait,
+                    "it lets late segments of an old connection reach a new one",
+                ),
+            )]
+        }
+    }
+
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let count = case.observed.counter("TCPTimeWaitOverflow");
         if count == 0 {
@@ -66,13 +81,13 @@ impl Limit for TimeWait {
         let peak = case.peak(LimitName::TimeWait);
         let full = peak.is_some_and(|peak| peak.is_at(90));
         let found = Finding::new(
-        LimitName::TimeWait,
-        if full { Confidence::Certain } else { Confidence::Likely },
-        format!("{count} connections ended without TIME_WAIT, for which there was no room; nothing was refused"),
-    )
-    .harmless()
-    .saw("TcpExt TCPTimeWaitOverflow", "connections in this network namespace", count)
-    .beside("/proc/net/sockstat tw", "sockets in TIME_WAIT", peak);
+            LimitName::TimeWait,
+            if full { Confidence::Certain } else { Confidence::Likely },
+            format!("{count} connections ended without TIME_WAIT, for which there was no room; nothing was refused"),
+        )
+        .harmless()
+        .saw("TcpExt TCPTimeWaitOverflow", "connections in this network namespace", count)
+        .beside("/proc/net/sockstat tw", "sockets in TIME_WAIT", peak);
         Some(match full {
             true => found,
             false => found.confirmed_by(
