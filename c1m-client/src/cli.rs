@@ -100,7 +100,7 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count, default_value = "64000")]
     pub per_source: u64,
 
-    /// New connections a second, over all workers [default: unlimited]
+    /// New connections per second, over all workers [default: unlimited]
     ///
     /// Connection k is planned at k / R after the start, and latencies count from there. Late ones are made up for at twice the rate at most. A rate that
     /// is not reached is a warning; `--require 'rate>=95%'` makes it a failure.
@@ -178,7 +178,7 @@ pub struct Load {
     #[arg(long)]
     pub json: bool,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 

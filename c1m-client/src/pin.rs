@@ -16,7 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::cpus;
+use c1m_host::{cpus, sockstat};
+use c1m_program::http::response::{Reader, Rest, request};
 use c1m_sys::{
     process::page_bytes,
     socket::{MemInfo, mem_info, peek},
@@ -24,11 +25,7 @@ use c1m_sys::{
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::{
-    http::{Reader, Rest, request},
-    target::Target,
-    tuple::Tuple,
-};
+use crate::{target::Target, tuple::Tuple};
 
 /// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 32 KiB.
 const MOST_BYTES: u64 = 48 << 10;
@@ -277,15 +274,7 @@ fn held_back() -> io::Error {
 /// Pages that TCP sockets of the whole host hold, from /proc/net/sockstat. It lags by up to 255 pages a CPU, either way,
 /// since Linux 6.0 (net.core.mem_pcpu_rsv).
 pub fn host_pages() -> io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/net/sockstat")?;
-    parse_sockstat(&text)
-        .ok_or_else(|| io::Error::other("/proc/net/sockstat has no TCP line with `mem`"))
-}
-
-fn parse_sockstat(text: &str) -> Option<u64> {
-    let mut words = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_whitespace();
-    words.find(|word| *word == "mem")?;
-    words.next()?.parse().ok()
+    Ok(sockstat::sockstat()?.tcp_mem_pages)
 }
 
 /// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
@@ -293,8 +282,7 @@ fn parse_sockstat(text: &str) -> Option<u64> {
 /// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
 pub fn tolerance_pages() -> io::Result<u64> {
     let reserve = cpus::reserve_pages();
-    Ok(2 * reserve
-        .ok_or_else(|| io::Error::other("/sys/devices/system/cpu/online is not understood"))?)
+    Ok(2 * reserve.ok_or_else(|| io::Error::other("/proc/stat is not understood"))?)
 }
 
 #[cfg(test)]
@@ -348,10 +336,6 @@ mod tests {
 
     #[test]
     fn sockstat_is_read() {
-        let text =
-            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 289\nUDP: inuse 0 mem 7\n";
-        assert_eq!(parse_sockstat(text), Some(289));
-        assert_eq!(parse_sockstat("TCP: inuse 1"), None);
         assert!(host_pages().is_ok());
     }
 

@@ -39,7 +39,7 @@ struct Next {
 impl Pace {
     const AT_ONCE: Duration = Duration::from_millis(100);
 
-    /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: unlimited.
+    /// `per_second`: connections per second of all `parts` of the run together, at least 1; `None`: unlimited.
     #[must_use]
     pub fn new(per_second: Option<u64>, parts: u64) -> Self {
         let interval_ns =

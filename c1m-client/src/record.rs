@@ -90,7 +90,7 @@ pub struct Asked {
     /// Answers stay unread.
     pub unread: bool,
     pub pin_bytes: Option<u64>,
-    /// New connections a second, of all parts together.
+    /// New connections per second, of all parts together.
     pub rate_per_s: Option<u64>,
     /// Connections of all parts together.
     pub sample: Option<u64>,

@@ -35,7 +35,7 @@ use crate::{
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
 
-/// Time between two looks at the live line, and at what has answered.
+/// Time between two samples for the live line, and at what has answered.
 const LIVE: Duration = Duration::from_millis(200);
 
 /// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
-use crate::http::{Reader, Rest};
+use c1m_program::http::response::{Reader, Rest};
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

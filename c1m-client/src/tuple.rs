@@ -13,6 +13,7 @@ use std::{
     ops::Range,
 };
 
+use c1m_host::ports::Ports;
 use c1m_sys::{errno, interface};
 use c1m_text::{
     address::{beside, needs_scope},
@@ -20,7 +21,7 @@ use c1m_text::{
 };
 use thiserror::Error;
 
-use crate::{ports::Ports, shard::Shard, target::Target};
+use crate::{shard::Shard, target::Target};
 
 /// Why a plan can't be, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    http::{Response, request},
-    pin::PinPlan,
-};
+use c1m_program::http::response::{Response, request};
+
+use crate::pin::PinPlan;
 
 /// What connections ask c1m-server for first: a body that goes on for as long as the connection.
 pub const FIRST_PATH: &str = "/";

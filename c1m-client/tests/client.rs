@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_client::ports::Ports;
+use c1m_host::ports::Ports;
 use c1m_record::LimitName;
 use common::{
     Manner, Server,

@@ -18,7 +18,7 @@ use c1m_text::{
 use clap::{Args, Parser, Subcommand};
 
 pub use self::{
-    holders::{GroupBy, Holders, NetnsChoice},
+    holders::Holders,
     report::{Plot, Report},
     states::States,
 };
@@ -77,7 +77,7 @@ pub struct Serve {
     #[arg(long)]
     pub trace: bool,
 
-    /// Attach, say how each signal is got on this host and why not better, detach, and end
+    /// Attach, say which attach method each probe uses on this host, and why not a better one; then detach and end
     #[arg(long, requires = "trace")]
     pub dry_run: bool,
 
@@ -93,7 +93,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 

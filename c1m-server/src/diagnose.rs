@@ -5,15 +5,16 @@
 
 mod counts;
 pub(crate) mod measure;
+mod queues;
 pub(crate) mod subject;
 pub(crate) mod tracing;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use c1m_host::{cgroup, conntrack, netstat, vmstat};
+use c1m_host::{cgroup, conntrack, netstat, target::Bounds, vmstat};
 use c1m_limits::{
     evidence::{Evidence, Growth},
     forecast::History,
@@ -23,7 +24,11 @@ use c1m_preflight::readings::{Layout, read};
 use c1m_record::{LimitName, Limits, Verdict};
 
 use crate::{
-    diagnose::{subject::Subject, tracing::Tracing},
+    diagnose::{
+        queues::{Queues, Usage},
+        subject::Subject,
+        tracing::Tracing,
+    },
     serve::Snapshot,
 };
 
@@ -86,6 +91,7 @@ pub(super) struct Diagnosis {
     start: Instant,
     layout: Layout,
     subject: Subject,
+    queues: Queues,
     /// The limits of tcp_mem as a hook read them, where a network namespace does not show them.
     tcp_mem: Option<[u64; 3]>,
     at_start: Counted,
@@ -110,6 +116,7 @@ impl Diagnosis {
             layout: Layout::now(),
             tcp_mem,
             at_start: Counted::now(&subject),
+            queues: subject.queues(),
             subject,
             history: History::default(),
             last: None,
@@ -120,6 +127,11 @@ impl Diagnosis {
         };
         diagnosis.look(connections);
         diagnosis
+    }
+
+    /// The server listens now, by sockets with these inodes.
+    pub(super) fn listens(&mut self, inodes: BTreeSet<u64>) {
+        self.queues.listens(inodes);
     }
 
     /// Whether each tick is to be a look: somebody scrapes what it sees.
@@ -186,13 +198,16 @@ impl Diagnosis {
             tracing.add_crossings(&mut seen);
         }
         seen.own_errors.clone_from(errors);
+        seen.listeners = self.queues.listeners();
         (seen.tcp_ext, seen.host) = Counted::now(&self.subject).since(&self.at_start);
         judge(&seen, &self.history)
     }
 
     fn look(&mut self, connections: u64) {
         self.looked = Some(Instant::now());
+        let Usage { fullest, longest } = self.queues.look(self.subject.pids());
         let (cgroup, bounds) = (self.subject.cgroup(), self.subject.bounds(connections));
+        let bounds = Bounds { accept_queue: fullest, longest_backlog: longest, ..bounds };
         let mut readings = read(self.start.elapsed(), connections, &self.layout, cgroup, bounds);
         readings.tcp_mem = readings.tcp_mem.or(self.tcp_mem);
         self.history.add(&readings);

@@ -8,7 +8,7 @@ mod files;
 use std::{io, time::SystemTime};
 
 use anyhow::Context as _;
-use c1m_host::{cgroup, netns};
+use c1m_host::{cgroup, namespaces};
 use c1m_limits::{
     configured::{Assessed, Context, assess},
     preflight::Examination,
@@ -27,7 +27,7 @@ use crate::{
     diagnose::tracing::Tracing,
 };
 
-/// All connections fit; a limit is met before; it can't be told from here.
+/// All connections fit; a limit is met before; it is not known from here.
 const FITS: u8 = 0;
 const WALL: u8 = 1;
 const UNKNOWN: u8 = 3;
@@ -70,7 +70,7 @@ fn exit_code(examination: &Examination) -> u8 {
 fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let options = Options {
         ports: Vec::new(),
-        netns: netns::own(),
+        netns: namespaces::own_inode(),
         present: Err("not asked for".into()),
         object: None,
         without: Vec::new(),

@@ -2,16 +2,10 @@
 
 mod reporter;
 
-use std::{
-    future::pending,
-    io,
-    net::SocketAddr,
-    os::fd::AsFd as _,
-    time::{Duration, SystemTime},
-};
+use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _, time::SystemTime};
 
 use anyhow::Context as _;
-use c1m_host::{files, netns};
+use c1m_host::{files, namespaces};
 use c1m_preflight::{
     Ask,
     plan::{self, Plan, Wish, Workers},
@@ -25,7 +19,7 @@ use c1m_sys::{
     readable::Readable,
     signal::Shutdown,
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 
 use super::metrics::{self, Metrics};
 use crate::{
@@ -33,10 +27,8 @@ use crate::{
     diagnose::{Diagnosis, subject::Subject, tracing::Tracing},
     run::reporter::Told,
     serve::{Config, Ending, Running, ServeError, Server, with_port},
+    ticks::{at, tick, ticks},
 };
-
-/// A shorter interval would be a busy loop.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs the server until a signal ([`Shutdown`]) or the end of `--duration`.
 ///
@@ -148,6 +140,7 @@ async fn serve_and_tell(
         keepalive: cli.keepalive,
         header_timeout: cli.header_timeout,
     })?;
+    diagnosis.listens(server.inodes().context("cannot look at the listeners")?);
     if tracing.is_some() {
         drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
     }
@@ -192,7 +185,7 @@ async fn serve_and_tell(
 fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         ports: vec![listen.port()],
-        netns: netns::own(),
+        netns: namespaces::own_inode(),
         present: Err("not asked for".into()),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
@@ -214,7 +207,8 @@ async fn hold(
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
     // Without lines to print, metrics and usage to look at nothing wakes an idle server.
     let mut ticks = (!cli.quiet || tracing.is_some() || cli.metrics_addr.is_some())
-        .then(|| ticks(cli.interval));
+        .then(|| ticks(cli.interval))
+        .flatten();
     loop {
         tokio::select! {
             ready = signalled.wait() => {
@@ -260,27 +254,6 @@ async fn hold(
 async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
     match tracing {
         Some(tracing) => tracing.readable().await,
-        None => pending().await,
-    }
-}
-
-fn ticks(interval: Duration) -> Interval {
-    let interval = interval.max(MIN_INTERVAL);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(ticks: &mut Option<Interval>) {
-    match ticks {
-        Some(ticks) => drop(ticks.tick().await),
-        None => pending().await,
-    }
-}
-
-async fn at(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
         None => pending().await,
     }
 }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use anyhow::Context as _;
+use c1m_probe::sockets::SocketReader;
 use c1m_program::lines::printer;
 use c1m_record::{Record, States};
 
-use super::holders::gather::Look;
 use crate::cli;
 
 /// Counts once, and prints it.
@@ -17,9 +17,9 @@ use crate::cli;
 /// # Errors
 /// See [`crate::exit::exit_code`]: a namespace that can't be had, or neither way to look.
 pub fn run(flags: &cli::States) -> anyhow::Result<()> {
-    let mut look = Look::begin(flags.netns)?;
+    let mut reader = SocketReader::open(flags.netns)?;
     let start = Instant::now();
-    let (source, mut counts) = look.states().context("cannot count the sockets")?;
+    let (source, mut counts) = reader.states().context("cannot count the sockets")?;
     counts.rows.sort_by_key(|row| (Reverse(row.count), row.netns, row.port, row.state));
     let record = States {
         source,

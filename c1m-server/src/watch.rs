@@ -44,10 +44,12 @@ pub fn run(args: &Watch) -> anyhow::Result<u8> {
 }
 
 async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Result<u8> {
-    // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
-    let (tracing, hooks) = Tracing::start(&target.options(args))?;
+    // A pipe may be waited for without end, so it is opened while a signal still ends this. Attaching takes seconds: a signal that comes
+    // meanwhile waits, and ends the watch in order.
     let files = Files::open(args)?;
     let shutdown = session::signals(args)?;
+    // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
+    let (tracing, hooks) = Tracing::start(&target.options(args))?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
     let master = target.master();
     let tcp_mem = tracing.look().map(|look| look.tcp_mem);
@@ -57,8 +59,8 @@ async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Re
     let mut session = Session::begin(args, tracing, diagnosis, sink, shutdown)?;
     session.first(hooks, watching, master)?;
     let command = match args.command() {
-        None => None,
-        Some(command) => Some(Running::start(command)?),
+        Some(command) if !session.is_to_end()? => Some(Running::start(command)?),
+        _ => None,
     };
     session.run(command).await
 }

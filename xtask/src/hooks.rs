@@ -7,7 +7,6 @@ use c1m_probe::{
     plan::{Attachment, PROGRAMS, Signal, Source, Way},
     signals::SIGNALS,
 };
-use c1m_record::Precision;
 
 use crate::place;
 
@@ -127,11 +126,7 @@ fn row(rank: usize, way: &Way) -> String {
         }
         Source::Read(name) => name.into(),
     };
-    let precision = match way.precision {
-        Precision::Exact => "exact",
-        Precision::Connection => "connection",
-        Precision::Interval => "interval",
-    };
+    let precision = way.precision.name();
     format!("| {rank} | {name} | {precision} | {} | {} |", way.says, way.versions)
 }
 

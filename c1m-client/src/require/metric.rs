@@ -115,7 +115,7 @@ fn beats_answered(result: &Summary) -> Option<u64> {
     Some(result.heartbeats.as_ref()?.answered)
 }
 
-/// Thousandths of connections a second, rounded down.
+/// Thousandths of connections per second, rounded down.
 fn thousandths(per_s: f64) -> Option<u64> {
     let whole = (per_s * 1000.0).floor();
     #[expect(

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::listeners;
+use c1m_host::listeners::{self, Listener};
 
 use super::{Phase, Run};
 use crate::{
@@ -160,14 +160,57 @@ impl Run<'_> {
 
 /// The queues of a server in this network namespace. `None`: nobody listens there, or the kernel does not say.
 fn accept_queue(target: &Target) -> Option<AcceptQueue> {
-    let ports = target.first.port()..=target.last_port;
-    let queues = listeners::all().ok()?;
-    let own = || queues.iter().filter(|queue| ports.contains(&queue.port));
+    let listeners = listeners::all().ok()?;
+    let own = listening(&listeners, target);
     let queue = AcceptQueue {
-        listeners: own().count() as u64,
-        full: own().filter(|queue| queue.queued > queue.most).count() as u64,
-        queued: own().map(|queue| queue.queued).sum(),
-        most: own().map(|queue| queue.most).sum(),
+        listeners: own.len() as u64,
+        full: own.iter().filter(|listener| listener.queued > listener.most).count() as u64,
+        queued: own.iter().map(|listener| listener.queued).sum(),
+        most: own.iter().map(|listener| listener.most).sum(),
     };
     (queue.listeners > 0).then_some(queue)
+}
+
+/// Those that get the target's connections: of one port, those with its address before those that listen on every one
+/// (net/ipv4/inet_hashtables.c, `__inet_lookup_listener`, 6.18).
+fn listening<'a>(listeners: &'a [Listener], target: &Target) -> Vec<&'a Listener> {
+    let ports = target.first.port()..=target.last_port;
+    let has_address =
+        |listener: &Listener| listener.address.ip().to_canonical() == target.ip().to_canonical();
+    let port_is_taken = |port: u16| {
+        listeners.iter().any(|listener| listener.address.port() == port && has_address(listener))
+    };
+    listeners
+        .iter()
+        .filter(|listener| ports.contains(&listener.address.port()) && listener.takes(target.ip()))
+        .filter(|listener| has_address(listener) || !port_is_taken(listener.address.port()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listeners_of_a_target_are_those_of_its_address() {
+        let of = |address: &str| Listener {
+            address: address.parse().unwrap(),
+            is_v6_only: false,
+            inode: 1,
+            queued: 0,
+            most: 1,
+            drops: None,
+        };
+        let all =
+            ["127.0.0.2:80", "127.0.0.1:80", "0.0.0.0:80", "0.0.0.0:81", "[::]:82", "127.0.0.1:90"];
+        let all = all.map(of);
+        let found = |target: &str| -> Vec<String> {
+            let target = target.parse().unwrap();
+            listening(&all, &target).iter().map(|listener| listener.address.to_string()).collect()
+        };
+        assert_eq!(found("127.0.0.1:80-82"), ["127.0.0.1:80", "0.0.0.0:81", "[::]:82"]);
+        assert_eq!(found("127.0.0.2:80"), ["127.0.0.2:80"]);
+        assert_eq!(found("127.0.0.3:80"), ["0.0.0.0:80"]);
+        assert!(found("127.0.0.3:90").is_empty());
+    }
 }

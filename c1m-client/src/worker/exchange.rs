@@ -2,15 +2,11 @@
 
 use std::{collections::VecDeque, io, sync::atomic::Ordering::Relaxed};
 
+use c1m_program::http::response::{Malformed, Reader, Response, Rest};
 use c1m_sys::errno;
 
 use super::{Report, Worker, micros, open::send_whole};
-use crate::{
-    http::{Malformed, Reader, Response, Rest},
-    summary::SamplePart,
-    table::Stage,
-    workload::sample,
-};
+use crate::{summary::SamplePart, table::Stage, workload::sample};
 
 /// Samples that one worker has under way at the same time.
 const SAMPLES_AT_A_TIME: usize = 64;

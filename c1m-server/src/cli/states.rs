@@ -1,9 +1,8 @@
 //! Flags of `states`.
 
+use c1m_host::namespaces::NetnsArgument;
 use c1m_text::units::parse_count_as;
 use clap::Args;
-
-use super::NetnsChoice;
 
 /// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
 ///
@@ -17,7 +16,7 @@ pub struct States {
 
     /// Whose connections: self, PID, inode:N, or all network namespaces
     #[arg(long, value_name = "NETNS", default_value = "all")]
-    pub netns: NetnsChoice,
+    pub netns: NetnsArgument,
 
     /// One JSON line on standard output
     #[arg(long)]

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use c1m_host::{netns, sockstat, sysctl};
+use c1m_host::{namespaces, sockstat, sysctl};
 use c1m_limits::pressure::{PressureClock, Seen};
 use c1m_probe::look::Look;
 use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
@@ -42,7 +42,7 @@ impl Measure {
             start_cpu_s: cpu(),
             last: Moment { time, opened_and_closed: Some((0, 0)), cpu_s: cpu() },
             pressure: PressureClock::default(),
-            netns: netns::own(),
+            netns: namespaces::own_inode(),
             pages_max: None,
             told: None,
             now: None,

@@ -7,6 +7,8 @@ use c1m_host::{
 use c1m_preflight::plan::Plan;
 use c1m_sys::process::nofile;
 
+use crate::diagnose::queues::Queues;
+
 /// Whose.
 pub(crate) enum Subject {
     Server(Plan),
@@ -14,6 +16,22 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// Its accept queues.
+    pub(super) fn queues(&self) -> Queues {
+        match self {
+            Self::Server(_) => Queues::of_server(),
+            Self::Others(others) => Queues::of_target(others.has_processes(), others.ports.clone()),
+        }
+    }
+
+    /// Its processes, as far as they are not this one.
+    pub(super) fn pids(&mut self) -> &[u32] {
+        match self {
+            Self::Server(_) => &[],
+            Self::Others(others) => others.pids(),
+        }
+    }
+
     /// With so many connections.
     pub(super) fn bounds(&mut self, connections: u64) -> Bounds {
         match self {
@@ -49,7 +67,7 @@ fn of_server(plan: &Plan, connections: u64, nofile: Option<u64>) -> Bounds {
         descriptors_max: most,
         backlog: Some(plan.backlog.into()),
         epoll_watches: Some(connections),
-        max_orphans: None,
+        ..Bounds::default()
     }
 }
 

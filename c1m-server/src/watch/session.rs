@@ -15,9 +15,9 @@ use c1m_record::{
 use c1m_sys::{
     process::{cpu_seconds, page_bytes},
     readable::Readable,
-    signal::Shutdown,
+    signal::{self, Shutdown},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     EXIT_COMMAND, EXIT_LIMIT,
@@ -36,10 +36,9 @@ use crate::{
     },
     output::view::Action,
     serve::Snapshot,
+    ticks::{MIN_INTERVAL, at, tick, ticks},
 };
 
-/// A shorter interval would be a busy loop.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Events may come in floods; more pictures a second nobody sees.
 const PICTURES: Duration = Duration::from_millis(100);
 /// What is handed on to the command besides what would end the watch.
@@ -87,6 +86,8 @@ pub(super) struct Session<'a> {
     shutdown: Shutdown,
     signalled: Readable,
     drawn: Option<Instant>,
+    /// A signal came before there was a command to get it.
+    has_to_end: bool,
     /// It was said that not all of the target is looked at.
     said_left_out: bool,
 }
@@ -115,6 +116,7 @@ impl<'a> Session<'a> {
             shutdown,
             signalled,
             drawn: None,
+            has_to_end: false,
             said_left_out: false,
         })
     }
@@ -143,6 +145,15 @@ impl<'a> Session<'a> {
         self.draw()
     }
 
+    /// Whether a signal that ends the watch came while it began.
+    pub(super) fn is_to_end(&mut self) -> anyhow::Result<bool> {
+        let ends = signal::ends().context("cannot look for signals")?;
+        while let Some(taken) = self.shutdown.take()? {
+            self.has_to_end |= ends.contains(&taken.number);
+        }
+        Ok(self.has_to_end)
+    }
+
     /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader of standard output has closed it. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
@@ -167,17 +178,24 @@ impl<'a> Session<'a> {
         held?;
         let how = command.as_ref().map(Running::how);
         let verdict = self.end(how.clone())?;
+        if self.has_to_end {
+            // The command was not started.
+            return Ok(EXIT_COMMAND);
+        }
         Ok(exit_code(&verdict, how.as_ref()))
     }
 
     async fn hold(&mut self, command: &mut Option<Running>) -> anyhow::Result<()> {
+        if self.has_to_end {
+            return Ok(());
+        }
         let end = self.args.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut ticks = ticks(self.args.interval);
         let failed = self.sink.failed();
         loop {
             tokio::select! {
                 () = at(end) => return Ok(()),
-                _ = ticks.tick() => self.look()?,
+                () = tick(&mut ticks) => self.look()?,
                 ready = self.tracing.readable() => {
                     ready?;
                     let events = self.tracing.take()?;
@@ -355,20 +373,6 @@ fn exit_code(verdict: &Verdict, command: Option<&CommandEnd>) -> u8 {
         Some(_) if root(verdict).is_some() => EXIT_LIMIT,
         Some(command) if command.code == Some(0) => 0,
         Some(_) => EXIT_COMMAND,
-    }
-}
-
-fn ticks(interval: Duration) -> Interval {
-    let interval = interval.max(MIN_INTERVAL);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn at(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => pending().await,
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is watched: from flags to ports, a network namespace and processes.
 
-use std::{collections::BTreeSet, fs, io::ErrorKind, path::PathBuf};
+use std::collections::BTreeSet;
 
 use c1m_ebpf::WATCHED_PORTS;
 use c1m_host::{
-    cgroup, namespaces, netns,
+    cgroup, namespaces,
     target::{Others, Which},
     task,
 };
@@ -12,7 +12,7 @@ use c1m_probe::{Options, look::Place};
 use c1m_program::{EnvironmentRefused, UsageRefused};
 use c1m_sys::{netns::Namespace, process::effective_capabilities};
 
-use crate::{cli::watch::Watch, namespace};
+use crate::cli::watch::Watch;
 
 /// What looking into other network namespaces takes besides tracing: to enter them (setns(2)), and to see which one a process is in (proc(5),
 /// /proc/PID/ns, PTRACE_MODE_READ_FSCREDS). As bits and by name: include/uapi/linux/capability.h.
@@ -45,7 +45,8 @@ impl Target {
         let mut others = Others::new(which.clone());
         let named = Self::named_netns(args, &mut others)?;
         let ports = ports(args, &mut others)?;
-        let own = netns::own();
+        others.ports.clone_from(&ports);
+        let own = namespaces::own_inode();
         if let Some(named) = &named
             && Some(named.inode) != own
         {
@@ -67,9 +68,9 @@ impl Target {
     /// The network namespace to count in: as named, else that of the process that was named.
     fn named_netns(args: &Watch, others: &mut Others) -> anyhow::Result<Option<Namespace>> {
         if let Some(choice) = args.netns {
-            return namespace::named(choice);
+            return Ok(choice.open()?);
         }
-        others.pids().first().map(|pid| namespace::of_process(*pid)).transpose()
+        Ok(others.pids().first().map(|pid| namespaces::of_process(*pid)).transpose()?)
     }
 
     /// Who named a worker meant the server: its master, by which all of its workers are watched.
@@ -149,30 +150,20 @@ fn every_namespace(own: Option<u32>) -> Result<Vec<Place>, String> {
     if !namespaces::is_initial_pid_namespace() {
         return Err("network namespaces of processes outside of this PID namespace can't be seen from here; --netns self counts in this one".into());
     }
-    let mut seen: BTreeSet<u32> = own.into_iter().collect();
-    let mut places = vec![Place::Own];
+    let list = namespaces::list().map_err(|error| format!("there is no /proc ({error})"))?;
     let [_, (bit, name)] = OF_OTHER_NAMESPACES;
-    let may_look = effective_capabilities().is_ok_and(|own| own & (1 << bit) != 0);
-    for entry in fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        match netns::of(pid) {
-            Ok(inode) if seen.insert(inode) => {
-                places.push(Place::Of(PathBuf::from(format!("/proc/{pid}/ns/net"))));
-            }
-            // A security module can keep a process from everybody; what others may see is not to be missed in silence.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied && !may_look => {
-                return Err(format!(
-                    "the network namespace of process {pid} may not be looked at without {name}; --netns self counts in this one"
-                ));
-            }
-            // Seen already, or ended meanwhile.
-            _ => {}
-        }
+    // A security module can deny it to everybody: no privilege helps, so nothing is said then.
+    if let Some(pid) = list.denied
+        && !effective_capabilities().is_ok_and(|own| own & (1 << bit) != 0)
+    {
+        return Err(format!(
+            "the network namespace of process {pid} may not be looked at without {name}; --netns \
+             self counts in this one"
+        ));
     }
-    let mounts = namespaces::mounts().into_iter().filter(|(inode, _)| seen.insert(*inode));
-    places.extend(mounts.map(|(_, path)| Place::Of(path)));
+    let others = list.paths.into_iter().filter(|(inode, _)| Some(*inode) != own);
+    let others = others.map(|(_, path)| Place::Of(path));
+    let places: Vec<Place> = std::iter::once(Place::Own).chain(others).collect();
     if places.len() > NAMESPACES_MAX {
         return Err(format!(
             "there are {} network namespaces, more than the {NAMESPACES_MAX} that are looked into; --netns PID counts in one",

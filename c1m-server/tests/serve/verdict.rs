@@ -73,3 +73,37 @@ fn a_full_table_is_the_root_of_what_queues_behind_it() {
     let table = last.evidence.iter().find(|seen| seen.limit == Some(256)).unwrap();
     assert_eq!(table.value, 256, "{last:?}");
 }
+
+#[test]
+fn an_accept_queue_of_another_program_is_not_the_servers() {
+    let other = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    other.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    other.listen(1).unwrap();
+    let address = other.local_addr().unwrap();
+    let connects = |count| -> Vec<_> {
+        let begin = |_| {
+            let socket =
+                socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.connect(&address).is_err(), "on its way");
+            socket
+        };
+        (0..count).map(begin).collect()
+    };
+    // Full before the server starts, and overflowing while it runs.
+    let _full = connects(2);
+    let program = Program::start(
+        None,
+        &["--workers", "1", "--interval", "50ms", "--max-connections", "100", "--backlog", "77"],
+    );
+    let mut streams: Vec<_> = (0..50).map(|_| connect(program.address)).collect();
+    let _more = connects(4);
+    streams.iter_mut().for_each(ask);
+    program.signal(&["TERM"]);
+    let (at_end, verdict) = ending(&program);
+    let queue = reading(&at_end, LimitName::AcceptQueue);
+    assert_eq!((queue.used, queue.ceiling), (Some(0), Some(77)), "its own");
+    let named = |cause: &c1m_record::Cause| cause.limit == LimitName::AcceptQueue;
+    assert!(!verdict.causes.iter().any(named), "{verdict:?}");
+    program.summary();
+}

@@ -1,8 +1,9 @@
 //! The memory cgroup that a process is in: version 2, version 1, or both (hybrid), from inside a cgroup namespace as well.
 
 use std::{
+    collections::HashMap,
     fs,
-    os::unix::ffi::OsStringExt as _,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
 };
 
@@ -97,6 +98,57 @@ pub fn at(folder: &Path) -> Option<Cgroup> {
 #[must_use]
 pub fn find(name: &Path) -> Option<PathBuf> {
     Hierarchies::here().find(name)
+}
+
+/// The path of a process's cgroup: of the memory controller where version 1 has it, else of
+/// version 2. `None`: it has ended, or there are no cgroups.
+#[must_use]
+pub fn path_of(pid: u32) -> Option<String> {
+    let membership = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    path_in(&String::from_utf8_lossy(&membership)).map(str::to_owned)
+}
+
+fn path_in(membership: &str) -> Option<&str> {
+    [Version::One, Version::Two].iter().find_map(|version| version.path(membership))
+}
+
+/// Paths of the cgroups of version 2 by their ids, which are the inodes of their folders.
+#[must_use]
+pub fn paths_by_id() -> HashMap<u64, String> {
+    let hierarchies = Hierarchies::here();
+    let root = hierarchies.0.iter().find(|mount| mount.version == Version::Two);
+    root.map_or_else(HashMap::new, |root| paths_below(&root.folder))
+}
+
+fn paths_below(root: &Path) -> HashMap<u64, String> {
+    let path = |folder: PathBuf| {
+        let inode = fs::metadata(&folder).ok()?.ino();
+        Some((inode, format!("/{}", folder.strip_prefix(root).unwrap_or(&folder).display())))
+    };
+    tree(root).into_iter().filter_map(path).collect()
+}
+
+/// The processes of a cgroup and of those below it.
+#[must_use]
+pub fn members(folder: &Path) -> Vec<u32> {
+    let procs = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs")).ok();
+    let numbers = |text: String| -> Vec<u32> {
+        text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+    };
+    tree(folder).into_iter().filter_map(procs).flat_map(numbers).collect()
+}
+
+/// A folder and all that are below it, level by level.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = folders.get(next).cloned() {
+        next += 1;
+        let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let is_folder = |it: &fs::DirEntry| it.file_type().is_ok_and(|kind| kind.is_dir());
+        folders.extend(entries.filter(is_folder).map(|it| it.path()));
+    }
+    folders
 }
 
 /// What this process's own memory cgroups leave it, in bytes; `None` without a limit.

@@ -21,6 +21,10 @@ pub struct Bounds {
     pub descriptors_max: Option<u64>,
     /// What their listeners asked for.
     pub backlog: Option<u64>,
+    /// Connections in the fullest accept queue of their listeners, and how many may wait there.
+    pub accept_queue: Option<(u64, u64)>,
+    /// Of their listeners, how many connections the longest queue takes.
+    pub longest_backlog: Option<u64>,
     pub epoll_watches: Option<u64>,
     pub max_orphans: Option<u64>,
 }
@@ -39,6 +43,8 @@ pub enum Which {
 /// Processes that are not ours.
 pub struct Others {
     which: Which,
+    /// The ports that are watched; empty: every port.
+    pub ports: Vec<u16>,
     pids: Vec<u32>,
     /// Of them, those that are not looked at.
     left_out: usize,
@@ -51,7 +57,20 @@ impl Others {
     #[must_use]
     pub fn new(which: Which) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
-        Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
+        Self {
+            which,
+            ports: Vec::new(),
+            pids: Vec::new(),
+            left_out: 0,
+            refreshed: None,
+            max_orphans,
+        }
+    }
+
+    /// Whether processes were named; without any, the target is the network namespace.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        self.which != Which::Nobody
     }
 
     /// As they are now, found out anew every few seconds.
@@ -60,7 +79,7 @@ impl Others {
             self.pids = match &self.which {
                 Which::Nobody => Vec::new(),
                 Which::Family(pid) => task::family(*pid),
-                Which::Cgroup(folder) => task::members(folder),
+                Which::Cgroup(folder) => cgroup::members(folder),
             };
             self.left_out = self.pids.len().saturating_sub(task::PROCESSES_MAX);
             self.pids.truncate(task::PROCESSES_MAX);

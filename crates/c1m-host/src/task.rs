@@ -22,10 +22,31 @@ fn folder(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
+/// The processes that are seen from here.
+///
+/// # Errors
+/// There is no /proc.
+pub fn all() -> io::Result<Vec<u32>> {
+    entries(Path::new("/proc"))
+}
+
+/// The threads of a process; none where it has ended.
+#[must_use]
+pub fn threads_of(pid: u32) -> Vec<u32> {
+    entries(&folder(pid).join("task")).unwrap_or_default()
+}
+
+/// The entries of a folder whose names are numbers.
+fn entries(folder: &Path) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(folder)?.filter_map(Result::ok);
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
 /// The name of a process; `None`: there is none of that number.
 #[must_use]
 pub fn comm(pid: u32) -> Option<String> {
-    fs::read_to_string(folder(pid).join("comm")).ok().map(|name| name.trim_end().to_owned())
+    let name = fs::read(folder(pid).join("comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
 /// The process that started it, or that took it over.
@@ -42,6 +63,11 @@ pub fn descriptors(pid: u32) -> Option<u64> {
     let size = |folder: PathBuf| fs::metadata(folder).ok().map(|folder| folder.len());
     // Every process that can be looked at has some, and 0 is what older kernels say.
     tables(pid).filter_map(size).max().filter(|count| *count > 0)
+}
+
+/// The inode in `socket:[123]`, the link of a socket's descriptor.
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// The descriptors of its main thread, and of its other ones, as far as they are not known to share its table.
@@ -99,28 +125,6 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// The processes of a cgroup and of those below it.
-#[must_use]
-pub fn members(cgroup: &Path) -> Vec<u32> {
-    let mut members = Vec::new();
-    let mut level = vec![cgroup.to_owned()];
-    while !level.is_empty() {
-        let mut below = Vec::new();
-        for folder in level {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            members.extend(numbers(&text));
-            let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-            below.extend(
-                entries
-                    .filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|it| it.path()),
-            );
-        }
-        level = below;
-    }
-    members
-}
-
 /// The local ports on which these processes listen, in order.
 ///
 /// # Errors
@@ -148,7 +152,10 @@ pub fn listening_ports(pids: &[u32]) -> io::Result<BTreeSet<u16>> {
 }
 
 /// Inodes of the sockets among the first descriptors of its tables.
-fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
+///
+/// # Errors
+/// It has ended, or may not be looked at.
+pub fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
     let mut sockets = sockets_of(&folder(pid).join("fd"))?;
     for table in tables(pid).skip(1) {
         // A thread that has ended meanwhile is no error.
@@ -158,13 +165,9 @@ fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
 }
 
 fn sockets_of(table: &Path) -> io::Result<BTreeSet<u64>> {
-    let inode = |link: PathBuf| {
-        let text = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        text.parse().ok()
-    };
     Ok(fs::read_dir(table)?
         .take(DESCRIPTORS_MAX)
-        .filter_map(|entry| inode(fs::read_link(entry.ok()?.path()).ok()?))
+        .filter_map(|entry| socket_inode(&fs::read_link(entry.ok()?.path()).ok()?))
         .collect())
 }
 
@@ -204,6 +207,14 @@ mod tests {
         let (soft, _) = c1m_sys::process::nofile().unwrap();
         assert_eq!(nofile(own), Some(soft));
         assert!(comm(own).is_some() && family(own).contains(&own));
+    }
+
+    #[test]
+    fn links_of_sockets_have_an_inode() {
+        assert_eq!(socket_inode(Path::new("socket:[17]")), Some(17));
+        for other in ["pipe:[17]", "socket:[x]", "/dev/null", "socket:[17"] {
+            assert_eq!(socket_inode(Path::new(other)), None, "{other}");
+        }
     }
 
     #[test]
@@ -284,16 +295,5 @@ mod tests {
         sharing.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(seen >= more as u64, "{seen} of {more}");
         assert_eq!(threads(5_000_000), None);
-    }
-
-    #[test]
-    fn a_cgroup_has_the_processes_of_those_below() {
-        let mount = tempfile::tempdir().unwrap();
-        let below = mount.path().join("a/b/c/d/e/f/g/h/i/j");
-        fs::create_dir_all(&below).unwrap();
-        fs::write(mount.path().join("a/cgroup.procs"), "1\n2\n").unwrap();
-        fs::write(below.join("cgroup.procs"), "3\n").unwrap();
-        assert_eq!(members(&mount.path().join("a")), [1, 2, 3]);
-        assert!(members(&mount.path().join("c")).is_empty());
     }
 }

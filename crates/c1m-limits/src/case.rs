@@ -79,6 +79,9 @@ impl Case<'_> {
     /// SYNs that a listener dropped for another reason than a full accept or SYN queue (include/net/tcp.h, tcp_listendrop, 6.18), as
     /// far as the counters tell.
     pub(crate) fn unexplained_drops(&self) -> u64 {
+        if self.observed.listeners.dropped_nothing() {
+            return 0;
+        }
         let counter = |name| self.observed.counter(name);
         counter("ListenDrops")
             .saturating_sub(counter("ListenOverflows"))

@@ -43,6 +43,24 @@ pub struct OomVictim {
     pub in_cgroup: Option<bool>,
 }
 
+/// Whose listeners the readings of accept queues are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listeners {
+    /// Everybody's in this network namespace, which is what TcpExt counts.
+    #[default]
+    All,
+    /// A target's. `drops`: SYNs and ends of handshakes that they dropped since the start, for whatever reason; `None`: not known.
+    Target { drops: Option<u64> },
+}
+
+impl Listeners {
+    /// What is known to have dropped nothing has not been full, whatever the network namespace counts.
+    #[must_use]
+    pub fn dropped_nothing(self) -> bool {
+        self == Self::Target { drops: Some(0) }
+    }
+}
+
 /// Everything that was counted. `None`: this kernel, or what it lets be hooked, does not tell; never a guess.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Evidence {
@@ -107,6 +125,7 @@ pub struct Evidence {
     pub oom_kills: Vec<OomVictim>,
     /// What the kernel's own counters of this network namespace have grown by (/proc/net/netstat TcpExt).
     pub tcp_ext: BTreeMap<String, u64>,
+    pub listeners: Listeners,
     pub host: Growth,
 }
 

@@ -129,7 +129,7 @@ impl History {
         by_construction
     }
 
-    /// New connections a second, as it goes now; `None`: none come.
+    /// New connections per second, as it goes now; `None`: none come.
     fn rate(&self) -> Option<f64> {
         let last = self.recent.back()?;
         let before = self.recent.iter().rev().nth(1)?;
@@ -177,7 +177,7 @@ mod tests {
     fn usage_that_grows_with_connections_names_the_connection_and_the_time() {
         let mut history = History::default();
         for step in 0..5 {
-            // Two pages each, a thousand connections a second.
+            // Two pages each, a thousand connections per second.
             history.add(&readings(step, step * 1000, step * 2000));
         }
         let line = of(&history, LimitName::TcpMemPressure);

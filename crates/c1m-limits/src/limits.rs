@@ -184,7 +184,6 @@ pub(crate) mod tests {
     fn every_name_is_in_the_registry_once_and_shown_in_its_order() {
         for (index, name) in LimitName::ALL.into_iter().enumerate() {
             assert_eq!(name as usize, index);
-            assert_eq!(serde_json::to_value(name).unwrap(), name.name());
             let registered = REGISTRY.iter().filter(|limit| limit.about().name == name);
             assert_eq!((registered.count(), of(name).about().name), (1, name));
         }
@@ -195,7 +194,6 @@ pub(crate) mod tests {
     fn every_limit_is_described() {
         for limit in REGISTRY {
             let about = limit.about();
-            assert_eq!(serde_json::to_value(about.scope).unwrap(), about.scope.name());
             for text in [
                 about.label,
                 about.unit,

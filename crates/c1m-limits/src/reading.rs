@@ -32,7 +32,8 @@ pub struct Readings {
     pub nr_open: Option<u64>,
     pub file_nr: Option<FileNr>,
 
-    /// The accept queue that is fullest, of the listeners of this network namespace, and how long it may be.
+    /// The accept queue that is fullest, of the target's listeners (without a target: of those of this network namespace), and how long it
+    /// may be.
     pub accept_queue: Option<(u64, u64)>,
     /// The longest accept queue that any of them may have.
     pub longest_backlog: Option<u64>,

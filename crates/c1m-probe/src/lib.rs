@@ -8,18 +8,22 @@
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`snapshot`]: every socket of this moment, by iterators.
+//! - [`sockets`]: snapshots of what `--netns` names; without iterators by sock_diag and /proc.
+//! - [`holders`]: a snapshot grouped by what holds the memory.
 //! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`lost`]: what did not reach us.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
 
+use c1m_host::namespaces::NamespaceError;
 use thiserror::Error;
 
 pub mod attach;
 pub mod calls;
 pub mod counters;
 pub mod decode;
+pub mod holders;
 pub mod layout;
 mod log;
 pub mod look;
@@ -28,6 +32,7 @@ mod options;
 pub mod plan;
 pub mod signals;
 pub mod snapshot;
+pub mod sockets;
 mod ways;
 
 pub use attach::{CAPABILITIES, Tracer};
@@ -74,6 +79,18 @@ pub enum TraceError {
     Load(String),
     #[error("no hook could be attached: {0}")]
     NoHook(String),
+    #[error(
+        "another network namespace takes eBPF iterators, and there are none ({0}): use --netns \
+         self, or start it with sudo"
+    )]
+    OtherNamespace(String),
+    #[error(
+        "the sockets can't be looked at: no eBPF iterators, since {why}, and no sock_diag \
+         ({error}): start it with sudo, outside of a sandbox"
+    )]
+    NoSockets { why: String, error: io::Error },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     #[error("tracing failed: {0}")]
     Io(#[from] io::Error),
 }

@@ -342,7 +342,7 @@ fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> Stri
                 Attachment::Entry | Attachment::Exit => "hooks on functions",
                 Attachment::Kprobe | Attachment::Kretprobe => "kprobes",
             };
-            format!("refused without a word (EPERM): this host forbids {kind}{mode}")
+            format!("the kernel refused it without a log (EPERM): this host forbids {kind}{mode}")
         }
         Some(ENOTSUPP) => {
             "trampoline refused (ENOTSUPP): more arguments than this kernel can hand on".into()
@@ -356,7 +356,7 @@ fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> Stri
         Some(libc::ENOENT | libc::EINVAL | libc::EADDRNOTAVAIL) if is_probe => {
             format!("refused ({text}): not a function that can be probed in this kernel")
         }
-        _ => format!("refused without a word ({text})"),
+        _ => format!("the kernel refused it without a log ({text})"),
     }
 }
 

@@ -203,7 +203,7 @@ pub struct Doctor {
     pub queued_bytes: u64,
     /// Source addresses; `null` where no client is here.
     pub sources: Option<u64>,
-    /// New connections a second; `null` when not given.
+    /// New connections per second; `null` when not given.
     pub rate: Option<u64>,
     /// `null`: something that decides is not known.
     pub fits: Option<bool>,

@@ -49,9 +49,10 @@ impl<R> Line<R> {
 }
 
 /// What c1m-server reports.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Record {
     Hooks(Hooks),
     Listening(Listening),
@@ -77,6 +78,14 @@ pub enum Record {
     Doctor(Doctor),
     Applied(Applied),
     Restored(Restored),
+}
+
+impl Record {
+    /// Its `kind`, as in JSON.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The port is bound and the workers run.
@@ -117,9 +126,22 @@ pub struct Online {
 }
 
 /// A level of tcp_mem.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Level {
     Low,
     Pressure,
@@ -129,16 +151,6 @@ pub enum Level {
 impl Level {
     /// From the lowest up.
     pub const ALL: [Self; 3] = [Self::Low, Self::Pressure, Self::High];
-
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Low => "low",
-            Self::Pressure => "pressure",
-            Self::High => "high",
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,3 +244,31 @@ pub struct Summary {
     #[serde(default)]
     pub lines_dropped: u64,
 }
+
+/// Gives enums whose names strum derives a function that has them.
+macro_rules! named {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// The name, as in JSON.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                self.into()
+            }
+        }
+    )+
+
+        #[cfg(test)]
+        mod tests {
+            use strum::VariantArray as _;
+
+            #[test]
+            fn names_are_those_of_json() {
+                $(for variant in super::$name::VARIANTS {
+                    assert_eq!(serde_json::to_value(variant).unwrap(), variant.name());
+                })+
+            }
+        }
+    };
+}
+
+named!(Confidence, Holder, Level, LimitName, Precision, Scope, TcpState);

@@ -1,11 +1,26 @@
 //! Limits and verdicts, as records have them.
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 /// A limit that can stop a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum LimitName {
     /// `net.ipv4.tcp_mem`, second value: above it each socket has to stay within its fair share.
     TcpMemPressure,
@@ -45,55 +60,27 @@ pub enum LimitName {
 
 impl LimitName {
     /// Every limit, in the order in which they are shown.
-    pub const ALL: [Self; 17] = [
-        Self::TcpMemPressure,
-        Self::TcpMemHigh,
-        Self::MemoryCgroup,
-        Self::ReceiveBuffer,
-        Self::SendBuffer,
-        Self::Orphans,
-        Self::OrphanMemory,
-        Self::Nofile,
-        Self::NrOpen,
-        Self::FileMax,
-        Self::AcceptQueue,
-        Self::SynQueue,
-        Self::Ports,
-        Self::Conntrack,
-        Self::EpollWatches,
-        Self::TimeWait,
-        Self::Memory,
-    ];
-
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TcpMemPressure => "tcp_mem_pressure",
-            Self::TcpMemHigh => "tcp_mem_high",
-            Self::MemoryCgroup => "memory_cgroup",
-            Self::ReceiveBuffer => "receive_buffer",
-            Self::SendBuffer => "send_buffer",
-            Self::Orphans => "orphans",
-            Self::OrphanMemory => "orphan_memory",
-            Self::Nofile => "nofile",
-            Self::NrOpen => "nr_open",
-            Self::FileMax => "file_max",
-            Self::AcceptQueue => "accept_queue",
-            Self::SynQueue => "syn_queue",
-            Self::Ports => "ports",
-            Self::Conntrack => "conntrack",
-            Self::EpollWatches => "epoll_watches",
-            Self::TimeWait => "time_wait",
-            Self::Memory => "memory",
-        }
-    }
+    pub const ALL: [Self; Self::VARIANTS.len()] =
+        *Self::VARIANTS.first_chunk().expect("it is as long");
 }
 
 /// What a limit is a limit of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Scope {
     Host,
     Netns,
@@ -104,23 +91,6 @@ pub enum Scope {
     Socket,
     /// One source address, destination address and destination port.
     Tuple,
-}
-
-impl Scope {
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Netns => "netns",
-            Self::Cgroup => "cgroup",
-            Self::User => "user",
-            Self::Process => "process",
-            Self::Listener => "listener",
-            Self::Socket => "socket",
-            Self::Tuple => "tuple",
-        }
-    }
 }
 
 /// What the kernel lets be hooked, which is how exact an answer can be.
@@ -169,9 +139,22 @@ pub struct Limits {
 }
 
 /// How sure a cause is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Confidence {
     /// Fits what was seen; so may others.
     Possible,

@@ -17,6 +17,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use c1m_record::Record;
 pub use input::{BadInput, LONGEST_LINE};
+pub use plot::panels;
 
 use acts::{Act, Reproduction};
 use run::Run;
@@ -33,7 +34,7 @@ pub enum PlotName {
     Connections,
     /// Pages of tcp_mem and connections over time.
     Time,
-    /// Memory a connection, by component, beside the article's.
+    /// Memory per connection, by component, beside the article's.
     Memory,
 }
 

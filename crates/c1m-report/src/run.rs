@@ -132,7 +132,7 @@ impl Run {
     pub(super) fn take(&mut self, line: u64, at: u64, record: &Record) {
         let (begin, end) = self.times.unwrap_or((at, at));
         self.times = Some((begin.min(at), end.max(at)));
-        *self.kinds.entry(kind(record)).or_default() += 1;
+        *self.kinds.entry(record.kind()).or_default() += 1;
         if is_event(record) {
             self.events.push(line, at, record);
         }
@@ -336,36 +336,6 @@ fn is_event(record: &Record) -> bool {
             | Record::CallError(_)
             | Record::Warning(_)
     )
-}
-
-/// As in JSON.
-fn kind(record: &Record) -> &'static str {
-    match record {
-        Record::Hooks(_) => "hooks",
-        Record::Listening(_) => "listening",
-        Record::Online(_) => "online",
-        Record::Crossing(_) => "crossing",
-        Record::Refused(_) => "refused",
-        Record::Refusal(_) => "refusal",
-        Record::Aborted(_) => "aborted",
-        Record::OomKill(_) => "oom_kill",
-        Record::Pressure(_) => "pressure",
-        Record::Overflow(_) => "overflow",
-        Record::Ports(_) => "ports",
-        Record::CallError(_) => "call_error",
-        Record::Warning(_) => "warning",
-        Record::Limits(_) => "limits",
-        Record::Verdict(_) => "verdict",
-        Record::Summary(_) => "summary",
-        Record::Holders(_) => "holders",
-        Record::States(_) => "states",
-        Record::Watching(_) => "watching",
-        Record::Usage(_) => "usage",
-        Record::Ended(_) => "ended",
-        Record::Doctor(_) => "doctor",
-        Record::Applied(_) => "applied",
-        Record::Restored(_) => "restored",
-    }
 }
 
 /// What the run was of.

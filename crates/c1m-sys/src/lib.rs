@@ -9,7 +9,6 @@ pub mod errno;
 pub mod files;
 pub mod inherited;
 pub mod interface;
-pub mod machine;
 pub mod mapping;
 pub mod netns;
 pub mod process;

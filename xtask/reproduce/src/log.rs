@@ -3,13 +3,13 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use c1m_report::file::Page;
 
-use super::{End, cli::Args, run};
+use super::{End, cli::Args};
 
 /// Where the lines go: to the file of `--output`, into the page of `--report`, and out of a guest.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Log {
     /// A line of a server, of which a reader of `--json` hears nothing.
     pub(super) fn server(&mut self, line: &str) -> Result<(), End> {
         if self.prints {
-            run::print(line)?;
+            print(line)?;
         }
         self.take(line)
     }
@@ -76,6 +76,17 @@ pub(super) fn is_page(path: &Path) -> bool {
     path.extension()
         .and_then(OsStr::to_str)
         .is_some_and(|name| ["html", "htm"].contains(&name.to_ascii_lowercase().as_str()))
+}
+
+/// One line, or several, on standard output. A reader that has gone away is no error.
+pub(super) fn print(text: &str) -> Result<(), End> {
+    let mut output = io::stdout().lock();
+    match writeln!(output, "{text}").and_then(|()| output.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(End::Failed(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
     time::{Instant, SystemTime},
@@ -18,8 +18,9 @@ use super::{
     End,
     act::{self, Play},
     cli::{Args, Connections},
-    log::is_page,
-    measure::{Host, Snapshot},
+    host::Host,
+    log::{is_page, print},
+    measure::Snapshot,
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
     programs,
@@ -246,15 +247,4 @@ pub fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
 fn json(record: ReproduceRecord) -> Result<String, End> {
     serde_json::to_string(&Line::at(SystemTime::now(), record))
         .map_err(|error| End::Failed(format!("cannot write JSON: {error}")))
-}
-
-/// One line, or several, on standard output. A reader that has gone away is no error.
-pub(super) fn print(text: &str) -> Result<(), End> {
-    let mut output = io::stdout().lock();
-    match writeln!(output, "{text}").and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(End::Failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -26,6 +26,9 @@ pub(crate) struct Confined {
     pub(crate) user: Option<u32>,
 }
 
+/// Of a program that does not listen.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// A running c1m-server. It is killed when dropped, and by the kernel when the thread that started it ends.
 pub(crate) struct Program {
     child: Child,
@@ -37,7 +40,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it on a port of the kernel's choice, and waits until it listens.
+    /// Starts the server on a port of the kernel's choice, and waits until it listens.
     ///
     /// A refusal of the environment (exit code 3) is a reason to skip the fault.
     pub(crate) fn start(
@@ -45,10 +48,33 @@ impl Program {
         arguments: &[&str],
         confined: Confined,
     ) -> Result<Self, Stop> {
+        let listen = ["--listen", "127.0.0.1:0"];
+        Self::ready(program, &[&listen, arguments].concat(), confined, |record| match record {
+            Record::Listening(listening) => listening.address.parse().ok(),
+            _ => None,
+        })
+    }
+
+    /// Starts a watch of a process, and waits until its probes are attached.
+    pub(crate) fn watch(program: &Path, pid: u32, arguments: &[&str]) -> Result<Self, Stop> {
+        let pid = pid.to_string();
+        let watch = ["watch", "--pid", pid.as_str()];
+        Self::ready(program, &[&watch, arguments].concat(), Confined::default(), |record| {
+            matches!(record, Record::Watching(_)).then_some(NO_ADDRESS)
+        })
+    }
+
+    /// Starts it, and waits for the record that says it is ready, and where it listens.
+    fn ready(
+        program: &Path,
+        arguments: &[&str],
+        confined: Confined,
+        address: impl FnMut(&Record) -> Option<SocketAddr>,
+    ) -> Result<Self, Stop> {
         let mut command = Command::new(program);
         command
-            .args(["--json", "--listen", "127.0.0.1:0", "--interval", "100ms"])
             .args(arguments)
+            .args(["--json", "--interval", "100ms"])
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -72,17 +98,12 @@ impl Program {
                 text
             })
         });
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut program = Self { child, lines, stderr, address, records: Vec::new() };
-        let listening = program.wait_for(|record| match record {
-            Record::Listening(listening) => Some(listening.address.clone()),
-            _ => None,
-        })?;
-        let Some(address) = listening.and_then(|address| address.parse().ok()) else {
+        let mut program = Self { child, lines, stderr, address: NO_ADDRESS, records: Vec::new() };
+        let Some(address) = program.wait_for(address)? else {
             let (status, said) = program.end();
             return Err(match status.and_then(|status| status.code()) {
                 Some(3) => Stop::Skip(said),
-                _ => Stop::wrong(format!("the server does not listen ({status:?}): {said}")),
+                _ => Stop::wrong(format!("the program does not start ({status:?}): {said}")),
             });
         };
         program.address = address;

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     kernel: kernel::Wanted,
 }
 
-/// Without hardware help some thousand connections a second come up.
+/// Without hardware help some thousand connections per second come up.
 const CONNECTIONS: u64 = 16_000;
 const MEMORY_MIN_BYTES: u64 = 2 << 30;
 /// The guest's kernel, and its first file system.

@@ -211,11 +211,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
                 .iter()
                 .flat_map(|hooks| &hooks.hooks)
                 .filter_map(|hook| {
-                    let precision = match hook.precision? {
-                        c1m_record::Precision::Exact => "exact",
-                        c1m_record::Precision::Connection => "connection",
-                        c1m_record::Precision::Interval => "interval",
-                    };
+                    let precision = hook.precision?.name();
                     Some(labelled([&hook.signal, hook.hook.as_deref()?, precision], 1))
                 })
                 .collect()

@@ -6,11 +6,15 @@ use super::{About, Limit, UsageMetric};
 use crate::{
     case::{Case, EMFILE, ENFILE},
     configured::setting::{Known, Numbers, Rule},
+    evidence::Listeners,
     finding::Finding,
     preflight::need::{Need, PAUSE_MS, Planned, setting},
     raise::{at_least, with_slack},
     reading::{Peak, Readings, Usage},
 };
+
+/// What raises the confidence where only the network namespace's counters, or drops without a reason, speak.
+const OWN_QUEUE: &str = "`ss -ltnm` while it happens: Recv-Q above Send-Q of the target's own listener, and its drops (d) growing";
 
 pub(super) struct AcceptQueue;
 
@@ -21,9 +25,9 @@ impl Limit for AcceptQueue {
             scope: Scope::Listener,
             unit: "connections",
             setting: "listen's backlog (--backlog) and net.core.somaxconn: the smaller of the two",
-            source: "sock_diag of the listeners: the fullest one; the server's own backlog where none is seen",
+            source: "sock_diag of the target's listeners, or of all in this network namespace where a watch has no target: the fullest one; the server's own backlog where none is seen",
             symptom: "SYNs and ends of handshakes are dropped, connects are slow by whole seconds or time out",
-            distinguished_by: "ListenOverflows, a counter of this limit alone. When accept fails with EMFILE or ENFILE at the same time, that is the cause",
+            distinguished_by: "ListenOverflows, a counter of this limit alone, but of the whole network namespace: a target's own listeners must have been full, or have dropped. When accept fails with EMFILE or ENFILE at the same time, that is the cause",
             kernel: "net/ipv4/tcp_input.c, tcp_conn_request; net/ipv4/tcp_ipv4.c, tcp_v4_syn_recv_sock (5.4 to 6.18)",
             label: "accept queue",
             summary: ["connects are slow by whole seconds or time out", "listen's backlog"],
@@ -119,10 +123,7 @@ impl Limit for AcceptQueue {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
-        let count = overflows(case);
-        if count == 0 {
-            return None;
-        }
+        let (count, confidence) = attributed(case)?;
         let behind = if case.opening_failed(EMFILE) > 0 {
             ": it filled while accept failed with EMFILE"
         } else if case.opening_failed(ENFILE) > 0 {
@@ -134,21 +135,24 @@ impl Limit for AcceptQueue {
             (Some(used), Some(ceiling)) => Some(Peak { used, ceiling }),
             _ => case.peak(LimitName::AcceptQueue),
         };
-        Some(
-            Finding::new(
-                LimitName::AcceptQueue,
-                Confidence::Certain,
-                format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
-            )
-            .saw("TcpExt ListenOverflows", "drops in this network namespace", observed.counter("ListenOverflows"))
-            .saw("tcp_conn_request", "SYNs that found it full", observed.accept_queue_syn.unwrap_or(0))
-            .saw(
-                case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"),
-                "ends of handshakes that found it full",
-                observed.accept_queue_ack.unwrap_or(0),
-            )
-            .beside("sock_diag", "connections in the fullest queue", length),
+        let found = Finding::new(
+            LimitName::AcceptQueue,
+            confidence,
+            format!("a listener's accept queue was full {count} times, and SYNs or ends of handshakes were dropped{behind}"),
         )
+        .saw("TcpExt ListenOverflows", "drops in this network namespace", observed.counter("ListenOverflows"))
+        .saw("tcp_conn_request", "SYNs that found it full", observed.accept_queue_syn.unwrap_or(0))
+        .saw(
+            case.hook("tcp_v4_syn_recv_sock", "tp_btf/kfree_skb TCP_LISTEN_OVERFLOW"),
+            "ends of handshakes that found it full",
+            observed.accept_queue_ack.unwrap_or(0),
+        )
+        .saw("sock_diag SK_MEMINFO_DROPS", "drops of the target's listeners", own_drops(case))
+        .beside("sock_diag", "connections in the fullest queue", length);
+        Some(match confidence {
+            Confidence::Certain => found,
+            _ => found.confirmed_by(OWN_QUEUE),
+        })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {
@@ -178,18 +182,90 @@ fn overflows(case: &Case<'_>) -> u64 {
     hooked.max(observed.counter("ListenOverflows"))
 }
 
+fn own_drops(case: &Case<'_>) -> u64 {
+    match case.observed.listeners {
+        Listeners::Target { drops } => drops.unwrap_or(0),
+        Listeners::All => 0,
+    }
+}
+
+/// How many overflows are the target's, and how sure that is. The kernel counts them for the network namespace; a listener's own counter
+/// counts every drop. So only a target that dropped and was full in a sample is certain.
+fn attributed(case: &Case<'_>) -> Option<(u64, Confidence)> {
+    let all = overflows(case);
+    let (count, confidence) = match case.observed.listeners {
+        Listeners::All => (all, Confidence::Certain),
+        Listeners::Target { drops } => {
+            let confidence = match (case.was_past(LimitName::AcceptQueue), drops) {
+                (true, Some(_)) => Confidence::Certain,
+                (true, None) | (false, Some(_)) => Confidence::Likely,
+                (false, None) => Confidence::Possible,
+            };
+            (all.min(drops.unwrap_or(all)), confidence)
+        }
+    };
+    (count > 0).then_some((count, confidence))
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use c1m_record::{Confidence, LimitName};
 
-    use crate::{evidence::Evidence, forecast::History, verdict::judge};
+    use crate::{
+        evidence::{Evidence, Listeners},
+        forecast::History,
+        reading::Readings,
+        verdict::judge,
+    };
+
+    pub(in crate::limits) fn counters(pairs: &[(&str, u64)]) -> Evidence {
+        let tcp_ext = pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Evidence { tcp_ext, ..Evidence::default() }
+    }
+
+    /// Of a target whose listeners dropped so many, and were full or not.
+    pub(in crate::limits) fn of_target(
+        drops: Option<u64>,
+        full: bool,
+        seen: Evidence,
+    ) -> Vec<(LimitName, Confidence)> {
+        let mut history = History::default();
+        let accept_queue = Some(if full { (5, 4) } else { (0, 4) });
+        history.add(&Readings { accept_queue, ..Readings::default() });
+        let seen = Evidence { listeners: Listeners::Target { drops }, ..seen };
+        let verdict = judge(&seen, &history);
+        for cause in &verdict.causes {
+            assert_eq!(cause.confidence == Confidence::Certain, cause.settle.is_none());
+        }
+        verdict.causes.iter().map(|cause| (cause.limit, cause.confidence)).collect()
+    }
 
     #[test]
     fn overflows_are_the_accept_queue() {
-        let counters = ["ListenOverflows", "ListenDrops"].map(|name| (name.to_owned(), 42));
-        let overflow = Evidence { tcp_ext: counters.into(), ..Evidence::default() };
+        let overflow = counters(&[("ListenOverflows", 42), ("ListenDrops", 42)]);
         let verdict = judge(&overflow, &History::default());
         let causes: Vec<_> = verdict.causes.iter().map(|it| (it.limit, it.confidence)).collect();
         assert_eq!(causes, [(LimitName::AcceptQueue, Confidence::Certain)]);
+    }
+
+    #[test]
+    fn overflows_of_the_network_namespace_are_a_targets_only_by_its_own_listeners() {
+        use Confidence::*;
+        let of = |drops, full| {
+            of_target(drops, full, counters(&[("ListenOverflows", 4), ("ListenDrops", 4)]))
+        };
+        assert_eq!(of(Some(0), false), [], "another program's queue");
+        assert_eq!(of(Some(0), true), [], "full, and nobody came");
+        for (drops, full, confidence) in [
+            (Some(4), true, Certain),
+            (Some(4), false, Likely),
+            (None, true, Likely),
+            (None, false, Possible),
+        ] {
+            assert_eq!(of(drops, full), [(LimitName::AcceptQueue, confidence)], "{drops:?} {full}");
+        }
+        // The hooks count the whole host.
+        let hooked = Evidence { accept_queue_syn: Some(9), ..Evidence::default() };
+        assert_eq!(of_target(Some(0), false, hooked), []);
     }
 }

@@ -6,11 +6,14 @@ use super::{About, Limit};
 use crate::{
     case::Case,
     configured::setting::{Known, Numbers, Rule},
+    evidence::Listeners,
     finding::Finding,
     preflight::need::{Need, PAUSE_MS, Planned, setting},
     raise::{at_least, with_slack},
     reading::{Readings, Usage},
 };
+
+const OWN_SYN_QUEUE: &str = "`ss -tan state syn-recv` by the target's own port while it happens";
 
 pub(super) struct SynQueue;
 
@@ -112,8 +115,16 @@ impl Limit for SynQueue {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let observed = case.observed;
+        let is_target = observed.listeners != Listeners::All;
+        // The queue itself is not shown, so the network namespace's counters may be of anybody's listener.
+        let sure = if is_target { Confidence::Possible } else { Confidence::Certain };
+        let confirmed =
+            |found: Finding| if is_target { found.confirmed_by(OWN_SYN_QUEUE) } else { found };
         let hooked = observed.syn_queue_full.unwrap_or(0);
-        let dropped = observed.counter("TCPReqQFullDrop");
+        let dropped = match observed.listeners.dropped_nothing() {
+            true => 0,
+            false => observed.counter("TCPReqQFullDrop"),
+        };
         // Always on, cookies say nothing of the queue.
         let cookies = match case.now.syncookies {
             Some(2) => 0,
@@ -121,11 +132,12 @@ impl Limit for SynQueue {
         };
         let unnamed = unnamed_drops(case);
         let found = if dropped > 0 {
-            Finding::new(
+            confirmed(Finding::new(
                 LimitName::SynQueue,
-                Confidence::Certain,
+                // Dropped by the target as well, by which of its queues is not known.
+                if is_target { Confidence::Likely } else { Confidence::Certain },
                 format!("a listener's SYN queue was full, and {dropped} SYNs were dropped"),
-            )
+            ))
         } else if unnamed > 0 {
             Finding::new(
                 LimitName::SynQueue,
@@ -134,9 +146,13 @@ impl Limit for SynQueue {
             )
             .confirmed_by("fentry of tcp_conn_request; a missing route back drops SYNs as well")
         } else if cookies + hooked > 0 {
-            let sure = case.now.syncookies.is_some() || hooked > 0;
-            let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
-            Finding::new(LimitName::SynQueue, confidence, "a listener's SYN queue was full; SYNs were answered by cookies, and none was dropped for it").harmless()
+            let is_known = case.now.syncookies.is_some() || hooked > 0;
+            confirmed(Finding::new(
+                LimitName::SynQueue,
+                if is_known { sure } else { sure.min(Confidence::Likely) },
+                "a listener's SYN queue was full; SYNs were answered by cookies, and none was dropped for it",
+            ))
+            .harmless()
         } else {
             return None;
         };
@@ -172,17 +188,18 @@ fn unnamed_drops(case: &Case<'_>) -> u64 {
 mod tests {
     use c1m_record::{Confidence, LimitName};
 
-    use crate::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge};
+    use crate::{
+        evidence::Evidence,
+        forecast::History,
+        limits::accept_queue::tests::{counters, of_target},
+        reading::Readings,
+        verdict::judge,
+    };
 
     fn history(syncookies: u64) -> History {
         let mut history = History::default();
         history.add(&Readings { syncookies: Some(syncookies), ..Readings::default() });
         history
-    }
-
-    fn counters(pairs: &[(&str, u64)]) -> Evidence {
-        let tcp_ext = pairs.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Evidence { tcp_ext, ..Evidence::default() }
     }
 
     fn causes(seen: &Evidence, syncookies: u64) -> Vec<(LimitName, Confidence)> {
@@ -234,5 +251,16 @@ mod tests {
                 assert_eq!(second.evidence.last().unwrap().value, 4);
             }
         }
+    }
+
+    #[test]
+    fn a_targets_syn_queue_is_never_certain() {
+        let dropped = || counters(&[("TCPReqQFullDrop", 7), ("ListenDrops", 7)]);
+        assert_eq!(of_target(Some(0), false, dropped()), []);
+        let likely = [(LimitName::SynQueue, Confidence::Likely)];
+        assert_eq!(of_target(Some(7), false, dropped()), likely);
+        let cookies = counters(&[("TCPReqQFullDoCookies", 9)]);
+        let possible = [(LimitName::SynQueue, Confidence::Possible)];
+        assert_eq!(of_target(Some(0), false, cookies), possible);
     }
 }

@@ -61,20 +61,11 @@ fn kernel(report: &Report) -> String {
     of_hooks.or(whole).map_or(UNKNOWN.into(), |kernel| foreign(kernel))
 }
 
-/// How sure, as a word.
-pub(super) fn sure(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::Certain => "certain",
-        Confidence::Likely => "likely",
-        Confidence::Possible => "possible",
-    }
-}
-
 fn in_a_word(run: &Run) -> String {
     match run.verdict.as_ref().map(|verdict| verdict.record.causes.first()) {
         None => "no verdict".into(),
         Some(None) => "no limit was hit".into(),
-        Some(Some(cause)) => format!("{} ({})", limit(cause.limit), sure(cause.confidence)),
+        Some(Some(cause)) => format!("{} ({})", limit(cause.limit), cause.confidence.name()),
     }
 }
 
@@ -94,7 +85,7 @@ pub(super) fn verdict_line(run: &Run) -> Markup {
                 @match root {
                     None => { strong { "No verdict." } " These records end before one was given; what follows is what was seen until then." },
                     Some(None) => { strong { "No limit was hit." } " Nothing was refused, lost or killed for one, as far as could be seen." },
-                    Some(Some(cause)) => { strong { (limit(cause.limit)) " (" (sure(cause.confidence)) ")." } " " (foreign(&cause.text)) },
+                    Some(Some(cause)) => { strong { (limit(cause.limit)) " (" (cause.confidence.name()) ")." } " " (foreign(&cause.text)) },
                 }
             }
         }

@@ -45,11 +45,7 @@ pub fn verdict_lines(verdict: &Verdict) -> Vec<String> {
 }
 
 fn cause_lines(index: usize, cause: &Cause) -> Vec<String> {
-    let confidence = match cause.confidence {
-        Confidence::Certain => "certain",
-        Confidence::Likely => "likely",
-        Confidence::Possible => "possible",
-    };
+    let confidence = cause.confidence.name();
     let mut lines = vec![format!(
         "verdict  {}. {} ({confidence}, {}): {}",
         index + 1,

@@ -70,7 +70,7 @@ fn head(doctor: &Doctor) -> String {
     let verdict = match (doctor.fits, doctor.first) {
         (Some(true), _) => "fits".into(),
         (_, Some(first)) => format!("does not fit: {} comes first", first.name()),
-        _ => "can't be told from here".into(),
+        _ => "not known from here".into(),
     };
     format!(
         "doctor  {} connections, {role} here, {} bytes queued in each: {verdict}",

@@ -77,7 +77,7 @@ pub(crate) fn nofile(stand: &mut Stand<'_>) -> Step {
 
 /// The same with somebody else's server.
 pub(crate) fn nofile_of_other(stand: &mut Stand<'_>) -> Step {
-    let other = stand.beside(Some(NOFILE_OF_OTHER))?;
+    let other = stand.watched(Some(NOFILE_OF_OTHER))?;
     let mut streams =
         (0..MORE_THAN_NOFILE).map(|_| connect(other.address)).collect::<Step<Vec<_>>>()?;
     eventually("it met no EMFILE", || Ok(other.said()?.contains("Too many open files")))?;

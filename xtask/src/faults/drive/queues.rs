@@ -1,6 +1,6 @@
 //! The two queues of a listener.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, thread, time::Duration};
 
 use socket2::{SockFilter, Socket};
 
@@ -12,11 +12,13 @@ use super::super::{
 const BACKLOG: usize = 8;
 const BACKLOG_FLAG: [&str; 4] = ["--workers", "1", "--backlog", "8"];
 const MORE: usize = 20;
+/// Some intervals of the observer
+const SAMPLES: Duration = Duration::from_millis(500);
 
 /// The server is stopped as by a debugger: its accept queue fills, and further SYNs are dropped.
 pub(crate) fn accept(stand: &mut Stand<'_>) -> Step {
-    stand.observe(&[], Confined::default())?;
     let mut server = stand.start(&BACKLOG_FLAG, Confined::default())?;
+    stand.watch(server.pid())?;
     let mut streams = vec![connect(server.address)?];
     all_answer(server.address, &mut streams)?;
     server.stop()?;
@@ -29,7 +31,7 @@ pub(crate) fn accept(stand: &mut Stand<'_>) -> Step {
 
 /// The same with somebody else's server.
 pub(crate) fn accept_of_other(stand: &mut Stand<'_>) -> Step {
-    let mut other = stand.beside(None)?;
+    let mut other = stand.watched(None)?;
     let mut streams = vec![connect(other.address)?];
     all_answer(other.address, &mut streams)?;
     other.stop()?;
@@ -46,6 +48,8 @@ fn overflow(stand: &Stand<'_>, address: SocketAddr) -> Step<Vec<Socket>> {
         .map(|_| start_connecting(bound()?, address))
         .collect::<Step<Vec<_>>>()?;
     stand.until_moved("ListenOverflows", MORE as u64 / 2)?;
+    // The watch samples the full queue. One that is too slow for it says likely, and not certain.
+    thread::sleep(SAMPLES);
     Ok(waiting)
 }
 

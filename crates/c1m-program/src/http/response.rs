@@ -11,6 +11,7 @@ use c1m_text::address::without_scope;
 use thiserror::Error;
 
 use self::head::{Body, Head};
+use super::field::is_text;
 
 /// Bytes of a response head. As many of trailers, and of one line of a chunked body.
 const LONGEST_HEAD: usize = 16 << 10;
@@ -326,7 +327,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Malformed> {
     let (digits, extensions) = line.split_at(end);
     let mut after_blanks = extensions.iter().skip_while(|byte| matches!(byte, b' ' | b'\t'));
     let is_extension = after_blanks.next() == Some(&b';');
-    let is_clean = extensions.iter().all(|byte| head::is_text(*byte));
+    let is_clean = extensions.iter().all(|byte| is_text(*byte));
     if digits.is_empty() || !is_clean || !(extensions.is_empty() || is_extension) {
         return Err(Malformed::ChunkSize);
     }

@@ -2,7 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::{LONGEST_HEAD, Malformed};
+use super::{
+    super::field::{self, is_text, is_token},
+    LONGEST_HEAD, Malformed,
+};
 
 const MOST_HEADERS: usize = 100;
 
@@ -93,19 +96,14 @@ fn body(headers: &[httparse::Header<'_>], is_1_0: bool) -> Result<Body, Malforme
     }
 }
 
-/// The members of all values of a list header, in their order.
+/// The members of all values of a list.
 fn members<'a>(values: &[&'a [u8]]) -> impl Iterator<Item = &'a [u8]> {
-    values.iter().flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+    values.iter().flat_map(|value| field::members(value))
 }
 
 fn length(values: &[&[u8]]) -> Result<u64, Malformed> {
-    let mut lengths = members(values).map(|digits| {
-        let digits = std::str::from_utf8(digits).ok().filter(|text| {
-            // Not what `parse` takes besides: a sign.
-            text.bytes().all(|byte| byte.is_ascii_digit())
-        });
-        digits.and_then(|digits| digits.parse::<u64>().ok()).ok_or(Malformed::ContentLength)
-    });
+    let mut lengths =
+        members(values).map(|digits| field::decimal(digits).ok_or(Malformed::ContentLength));
     let first = lengths.next().unwrap_or(Err(Malformed::ContentLength))?;
     for other in lengths {
         if other? != first {
@@ -138,13 +136,4 @@ pub(super) fn is_field(line: &[u8]) -> bool {
     !name.is_empty()
         && name.iter().all(|byte| is_token(*byte))
         && value.iter().all(|byte| is_text(*byte))
-}
-
-/// May stand in a value: no control character but the tabulator.
-pub(super) fn is_text(byte: u8) -> bool {
-    byte == b'\t' || !byte.is_ascii_control()
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -5,17 +5,18 @@ use std::{
     net::IpAddr,
 };
 
-use c1m_host::holder::{self, Process};
-use c1m_probe::snapshot::Held;
+use c1m_host::{cgroup, task};
 use c1m_record::{Holder, HolderRow, Memory, TcpState};
 
-use crate::cli::GroupBy;
+use super::GroupBy;
+use crate::snapshot::Held;
 
 /// Processes and cgroups by name.
 pub(super) struct Names {
     /// The numbers of processes mean here what they mean in the kernel.
     names_processes: bool,
-    processes: HashMap<u32, Process>,
+    /// Name, and path of the cgroup.
+    processes: HashMap<u32, (Option<String>, Option<String>)>,
     cgroups: Option<HashMap<u64, String>>,
 }
 
@@ -24,20 +25,20 @@ impl Names {
         Self { names_processes, processes: HashMap::new(), cgroups: None }
     }
 
-    fn process(&mut self, pid: u32) -> &Process {
+    fn process(&mut self, pid: u32) -> &(Option<String>, Option<String>) {
+        let read = |pid| (task::comm(pid), cgroup::path_of(pid));
         let names = self.names_processes;
-        let ask = || if names { holder::process(pid) } else { Process::default() };
-        self.processes.entry(pid).or_insert_with(ask)
+        self.processes.entry(pid).or_insert_with(|| if names { read(pid) } else { (None, None) })
     }
 
     /// The cgroup of the holder; without one, that which the socket was made in.
     fn cgroup(&mut self, holder: Holder, pid: u32, id: u64) -> Option<String> {
         if holder == Holder::Process
-            && let Some(path) = &self.process(pid).cgroup
+            && let (_, Some(path)) = self.process(pid)
         {
             return Some(path.clone());
         }
-        self.cgroups.get_or_insert_with(holder::cgroups).get(&id).cloned()
+        self.cgroups.get_or_insert_with(cgroup::paths_by_id).get(&id).cloned()
     }
 }
 
@@ -102,8 +103,8 @@ fn row(key: Key, memory: Memory, names: &mut Names) -> HolderRow {
         Key::Holder(holder, pid) => {
             row.holder = Some(holder);
             if pid != 0 {
-                let process = names.process(pid).clone();
-                (row.pid, row.comm, row.cgroup) = (Some(pid), process.comm, process.cgroup);
+                row.pid = Some(pid);
+                (row.comm, row.cgroup) = names.process(pid).clone();
             }
         }
         Key::Cgroup(path) => row.cgroup = path,
