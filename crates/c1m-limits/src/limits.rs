@@ -90,6 +90,11 @@ pub trait Limit: Sync {
         None
     }
 
+    /// limits.conf and units of systemd set it, and no kernel setting does (getrlimit(2)).
+    fn is_resource_limit(&self) -> bool {
+        false
+    }
+
     /// How much of it each connection takes, where that is so by construction.
     fn per_connection(&self) -> Option<u64> {
         None
@@ -120,12 +125,23 @@ pub trait Limit: Sync {
     fn remedy(&self, case: &Case<'_>) -> String;
 }
 
+/// What is made for each limit when the program is compiled, such as functions that know their limit.
+pub trait Visitor {
+    /// `INDEX`: the limit's, in [`LimitName::ALL`].
+    fn limit<const INDEX: usize>(&mut self);
+}
+
 /// Every limit by its file, roots before their consequences: descriptors that ran out let the accept queue fill, a process that was killed
 /// leaves orphans, tcp_mem that ran out resets orphans and closes windows.
 macro_rules! registry {
     ($($File:ident::$Limit:ident,)*) => {
         /// Every limit, roots before their consequences.
         pub static REGISTRY: &[&dyn Limit] = &[$(&$File::$Limit,)*];
+
+        /// Visits every limit.
+        pub fn visit(visitor: &mut impl Visitor) {
+            $(visitor.limit::<{ LimitName::$Limit as usize }>();)*
+        }
 
         /// The limit of that name.
         #[must_use]

@@ -45,6 +45,10 @@ impl Limit for Nofile {
         Some("/proc/PID/limits and /proc/PID/fd, of the fullest table")
     }
 
+    fn is_resource_limit(&self) -> bool {
+        true
+    }
+
     fn usage(&self, now: &Readings) -> Usage {
         Usage::new(now.descriptors, now.descriptors_max)
     }
