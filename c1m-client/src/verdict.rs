@@ -1,4 +1,5 @@
-//! Which limit kept connections from being opened: errors by name, and what the own host's counters say beside them.
+//! Which limit kept connections from being opened: errors by name, and what the own host's counters
+//! say beside them.
 
 use std::collections::BTreeMap;
 
@@ -111,8 +112,8 @@ fn evidence(source: &str, what: &str, value: u64, limit: Option<u64>) -> Evidenc
 /// A rule: what it looks at, and what it makes of it.
 type Rule = fn(&Outcome) -> Vec<Cause>;
 
-/// Roots first. ECONNREFUSED is no limit: nobody listens. Nor is a connection that the peer resets or ends: its process ended, or wanted
-/// it so, and what stopped *that* only its own host knows.
+/// Roots first. ECONNREFUSED is no limit: nobody listens. Nor is a connection that the peer resets
+/// or ends: its process ended, or wanted it so, and what stopped *that* only its own host knows.
 const RULES: [Rule; 6] = [nofile, file_max, memory, ports, epoll, unanswered];
 
 /// Judges a run that is over.
@@ -202,7 +203,8 @@ fn memory(outcome: &Outcome) -> Vec<Cause> {
 }
 
 fn ports(outcome: &Outcome) -> Vec<Cause> {
-    // A tuple that somebody else has is stepped over, and costs a connection only when none is left.
+    // A tuple that somebody else has is stepped over, and costs a connection only when none is
+    // left.
     let count = outcome.sum(&["no spare 4-tuple left"]);
     if count == 0 {
         return Vec::new();
@@ -321,7 +323,8 @@ fn unanswered(outcome: &Outcome) -> Vec<Cause> {
             });
         }
     }
-    // With the server's counters at hand and none of them moved, only what they do not show is left.
+    // With the server's counters at hand and none of them moved, only what they do not show is
+    // left.
     if causes.is_empty() && count > 0 && outcome.server_host.is_none() {
         for (limit, scope, text) in [
             (
