@@ -18,6 +18,7 @@ use c1m_host::{cgroup, conntrack, netstat, target::Bounds, vmstat};
 use c1m_limits::{
     evidence::{Evidence, Growth},
     forecast::History,
+    limits::of,
     verdict::{followed_by, judge},
 };
 use c1m_preflight::readings::{Layout, read};
@@ -142,12 +143,12 @@ impl Diagnosis {
     /// Every limit as it was at the last look.
     pub(super) fn limits(&self) -> Limits {
         let mut limits = self.history.limits();
-        // The catalog names where a server reads its own.
-        if let Subject::Target(_) = self.subject
-            && let Some(nofile) =
-                limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
-        {
-            nofile.source = "/proc/PID/limits and /proc/PID/fd, of the fullest table".into();
+        if let Subject::Target(_) = self.subject {
+            for line in &mut limits.limits {
+                if let Some(source) = of(line.limit).source_of_others() {
+                    line.source = source.into();
+                }
+            }
         }
         limits
     }

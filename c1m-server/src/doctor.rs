@@ -10,8 +10,8 @@ use std::{io, time::SystemTime};
 use anyhow::Context as _;
 use c1m_host::{cgroup, namespaces};
 use c1m_limits::{
-    configured::{Assessed, Circumstances, assess},
-    walls::Examination,
+    configured::{Assessed, Context, assess},
+    preflight::Examination,
 };
 use c1m_preflight::{Ask, Looked, plan::Workers};
 use c1m_probe::Options;
@@ -115,15 +115,16 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
     let lines = files::lines(&flags.judge)?;
     let present = files::present(&lines);
     let unit = cgroup::unit();
-    let circumstances = Circumstances {
+    let context = Context {
         run: &looked.run,
         host: &looked.host,
         examination: &looked.examination,
         unit: unit.as_deref(),
         present: &present,
     };
-    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &circumstances);
-    let Examination { fits, first, walls, unknown, memory, ehash } = looked.examination.clone();
+    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &context);
+    let Examination { fits, first, rows: walls, unknown, memory, ehash } =
+        looked.examination.clone();
     let record = Doctor {
         connections: ask.connections,
         role: ask.role,

@@ -12,7 +12,7 @@ use c1m_host::{
     guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
     sysctl::{Name, Tree},
 };
-use c1m_limits::{raise::raised, walls::Examination};
+use c1m_limits::{preflight::Examination, raise::raised};
 use c1m_preflight::Ask;
 use c1m_program::{
     EnvironmentRefused, UsageRefused,

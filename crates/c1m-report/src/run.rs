@@ -210,10 +210,11 @@ impl Run {
                 self.pressure.look(at, pressure.direction == Direction::Up);
             }
             Record::Limits(limits) => {
-                let ceiling =
-                    |name| limits.limits.iter().find(|reading| reading.limit == name)?.ceiling;
-                let known = [ceiling(LimitName::TcpMemPressure), ceiling(LimitName::TcpMemHigh)];
-                self.tcp_mem.take(at, [None, known[0], known[1]]);
+                let ceiling = |level: Level| {
+                    let name = level.limit()?;
+                    limits.limits.iter().find(|reading| reading.limit == name)?.ceiling
+                };
+                self.tcp_mem.take(at, Level::ALL.map(ceiling));
             }
             _ => {}
         }

@@ -1,13 +1,102 @@
-//! Memory: of the host, and of a memory cgroup.
+//! Memory of the host, and what names it or a memory cgroup when memory could not be had.
 
-use c1m_record::{Confidence, LimitName};
+use c1m_record::{Confidence, LimitName, Role, Scope};
 
-use super::queues::unexplained_drops;
+use super::{About, Limit, UsageMetric};
 use crate::{
     case::Case,
     evidence::{Call, OomVictim, errno},
-    verdict::Finding,
+    finding::Finding,
+    footprint::{Sizes, each, held_by, need},
+    preflight::need::{Need, Planned},
+    raise::mib,
+    reading::{Readings, Usage},
 };
+
+pub(super) struct Memory;
+
+impl Limit for Memory {
+    fn about(&self) -> &'static About {
+        &About {
+            name: LimitName::Memory,
+            scope: Scope::Host,
+            unit: "bytes",
+            setting: "memory of the host; fewer connections, smaller buffers",
+            source: "/proc/meminfo MemTotal less MemAvailable",
+            symptom: "a process is gone, killed by the OOM killer; accept, socket, connect, epoll_ctl: ENOMEM or ENOBUFS; SYNs dropped with \
+                  both queues empty",
+            distinguished_by: "an OOM kill outside of any cgroup's limit, the errno; ListenDrops that no queue explains only beside another sign of want. \
+                A process that crashed leaves none of these",
+            kernel: "mm/oom_kill.c, out_of_memory; net/core/sock.c, sk_prot_alloc; net/ipv4/tcp_input.c, tcp_conn_request (6.18)",
+            label: "memory of the host",
+            summary: ["a process is gone, killed by the OOM killer", "memory of the host"],
+            metric: Some(UsageMetric {
+                name: "c1m_memory",
+                help: "Memory of the host that is not available",
+                scope: Scope::Host,
+            }),
+        }
+    }
+
+    fn usage(&self, now: &Readings) -> Usage {
+        let both = now.memory_total_bytes.zip(now.memory_available_bytes);
+        let used = both.map(|(total, available)| total.saturating_sub(available));
+        Usage::new(used, now.memory_total_bytes)
+    }
+
+    fn noise(&self, now: &Readings) -> u64 {
+        noise(now)
+    }
+
+    fn preflight(&self, planned: &Planned<'_>) -> Need {
+        let available = planned.now.memory_available_bytes;
+        let total = planned.now.memory_total_bytes;
+        let used = total.zip(available).map(|(total, available)| total.saturating_sub(available));
+        Need {
+            now: total,
+            used,
+            needed: Some(planned.memory.bytes.saturating_add(used.unwrap_or(0))),
+            stops_at: available.map(|available| held_by(each(planned.memory), available).saturating_add(1)),
+            counts: true,
+            remedy: match available {
+                Some(available) => format!(
+                    "{} connections fit into the {} MiB that are available; or fewer queued bytes, or more memory",
+                    held_by(each(planned.memory), available),
+                    mib(available)
+                ),
+                None => "fewer connections, or more memory".into(),
+            },
+            risk: "beyond it the OOM killer ends a process, and not always the one that takes the memory".into(),
+            unknown: available.is_none().then(|| "/proc/meminfo can't be read".into()),
+            ..Need::default()
+        }
+    }
+
+    fn judge(&self, case: &Case<'_>) -> Option<Finding> {
+        Finding::merged(LimitName::Memory, [killed(case), refused(case), dropped(case)])
+    }
+
+    fn remedy(&self, case: &Case<'_>) -> String {
+        let connections = case.now.connections;
+        let memory = need(&Sizes::default(), Role::Server, false, connections, 0);
+        let each = memory.kernel_bytes_per_connection;
+        let text = format!(
+            "fewer connections or smaller buffers: an idle connection takes about {each} bytes of kernel memory at each end"
+        );
+        match case.now.memory_total_bytes {
+            Some(total) if connections > 0 => {
+                let all = mib(connections.saturating_mul(each));
+                format!("{text}, so {connections} of them {all} MiB of {} MiB", mib(total))
+            }
+            _ => text,
+        }
+    }
+}
+
+/// What programs take and give back anyway: a hundredth of memory.
+pub(super) fn noise(now: &Readings) -> u64 {
+    now.memory_total_bytes.unwrap_or(0) / 100
+}
 
 /// Calls that ask for a slab object of a socket, a file or a watch. A failed `send` is none of them: ENOBUFS there is a full queue of
 /// the interface.
@@ -21,22 +110,6 @@ const OWN: [&str; 6] = [
     "connect ENOBUFS",
 ];
 
-const HOOK: &str = "tp_btf/sock_exceed_buf_limit";
-
-pub(crate) fn memory(case: &Case<'_>) -> Vec<Finding> {
-    [killed(case), refused(case), charge_refused(case), cgroup_counters(case), dropped(case)]
-        .into_iter()
-        .flatten()
-        // One cause a limit: the first one says it best.
-        .fold(Vec::new(), |mut all: Vec<Finding>, found| {
-            match all.iter_mut().find(|known| known.limit == found.limit) {
-                Some(known) => known.evidence.extend(found.evidence),
-                None => all.push(found),
-            }
-            all
-        })
-}
-
 /// Whether the host had memory to spare all the time; `None` when that was not read.
 fn plentiful(case: &Case<'_>) -> Option<bool> {
     Some(case.history.available_bytes_min()? >= case.now.memory_total_bytes? / 16)
@@ -48,8 +121,8 @@ pub(super) fn was_short(case: &Case<'_>) -> bool {
 }
 
 fn kills(case: &Case<'_>) -> u64 {
-    let (seen, counted) = (case.seen, &case.seen.host);
-    match seen.oom_kills.len() as u64 {
+    let (observed, counted) = (case.observed, &case.observed.host);
+    match observed.oom_kills.len() as u64 {
         0 => counted.oom_kill.max(counted.cgroup_oom_kill).unwrap_or(0),
         kills => kills,
     }
@@ -60,17 +133,18 @@ fn cgroup_is_full(case: &Case<'_>) -> bool {
 }
 
 /// An OOM kill. For whom it was, the kernel says; or no memory of the host was sought before it; or the readings tell.
-fn killed(case: &Case<'_>) -> Option<Finding> {
-    let (seen, counted) = (case.seen, &case.seen.host);
+pub(super) fn killed(case: &Case<'_>) -> Option<Finding> {
+    let (observed, counted) = (case.observed, &case.observed.host);
     let kills = kills(case);
     if kills == 0 {
         return None;
     }
-    let said = seen.oom_kills.iter().filter_map(|victim| victim.in_cgroup).reduce(|a, b| a || b);
+    let said =
+        observed.oom_kills.iter().filter_map(|victim| victim.in_cgroup).reduce(|a, b| a || b);
     let by_host =
         Some("the kernel's log: CONSTRAINT_MEMCG is a cgroup's, CONSTRAINT_NONE the host's");
     let own_cgroup = counted.cgroup_oom.unwrap_or(0) > 0;
-    let (limit, confidence, settle) = match (said, counted.allocstall, plentiful(case)) {
+    let (limit, confidence, to_confirm) = match (said, counted.allocstall, plentiful(case)) {
         (Some(true), _, _) => (LimitName::MemoryCgroup, Confidence::Certain, None),
         (Some(false), _, _) => (LimitName::Memory, Confidence::Certain, None),
         _ if own_cgroup => (LimitName::MemoryCgroup, Confidence::Certain, None),
@@ -83,10 +157,10 @@ fn killed(case: &Case<'_>) -> Option<Finding> {
     let text = format!(
         "the OOM killer ended {}, for {whose}: {}",
         processes(kills),
-        names(&seen.oom_kills)
+        names(&observed.oom_kills)
     );
     let mut found = Finding::new(limit, confidence, text.trim_end_matches(": "))
-        .saw("tp_btf/mark_victim", "OOM kills", seen.oom_kills.len() as u64)
+        .saw("tp_btf/mark_victim", "OOM kills", observed.oom_kills.len() as u64)
         .saw(
             "/proc/vmstat oom_kill",
             "OOM kills, of the host and of cgroups",
@@ -108,7 +182,7 @@ fn killed(case: &Case<'_>) -> Option<Finding> {
     if limit == LimitName::MemoryCgroup {
         found = found.beside("memory.current", "bytes of the own cgroup", case.peak(limit));
     }
-    found.settle = settle;
+    found.to_confirm = to_confirm;
     Some(found)
 }
 
@@ -123,7 +197,7 @@ fn names(victims: &[OomVictim]) -> String {
 }
 
 /// A call that got no memory.
-fn refused(case: &Case<'_>) -> Option<Finding> {
+pub(super) fn refused(case: &Case<'_>) -> Option<Finding> {
     let failed = no_memory(case);
     if failed == 0 {
         return None;
@@ -143,82 +217,20 @@ fn refused(case: &Case<'_>) -> Option<Finding> {
             .saw("ENOMEM, ENOBUFS", "accept, socket, connect and epoll_ctl of any process", failed)
             .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
             .beside("memory.current", "bytes of the own cgroup", case.peak(LimitName::MemoryCgroup))
-            .settled_by("MemAvailable and memory.events of the process's cgroup at that instant"),
+            .confirmed_by("MemAvailable and memory.events of the process's cgroup at that instant"),
     )
 }
 
 fn no_memory(case: &Case<'_>) -> u64 {
-    let own: u64 = OWN.iter().map(|name| case.seen.own(name)).sum();
+    let own: u64 = OWN.iter().map(|name| case.observed.own(name)).sum();
     (case.failed(&ASKING, errno::ENOMEM) + case.failed(&ASKING, errno::ENOBUFS)).max(own)
-}
-
-/// The hook on the refused allocation saw neither tcp_mem past high nor a fair share that was exceeded.
-fn charge_refused(case: &Case<'_>) -> Option<Finding> {
-    let seen = case.seen;
-    let refused = seen.refused_memcg();
-    if refused == 0 {
-        return None;
-    }
-    // Pressure that ends between the kernel's decision and the hook's look makes a refusal of tcp_mem look like this one.
-    let stray = refused < (seen.refused_high() + seen.refused_fair_share()).div_ceil(10);
-    let found = Finding::new(
-        LimitName::MemoryCgroup,
-        if stray { Confidence::Possible } else { Confidence::Certain },
-        format!(
-            "{refused} allocations of sockets were refused by their memory cgroup: tcp_mem allowed them"
-        ),
-    );
-    let found = found
-        .saw(HOOK, "refused to senders, by a memory cgroup", seen.refused_memcg_send)
-        .saw(HOOK, "refused to receivers, by a memory cgroup", seen.refused_memcg_receive)
-        .saw(
-            "memory.kmem.tcp.failcnt",
-            "failed charges of the own cgroup",
-            seen.host.cgroup_tcp_failed.unwrap_or(0),
-        );
-    Some(if stray {
-        found.settled_by("fexit of mem_cgroup_sk_charge: so few beside those of tcp_mem can be a race with the end of pressure")
-    } else {
-        found
-    })
-}
-
-/// What the own cgroup counts itself, when nobody was killed.
-fn cgroup_counters(case: &Case<'_>) -> Option<Finding> {
-    let counted = &case.seen.host;
-    let count = |counter: Option<u64>| counter.unwrap_or(0);
-    let (oom, tcp) = (count(counted.cgroup_oom), count(counted.cgroup_tcp_failed));
-    let throttled = count(counted.cgroup_sock_throttled);
-    let found = if oom + tcp > 0 {
-        Finding::new(
-            LimitName::MemoryCgroup,
-            Confidence::Certain,
-            "allocations failed at the limit of this process's memory cgroup",
-        )
-    } else if throttled > 0 {
-        Finding::new(
-            LimitName::MemoryCgroup,
-            Confidence::Certain,
-            "sockets of this process's memory cgroup were held back for its memory: windows do not grow, nothing was refused",
-        )
-        .harmless()
-    } else {
-        return None;
-    };
-    Some(
-        found
-            .saw("memory.events oom", "allocations that failed", oom)
-            .saw("memory.kmem.tcp.failcnt", "charges of sockets that failed", tcp)
-            .saw("memory.events sock_throttled", "times that sockets were held back", throttled)
-            .beside("memory.current", "bytes", case.peak(LimitName::MemoryCgroup)),
-    )
 }
 
 /// SYNs that were dropped with both queues free, beside another sign of want: alone they can be many things (no route back, a
 /// broadcast address, a security module).
 fn dropped(case: &Case<'_>) -> Option<Finding> {
-    let drops = unexplained_drops(case);
-    let allocator = case.seen.pressure_entries_allocator.unwrap_or(0);
+    let drops = case.unexplained_drops();
+    let allocator = case.observed.pressure_entries_allocator.unwrap_or(0);
     let scarce = case
         .history
         .available_bytes_min()
@@ -228,15 +240,11 @@ fn dropped(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     Some(
-        Finding::new(
-            LimitName::Memory,
-            Confidence::Likely,
-            format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"),
-        )
-        .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
-        .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
-        .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
-        .settled_by("fexit of inet_reqsk_alloc and sk_prot_alloc; a missing route back drops SYNs as well"),
+        Finding::new(LimitName::Memory, Confidence::Likely, format!("{drops} SYNs were dropped though both queues of the listener had room: no memory for them"))
+            .saw("TcpExt ListenDrops", "drops that no queue explains", drops)
+            .saw("tcp_enter_memory_pressure", "failed allocations of skbs or pages", allocator)
+            .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
+            .confirmed_by("fexit of inet_reqsk_alloc and sk_prot_alloc; a missing route back drops SYNs as well"),
     )
 }
 
@@ -313,30 +321,9 @@ mod tests {
     }
 
     #[test]
-    fn one_refusal_of_a_cgroup_among_many_of_tcp_mem_may_be_a_race() {
-        let seen = Evidence {
-            refused_memcg_receive: 1,
-            refused_high_receive: 1000,
-            ..Evidence::default()
-        };
-        let verdict = judge(&seen, &History::default());
-        assert_eq!(verdict.causes[0].limit, LimitName::TcpMemHigh);
-        let last = verdict.causes.last().unwrap();
-        assert_eq!((last.limit, last.confidence), (LimitName::MemoryCgroup, Confidence::Possible));
-    }
-
-    #[test]
     fn dropped_syns_need_a_second_sign() {
         let seen = Evidence { tcp_ext: [("ListenDrops".into(), 9)].into(), ..Evidence::default() };
         assert!(judge(&seen, &history(900, None)).quiet);
         assert_eq!(first(&seen, &history(10, None)), (LimitName::Memory, Confidence::Likely));
-    }
-
-    #[test]
-    fn a_cgroup_that_holds_sockets_back_refused_nothing() {
-        let host = Growth { cgroup_sock_throttled: Some(4), ..Growth::default() };
-        let verdict = judge(&Evidence { host, ..Evidence::default() }, &History::default());
-        assert_eq!(verdict.causes[0].limit, LimitName::MemoryCgroup);
-        assert!(verdict.causes[0].text.contains("nothing was refused"));
     }
 }

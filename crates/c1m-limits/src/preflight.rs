@@ -1,162 +1,58 @@
-//! What a run of so many connections needs of each limit, and at which connection each stops it: before the run, from one look at the host.
+//! What a run of so many connections needs of each limit, and at which connection each stops it: before the run, from one sample of the host.
 
-mod rows;
+pub mod need;
 
-use super::{
-    catalog::{CATALOG, Limit},
-    footprint::{Sizes, need},
-    reading::Readings,
+use c1m_record::{Effect, Ehash, Unknown, Wall};
+
+pub use self::need::{Examination, Host, Run, Tables};
+use self::need::{Need, Planned};
+use crate::{
+    footprint::need,
+    limits::{About, shown},
 };
-use c1m_record::{Effect, Ehash, LimitName, MemoryNeed, Role, Setting, Unknown, Wall};
-
-/// How long an accept loop may pause, and a handshake may take, for a queue to have to hold what comes meanwhile: a process that has to wait
-/// for its turn on a busy host, and a way around the world.
-pub const PAUSE_MS: u64 = 100;
-
-/// What shall be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
-    /// At least 1
-    pub connections: u64,
-    pub queued_bytes: u64,
-    pub role: Role,
-    pub ipv6: bool,
-    /// Source addresses of the client.
-    pub sources: u64,
-    /// Destination addresses times ports.
-    pub destinations: u64,
-    /// New connections per second.
-    pub rate: Option<u64>,
-    /// Connections end by FIN, so that each may be an orphan, and then TIME_WAIT.
-    pub ends_by_fin: bool,
-}
-
-/// How many connections the descriptor tables of the programs hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tables {
-    /// By RLIMIT_NOFILE alone, and by fs.nr_open alone: of the program that holds less.
-    pub by_nofile: Option<u64>,
-    pub by_nr_open: Option<u64>,
-    /// Descriptors that one table has to have.
-    pub needed: u64,
-    /// Most tables of a program.
-    pub most: u64,
-}
-
-/// What the host says.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Host {
-    /// `nofile` is the hard limit: the programs raise the soft one. `backlog` is that of one listener.
-    pub readings: Readings,
-    pub tables: Tables,
-    /// Listeners that new connections are spread over at a time.
-    pub listeners: u64,
-    pub sizes: Sizes,
-    /// New connections of this network namespace are tracked; `None`: that could not be found out.
-    pub tracked: Option<bool>,
-    pub ehash_buckets: Option<u64>,
-    /// The memory cgroup is charged for socket memory.
-    pub cgroup_counts_sockets: bool,
-    /// `fs.file-max` does not stop a process with CAP_SYS_ADMIN.
-    pub is_exempt_from_file_max: bool,
-}
-
-/// What [`examine`] comes to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Examination {
-    pub fits: Option<bool>,
-    pub first: Option<LimitName>,
-    pub walls: Vec<Wall>,
-    pub unknown: Vec<Unknown>,
-    pub memory: MemoryNeed,
-    pub ehash: Option<Ehash>,
-}
-
-impl Examination {
-    /// Those that are met before the last connection, the first in front.
-    pub fn hit(&self) -> impl Iterator<Item = &Wall> {
-        self.walls.iter().filter(|wall| wall.hit)
-    }
-
-    /// In one line: which walls come before the last connection. `None`: there is none that is known.
-    #[must_use]
-    pub fn warning(&self, connections: u64) -> Option<String> {
-        let told: Vec<String> = self
-            .hit()
-            .map(|wall| {
-                let at = wall.stops_at.map_or(String::new(), |at| format!(" at connection {at}"));
-                format!("{}{at}", wall.limit.name())
-            })
-            .collect();
-        (!told.is_empty()).then(|| {
-            format!(
-                "{connections} connections meet {}: `c1m-server doctor --connections {connections}` says what to do",
-                told.join(", then ")
-            )
-        })
-    }
-}
-
-/// One limit, before it is judged: what is there, and what is needed.
-#[derive(Debug, Clone, Default)]
-struct Row {
-    now: Option<u64>,
-    used: Option<u64>,
-    needed: Option<u64>,
-    stops_at: Option<u64>,
-    effect: Option<Effect>,
-    /// Being met before the last connection counts against the run.
-    counts: bool,
-    fix: String,
-    danger: String,
-    settings: Vec<Setting>,
-    note: Option<String>,
-    /// Why something that decides is not known.
-    unknown: Option<String>,
-}
 
 /// Examines every limit.
 #[must_use]
 pub fn examine(run: &Run, host: &Host) -> Examination {
     let memory = need(&host.sizes, run.role, run.ipv6, run.connections, run.queued_bytes);
-    let case = rows::Case { run, host, now: &host.readings, memory: &memory };
-    let mut walls = Vec::new();
+    let planned = Planned { run, host, now: &host.readings, memory: &memory };
+    let mut rows = Vec::new();
     let mut unknown = Vec::new();
-    for limit in &CATALOG {
-        let row = case.row(limit.name);
-        let decides = row.counts && row.needed != Some(0);
-        if let Some(why) = &row.unknown {
-            unknown.push(Unknown { limit: limit.name, why: why.clone(), decides });
+    for limit in shown() {
+        let (about, need) = (limit.about(), limit.preflight(&planned));
+        let decides = need.counts && need.needed != Some(0);
+        if let Some(why) = &need.unknown {
+            unknown.push(Unknown { limit: about.name, why: why.clone(), decides });
         }
-        walls.push(wall(limit, row, run.connections));
+        rows.push(row(about, need, run.connections));
     }
-    // Stable: what is met at the same connection, or at none, stays in the order of the catalog.
-    walls.sort_by_key(|wall| (!wall.hit, wall.stops_at.unwrap_or(u64::MAX)));
-    let first = walls.iter().find(|wall| wall.hit).map(|wall| wall.limit);
+    // Stable: what is met at the same connection, or at none, stays in the order in which limits are shown.
+    rows.sort_by_key(|row| (!row.hit, row.stops_at.unwrap_or(u64::MAX)));
+    let first = rows.iter().find(|row| row.hit).map(|row| row.limit);
     let fits = match first {
         Some(_) => Some(false),
         None if unknown.iter().any(|it| it.decides) => None,
         None => Some(true),
     };
-    Examination { fits, first, walls, unknown, memory, ehash: ehash(run, host) }
+    Examination { fits, first, rows, unknown, memory, ehash: ehash(run, host) }
 }
 
-fn wall(limit: &Limit, row: Row, connections: u64) -> Wall {
-    let hit = row.counts && row.stops_at.is_some_and(|at| at <= connections);
+fn row(about: &About, need: Need, connections: u64) -> Wall {
+    let hit = need.counts && need.stops_at.is_some_and(|at| at <= connections);
     Wall {
-        limit: limit.name,
-        scope: limit.scope,
-        now: row.now,
-        used: row.used,
-        needed: row.needed,
-        unit: limit.unit.into(),
-        stops_at: row.stops_at,
-        effect: row.effect.unwrap_or(Effect::Stops),
+        limit: about.name,
+        scope: about.scope,
+        now: need.now,
+        used: need.used,
+        needed: need.needed,
+        unit: about.unit.into(),
+        stops_at: need.stops_at,
+        effect: need.effect.unwrap_or(Effect::Stops),
         hit,
-        fix: hit.then_some(row.fix),
-        danger: row.danger,
-        settings: if hit { row.settings } else { Vec::new() },
-        note: row.note,
+        fix: hit.then_some(need.remedy),
+        danger: need.risk,
+        settings: if hit { need.settings } else { Vec::new() },
+        note: need.note,
     }
 }
 
@@ -172,11 +68,14 @@ fn ehash(run: &Run, host: &Host) -> Option<Ehash> {
 
 #[cfg(test)]
 mod tests {
-    use c1m_record::{FileNr, Sockstat};
+    use c1m_record::{FileNr, LimitName, Role, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
-    use crate::footprint::{charged_each, charged_pages, sum};
+    use crate::{
+        footprint::{Sizes, charged_each, charged_pages, sum},
+        reading::Readings,
+    };
 
     /// A host with room for everything, and nothing in use.
     fn roomy() -> Host {
@@ -235,10 +134,10 @@ mod tests {
         }
     }
 
-    /// Lowers one limit so that the wall stands at connection `at`; what the run has to be like for it.
+    /// Lowers one limit so that it is met at connection `at`, and makes the run meet it.
     type Lower = fn(&mut Host, &mut Run, u64);
 
-    /// All that can be a wall. `at` is a multiple of 2,000, from 2,000 on.
+    /// All that can stop a run. `at` is a multiple of 2,000, from 2,000 on.
     const LOWERED: [(LimitName, Lower); 13] = [
         (LimitName::TcpMemHigh, |host, run, at| {
             run.queued_bytes = 3_000;
@@ -248,7 +147,7 @@ mod tests {
         (LimitName::OrphanMemory, |host, run, at| {
             run.ends_by_fin = true;
             run.queued_bytes = 5_000;
-            // tcp_mem high itself comes at the same connection, and stands in front of it.
+            // tcp_mem high itself is met at the same connection, and is listed before it.
             host.readings.tcp_mem = Some([0, 0, 2 * (at - 1)]);
         }),
         (LimitName::MemoryCgroup, |host, run, at| {
@@ -323,25 +222,23 @@ mod tests {
     }
 
     fn of(examination: &Examination, limit: LimitName) -> &Wall {
-        examination.walls.iter().find(|wall| wall.limit == limit).unwrap()
+        examination.rows.iter().find(|row| row.limit == limit).unwrap()
     }
 
     #[test]
-    fn a_roomy_host_fits_and_every_limit_has_its_line() {
+    fn a_roomy_host_fits_and_every_limit_has_its_row() {
         let examination = examine(&run(1_000_000), &roomy());
         assert_eq!((examination.fits, examination.first), (Some(true), None), "{examination:?}");
-        assert_eq!(examination.walls.len(), LimitName::ALL.len());
-        assert!(
-            examination.walls.iter().all(|wall| wall.fix.is_none() && wall.settings.is_empty())
-        );
-        assert!(examination.walls.iter().all(|wall| wall.danger.len() > 20), "{examination:?}");
+        assert_eq!(examination.rows.len(), LimitName::ALL.len());
+        assert!(examination.rows.iter().all(|row| row.fix.is_none() && row.settings.is_empty()));
+        assert!(examination.rows.iter().all(|row| row.danger.len() > 20), "{examination:?}");
         assert_eq!(examination.unknown, []);
         assert_eq!(examination.warning(7), None);
         assert!((examination.ehash.unwrap().chain - 2_000_000.0 / 262_144.0).abs() < 0.01);
     }
 
     #[test]
-    fn what_is_not_seen_is_unknown_and_decides_only_where_it_is_needed() {
+    fn what_is_not_read_is_unknown_and_decides_only_where_it_is_needed() {
         // As in another network namespace than the first.
         let mut host = roomy();
         (host.readings.tcp_mem, host.readings.max_orphans) = (None, None);
@@ -357,7 +254,7 @@ mod tests {
         let closed = examine(&Run { ends_by_fin: true, ..run(1_000) }, &host);
         assert_eq!(closed.fits, None);
         assert!(named(&closed).contains(&(LimitName::Orphans, true)));
-        // A wall that is known is one, whatever is not.
+        // A limit that is known to be met is met, whatever is not known.
         host.tables.by_nofile = Some(10);
         assert_eq!(examine(&Run { queued_bytes: 1, ..run(1_000) }, &host).fits, Some(false));
         // Nothing at all.
@@ -372,19 +269,19 @@ mod tests {
         assert_eq!((examination.fits, examination.ehash), (None, None));
         assert!(
             examination
-                .walls
+                .rows
                 .iter()
-                .all(|wall| wall.now.is_none() && wall.stops_at.is_none() && !wall.hit)
+                .all(|row| row.now.is_none() && row.stops_at.is_none() && !row.hit)
         );
     }
 
     #[test]
-    fn the_first_wall_stands_in_front_and_all_are_in_the_warning() {
+    fn the_limit_that_is_met_first_is_first_and_all_are_in_the_warning() {
         let mut host = roomy();
         host.readings.max_user_watches = Some(1_000);
         host.readings.conntrack_max = Some(300);
         let examination = examine(&run(20_000), &host);
-        let hit: Vec<_> = examination.hit().map(|wall| (wall.limit, wall.stops_at)).collect();
+        let hit: Vec<_> = examination.hit().map(|row| (row.limit, row.stops_at)).collect();
         assert_eq!(
             hit,
             [
@@ -417,9 +314,9 @@ mod tests {
         host.readings.tcp_mem = Some([100, 200, 300]);
         host.readings.memory_total_bytes = Some(4096 * 1_000_000);
         let run = Run { queued_bytes: 3_000, ..run(20_000) };
-        let wall = of(&examine(&run, &host), LimitName::TcpMemHigh).clone();
-        assert_eq!((wall.stops_at, wall.unit.as_str()), (Some(301), "pages"));
-        let [low, pressure, high]: [u64; 3] = wall.settings[0]
+        let row = of(&examine(&run, &host), LimitName::TcpMemHigh).clone();
+        assert_eq!((row.stops_at, row.unit.as_str()), (Some(301), "pages"));
+        let [low, pressure, high]: [u64; 3] = row.settings[0]
             .value
             .split(' ')
             .map(|it| it.parse().unwrap())
@@ -428,11 +325,11 @@ mod tests {
             .unwrap();
         assert!(
             low < pressure && pressure < high && pressure > 20_000 && high < 500_000,
-            "{wall:?}"
+            "{row:?}"
         );
         let many = Run { connections: 600_000, ..run };
-        let wall = of(&examine(&many, &host), LimitName::TcpMemHigh).clone();
-        assert!(wall.hit && wall.settings.is_empty(), "{wall:?}");
+        let row = of(&examine(&many, &host), LimitName::TcpMemHigh).clone();
+        assert!(row.hit && row.settings.is_empty(), "{row:?}");
     }
 
     #[test]
@@ -451,9 +348,9 @@ mod tests {
     }
 
     proptest! {
-        /// Each limit, lowered, is the first wall, and stands where it was put.
+        /// Each limit, lowered, is met first, at the connection where it was put.
         #[test]
-        fn a_limit_that_is_lowered_is_the_first_wall(index in 0..LOWERED.len(), thousands in 1u64..50, more in 1u64..1_000_000) {
+        fn a_limit_that_is_lowered_is_met_first(index in 0..LOWERED.len(), thousands in 1u64..50, more in 1u64..1_000_000) {
             let (limit, lower) = LOWERED[index];
             let at = thousands * 2_000 + 1;
             let (mut host, mut run) = (roomy(), run(at - 1));
@@ -463,24 +360,24 @@ mod tests {
             run.connections += more;
             let after = examine(&run, &host);
             prop_assert_eq!(after.fits, Some(false));
-            let wall = of(&after, limit);
-            prop_assert!(wall.hit && wall.fix.is_some());
+            let row = of(&after, limit);
+            prop_assert!(row.hit && row.fix.is_some());
             // An eighth of a port or a request is none.
-            prop_assert!(wall.stops_at.unwrap().abs_diff(at) <= 4, "{:?} at {:?}, not {}", limit, wall.stops_at, at);
+            prop_assert!(row.stops_at.unwrap().abs_diff(at) <= 4, "{:?} at {:?}, not {}", limit, row.stops_at, at);
             if limit != LimitName::OrphanMemory {
                 prop_assert_eq!(after.first, Some(limit), "{:?}", after.hit().collect::<Vec<_>>());
             }
         }
 
-        /// What the doctor says to set makes the wall go away.
+        /// With the settings that the doctor names, the limit is not met.
         #[test]
-        fn the_fix_moves_the_wall(index in 0..LOWERED.len(), connections in 10_000u64..2_000_000) {
+        fn the_remedy_moves_the_limit(index in 0..LOWERED.len(), connections in 10_000u64..2_000_000) {
             let (limit, lower) = LOWERED[index];
             let (mut host, mut run) = (roomy(), run(connections));
             lower(&mut host, &mut run, 4_001);
-            let wall = of(&examine(&run, &host), limit).clone();
-            prop_assert!(wall.hit);
-            for setting in &wall.settings {
+            let row = of(&examine(&run, &host), limit).clone();
+            prop_assert!(row.hit);
+            for setting in &row.settings {
                 let numbers: Vec<u64> = setting.value.split(' ').map(|it| it.parse().unwrap()).collect();
                 let now = &mut host.readings;
                 match (setting.name.as_str(), numbers.as_slice()) {
@@ -497,7 +394,7 @@ mod tests {
                 }
             }
             let after = examine(&run, &host);
-            prop_assert!(!of(&after, limit).hit || wall.settings.is_empty(), "{:?}", of(&after, limit));
+            prop_assert!(!of(&after, limit).hit || row.settings.is_empty(), "{:?}", of(&after, limit));
         }
 
         /// Whatever the host says, and whatever is asked, there is an answer, and it agrees with itself.
@@ -543,15 +440,15 @@ mod tests {
             };
             let examination = examine(&run, &host);
             prop_assert_eq!(examination.fits == Some(false), examination.hit().next().is_some());
-            prop_assert_eq!(examination.first, examination.hit().next().map(|wall| wall.limit));
-            for wall in &examination.walls {
-                if wall.now.is_none() && wall.limit != LimitName::Memory {
-                    prop_assert!(!wall.hit, "{:?}", wall);
+            prop_assert_eq!(examination.first, examination.hit().next().map(|row| row.limit));
+            for row in &examination.rows {
+                if row.now.is_none() && row.limit != LimitName::Memory {
+                    prop_assert!(!row.hit, "{:?}", row);
                 }
-                prop_assert_eq!(wall.hit, wall.fix.is_some());
-                prop_assert!(wall.stops_at != Some(0));
+                prop_assert_eq!(row.hit, row.fix.is_some());
+                prop_assert!(row.stops_at != Some(0));
             }
-            let stops: Vec<u64> = examination.hit().filter_map(|wall| wall.stops_at).collect();
+            let stops: Vec<u64> = examination.hit().filter_map(|row| row.stops_at).collect();
             prop_assert!(stops.is_sorted());
         }
     }
