@@ -44,11 +44,12 @@ pub fn run(args: &Watch) -> anyhow::Result<u8> {
 }
 
 async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Result<u8> {
-    // A pipe may be waited for without end, so it is opened while a signal still ends this. Attaching takes seconds: a signal that comes
-    // meanwhile waits, and ends the watch in order.
+    // A pipe may be waited for without end, so it is opened while a signal still ends this.
+    // Attaching takes seconds: a signal that comes meanwhile waits, and ends the watch in order.
     let files = Files::open(args)?;
     let shutdown = session::signals(args)?;
-    // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
+    // Attached before the command is started, so that nothing of it is missed, and before the
+    // terminal is taken.
     let (tracing, hooks) = Tracing::start(&target::options(args, &target))?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
     let main_process = args.pid.and_then(|pid| target.main_process(pid));

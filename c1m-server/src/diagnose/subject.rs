@@ -1,4 +1,5 @@
-//! Whose limits are read: those of this server, by its plan, or those of processes that are not ours.
+//! Whose limits are read: those of this server, by its plan, or those of processes that are not
+//! ours.
 
 use c1m_host::{
     cgroup,

@@ -99,14 +99,16 @@ impl Tracing {
         Ok(observations.into_iter().flat_map(|o| self.records(o)).collect())
     }
 
-    /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals if there are new ones.
+    /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals
+    /// if there are new ones.
     pub(crate) fn poll(&mut self) -> io::Result<Vec<Timed>> {
         // First the ring buffer: a hook's reading is the more exact one, and older.
         let lines = self.take()?;
         Ok(self.polled(lines, usage_now(), "/proc/net/sockstat"))
     }
 
-    /// The same with the kernel's own variables instead of /proc, which does not show them everywhere.
+    /// The same with the kernel's own variables instead of /proc, which does not show them
+    /// everywhere.
     pub(crate) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
         let Some(look) = look else { return self.poll() };
         let lines = self.take()?;
@@ -142,14 +144,16 @@ impl Tracing {
         self.tracer.look()
     }
 
-    /// Connections on the watched ports since the start, opened and closed; `None` where no hook counts them.
+    /// Connections on the watched ports since the start, opened and closed; `None` where no hook
+    /// counts them.
     pub(super) fn opened_and_closed(&self) -> Option<(u64, u64)> {
         let counters = self.tracer.counters();
         let is_counted = self.tracer.attached().has(HOOK_SET_STATE);
         is_counted.then_some((counters.opened, counters.closed))
     }
 
-    /// Connections on the watched ports, with those that were there before; why that is not known, in words.
+    /// Connections on the watched ports, with those that were there before; why that is not known,
+    /// in words.
     pub(crate) fn all_connections(&self) -> Result<u64, String> {
         self.tracer.counted_present()?;
         Ok(self.tracer.connections())
@@ -182,7 +186,8 @@ impl Tracing {
         self.tracer.not_shown()
     }
 
-    /// Counts the connections again when one that came or went may have been missed; what is to be said of it.
+    /// Counts the connections again when one that came or went may have been missed; what is to be
+    /// said of it.
     pub(crate) fn recount_if_needed(&mut self) -> Option<String> {
         match self.tracer.recount_if_needed() {
             Ok(None | Some(0)) => None,
@@ -229,8 +234,9 @@ impl Tracing {
         seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
-    /// The kernel's counters and ours, of one moment if there is one: read again while ours move in between. On a host where they never
-    /// stand still, the kernel's miss what happened between the two readings, and ours do not.
+    /// The kernel's counters and ours, of one moment if there is one: read again while ours move in
+    /// between. On a host where they never stand still, the kernel's miss what happened between the
+    /// two readings, and ours do not.
     fn counted(&self) -> Counted<'_> {
         let mut counters = self.tracer.counters();
         let mut kernel = BTreeMap::new();

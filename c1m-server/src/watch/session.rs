@@ -1,4 +1,5 @@
-//! A watch from its first record to its last: interval, events, keys, signals and the command, on one thread.
+//! A watch from its first record to its last: interval, events, keys, signals and the command, on
+//! one thread.
 
 use std::{
     future::pending,
@@ -156,7 +157,8 @@ impl<'a> Session<'a> {
         Ok(self.has_to_end)
     }
 
-    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader of standard output has closed it. The exit code.
+    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader
+    /// of standard output has closed it. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
         self.shutdown.end_at_once()?;
@@ -209,7 +211,8 @@ impl<'a> Session<'a> {
                 }
                 () = failed.notified() => {
                     self.sink.check()?;
-                    // Its reader has closed it. A command still runs to its end, and the exit code says what came of it.
+                    // Its reader has closed it. A command still runs to its end, and the exit code
+                    // says what came of it.
                     if command.is_none() {
                         return Ok(());
                     }
@@ -279,7 +282,8 @@ impl<'a> Session<'a> {
         self.sink.events(events)
     }
 
-    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any
+    /// case.
     fn found(&mut self, found: Found) -> Result<(), WriteError> {
         let (was_asked, holders) = match found {
             Found::Holders { was_asked, holders } => (was_asked, *holders),

@@ -10,9 +10,9 @@ use c1m_sys::process::effective_capabilities;
 
 use crate::cli::watch::Watch;
 
-/// What counting in other network namespaces takes besides tracing: to enter them (setns(2)), and to
-/// see which one a process is in (proc(5), /proc/PID/ns, PTRACE_MODE_READ_FSCREDS). As bits and by
-/// name: include/uapi/linux/capability.h.
+/// What counting in other network namespaces takes besides tracing: to enter them (setns(2)), and
+/// to see which one a process is in (proc(5), /proc/PID/ns, PTRACE_MODE_READ_FSCREDS). As bits and
+/// by name: include/uapi/linux/capability.h.
 pub const OF_OTHER_NAMESPACES: [(u32, &str); 2] = [(21, "CAP_SYS_ADMIN"), (19, "CAP_SYS_PTRACE")];
 
 /// Network namespaces in which connections from before the start are counted, at most.

@@ -1,5 +1,5 @@
-//! The target of a watch: processes, a cgroup, a network namespace, ports or the whole host; and the
-//! limits of its processes.
+//! The target of a watch: processes, a cgroup, a network namespace, ports or the whole host; and
+//! the limits of its processes.
 
 use std::{
     collections::BTreeSet,
@@ -273,7 +273,8 @@ fn left_out(processes: usize, threads: u64) -> Option<String> {
     })
 }
 
-/// The table that is nearest to its limit; of those whose usage is not known, the one that holds least.
+/// The table that is nearest to its limit; of those whose usage is not known, the one that holds
+/// least.
 fn fullest(tables: impl Iterator<Item = (Option<u64>, Option<u64>)>) -> (Option<u64>, Option<u64>) {
     let share = |used: u64, most: u64| u128::from(used) * 1_000_000 / u128::from(most.max(1));
     tables

@@ -1,6 +1,6 @@
 //! What was seen, as plain numbers: the input of every verdict. All counts are since the start.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use c1m_record::{Refused, Tier};
 
@@ -133,7 +133,6 @@ impl Evidence {
     /// Of the probes alone. `calls`: failed system calls of any process; `accept_queue`: the longest
     /// one at an overflow, and what it may hold.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "milliseconds, far below 2^52")]
     pub fn of_probes(
         tier: Tier,
         refused: Refused,
@@ -153,7 +152,9 @@ impl Evidence {
             pressure_entries: refused.pressure_entries,
             pressure_entries_allocator: refused.pressure_entries_allocator,
             pressure_exits: refused.pressure_exits,
-            pressure_ms: refused.pressure_ms.map(|ms| ms as f64),
+            pressure_ms: refused
+                .pressure_ms
+                .map(|ms| Duration::from_millis(ms).as_secs_f64() * 1e3),
             dropped_receive_buffer: refused.dropped_receive_buffer,
             dropped_tcp_mem: refused.dropped_tcp_mem,
             orphans_too_many: refused.orphans_aborted_too_many,

@@ -1,4 +1,5 @@
-//! Counters of the kernel programs as what they mean, each from the best hook that counts it: `null` where none is attached, never 0.
+//! Counters of the kernel programs as what they mean, each from the best hook that counts it:
+//! `null` where none is attached, never 0.
 
 use std::collections::BTreeMap;
 
@@ -33,7 +34,7 @@ impl Counted<'_> {
 
     /// Given up for their number, and for memory.
     fn aborted(&self) -> Option<[u64; 2]> {
-        // Never both: the second way is taken where the first is refused.
+        // Never both: the second method is taken where the first is refused.
         if self.attached.has(HOOK_CHECK_OOM) {
             return Some(self.counters.oom_verdicts);
         }
