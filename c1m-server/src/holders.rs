@@ -3,10 +3,7 @@
 pub(super) mod gather;
 mod group;
 
-use std::{
-    io,
-    time::{Instant, SystemTime},
-};
+use std::{io, time::Instant};
 
 use anyhow::Context as _;
 use c1m_host::{cpus, sockstat};
@@ -14,6 +11,7 @@ use c1m_probe::snapshot::Which;
 use c1m_program::lines::printer;
 use c1m_record::{Holders, HoldersScope, Record, Sockstat, Source};
 use c1m_sys::process::page_bytes;
+use c1m_text::pages;
 
 use self::{
     gather::{Gathered, Look},
@@ -31,7 +29,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         GroupBy::Port | GroupBy::Remote => Which::All,
     };
     let record = look(&mut Look::begin(flags.netns)?, which, flags.by, flags.top)?;
-    Ok(printer(flags.json)?.print(SystemTime::now(), Record::Holders(record))?)
+    let page = pages::holders(&record, page_bytes()?);
+    Ok(printer(flags.json, flags.color.choice)?.print(Record::Holders(record), &page)?)
 }
 
 /// Looks at the sockets, and makes a record of those that hold the most.

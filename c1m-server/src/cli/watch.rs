@@ -37,7 +37,7 @@ pub struct Watch {
     #[arg(long, value_name = "NETNS")]
     pub netns: Option<NetnsChoice>,
 
-    /// Time between two looks
+    /// Time between two samples
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
     pub interval: Duration,
 
@@ -57,7 +57,7 @@ pub struct Watch {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
@@ -77,7 +77,7 @@ pub struct Watch {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Run this command (everything behind --cmd is its), and watch for as long as it lives
+    /// Run COMMAND with all remaining arguments, and watch for as long as it lives
     ///
     /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It has the limits, and the blocked and
     /// ignored signals, that c1m-server was started with. It gets the signals that come here, and never outlives the watch.
