@@ -1,4 +1,5 @@
-//! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
+//! Starts the workers, takes their reports, and says when each part of the run begins: ramp,
+//! sample, hold, end.
 
 mod finish;
 mod look;
@@ -38,7 +39,8 @@ use crate::{
 /// Time between two samples for the live line, and at what has answered.
 const LIVE: Duration = Duration::from_millis(200);
 
-/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].
+/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see
+/// [`crate::require::reached`].
 ///
 /// A signal ends it early and in order, see [`Shutdown`].
 pub fn run(cli: &Load, shutdown: &Shutdown, show: &mut Show) -> Result<bool, Failure> {

@@ -1,8 +1,9 @@
 //! One epoll thread with its own descriptor table.
 //!
-//! With a table of its own each thread holds as many connections as RLIMIT_NOFILE allows one table, and no thread waits for
-//! another's lock on it. The thread keeps what it inherits from the main thread's table, a handful of descriptors: so the
-//! numbers that it was handed stay true in it, and nothing has to be closed behind anybody's back.
+//! With a table of its own each thread holds as many connections as RLIMIT_NOFILE allows one table,
+//! and no thread waits for another's lock on it. The thread keeps what it inherits from the main
+//! thread's table, a handful of descriptors: so the numbers that it was handed stay true in it, and
+//! nothing has to be closed behind anybody's back.
 
 mod beats;
 mod exchange;
@@ -85,7 +86,8 @@ struct Worker {
     /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
     pending: Vec<usize>,
     in_flight: usize,
-    /// By how many microseconds the openings of `pending` were later than planned. Empty without `--rate`.
+    /// By how many microseconds the openings of `pending` were later than planned. Empty without
+    /// `--rate`.
     late_us: HashMap<usize, u64>,
     /// Connections that wait for more than a byte can say.
     exchanges: HashMap<usize, Exchange>,
@@ -166,7 +168,8 @@ impl Worker {
         }
     }
 
-    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of events has ended.
+    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of
+    /// events has ended.
     fn report_losses(&mut self) {
         if !self.lost.is_empty() {
             let lost = std::mem::take(&mut self.lost);
@@ -260,8 +263,8 @@ impl Worker {
                     self.heard();
                     let opening = self.first_byte(slot);
                     self.consume(slot, &buffer[..count], opening);
-                    // A short read has emptied the queue: what comes after makes an event of its own. But an end that
-                    // was announced with this event does not come again.
+                    // A short read has emptied the queue: what comes after makes an event of its
+                    // own. But an end that was announced with this event does not come again.
                     let more = count == buffer.len() || ended;
                     if !more || !self.table.stage(slot).is_held() {
                         break;

@@ -16,7 +16,8 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Waits for the threads, and says what came of it. All connections are closed when they are joined.
+    /// Waits for the threads, and says what came of it. All connections are closed when they are
+    /// joined.
     pub(super) fn finish(self) -> Result<bool, Failure> {
         for member in self.members {
             // A panic of a worker was reported by itself.

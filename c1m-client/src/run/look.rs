@@ -1,4 +1,5 @@
-//! What goes by the clock and by the workers' counters: progress, silence, losses, and that nothing is left to hold.
+//! What goes by the clock and by the workers' counters: progress, silence, losses, and that nothing
+//! is left to hold.
 
 use std::{
     collections::BTreeMap,
@@ -93,7 +94,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Connections that are held, and those that were lost, of which none is counted twice: a worker adds to the lost ones last.
+    /// Connections that are held, and those that were lost, of which none is counted twice: a
+    /// worker adds to the lost ones last.
     pub(super) fn held_and_lost(&self) -> (u64, u64) {
         let lost = self.shared.counters.iter().map(|it| it.lost.load(Acquire)).sum();
         (self.shared.sum(|counters| &counters.held), lost)
@@ -120,7 +122,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// When nothing answers: tells it, has the rest asked for side by side, and in the end gives up.
+    /// When nothing answers: tells it, has the rest asked for side by side, and in the end gives
+    /// up.
     fn look_for_answers(&mut self) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let in_flight = shared.sum(|counters| &counters.in_flight);
@@ -158,7 +161,8 @@ impl Run<'_> {
     }
 }
 
-/// The queues of a server in this network namespace. `None`: nobody listens there, or the kernel does not say.
+/// The queues of a server in this network namespace. `None`: nobody listens there, or the kernel
+/// does not say.
 fn accept_queue(target: &Target) -> Option<AcceptQueue> {
     let listeners = listeners::all().ok()?;
     let own = listening(&listeners, target);
@@ -171,8 +175,8 @@ fn accept_queue(target: &Target) -> Option<AcceptQueue> {
     (queue.listeners > 0).then_some(queue)
 }
 
-/// Those that get the target's connections: of one port, those with its address before those that listen on every one
-/// (net/ipv4/inet_hashtables.c, `__inet_lookup_listener`, 6.18).
+/// Those that get the target's connections: of one port, those with its address before those that
+/// listen on every one (net/ipv4/inet_hashtables.c, `__inet_lookup_listener`, 6.18).
 fn listening<'a>(listeners: &'a [Listener], target: &Target) -> Vec<&'a Listener> {
     let ports = target.first.port()..=target.last_port;
     let has_address =

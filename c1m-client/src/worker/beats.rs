@@ -129,7 +129,8 @@ impl Worker {
         }
     }
 
-    /// Sends the next of the heartbeats that have come due behind one that is through. Those whose time is over are missed.
+    /// Sends the next of the heartbeats that have come due behind one that is through. Those whose
+    /// time is over are missed.
     pub(super) fn next_beat(&mut self, slot: usize, planned_us: u64, behind: u32) -> Option<Ask> {
         let (now_us, timeout_us) = (self.now_us(), micros(self.shared.timeout));
         let every_us = self.beating.as_ref()?.every_us;
@@ -146,8 +147,8 @@ impl Worker {
         }
     }
 
-    /// Ends the heartbeats, at `end_us`. Those that could still be answered in time are not counted as due; those of lost
-    /// connections are due up to `plan_until_us`.
+    /// Ends the heartbeats, at `end_us`. Those that could still be answered in time are not counted
+    /// as due; those of lost connections are due up to `plan_until_us`.
     pub(super) fn end_beats(&mut self, end_us: u64, plan_until_us: u64) -> Option<Beats> {
         let mut beating = self.beating.take()?;
         let timeout_us = micros(self.shared.timeout);

@@ -1,4 +1,5 @@
-//! Takes the best way to each signal that the running kernel allows, and says why a better one is refused.
+//! Takes the best method to each probe that the running kernel allows, and says why a better one is
+//! refused.
 
 use std::{
     collections::BTreeMap,
@@ -19,16 +20,17 @@ use super::{
     counters::CounterMaps,
     look,
     lost::Descriptors,
-    plan::{self, Signal, Source, Way},
-    signals::SIGNALS,
+    plan::{self, AttachMethod, Probe, Source},
+    probes::PROBES,
 };
 use crate::{chain, options::Options};
 
 /// ENOTSUPP of the kernel, which user space has no name for: include/linux/errno.h
 const ENOTSUPP: i32 = 524;
 
-/// Programs are shared between signals: each is loaded and attached once, when the first signal asks for it.
-pub(super) struct Ways<'a> {
+/// Programs are shared between probes: each is loaded and attached once, when the first probe asks
+/// for it.
+pub(super) struct Methods<'a> {
     ebpf: &'a mut Ebpf,
     btf: &'a Btf,
     kernel_types: aya::Btf,
@@ -41,7 +43,7 @@ pub(super) struct Ways<'a> {
     without_backup: BTreeMap<u32, String>,
 }
 
-impl<'a> Ways<'a> {
+impl<'a> Methods<'a> {
     pub(super) fn new(
         ebpf: &'a mut Ebpf,
         btf: &'a Btf,
@@ -55,9 +57,9 @@ impl<'a> Ways<'a> {
         Ok(Self { ebpf, btf, kernel_types, layout, config, options, tried, without_backup })
     }
 
-    /// Every signal by its best way. An error when not a single program could be attached.
+    /// Every probe by its best method. An error when not a single program could be attached.
     pub(super) fn take_best(&mut self) -> Result<Vec<Hook>, TraceError> {
-        let hooks: Vec<Hook> = SIGNALS.iter().map(|signal| self.take(signal)).collect();
+        let hooks: Vec<Hook> = PROBES.iter().map(|probe| self.take(probe)).collect();
         if self.tried.values().all(Result::is_err) {
             let first = self.tried.values().find_map(|tried| tried.as_ref().err());
             return Err(TraceError::NoHook(first.cloned().unwrap_or_default()));
@@ -82,36 +84,36 @@ impl<'a> Ways<'a> {
         Ok(())
     }
 
-    fn take(&mut self, signal: &Signal) -> Hook {
+    fn take(&mut self, probe: &Probe) -> Hook {
         let mut refused = Vec::new();
         let mut chosen = None;
-        for way in signal.ways {
-            match self.try_way(way) {
+        for method in probe.methods {
+            match self.try_method(method) {
                 Ok(()) => {
-                    chosen = Some(way);
+                    chosen = Some(method);
                     break;
                 }
-                Err(reason) => refused.push(RefusedHook { hook: way.name(), reason }),
+                Err(reason) => refused.push(RefusedHook { hook: method.name(), reason }),
             }
         }
-        refused.extend(chosen.map(|way| self.backups_refused(way)).into_iter().flatten());
+        refused.extend(chosen.map(|method| self.backups_refused(method)).into_iter().flatten());
         let reasons: Vec<String> =
             refused.iter().map(|it| format!("{}: {}", it.hook, it.reason)).collect();
         Hook {
-            signal: signal.id.into(),
-            proves: signal.proves.into(),
-            hook: chosen.map(|way| self.name(way)),
-            attached: chosen.is_some_and(|way| matches!(way.source, Source::Programs { .. })),
-            precision: chosen.map(|way| way.precision),
-            says: chosen.map(|way| way.says.into()),
+            signal: probe.id.into(),
+            proves: probe.proves.into(),
+            hook: chosen.map(|method| self.name(method)),
+            attached: chosen.is_some_and(|method| matches!(method.source, Source::Programs { .. })),
+            precision: chosen.map(|method| method.precision),
+            says: chosen.map(|method| method.says.into()),
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
             refused,
         }
     }
 
     /// Of the programs that are attached for it.
-    fn backups_refused(&self, way: &Way) -> Vec<RefusedHook> {
-        let Source::Programs { needed, also } = way.source else { return Vec::new() };
+    fn backups_refused(&self, method: &AttachMethod) -> Vec<RefusedHook> {
+        let Source::Programs { needed, also } = method.source else { return Vec::new() };
         let refused = needed.iter().chain(also).filter_map(|hook| {
             let reason = self.without_backup.get(hook)?.clone();
             Some(RefusedHook {
@@ -123,17 +125,17 @@ impl<'a> Ways<'a> {
     }
 
     /// The programs that are attached for it, or what is read.
-    fn name(&self, way: &Way) -> String {
-        let Source::Programs { needed, also } = way.source else { return way.name() };
+    fn name(&self, method: &AttachMethod) -> String {
+        let Source::Programs { needed, also } = method.source else { return method.name() };
         let is_attached = |hook: &&u32| matches!(self.tried.get(hook), Some(Ok(_)));
         let attached = needed.iter().chain(also).filter(is_attached);
         let names: Vec<_> = attached.map(|hook| plan::hook_name(*hook)).collect();
         names.join(" + ")
     }
 
-    fn try_way(&mut self, way: &Way) -> Result<(), String> {
-        let Source::Programs { needed, also } = way.source else { return Ok(()) };
-        if let Some(lack) = (way.lack)(self.layout, self.config) {
+    fn try_method(&mut self, method: &AttachMethod) -> Result<(), String> {
+        let Source::Programs { needed, also } = method.source else { return Ok(()) };
+        if let Some(lack) = (method.lack)(self.layout, self.config) {
             return Err(lack.into());
         }
         let is_there: Vec<u32> = needed
@@ -143,7 +145,8 @@ impl<'a> Ways<'a> {
             .collect();
         for hook in needed {
             if let Err(reason) = self.try_program(*hook) {
-                // Half of a way tells half of the truth. What another signal asked for before stays.
+                // Half of a method tells half of the truth. What another probe asked for before
+                // stays.
                 for half in needed.iter().filter(|hook| !is_there.contains(hook)) {
                     self.detach(*half, &reason);
                 }
@@ -155,7 +158,8 @@ impl<'a> Ways<'a> {
             }
         }
         for hook in also {
-            // What the kernel does not have is not missed: without IPv6 there is nothing to see of it.
+            // What the kernel does not have is not missed: without IPv6 there is nothing to see of
+            // it.
             let _ = self.try_program(*hook);
         }
         Ok(())
@@ -192,9 +196,10 @@ impl<'a> Ways<'a> {
         attached
     }
 
-    /// What keeps the arguments first: no return is seen whose beginning was not. The backup program so that it runs behind the first one: what was
-    /// attached later runs later on a tracepoint (kernel/tracepoint.c, `func_add`), and earlier on a function (kernel/bpf/trampoline.c,
-    /// `bpf_trampoline_link_prog`, `hlist_add_head`); 5.10 to 6.18.
+    /// What keeps the arguments first: no return is seen whose beginning was not. The backup
+    /// program so that it runs behind the first one: what was attached later runs later on a
+    /// tracepoint (kernel/tracepoint.c, `func_add`), and earlier on a function
+    /// (kernel/bpf/trampoline.c, `bpf_trampoline_link_prog`, `hlist_add_head`); 5.10 to 6.18.
     fn attach_in_order(&mut self, hook: u32, known: &Program) -> Result<Descriptors, String> {
         if let Some(entry) = known.entry_program {
             self.attach_program(entry, known)?;
