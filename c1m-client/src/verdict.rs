@@ -1,4 +1,4 @@
-//! What the client adds to its errors for the verdict: its plan, and what the own host's counters say.
+//! What the client adds to its errors for the verdict: its plan, and what its host's counters say.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Which limit kept the load client from opening connections: errors by name, and what the own host's counters say beside them.
+//! Which limit kept the load client from opening connections: errors by name, and what its host's counters say beside them.
 
 pub mod outcome;
 

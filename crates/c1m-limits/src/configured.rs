@@ -39,7 +39,7 @@ pub struct Assessed {
     pub has_fault: bool,
 }
 
-/// Assesses every line. Of lines that nobody asked for, only those that harm are told.
+/// Assesses every line. Of lines that nobody asked for, only those that harm are reported.
 #[must_use]
 pub fn assess(lines: &[Line], case: &Context<'_>) -> Assessed {
     let entries = entries(lines);

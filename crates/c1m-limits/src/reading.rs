@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tightest_limit_of_a_cgroup_is_told() {
+    fn the_tightest_limit_of_a_cgroup_counts() {
         let of = |max: Option<u64>, high, sockets| {
             let now = Readings {
                 cgroup_used_bytes: Some(50),

@@ -3,9 +3,7 @@
 //! Each limit is judged by its own file. The order is that of the registry: roots before what follows from them.
 
 #[cfg(test)]
-mod pairs;
-#[cfg(test)]
-mod quiet;
+mod tests;
 
 use c1m_record::{Cause, Confidence, Tier, Verdict};
 

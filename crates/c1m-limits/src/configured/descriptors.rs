@@ -27,7 +27,7 @@ pub enum Setter {
     EveryUnit,
 }
 
-/// What a text stands for.
+/// The value of a text.
 pub(crate) enum Value {
     Number(u64),
     Unlimited,

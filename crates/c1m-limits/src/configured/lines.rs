@@ -1,4 +1,4 @@
-//! What stands in a line: of sysctl.d(5), of limits.conf(5), of a unit of systemd(5), or of a shell script that calls sysctl(8).
+//! What a line says: of sysctl.d(5), of limits.conf(5), of a unit of systemd(5), or of a shell script that calls sysctl(8).
 
 /// One line that says something, and what it says. Comments and empty lines are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Line {
     /// From 1 on; `None` where there are no lines.
     pub number: Option<u64>,
     pub statement: Statement,
-    /// Somebody named the file: then every line is told, and not only what harms.
+    /// Somebody named the file: then every line is reported, and not only what harms.
     pub asked: bool,
     /// This host reads the file by itself, at boot or at log-in.
     pub installed: bool,
@@ -41,7 +41,7 @@ pub enum Statement {
     Other { text: String },
 }
 
-/// Which of the two limits a line of limits.conf sets: its `type` there.
+/// The limit that a line of limits.conf sets: its `type` there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitType {
     Soft,
@@ -98,7 +98,7 @@ enum Reader {
     Unit { unit: String },
     /// A shell.
     Shell,
-    /// sysctl or `pam_limits`: which one is told by the line.
+    /// sysctl or `pam_limits`: the line says which one.
     Settings,
 }
 

@@ -1,4 +1,4 @@
-//! Which of several lines counts: for a kernel setting the last one, but a name before a pattern; for a limit the last one of the same domain and type,
+//! The line that counts of several: for a kernel setting the last one, but a name before a pattern; for a limit the last one of the same domain and type,
 //! or of the same unit.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,7 +97,7 @@ impl Entry<'_> {
     }
 }
 
-/// All settings of all lines, which stand in the order in which they are read.
+/// All settings of all lines, in the order in which they are read.
 #[must_use]
 pub fn entries(lines: &[Line]) -> Vec<Entry<'_>> {
     let explicit: BTreeSet<(bool, &str)> = lines

@@ -83,7 +83,7 @@ impl Limit for AcceptQueue {
             note: Some(match (has_server, planned.run.rate) {
                 (false, _) => "the server's, which is not here".into(),
                 (true, None) => format!(
-                    "of one listener; give --rate, and it is held against {PAUSE_MS} ms without accept"
+                    "of one listener; with --rate it is compared with {PAUSE_MS} ms without accept"
                 ),
                 (true, Some(_)) => {
                     format!(

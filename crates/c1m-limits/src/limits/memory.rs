@@ -96,7 +96,7 @@ impl Limit for Memory {
             text: format!("{count} connections got no memory from the kernel"),
             evidence: outcome.evidence(&names),
             settle: Some(
-                "MemAvailable, and memory.events of the own cgroup, at that instant".into(),
+                "MemAvailable, and memory.events of this process's cgroup, at that instant".into(),
             ),
             advice: Some(format!(
                 "fewer than {} connections, or more memory: about 4 KiB of kernel memory for each end of an idle one, and memory.max of the \
@@ -210,7 +210,7 @@ pub(super) fn killed(case: &Case<'_>) -> Option<Finding> {
         found = found.saw_none("/proc/vmstat allocstall", "stalls for memory of the host");
     }
     if limit == LimitName::MemoryCgroup {
-        found = found.beside("memory.current", "bytes of the own cgroup", case.peak(limit));
+        found = found.beside("memory.current", "bytes of this process's cgroup", case.peak(limit));
     }
     found.to_confirm = to_confirm;
     Some(found)
@@ -246,7 +246,11 @@ pub(super) fn refused(case: &Case<'_>) -> Option<Finding> {
         found
             .saw("ENOMEM, ENOBUFS", "accept, socket, connect and epoll_ctl of any process", failed)
             .beside("/proc/meminfo", "bytes in use", case.peak(LimitName::Memory))
-            .beside("memory.current", "bytes of the own cgroup", case.peak(LimitName::MemoryCgroup))
+            .beside(
+                "memory.current",
+                "bytes of this process's cgroup",
+                case.peak(LimitName::MemoryCgroup),
+            )
             .confirmed_by("MemAvailable and memory.events of the process's cgroup at that instant"),
     )
 }

@@ -172,7 +172,7 @@ fn charge_refused(case: &Case<'_>) -> Option<Finding> {
     if refused == 0 {
         return None;
     }
-    // Pressure that ends between the kernel's decision and the hook's look makes a refusal of tcp_mem look like this one.
+    // Pressure that ends between the kernel's decision and the hook's reading makes a refusal of tcp_mem look like this one.
     let stray = refused < (observed.refused_high() + observed.refused_fair_share()).div_ceil(10);
     let found = Finding::new(
         LimitName::MemoryCgroup,
@@ -186,7 +186,7 @@ fn charge_refused(case: &Case<'_>) -> Option<Finding> {
         .saw(HOOK, "refused to receivers, by a memory cgroup", observed.refused_memcg_receive)
         .saw(
             "memory.kmem.tcp.failcnt",
-            "failed charges of the own cgroup",
+            "failed charges of this process's cgroup",
             observed.host.cgroup_tcp_failed.unwrap_or(0),
         );
     Some(if stray {
@@ -196,7 +196,7 @@ fn charge_refused(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
-/// What the own cgroup counts itself, when nobody was killed.
+/// What this process's cgroup counts itself, when nobody was killed.
 fn cgroup_counters(case: &Case<'_>) -> Option<Finding> {
     let counted = &case.observed.host;
     let count = |counter: Option<u64>| counter.unwrap_or(0);

@@ -72,7 +72,7 @@ impl Limit for Orphans {
             ),
             risk: format!(
                 "an orphan holds up to {} KiB: {} MiB for all. One that has not sent for long counts twice or four times, so a quarter of \
-                 the value can be the wall",
+                 the value can be the limit",
                 ORPHAN_BYTES / 1024,
                 mib(wanted.saturating_mul(ORPHAN_BYTES))
             ),

@@ -74,9 +74,9 @@ impl Limit for TcpMemHigh {
             "tcp_mem usage went above its third value; nothing was seen to be refused".to_owned()
         };
         let found = Finding::new(LimitName::TcpMemHigh, Confidence::Certain, text);
-        // A few refusals beside many orphans that were reset do not stand for themselves: the orphans are what was lost.
-        let stands = refused > 0 && refused >= observed.orphans_out_of_memory.unwrap_or(0);
-        let found = if stands { found } else { found.harmless() };
+        // A few refusals beside many orphans that were reset are not a harm of their own: the orphans are what was lost.
+        let is_harm = refused > 0 && refused >= observed.orphans_out_of_memory.unwrap_or(0);
+        let found = if is_harm { found } else { found.harmless() };
         Some(
             found
                 .saw(HOOK, "refused to senders, above high", observed.refused_high_send)
@@ -147,7 +147,7 @@ pub(super) fn need(planned: &Planned<'_>, level: usize, effect: Effect, counts: 
     }
 }
 
-/// So that all of it stays below the second value too, where nobody is held to a fair share; at most half of memory.
+/// So that all of it stays below the second value too, where no socket is kept to its fair share; at most half of memory.
 fn more(planned: &Planned<'_>, needed: u64) -> (String, Vec<Setting>) {
     let residue = noise(planned.now);
     let high = needed.saturating_add(residue).saturating_mul(3) / 2;
@@ -284,7 +284,7 @@ fn beside_memory(context: &Context<'_>, pressure: i128, high: i128, total: u64) 
     })
 }
 
-/// Somebody may have written another unit: which one is told by what would make sense on this host.
+/// The value may be written in another unit: the one in which it makes sense on this host.
 fn beyond_memory(high: i128, page: u64, total: u64) -> String {
     let value = u128::try_from(high).unwrap_or(0);
     let beyond = format!(

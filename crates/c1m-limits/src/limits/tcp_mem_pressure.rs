@@ -78,7 +78,7 @@ impl Limit for TcpMemPressure {
             );
             match (confidence, case.tier, dropped) {
                 (Confidence::Certain, ..) => found.harmless(),
-                // Nobody watched what was refused, and something was dropped.
+                // No hook counted what was refused, and something was dropped.
                 (_, Tier::Counters, 1..) => found.confirmed_by("--trace: it sees which allocation is refused, and at what usage"),
                 _ => found.harmless().confirmed_by("--trace where functions can be hooked: the same counter moves when an skb could not be allocated"),
             }
@@ -132,7 +132,7 @@ fn entered(case: &Case<'_>) -> Option<Confidence> {
         (Some(1..), _) => Some(Confidence::Certain),
         // The hook on the function saw that it was an allocation which failed (net/ipv4/tcp_output.c, tcp_stream_alloc_skb).
         (Some(0), _) | (None, 0) => None,
-        // Between two looks usage can cross and come back.
+        // Between two samples usage can cross and come back.
         (None, _) if case.history.was_past_low() => Some(Confidence::Likely),
         (None, _) if case.tier == Tier::Counters => Some(Confidence::Possible),
         (None, _) => None,
