@@ -306,7 +306,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
             if lines.is_empty() {
-                return without_a_word(io_error.raw_os_error(), &io_error.to_string(), attachment);
+                return without_a_log(io_error.raw_os_error(), &io_error.to_string(), attachment);
             }
             let shown = match verbosity {
                 0 => lines.len().saturating_sub(1),
@@ -316,7 +316,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
             format!("the verifier refused it: {}", lines[shown..].join("\n"))
         }
         ProgramError::SyscallError(error) => {
-            without_a_word(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
+            without_a_log(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
         }
         ProgramError::NotLoaded => "the object has another kind of program under this name".into(),
         // Neither the perf event of kprobes nor their file of tracefs.
@@ -331,7 +331,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
 }
 
 /// What the kernel means by an error without a log.
-fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> String {
+fn without_a_log(code: Option<i32>, text: &str, attachment: Attachment) -> String {
     let is_of_function = matches!(attachment, Attachment::Entry | Attachment::Exit);
     let is_probe = matches!(attachment, Attachment::Kprobe | Attachment::Kretprobe);
     match code {
@@ -342,7 +342,7 @@ fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> Stri
                 Attachment::Entry | Attachment::Exit => "hooks on functions",
                 Attachment::Kprobe | Attachment::Kretprobe => "kprobes",
             };
-            format!("refused without a word (EPERM): this host forbids {kind}{mode}")
+            format!("the kernel refused it without a log (EPERM): this host forbids {kind}{mode}")
         }
         Some(ENOTSUPP) => {
             "trampoline refused (ENOTSUPP): more arguments than this kernel can hand on".into()
@@ -356,7 +356,7 @@ fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> Stri
         Some(libc::ENOENT | libc::EINVAL | libc::EADDRNOTAVAIL) if is_probe => {
             format!("refused ({text}): not a function that can be probed in this kernel")
         }
-        _ => format!("refused without a word ({text})"),
+        _ => format!("the kernel refused it without a log ({text})"),
     }
 }
 
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_words() {
-        let said = |code, kind| without_a_word(Some(code), "text", kind);
+        let said = |code, kind| without_a_log(Some(code), "text", kind);
         assert!(said(libc::EPERM, Attachment::Exit).contains("forbids hooks on functions"));
         assert!(said(libc::EPERM, Attachment::Tracepoint).contains("this kind of hook"));
         assert!(said(ENOTSUPP, Attachment::Entry).contains("more arguments"));

@@ -180,7 +180,7 @@ mod tests {
     use c1m_record::{Source, TcpState};
 
     use super::*;
-    use crate::page::Look;
+    use crate::page::Format;
 
     fn row(holder: Holder, pid: Option<u32>) -> HolderRow {
         let closed = TcpState::ClosedButOpen;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn drawn(record: &Holders) -> String {
-        holders(record, 4096).render(Look::default())
+        holders(record, 4096).render(Format::default())
     }
 
     #[test]
