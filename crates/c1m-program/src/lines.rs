@@ -217,7 +217,7 @@ mod tests {
             }
         }
         let print = |kind| {
-            let mut printer = Printer::new(Broken(kind), false, Format::default());
+            let mut printer = Printer::new(Broken(kind), true, Format::default());
             printer.print(warning(), &Page::default())
         };
         let result = print(io::ErrorKind::StorageFull);

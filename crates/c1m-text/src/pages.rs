@@ -45,7 +45,7 @@ pub fn hooks(hooks: &Hooks) -> Page {
         false => Tone::Warning,
     };
     page.line(Text::new(&format!("probes: {}", probes(hooks)), tone));
-    page.line(&format!("kernel: {}", hooks.kernel));
+    page.line(format!("kernel: {}", hooks.kernel));
     page.section("Attach methods");
     let columns = ["probe", "attach method", "resolution", "what that means here"];
     let mut table = Table::new(&columns.map(|name| (name, Side::Left)));

@@ -18,7 +18,7 @@ pub fn doctor(doctor: &Doctor) -> Page {
     page.section("Memory");
     memory(&mut page, &doctor.memory);
     if let Some(Ehash { buckets, chain }) = doctor.ehash {
-        page.item(&format!(
+        page.item(format!(
             "hash table of connections: {} buckets, {chain:.2} sockets in each; more than a few slow down each look-up (thash_entries= of the kernel's command line)",
             grouped(buckets)
         ));
@@ -123,11 +123,11 @@ fn remedy(page: &mut Page, limit: &Wall, page_bytes: Option<u64>) {
     page.section(&format!("{}{at} ({})", limit.limit.name(), limit.scope.name()));
     let amount = |value| amount(value, limit, page_bytes);
     let unit = unit_of(&limit.unit, page_bytes).map_or(String::new(), |unit| format!(" {unit}"));
-    page.item(&format!("then: {}", effect(limit.effect)));
-    page.item(&format!("needed: {}{unit}; now {}", amount(limit.needed), amount(limit.now)));
-    limit.note.iter().for_each(|note| page.item(&format!("note: {note}")));
+    page.item(format!("then: {}", effect(limit.effect)));
+    page.item(format!("needed: {}{unit}; now {}", amount(limit.needed), amount(limit.now)));
+    limit.note.iter().for_each(|note| page.item(format!("note: {note}")));
     limit.fix.iter().for_each(|fix| page.item(Text::new(&format!("remedy: {fix}"), Tone::Strong)));
-    page.item(&format!("risk: {}", limit.danger));
+    page.item(format!("risk: {}", limit.danger));
 }
 
 fn memory(page: &mut Page, memory: &MemoryNeed) {
@@ -136,8 +136,8 @@ fn memory(page: &mut Page, memory: &MemoryNeed) {
         SizesFrom::Btf => "sizes from the kernel's types, slabs estimated",
         SizesFrom::Measured => "sizes as on Linux 6.18, since this kernel shows none",
     };
-    page.item(&format!("{} in all, {from}", size(memory.bytes)));
-    page.item(&format!(
+    page.item(format!("{} in all, {from}", size(memory.bytes)));
+    page.item(format!(
         "per connection {} in the kernel, {} in the programs, {} queued; {} whatever their number",
         size(memory.kernel_bytes_per_connection),
         size(memory.user_bytes_per_connection),
@@ -171,14 +171,14 @@ fn settings(page: &mut Page, doctor: &Doctor) {
                 format!("{}{value}", setting.name).into(),
                 Text::new(says, tone),
             ]);
-            table.note(&format!("{}{}", setting.text, beside(setting)));
+            table.note(format!("{}{}", setting.text, beside(setting)));
         }
         page.table(table);
     }
     if !doctor.unassessed.is_empty() {
         page.section("Settings without an assessment");
         let (count, names) = (doctor.unassessed.len() as u64, doctor.unassessed.join(", "));
-        page.item(&format!("{}: {names}", grouped(count)));
+        page.item(format!("{}: {names}", grouped(count)));
     }
 }
 

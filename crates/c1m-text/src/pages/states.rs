@@ -30,7 +30,7 @@ pub fn states(states: &States, top: usize) -> Page {
     };
     let sum = format!("{} in {place}", counted(sockets, "TCP socket"));
     page.line(Text::new(&sum, Tone::Strong));
-    page.line(&format!("counted by {} in {}", states.source.name(), span_ms(states.took_ms)));
+    page.line(format!("counted by {} in {}", states.source.name(), span_ms(states.took_ms)));
     if sockets > 0 {
         page.section("By state");
         page.table(sums(&namespaces));
