@@ -9,7 +9,7 @@ use c1m_program::lines::formatted;
 use c1m_record::{Line, Record};
 use c1m_report::Report;
 use c1m_server::output::view::{Holder, Holders, View, draw};
-use c1m_text::{page::Look, pages};
+use c1m_text::{page::Format, pages};
 use ratatui::{Terminal, backend::TestBackend};
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.
@@ -38,7 +38,7 @@ fn page(record: &Record, width: Option<usize>) -> Option<String> {
         Record::Restored(restored) => pages::restored(restored),
         _ => return None,
     };
-    Some(page.render(Look { width, color: false }))
+    Some(page.render(Format { width, color: false }))
 }
 
 /// Whether a terminal would act on it.

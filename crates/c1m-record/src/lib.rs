@@ -23,8 +23,9 @@ pub use self::{
     },
 };
 
-/// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The version of the schema: raised when a field changes its meaning or goes, not when one comes. Version 1 had other names for some fields, which are
+/// still read.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// In `dropped_by`: crossings that found the ring buffer full.
 pub const LOST_CROSSINGS: &str = "ring buffer: crossing";

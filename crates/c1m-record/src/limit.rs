@@ -188,8 +188,10 @@ pub struct Cause {
     pub text: String,
     pub evidence: Vec<Evidence>,
     /// What would make it certain; `null` when it is.
+    #[serde(rename = "to_confirm", alias = "settle")]
     pub settle: Option<String>,
-    /// The knob, and what it has to be; `null` when no knob helps.
+    /// The setting, and what it has to be; `null` when no setting helps.
+    #[serde(rename = "remedy", alias = "advice")]
     pub advice: Option<String>,
 }
 
