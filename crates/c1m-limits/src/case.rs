@@ -65,17 +65,6 @@ impl Case<'_> {
         any.max(own)
     }
 
-    /// Whether tcp_mem kept anybody waiting, or might have: then what stalls may stall for that.
-    pub(crate) fn tcp_mem_was_short(&self) -> bool {
-        let observed = self.observed;
-        observed.refused_high() + observed.refused_fair_share() > 0
-            || observed.counter("TCPMemoryPressures") > 0
-            || observed.pressure_entries.unwrap_or(0) > 0
-            || observed.crossed_pressure.unwrap_or(0) > 0
-            || observed.past_pressure == Some(true)
-            || self.was_past(LimitName::TcpMemPressure)
-    }
-
     /// SYNs that a listener dropped for another reason than a full accept or SYN queue (include/net/tcp.h, tcp_listendrop, 6.18), as
     /// far as the counters tell.
     pub(crate) fn unexplained_drops(&self) -> u64 {

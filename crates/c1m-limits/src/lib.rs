@@ -2,13 +2,15 @@
 //!
 //! - [`limits`]: one file for each limit, with all that c1m knows of it, and their registry. What follows goes over it.
 //! - [`reading`]: a sample, and one limit's usage beside its ceiling; [`forecast`]: the connection and the time at which each is hit.
-//! - [`evidence`]: what was observed; [`verdict`]: which limit it was, and what to do about it.
+//! - [`evidence`]: what was observed; [`verdict`]: which limit it was, and what to do about it; [`client`]: the same by the load client's own
+//!   errors.
 //! - [`preflight`]: before a run, what it needs of each limit and where each stops it; [`footprint`]: the memory that connections take.
 //! - [`configured`]: configured settings, and their assessment; [`raise`]: a remedy never takes away what is set.
 //! - [`crossing`]: when usage of tcp_mem went past a limit; [`pressure`]: how long memory pressure has lasted.
 //! - [`page`]: the limits as documentation.
 
 pub mod case;
+pub mod client;
 pub mod configured;
 pub mod crossing;
 pub mod evidence;

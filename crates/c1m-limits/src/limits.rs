@@ -18,10 +18,11 @@ mod tcp_mem_high;
 mod tcp_mem_pressure;
 mod time_wait;
 
-use c1m_record::{LimitName, Scope};
+use c1m_record::{Cause, LimitName, Scope};
 
 use crate::{
     case::Case,
+    client::outcome::{Outcome, Unanswered},
     configured::{
         descriptors::Descriptors,
         setting::{Answer, Context, Known},
@@ -120,6 +121,16 @@ pub trait Limit: Sync {
 
     /// Whether it stopped something, by what was observed.
     fn judge(&self, case: &Case<'_>) -> Option<Finding>;
+
+    /// Whether it kept the load client from opening connections, by the errors of its own calls.
+    fn judge_client(&self, _outcome: &Outcome) -> Option<Cause> {
+        None
+    }
+
+    /// How it can leave handshakes of the load client unanswered, if it can.
+    fn unanswered(&self) -> Option<Unanswered> {
+        None
+    }
 
     /// What to do about it: the setting, a number that would do, its unit, and the risk. Nothing is applied.
     fn remedy(&self, case: &Case<'_>) -> String;

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope};
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::{Case, EMFILE, ENFILE},
+    client::outcome::Unanswered,
     configured::setting::{Known, Numbers, Rule},
     evidence::Listeners,
     finding::Finding,
@@ -152,6 +153,16 @@ impl Limit for AcceptQueue {
         Some(match confidence {
             Confidence::Certain => found,
             _ => found.confirmed_by(OWN_QUEUE),
+        })
+    }
+
+    fn unanswered(&self) -> Option<Unanswered> {
+        Some(Unanswered {
+            source: "TcpExt ListenOverflows",
+            grown: |outcome| outcome.server_host.unwrap_or_default().listen_overflows,
+            text: "the server's accept queue overflowed",
+            elsewhere: Some("the server's accept queue may have been full"),
+            remedy: "a longer backlog of the server and a net.core.somaxconn of as much (the smaller counts), or a lower --rate",
         })
     }
 

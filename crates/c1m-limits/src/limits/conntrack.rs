@@ -5,6 +5,7 @@ use c1m_record::{Confidence, LimitName, Scope};
 use super::{A_FEW, About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    client::outcome::Unanswered,
     configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, Planned, first_without, setting, unseen},
@@ -158,6 +159,16 @@ impl Limit for Conntrack {
             found
         } else {
             found.confirmed_by("the kernel's log: `nf_conntrack: table full, dropping packet`")
+        })
+    }
+
+    fn unanswered(&self) -> Option<Unanswered> {
+        Some(Unanswered {
+            source: "/proc/net/stat/nf_conntrack drop",
+            grown: |outcome| outcome.untracked,
+            text: "this host's table of tracked connections was full",
+            elsewhere: Some("a firewall's table of tracked connections may have been full"),
+            remedy: "a higher net.netfilter.nf_conntrack_max (entries, about 320 bytes each), or no tracking of the server's port",
         })
     }
 

@@ -1,10 +1,11 @@
 //! fs.epoll.max_user_watches: what the processes of one user watch by epoll.
 
-use c1m_record::{Confidence, LimitName, Scope};
+use c1m_record::{Cause, Confidence, LimitName, Scope};
 
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    client::outcome::Outcome,
     configured::setting::{Known, Numbers, Rule},
     evidence::{Call, errno},
     finding::Finding,
@@ -107,6 +108,28 @@ impl Limit for EpollWatches {
                 case.peak(LimitName::EpollWatches),
             ),
         )
+    }
+
+    fn judge_client(&self, outcome: &Outcome) -> Option<Cause> {
+        let names = ["epoll ENOSPC"];
+        let count = outcome.sum(&names);
+        if count == 0 {
+            return None;
+        }
+        let wanted = outcome.connections.saturating_mul(2).saturating_add(10_000);
+        Some(Cause {
+            limit: LimitName::EpollWatches,
+            scope: self.about().scope,
+            confidence: Confidence::Certain,
+            text: format!(
+                "{count} connections could not be watched: this user's epoll watches are used up"
+            ),
+            evidence: outcome.evidence(&names),
+            settle: None,
+            advice: Some(format!(
+                "fs.epoll.max_user_watches={wanted} at least (watches of one user, 160 bytes each; a server of the same user counts too)"
+            )),
+        })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {

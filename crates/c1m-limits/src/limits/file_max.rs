@@ -1,10 +1,11 @@
 //! fs.file-max: open files of the host.
 
-use c1m_record::{Confidence, LimitName, Scope};
+use c1m_record::{Cause, Confidence, LimitName, Scope};
 
 use super::{A_FEW, About, Limit, UsageMetric, memory};
 use crate::{
     case::{Case, ENFILE},
+    client::outcome::Outcome,
     configured::setting::{Known, Numbers, Rule},
     finding::Finding,
     preflight::need::{Need, OWN_FILES, Planned, first_without, setting},
@@ -110,6 +111,26 @@ impl Limit for FileMax {
                 .beside("/proc/sys/fs/file-nr", "open files", peak);
         found.to_confirm = to_confirm;
         Some(found)
+    }
+
+    fn judge_client(&self, outcome: &Outcome) -> Option<Cause> {
+        let names = ["socket ENFILE"];
+        let count = outcome.sum(&names);
+        if count == 0 {
+            return None;
+        }
+        Some(Cause {
+        limit: LimitName::FileMax,
+        scope: self.about().scope,
+        confidence: Confidence::Likely,
+        text: format!("{count} connections had no file: the host's table of open files was full"),
+        evidence: outcome.evidence(&names),
+        settle: Some("/proc/sys/fs/file-nr at that instant: ENFILE also stands for an inode that could not be had".into()),
+        advice: Some(format!(
+            "fs.file-max: what is open now and {} more (files of the whole host), for both ends when the server is here",
+            outcome.connections.saturating_mul(2).saturating_add(10_000)
+        )),
+    })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {

@@ -1,10 +1,11 @@
 //! Memory of the host, and what names it or a memory cgroup when memory could not be had.
 
-use c1m_record::{Confidence, LimitName, Role, Scope};
+use c1m_record::{Cause, Confidence, LimitName, Role, Scope};
 
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::Case,
+    client::outcome::Outcome,
     evidence::{Call, OomVictim, errno},
     finding::Finding,
     footprint::{Sizes, each, held_by, need},
@@ -74,6 +75,35 @@ impl Limit for Memory {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         Finding::merged(LimitName::Memory, [killed(case), refused(case), dropped(case)])
+    }
+
+    fn judge_client(&self, outcome: &Outcome) -> Option<Cause> {
+        let names = [
+            "socket ENOMEM",
+            "socket ENOBUFS",
+            "connect ENOMEM",
+            "connect ENOBUFS",
+            "epoll ENOMEM",
+        ];
+        let count = outcome.sum(&names);
+        if count == 0 {
+            return None;
+        }
+        Some(Cause {
+            limit: LimitName::Memory,
+            scope: self.about().scope,
+            confidence: Confidence::Likely,
+            text: format!("{count} connections got no memory from the kernel"),
+            evidence: outcome.evidence(&names),
+            settle: Some(
+                "MemAvailable, and memory.events of the own cgroup, at that instant".into(),
+            ),
+            advice: Some(format!(
+                "fewer than {} connections, or more memory: about 4 KiB of kernel memory for each end of an idle one, and memory.max of the \
+             cgroup counts it too",
+                outcome.connections
+            )),
+        })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {

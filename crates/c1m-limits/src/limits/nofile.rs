@@ -1,10 +1,11 @@
 //! RLIMIT_NOFILE: the descriptors that one table may hold.
 
-use c1m_record::{Assessment, Confidence, LimitName, Scope};
+use c1m_record::{Assessment, Cause, Confidence, LimitName, Scope};
 
 use super::{About, Limit, UsageMetric};
 use crate::{
     case::{Case, EMFILE},
+    client::outcome::{Outcome, evidence},
     configured::{
         descriptors::{Descriptors, Setter, Value, of_unit, value_of},
         lines::LimitType,
@@ -109,6 +110,42 @@ impl Limit for Nofile {
             ),
             // Another process's: its table is not read.
             0 => found,
+        })
+    }
+
+    fn judge_client(&self, outcome: &Outcome) -> Option<Cause> {
+        let names = ["socket EMFILE"];
+        let count = outcome.sum(&names);
+        if count == 0 {
+            return None;
+        }
+        // Some of each table's own besides its connections.
+        let wanted = outcome.connections.div_ceil(outcome.workers.max(1)) + 64;
+        let first = match outcome.nr_open {
+            Some(most) if most < wanted => format!(" (fs.nr_open={most} has to be raised first)"),
+            _ => String::new(),
+        };
+        let mut came = outcome.evidence(&names);
+        if let Some(most) = outcome.nofile {
+            let each = outcome.connections.div_ceil(outcome.workers.max(1));
+            came.push(evidence(
+                "getrlimit(RLIMIT_NOFILE)",
+                "connections of one table",
+                each,
+                Some(most),
+            ));
+        }
+        Some(Cause {
+            limit: LimitName::Nofile,
+            scope: self.about().scope,
+            confidence: Confidence::Certain,
+            text: format!("{count} connections had no descriptor: a worker's table was full"),
+            evidence: came,
+            settle: None,
+            advice: Some(format!(
+                "--workers auto, or more than {}; or a hard limit of {wanted} descriptors (ulimit -Hn, LimitNOFILE=){first}",
+                outcome.workers
+            )),
         })
     }
 

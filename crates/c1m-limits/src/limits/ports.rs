@@ -1,10 +1,11 @@
 //! Local ports, for one source and destination: net.ipv4.ip_local_port_range.
 
-use c1m_record::{Confidence, LimitName, Scope, Tier};
+use c1m_record::{Cause, Confidence, LimitName, Scope, Tier};
 
 use super::{About, Limit};
 use crate::{
     case::Case,
+    client::outcome::{Outcome, evidence},
     configured::setting::{Answer, Context, Known, Numbers, PORT_RANGE, Range, Rule},
     evidence::{Call, errno},
     finding::Finding,
@@ -13,6 +14,8 @@ use crate::{
     reading::{Readings, Usage},
 };
 
+/// Ports from 1024 on.
+const WIDEST_RANGE: u64 = 65_536 - 1024;
 /// Connections to one destination that a range has to have room for, where no run needs them: half of the kernel's own range.
 const FEW_PORTS: u64 = 14_116;
 
@@ -140,6 +143,43 @@ impl Limit for Ports {
         Some(match confidence {
             Confidence::Certain => found,
             _ => found.confirmed_by("fexit of inet_hash_connect; connect also answers EADDRNOTAVAIL when there is no source address for an IPv6 destination"),
+        })
+    }
+
+    fn judge_client(&self, outcome: &Outcome) -> Option<Cause> {
+        // A tuple that somebody else has is stepped over, and costs a connection only when none is left.
+        let count = outcome.sum(&["no spare 4-tuple left"]);
+        if count == 0 {
+            return None;
+        }
+        let mut came = outcome.evidence(&[
+            "no spare 4-tuple left",
+            "bind EADDRINUSE",
+            "connect EADDRNOTAVAIL",
+        ]);
+        came.push(evidence("plan", "4-tuples", outcome.connections, Some(outcome.capacity)));
+        let each = outcome.ports_per_source.max(1);
+        let range = if each < WIDEST_RANGE {
+            format!(
+                "; net.ipv4.ip_local_port_range=\"1024 65535\" and --per-source {WIDEST_RANGE} give each source {WIDEST_RANGE} ports instead of {each}"
+            )
+        } else {
+            String::new()
+        };
+        Some(Cause {
+            limit: LimitName::Ports,
+            scope: self.about().scope,
+            confidence: Confidence::Certain,
+            text: format!(
+                "{count} connections had no free port: all {} 4-tuples of the plan were used or taken",
+                outcome.capacity
+            ),
+            evidence: came,
+            settle: None,
+            advice: Some(format!(
+                "{} more source addresses (--source), or as many more destination ports (--connect){range}",
+                count.div_ceil(each)
+            )),
         })
     }
 

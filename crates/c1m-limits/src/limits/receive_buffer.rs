@@ -2,7 +2,7 @@
 
 use c1m_record::{Confidence, Effect, LimitName, Scope, Tier};
 
-use super::{About, Limit};
+use super::{About, Limit, tcp_mem_pressure};
 use crate::{
     case::Case,
     configured::setting::{Answer, Context, Known, Numbers, Rule, size},
@@ -53,7 +53,7 @@ impl Limit for ReceiveBuffer {
         let counter = |name| observed.counter(name);
         let dropped = counter("TCPRcvQDrop") + counter("TCPOFODrop");
         let hooked = observed.dropped_receive_buffer;
-        let short = case.tcp_mem_was_short() || observed.refused_memcg() > 0;
+        let short = tcp_mem_pressure::was_short(case) || observed.refused_memcg() > 0;
         // Windows that were closed and not opened again. Those of the kernel's own want of memory are not counted there
         // (net/ipv4/tcp_output.c, tcp_select_window, 6.18), and each opening is.
         let closed = counter("TCPToZeroWindowAdv").saturating_sub(counter("TCPFromZeroWindowAdv"));

@@ -5,6 +5,7 @@ use c1m_record::{Confidence, Effect, LimitName, Scope};
 use super::{About, Limit};
 use crate::{
     case::Case,
+    client::outcome::Unanswered,
     configured::setting::{Known, Numbers, Rule},
     evidence::Listeners,
     finding::Finding,
@@ -163,6 +164,16 @@ impl Limit for SynQueue {
                 .saw("tcp_syn_flood_action", "SYNs that found it full", hooked)
                 .saw("TcpExt ListenDrops", "drops that no other counter explains", unnamed),
         )
+    }
+
+    fn unanswered(&self) -> Option<Unanswered> {
+        Some(Unanswered {
+            source: "TcpExt TCPReqQFullDrop",
+            grown: |outcome| outcome.server_host.unwrap_or_default().syn_queue_drops,
+            text: "the server's SYN queue was full",
+            elsewhere: Some("the server's SYN queue may have been full"),
+            remedy: "net.ipv4.tcp_syncookies=1 on the server's host, or a longer backlog with net.ipv4.tcp_max_syn_backlog",
+        })
     }
 
     fn remedy(&self, case: &Case<'_>) -> String {

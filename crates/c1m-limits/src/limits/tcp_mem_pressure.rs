@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     case::Case,
+    client::outcome::Unanswered,
     finding::Finding,
     preflight::need::{Need, Planned},
     reading::{Readings, Usage},
@@ -105,6 +106,16 @@ impl Limit for TcpMemPressure {
         )
     }
 
+    fn unanswered(&self) -> Option<Unanswered> {
+        Some(Unanswered {
+            source: "TcpExt TCPMemoryPressures",
+            grown: |outcome| outcome.server_host.unwrap_or_default().memory_pressures,
+            text: "the kernel was under memory pressure of tcp_mem",
+            elsewhere: None,
+            remedy: "let applications read; net.ipv4.tcp_mem (pages, of the whole host) only when queued bytes times connections needs more",
+        })
+    }
+
     fn remedy(&self, case: &Case<'_>) -> String {
         tcp_mem_high::remedy(case)
     }
@@ -126,6 +137,17 @@ fn entered(case: &Case<'_>) -> Option<Confidence> {
         (None, _) if case.tier == Tier::Counters => Some(Confidence::Possible),
         (None, _) => None,
     }
+}
+
+/// Whether tcp_mem kept anybody waiting, or might have: then what stalls may stall for that.
+pub(super) fn was_short(case: &Case<'_>) -> bool {
+    let observed = case.observed;
+    observed.refused_high() + observed.refused_fair_share() > 0
+        || observed.counter("TCPMemoryPressures") > 0
+        || observed.pressure_entries.unwrap_or(0) > 0
+        || observed.crossed_pressure.unwrap_or(0) > 0
+        || observed.past_pressure == Some(true)
+        || case.was_past(LimitName::TcpMemPressure)
 }
 
 #[cfg(test)]
