@@ -126,7 +126,7 @@ async fn serve_and_tell(
     (foreseen, metrics): (Option<String>, Option<String>),
 ) -> anyhow::Result<()> {
     let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
-    diagnosis.look_always(cli.metrics_addr.is_some());
+    diagnosis.sample_always(cli.metrics_addr.is_some());
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
@@ -150,12 +150,12 @@ async fn serve_and_tell(
     let running = server.start()?;
 
     // Whoever reads where the metrics are finds them there.
-    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
+    told.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let begun = told
         .listening(cli, &plan, running.address(), metrics)
         .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
         .and_then(|()| told.limits(diagnosis.limits()));
-    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
+    told.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let served = match begun {
         Ok(()) => hold(cli, &running, shutdown, told, &mut diagnosis, &mut tracing).await,
         Err(error) => Err(error.into()),
@@ -231,7 +231,7 @@ async fn hold(
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
                     told.verdict(verdict)?;
                 }
-                told.look(&now, diagnosis.limits(), tracing.as_ref());
+                told.sample(&now, diagnosis.limits(), tracing.as_ref());
             }
             ready = reported(tracing) => {
                 ready?;

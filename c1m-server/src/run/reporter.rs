@@ -181,20 +181,20 @@ impl Told {
     }
 
     /// A look for those who scrape, which nobody else is told of.
-    pub(super) fn look(&mut self, now: &Snapshot, limits: Limits, tracing: Option<&Tracing>) {
+    pub(super) fn sample(&mut self, now: &Snapshot, limits: Limits, tracing: Option<&Tracing>) {
         if self.metrics.is_none() {
             return;
         }
         let mut records = vec![Record::Summary(self.summary(now))];
         let Some((metrics, measure)) = &mut self.metrics else { return };
         if let Some(tracing) = tracing {
-            let (mut usage, _) = measure.look(tracing, tracing.look(), &limits);
+            let (mut usage, _) = measure.take(tracing, tracing.sample(), &limits);
             // There were none before the port was bound.
             usage.watched.connections = Some(tracing.connections());
             records.extend([Record::Usage(usage), Record::Refused(tracing.last_refused().clone())]);
         }
         records.push(Record::Limits(limits));
-        metrics.look(&records);
+        metrics.sample(&records);
     }
 
     /// Each name once an interval at most; the summary has the counts.
