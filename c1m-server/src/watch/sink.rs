@@ -207,8 +207,8 @@ impl Sink {
         self.page.as_mut().map_or(Ok(()), Page::write)
     }
 
-    /// A look: lines have it when a number has changed, the view and the metrics always.
-    pub(super) fn look(
+    /// A sample: lines have it when a number has changed, the view and the metrics always.
+    pub(super) fn sample(
         &mut self,
         usage: Usage,
         has_changed: bool,
@@ -219,7 +219,7 @@ impl Sink {
         let usage = Record::Usage(usage);
         if let Some(metrics) = &mut self.metrics {
             let records = [Record::Limits(limits.clone()), Record::Refused(refused.clone())];
-            metrics.look(records.iter().chain([&usage]));
+            metrics.sample(records.iter().chain([&usage]));
         }
         if let Some(screen) = &mut self.screen {
             screen.view.take_limits(limits);

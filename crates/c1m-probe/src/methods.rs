@@ -18,10 +18,10 @@ use c1m_record::{Hook, RefusedHook};
 use super::{
     TraceError,
     counters::CounterMaps,
-    look,
     lost::Descriptors,
     plan::{self, AttachMethod, Probe, Source},
     probes::PROBES,
+    sample,
 };
 use crate::{chain, options::Options};
 
@@ -50,7 +50,7 @@ impl<'a> Methods<'a> {
         (layout, config): (&'a Layout, &'a Config),
         options: &'a Options,
     ) -> Result<Self, TraceError> {
-        let names = PROGRAMS.iter().map(type_name).chain([look::TYPE_NAME.into()]);
+        let names = PROGRAMS.iter().map(type_name).chain([sample::TYPE_NAME.into()]);
         let kernel_types =
             super::layout::outline(btf, names).map_err(|error| TraceError::Load(chain(&error)))?;
         let (tried, without_backup) = (BTreeMap::new(), BTreeMap::new());
@@ -79,7 +79,7 @@ impl<'a> Methods<'a> {
             return Err("connections are not counted on this host".into());
         }
         maps.forget_present();
-        look::count_present(self.ebpf, &self.kernel_types, places)?;
+        sample::count_present(self.ebpf, &self.kernel_types, places)?;
         maps.add_connections(maps.shared().present.cast_signed());
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use c1m_host::{
-    guard::{Change, Fate, Outcome},
+    guard::{Change, Outcome, RestoreResult},
     sysctl::{Name, Tree},
 };
 use c1m_record::Line;
@@ -45,7 +45,9 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     if args.restore {
         return Ok(restored_only(stage, &stale));
     }
-    if let Some(failed) = stale.iter().find(|outcome| matches!(outcome.fate, Fate::Failed { .. })) {
+    if let Some(failed) =
+        stale.iter().find(|outcome| matches!(outcome.fate, RestoreResult::Failed { .. }))
+    {
         return Err(End::Refused(failed.to_string()));
     }
     let tree = args.places.tree();
