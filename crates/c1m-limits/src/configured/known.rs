@@ -334,7 +334,7 @@ pub const KNOWN: [Known; 41] = {
             "net.ipv4.netfilter.ip_conntrack_max",
             Int(1, ANY),
             Rule::Removed(
-                "Linux 4.10 removed this name: the setting is net.netfilter.nf_conntrack_max",
+                "Linux 4.9 removed this name: the setting is net.netfilter.nf_conntrack_max",
             ),
         ),
         known(
