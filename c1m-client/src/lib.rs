@@ -1,4 +1,5 @@
-//! c1m-client: opens a million TCP connections from many addresses, and does to a server what hurts it.
+//! c1m-client: opens a million TCP connections from many addresses, and does to a server what hurts
+//! it.
 //!
 //! The map of this crate, one sentence a module:
 //!
@@ -9,7 +10,8 @@
 //! - [`shard`]: which part of a run this host has.
 //! - [`start`]: when it begins, so that hosts begin together.
 //! - [`ramp`]: how fast, and by how many workers.
-//! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does that.
+//! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does
+//!   that.
 //! - [`workload`]: what each connection asks for: the opening request, samples and heartbeats.
 //! - [`table`]: the connections of one worker, a few bytes each.
 //! - [`worker`]: one epoll thread with its own descriptor table.

@@ -130,7 +130,8 @@ pub fn warn(text: &str) {
     say(&format!("c1m-client: warning: {text}"));
 }
 
-/// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
+/// When the first connection is due: by the wall clock as it goes now, since nothing else is known
+/// of the time until then.
 fn start(cli: &Load) -> Result<Instant, Failure> {
     let now = Instant::now();
     let Some(at) = cli.start_at else { return Ok(now) };

@@ -62,7 +62,8 @@ impl From<Rest> for Stage {
 pub struct Table {
     sockets: Vec<Option<OwnedFd>>,
     stages: Vec<Stage>,
-    /// When the present stage began, microseconds since the start of the run, modulo 2^32 (71 minutes).
+    /// When the present stage began, microseconds since the start of the run, modulo 2^32 (71
+    /// minutes).
     since_us: Vec<u32>,
 }
 

@@ -1,9 +1,9 @@
-//! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits` what they mean.
+//! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits`
+//! what they mean.
 //!
-//! Nothing here costs anything per connection. A look is some thirty small files, once an interval at most, and only when something
-//! has happened or tracing looks anyway.
+//! Nothing here costs anything per connection. A look is some thirty small files, once an interval
+//! at most, and only when something has happened or tracing looks anyway.
 
-mod counts;
 pub(crate) mod measure;
 mod queues;
 pub(crate) mod subject;
@@ -18,6 +18,7 @@ use c1m_host::{cgroup, conntrack, netstat, target::Bounds, vmstat};
 use c1m_limits::{
     evidence::{Evidence, Growth},
     forecast::History,
+    limits::of,
     verdict::{followed_by, judge},
 };
 use c1m_preflight::readings::{Layout, read};
@@ -142,18 +143,19 @@ impl Diagnosis {
     /// Every limit as it was at the last look.
     pub(super) fn limits(&self) -> Limits {
         let mut limits = self.history.limits();
-        // The catalog names where a server reads its own.
-        if let Subject::Others(_) = self.subject
-            && let Some(nofile) =
-                limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
-        {
-            nofile.source = "/proc/PID/limits and /proc/PID/fd, of the fullest table".into();
+        if let Subject::Target(_) = self.subject {
+            for line in &mut limits.limits {
+                if let Some(source) = of(line.limit).source_of_others() {
+                    line.source = source.into();
+                }
+            }
         }
         limits
     }
 
-    /// At a tick or a notice: the verdict, if its first cause is another one than was told last. Without tracing nothing is read
-    /// unless connections or errors are new, and never twice in `interval`.
+    /// At a tick or a notice: the verdict, if its first cause is another one than was told last.
+    /// Without tracing nothing is read unless connections or errors are new, and never twice in
+    /// `interval`.
     pub(super) fn tick(
         &mut self,
         now: &Snapshot,

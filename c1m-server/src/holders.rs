@@ -1,7 +1,5 @@
 //! Says who holds TCP memory now, and whether that is all which the kernel counts.
 
-use std::time::SystemTime;
-
 use anyhow::Context as _;
 use c1m_probe::{
     holders::{self, GroupBy},
@@ -10,6 +8,8 @@ use c1m_probe::{
 };
 use c1m_program::lines::printer;
 use c1m_record::Record;
+use c1m_sys::process::page_bytes;
+use c1m_text::pages;
 
 use crate::cli::Holders as Flags;
 
@@ -25,5 +25,6 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let mut reader = SocketReader::open(flags.netns)?;
     let record = holders::read(&mut reader, which, flags.by, flags.top)
         .context("cannot look at the sockets")?;
-    Ok(printer(flags.json)?.print(SystemTime::now(), Record::Holders(record))?)
+    let page = pages::holders(&record, page_bytes()?);
+    Ok(printer(flags.json, flags.color.choice)?.print(Record::Holders(record), &page)?)
 }

@@ -2,7 +2,7 @@
 
 mod reporter;
 
-use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _, time::SystemTime};
+use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _};
 
 use anyhow::Context as _;
 use c1m_host::{files, namespaces};
@@ -12,13 +12,15 @@ use c1m_preflight::{
 };
 use c1m_probe::Options;
 use c1m_program::{EnvironmentRefused, exporter::Bound, lines::printer};
-use c1m_record::Role;
+use c1m_record::{Record, Role};
 use c1m_report::file::Page;
 use c1m_sys::{
     process::{drop_capabilities, raise_nofile},
     readable::Readable,
     signal::Shutdown,
 };
+use c1m_text::pages;
+use clap::ColorChoice;
 use tokio::time::Instant;
 
 use super::metrics::{self, Metrics};
@@ -54,7 +56,8 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
 fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
-    Ok(printer(cli.json)?.print_every_hook(SystemTime::now(), hooks)?)
+    let page = pages::hooks(&hooks);
+    Ok(printer(cli.json, ColorChoice::Auto)?.print(Record::Hooks(hooks), &page)?)
 }
 
 fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {

@@ -1,14 +1,12 @@
 //! Counts connections by state, local port and network namespace.
 
-use std::{
-    cmp::Reverse,
-    time::{Instant, SystemTime},
-};
+use std::{cmp::Reverse, time::Instant};
 
 use anyhow::Context as _;
 use c1m_probe::sockets::SocketReader;
 use c1m_program::lines::printer;
 use c1m_record::{Record, States};
+use c1m_text::pages;
 
 use crate::cli;
 
@@ -27,10 +25,6 @@ pub fn run(flags: &cli::States) -> anyhow::Result<()> {
         unseen: counts.unseen,
         took_ms: start.elapsed().as_secs_f64() * 1e3,
     };
-    let mut printer = printer(flags.json)?;
-    let time = SystemTime::now();
-    if flags.json {
-        return Ok(printer.print(time, Record::States(record))?);
-    }
-    Ok(printer.print_states(time, &record, flags.top)?)
+    let page = pages::states(&record, flags.top);
+    Ok(printer(flags.json, flags.color.choice)?.print(Record::States(record), &page)?)
 }

@@ -5,10 +5,11 @@ mod sample;
 
 use std::{process::Command, time::SystemTime};
 
-use c1m_program::lines::Printer;
+use c1m_program::lines::formatted;
 use c1m_record::{Line, Record};
 use c1m_report::Report;
 use c1m_server::output::view::{Holder, Holders, View, draw};
+use c1m_text::{page::Look, pages};
 use ratatui::{Terminal, backend::TestBackend};
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.
@@ -23,10 +24,21 @@ fn records(text: &str) -> Vec<(String, Record)> {
     sample::lines("c1m-server", text).into_iter().map(record).collect()
 }
 
-fn printed(record: Record) -> String {
-    let mut out = Vec::new();
-    Printer::new(&mut out, false).print(SystemTime::UNIX_EPOCH, record).unwrap();
-    String::from_utf8(out).unwrap()
+fn printed(record: &Record) -> String {
+    formatted(false, SystemTime::UNIX_EPOCH, record).unwrap()
+}
+
+/// What commands print that answer once.
+fn page(record: &Record, width: Option<usize>) -> Option<String> {
+    let page = match record {
+        Record::Holders(holders) => pages::holders(holders, 4096),
+        Record::States(states) => pages::states(states, 10),
+        Record::Doctor(doctor) => pages::doctor(doctor),
+        Record::Hooks(hooks) => pages::hooks(hooks),
+        Record::Restored(restored) => pages::restored(restored),
+        _ => return None,
+    };
+    Some(page.render(Look { width, color: false }))
 }
 
 /// Whether a terminal would act on it.
@@ -39,10 +51,29 @@ fn no_record_prints_a_raw_name() {
     let harmless = records("x");
     assert!(harmless.len() > 20, "the schema has every kind");
     for ((kind, hostile), (_, harmless)) in records(HOSTILE).into_iter().zip(harmless) {
-        let (text, expected) = (printed(hostile), printed(harmless));
+        let (text, expected) = (printed(&hostile), printed(&harmless));
         assert!(!text.contains(|c| acts(c) && c != '\n'), "{kind}: {text:?}");
         assert_eq!(text.lines().count(), expected.lines().count(), "{kind}: {text}");
     }
+}
+
+#[test]
+fn no_page_has_a_raw_name() {
+    let mut count = 0;
+    for (kind, hostile) in records(HOSTILE) {
+        for width in [None, Some(40), Some(80), Some(160)] {
+            let Some(text) = page(&hostile, width) else { continue };
+            count += 1;
+            assert!(!text.contains(|c| acts(c) && c != '\n'), "{kind}: {text:?}");
+            // What comes behind the end of line in a name is indented at most, and no line of its own.
+            let is_forged = |line: &str| line.starts_with("03:04:05.000");
+            assert!(!text.lines().any(is_forged), "{kind}: {text}");
+            // States have no name, and so nothing to show.
+            let has_name = kind == "states" || width == Some(40) || text.contains("\\u{1b}");
+            assert!(has_name, "{kind}: {text}");
+        }
+    }
+    assert_eq!(count, 5 * 4, "every page");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::SystemTime};
 
-use c1m_text::{escape, records::diagnosis::verdict_lines};
+use c1m_text::{escape, records::verdict_lines};
 
 use crate::{
     record::{

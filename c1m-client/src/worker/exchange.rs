@@ -73,7 +73,8 @@ pub(super) struct Sampling {
 }
 
 impl Worker {
-    /// Takes what was read on a connection. `opening`: from the first byte of the answer to its first request on.
+    /// Takes what was read on a connection. `opening`: from the first byte of the answer to its
+    /// first request on.
     pub(super) fn consume(&mut self, slot: usize, mut bytes: &[u8], opening: bool) {
         let (mut reader, mut ask, mut expected) = match self.exchanges.remove(&slot) {
             Some(exchange) => (exchange.reader, exchange.ask, true),
@@ -167,7 +168,8 @@ impl Worker {
         }
     }
 
-    /// Sends the request to be checked. `Err`: the connection is not in a state to be asked, or the kernel did not take it.
+    /// Sends the request to be checked. `Err`: the connection is not in a state to be asked, or the
+    /// kernel did not take it.
     pub(super) fn ask(
         &mut self,
         slot: usize,

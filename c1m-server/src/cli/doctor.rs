@@ -9,6 +9,8 @@ use c1m_text::{
 };
 use clap::{Args, ValueEnum};
 
+use super::Color;
+
 /// More connections than this no host has, and more bytes than this no socket queues.
 const MOST: u64 = 1_000_000_000;
 
@@ -85,13 +87,16 @@ pub struct Doctor {
     #[arg(long, conflicts_with_all = ["apply", "hooks", "emit"])]
     pub restore: bool,
 
-    /// Will --trace work here: which attach method each probe uses on this kernel
+    /// Which attach method each probe uses on this kernel, and why a better one is not available: will --trace work here
     #[arg(long, conflicts_with_all = ["connections", "judge"])]
     pub hooks: bool,
 
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub color: Color,
 
     /// Where changed settings are remembered
     #[arg(long, hide = true)]

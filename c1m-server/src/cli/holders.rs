@@ -5,6 +5,8 @@ use c1m_probe::holders::GroupBy;
 use c1m_text::units::parse_count_as;
 use clap::Args;
 
+use super::Color;
+
 /// Say who holds TCP memory now: receive and send side, closed sockets that are still open, orphans
 ///
 /// By eBPF iterators, which need CAP_BPF, CAP_PERFMON, and CAP_SYS_ADMIN to enter other network namespaces. Without them by sock_diag and
@@ -27,4 +29,7 @@ pub struct Holders {
     /// One JSON line on standard output
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub color: Color,
 }

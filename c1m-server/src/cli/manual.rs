@@ -109,7 +109,7 @@ Examples:
   c1m-server states
       all network namespaces of the host
   c1m-server states --netns self --json
-      this one alone, every row
+      this network namespace, every row
 See also:
   c1m-server(1), c1m-server-holders(1), ss(8), sock_diag(7)";
 

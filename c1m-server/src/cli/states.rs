@@ -4,13 +4,15 @@ use c1m_host::namespaces::NetnsArgument;
 use c1m_text::units::parse_count_as;
 use clap::Args;
 
+use super::Color;
+
 /// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
 ///
 /// Counted in the kernel by an eBPF iterator; without the privilege by sock_diag, of this network namespace alone.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.", after_long_help = super::manual::STATES)]
 pub struct States {
-    /// Rows to show to people, those with the most connections first; --json has all
+    /// Ports to show to people, those with the most sockets first; --json has every row
     #[arg(long, value_name = "N", value_parser = parse_count_as::<usize>, default_value_t = 40)]
     pub top: usize,
 
@@ -21,4 +23,7 @@ pub struct States {
     /// One JSON line on standard output
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub color: Color,
 }

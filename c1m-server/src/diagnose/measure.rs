@@ -170,7 +170,8 @@ fn next(limits: &Limits) -> Option<NextWall> {
     })
 }
 
-/// In what is the host's or the server's; rates, the own cost and a time that goes on are none of it.
+/// In what is the host's or the server's; rates, the own cost and a time that goes on are none of
+/// it.
 fn differ(a: &Usage, b: &Usage) -> bool {
     let counted = |usage: &Usage| {
         let Usage { watched, host, netns, dropped, .. } = usage;

@@ -1,6 +1,8 @@
-//! The accept queues of the target: which listeners are its own, how full they are, and what they dropped.
+//! The accept queues of the target: which listeners are its own, how full they are, and what they
+//! dropped.
 //!
-//! The kernel counts overflows for the network namespace (TcpExt ListenOverflows); only a listener's own queue and drops tell whose they were.
+//! The kernel counts overflows for the network namespace (TcpExt ListenOverflows); only a
+//! listener's own queue and drops tell whose they were.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +25,8 @@ enum Own {
     Processes { ports: Vec<u16>, found: Found },
 }
 
-/// The listeners that processes have, for as long as neither changes: looking for them reads thousands of links.
+/// The listeners that processes have, for as long as neither changes: looking for them reads
+/// thousands of links.
 #[derive(Debug, Default)]
 struct Found {
     pids: Vec<u32>,

@@ -2,10 +2,10 @@
 
 use std::{io::Write, path::Path};
 
-use c1m_limits::walls::Examination;
+use c1m_limits::{limits::of, preflight::Examination};
 use c1m_preflight::Looked;
 use c1m_program::EnvironmentRefused;
-use c1m_record::{LimitName, Wall};
+use c1m_record::Wall;
 use c1m_text::escape;
 
 use super::beside::Folder;
@@ -73,7 +73,7 @@ fn sysctl(examination: &Examination, connections: u64) -> String {
     }
     for wall in examination.hit().filter(|wall| wall.settings.is_empty()) {
         let elsewhere =
-            if wall.limit == LimitName::Nofile { " See the other two files." } else { "" };
+            if of(wall.limit).is_resource_limit() { " See the other two files." } else { "" };
         text += &format!(
             "\n# {}: no kernel setting moves it. {}.{elsewhere}\n",
             wall.limit.name(),

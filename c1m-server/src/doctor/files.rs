@@ -10,7 +10,7 @@ use std::{
 use c1m_host::sysctl::normalized;
 use c1m_limits::configured::{
     NOW,
-    known::{KNOWN, canonical},
+    known::{self, canonical},
     lines::{self, Line, Statement, is_pattern},
 };
 use c1m_program::EnvironmentRefused;
@@ -116,7 +116,7 @@ pub(super) fn present(lines: &[Line]) -> BTreeMap<String, Option<String>> {
         }
         _ => None,
     };
-    let known = KNOWN.iter().map(|known| known.name.to_owned());
+    let known = known::all().map(|known| known.name.to_owned());
     known
         .chain(lines.iter().filter_map(of_line))
         .filter_map(|name| Some((name.clone(), value(&name)?)))

@@ -15,6 +15,8 @@ use c1m_probe::{
     sockets::SocketReader,
 };
 use c1m_record::{Crossing, Direction, Holder, HolderRow, Holders, Level, Record};
+use c1m_sys::process::page_bytes;
+use c1m_text::units::{quantity, span_ms};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::output::view;
@@ -192,13 +194,14 @@ impl<W: FnMut() -> anyhow::Result<Holders>> Walks<W> {
 
 /// As the view shows it.
 pub(super) fn shown(holders: &Holders) -> view::Holders {
-    let known = |pages: Option<u64>| pages.map_or("unknown from here".into(), |it| it.to_string());
+    let page_bytes = page_bytes().ok();
+    let memory = |pages| quantity(pages, "pages", page_bytes);
     view::Holders {
         title: format!(
-            "top holders: {} pages found, {} accounted; looked for {:.0} ms",
-            holders.found_pages,
-            known(holders.accounted_pages),
-            holders.took_ms
+            "top holders: {} found, {} by the kernel's count; took {}",
+            memory(holders.found_pages),
+            holders.accounted_pages.map_or("unknown".into(), memory),
+            span_ms(holders.took_ms)
         ),
         rows: holders.rows.iter().map(shown_row).collect(),
     }

@@ -1,4 +1,5 @@
-//! A watch from its first record to its last: interval, events, keys, signals and the command, on one thread.
+//! A watch from its first record to its last: interval, events, keys, signals and the command, on
+//! one thread.
 
 use std::{
     future::pending,
@@ -7,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_host::{target::Which, task};
+use c1m_host::{
+    target::{Processes, Target},
+    task,
+};
 use c1m_program::{exporter::Bound, writer::WriteError};
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
@@ -25,7 +29,6 @@ use super::{
     holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
-    target::Target,
 };
 use crate::{
     cli::watch::Watch,
@@ -58,15 +61,15 @@ pub(super) fn watching(
     tracing: &Tracing,
     metrics: Option<&Bound>,
 ) -> Watching {
-    let cgroup = match &target.which {
-        Which::Cgroup(folder) => Some(folder.display().to_string()),
-        Which::Nobody | Which::Family(_) => None,
+    let cgroup = match &target.processes {
+        Processes::Cgroup(folder) => Some(folder.display().to_string()),
+        Processes::None | Processes::Tree(_) => None,
     };
     Watching {
         ports: target.ports.clone(),
         netns: target.netns,
-        pid: target.pid,
-        comm: target.pid.and_then(task::comm),
+        pid: args.pid,
+        comm: args.pid.and_then(task::comm),
         cgroup,
         command: args.command().map(<[String]>::to_vec),
         interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
@@ -126,13 +129,13 @@ impl<'a> Session<'a> {
         &mut self,
         hooks: Hooks,
         watching: Watching,
-        master: Option<u32>,
+        main_process: Option<u32>,
     ) -> anyhow::Result<()> {
         self.sink.record(Record::Hooks(hooks))?;
         self.sink.record(Record::Watching(watching))?;
-        if let Some(master) = master {
+        if let Some(pid) = main_process {
             let text = format!(
-                "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
+                "only this process is watched, and those that it started: --pid {pid} watches the one that started it, with all of its workers"
             );
             self.sink.record(warning("worker", text))?;
         }
@@ -154,7 +157,8 @@ impl<'a> Session<'a> {
         Ok(self.has_to_end)
     }
 
-    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader of standard output has closed it. The exit code.
+    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader
+    /// of standard output has closed it. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
         self.shutdown.end_at_once()?;
@@ -207,7 +211,8 @@ impl<'a> Session<'a> {
                 }
                 () = failed.notified() => {
                     self.sink.check()?;
-                    // Its reader has closed it. A command still runs to its end, and the exit code says what came of it.
+                    // Its reader has closed it. A command still runs to its end, and the exit code
+                    // says what came of it.
                     if command.is_none() {
                         return Ok(());
                     }
@@ -277,7 +282,8 @@ impl<'a> Session<'a> {
         self.sink.events(events)
     }
 
-    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any
+    /// case.
     fn found(&mut self, found: Found) -> Result<(), WriteError> {
         let (was_asked, holders) = match found {
             Found::Holders { was_asked, holders } => (was_asked, *holders),

@@ -15,7 +15,7 @@ use c1m_program::{
 };
 use c1m_record::{Limits, Record, Refused, Usage, Warning};
 use c1m_report::file::Page;
-use c1m_text::records::clock;
+use c1m_text::units::clock;
 use tokio::sync::Notify;
 
 use super::screen::Screen;

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_probe::{plan::Signal, signals::SIGNALS};
+use c1m_probe::{plan::Probe, probes::PROBES};
 use c1m_record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
 use c1m_sys::process::terminate;
 
@@ -211,7 +211,7 @@ impl Server {
 /// What holds on every host.
 pub(crate) fn check(hooks: &[Hook]) {
     let ids: Vec<&str> = hooks.iter().map(|hook| hook.signal.as_str()).collect();
-    let known: Vec<&str> = SIGNALS.iter().map(|signal| signal.id).collect();
+    let known: Vec<&str> = PROBES.iter().map(|probe| probe.id).collect();
     assert_eq!(ids, known);
     for hook in hooks {
         // One that the verifier refuses is a failure of ours, and no reason to skip anything.
@@ -230,14 +230,14 @@ pub(crate) fn check(hooks: &[Hook]) {
 /// The ring buffer was large enough, and everything in it was understood. That the kernel skips a program which an interrupt finds running is
 /// rare, and nothing that a test can rule out; what it would have changed fails by itself.
 pub(crate) fn nothing_lost_by_us(summary: &Summary) {
-    let is_skip = |by: &String| SIGNALS.iter().any(|signal| tells_of(signal, by));
+    let is_skip = |by: &String| PROBES.iter().any(|probe| tells_of(probe, by));
     assert!(summary.dropped_by.keys().all(is_skip), "{summary:?}");
     assert_eq!(summary.dropped, Some(summary.dropped_by.values().sum()), "{summary:?}");
 }
 
-/// Has this signal a way by that hook?
-fn tells_of(signal: &Signal, hook: &str) -> bool {
-    signal.ways.iter().any(|way| way.name().split(" + ").any(|name| name == hook))
+/// Has this probe an attach method by that hook?
+fn tells_of(probe: &Probe, hook: &str) -> bool {
+    probe.methods.iter().any(|method| method.name().split(" + ").any(|name| name == hook))
 }
 
 impl Drop for Server {

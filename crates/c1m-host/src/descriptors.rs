@@ -32,8 +32,8 @@ pub struct Holders {
     pub is_shared: bool,
 }
 
-/// Looks through the descriptor tables of all processes, and of threads that have one of their own. `is_known`: is this inode one of a
-/// socket in the kernel's tables?
+/// Looks through the descriptor tables of all processes, and of threads that have one of their own.
+/// `is_known`: is this inode one of a socket in the kernel's tables?
 ///
 /// # Errors
 /// There is no /proc.
@@ -118,7 +118,8 @@ mod tests {
         let known = inode(&listener);
         let found = of_tcp(|inode| inode == known).unwrap();
         assert_eq!(found.holders, HashMap::from([(known, own)]));
-        // Not known as one of the tables, it counts as closed, as the one does that really is in none.
+        // Not known as one of the tables, it counts as closed, as the one does that really is in
+        // none.
         for socket in [inode(&stream), inode(&unconnected)] {
             assert_eq!(found.closed.get(&socket), Some(&own));
         }

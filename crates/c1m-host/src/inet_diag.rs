@@ -1,4 +1,5 @@
-//! A dump of this network namespace's TCP sockets by sock_diag, message by message: what asks, reads, and knows an end from an error.
+//! A dump of this network namespace's TCP sockets by sock_diag, message by message: what asks,
+//! reads, and knows an end from an error.
 
 use std::{io, os::fd::AsRawFd as _, time::Duration};
 
@@ -21,7 +22,8 @@ const REQUEST_BYTES: usize = 56;
 pub(crate) const MESSAGE_BYTES: usize = 72;
 /// Attribute of that name.
 pub(crate) const INET_DIAG_SKMEMINFO: u16 = 7;
-/// Dumps that are begun until one is not interrupted. On a host where sockets never stand still none may be.
+/// Dumps that are begun until one is not interrupted. On a host where sockets never stand still
+/// none may be.
 const ATTEMPTS: usize = 3;
 /// The kernel answers at once, or never.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,12 +41,14 @@ pub(crate) struct Query {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Dump<T> {
     pub value: T,
-    /// The kernel said of every attempt that the sockets changed while they were told: some may be missing, or be there twice.
+    /// The kernel said of every attempt that the sockets changed while they were told: some may be
+    /// missing, or be there twice.
     pub is_interrupted: bool,
 }
 
-/// Asks for the sockets of both families; `take` gets each struct inet_diag_msg with its attributes, and says `None` to one that it does not
-/// understand. A dump that the kernel calls interrupted is begun anew, with another `T`, a few times.
+/// Asks for the sockets of both families; `take` gets each struct inet_diag_msg with its
+/// attributes, and says `None` to one that it does not understand. A dump that the kernel calls
+/// interrupted is begun anew, with another `T`, a few times.
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, a sandbox keeps it away, or the answer is not understood.
@@ -137,7 +141,8 @@ fn messages(
         let message = bytes.get(HEADER_BYTES..length).ok_or_else(invalid)?;
         *is_interrupted |= half(bytes, 6).ok_or_else(invalid)? & NLM_F_DUMP_INTR != 0;
         match half(bytes, 4).ok_or_else(invalid)? {
-            // It has the error that ended the dump, or 0 (net/netlink/af_netlink.c, netlink_dump_done, 6.18).
+            // It has the error that ended the dump, or 0 (net/netlink/af_netlink.c,
+            // netlink_dump_done, 6.18).
             NLMSG_DONE => match word(message, 0).map_or(0, u32::cast_signed) {
                 errno @ ..0 => return Err(io::Error::from_raw_os_error(errno.saturating_neg())),
                 _ => return Ok(false),

@@ -1,4 +1,5 @@
-//! What the running host says of itself, /proc and /sys as values; and the guard that puts back what was changed.
+//! What the running host says of itself, /proc and /sys as values; and the guard that puts back
+//! what was changed.
 
 pub mod cgroup;
 pub mod conntrack;

@@ -1,5 +1,5 @@
-//! The accept queues of this network namespace, by sock_diag. The kernel walks its listeners alone for it, however many connections
-//! there are (net/ipv4/inet_diag.c, inet_diag_dump_icsk, 6.18).
+//! The accept queues of this network namespace, by sock_diag. The kernel walks its listeners alone
+//! for it, however many connections there are (net/ipv4/inet_diag.c, inet_diag_dump_icsk, 6.18).
 
 use std::{
     io,
@@ -11,14 +11,16 @@ use crate::inet_diag::{self, INET_DIAG_SKMEMINFO, MESSAGE_BYTES, Query, attribut
 const TCP_LISTEN: u32 = 10;
 const LISTENERS: Query =
     Query { states: 1 << TCP_LISTEN, attributes: 1 << (INET_DIAG_SKMEMINFO - 1) };
-/// struct inet_diag_msg: include/uapi/linux/inet_diag.h. `idiag_sport` and `idiag_src` are in network order.
+/// struct inet_diag_msg: include/uapi/linux/inet_diag.h. `idiag_sport` and `idiag_src` are in
+/// network order.
 const PORT_AT: usize = 4;
 const ADDRESS_AT: usize = 8;
 /// Of `idiag_rqueue` and `idiag_wqueue`: of a listener its queue's length, and how long it may be.
 const QUEUED_AT: usize = 56;
 const MOST_AT: usize = 60;
 const INODE_AT: usize = 68;
-/// Attribute of that name: there of every IPv6 listener, whether it was asked for or not (net/ipv4/inet_diag.c, inet_diag_msg_attrs_fill).
+/// Attribute of that name: there of every IPv6 listener, whether it was asked for or not
+/// (net/ipv4/inet_diag.c, inet_diag_msg_attrs_fill).
 const INET_DIAG_SKV6ONLY: u16 = 11;
 /// Word of INET_DIAG_SKMEMINFO: include/uapi/linux/sock_diag.h, SK_MEMINFO_DROPS
 const DROPS: usize = 8;
@@ -35,13 +37,14 @@ pub struct Listener {
     pub queued: u64,
     /// It is full when more than these wait.
     pub most: u64,
-    /// SYNs and ends of handshakes that it dropped since it was made, for whatever reason (include/net/tcp.h, tcp_listendrop, 6.18). The
-    /// kernel counts them in 32 bits.
+    /// SYNs and ends of handshakes that it dropped since it was made, for whatever reason
+    /// (include/net/tcp.h, tcp_listendrop, 6.18). The kernel counts them in 32 bits.
     pub drops: Option<u64>,
 }
 
 impl Listener {
-    /// Whether it may take connections to `target`: the address is its own, or it listens on every one.
+    /// Whether it may take connections to `target`: the address is its own, or it listens on every
+    /// one.
     #[must_use]
     pub fn takes(&self, target: IpAddr) -> bool {
         let own = self.address.ip();
@@ -58,7 +61,8 @@ impl Listener {
 /// Every listener.
 ///
 /// # Errors
-/// The kernel has no sock_diag for TCP, a sandbox keeps it away, or listeners came and went during each attempt, so that some may be missing.
+/// The kernel has no sock_diag for TCP, a sandbox keeps it away, or listeners came and went during
+/// each attempt, so that some may be missing.
 pub fn all() -> io::Result<Vec<Listener>> {
     let dump = inet_diag::dump(LISTENERS, |all: &mut Vec<Listener>, message| {
         all.push(listener(message)?);

@@ -123,9 +123,11 @@ pub fn all() -> io::Result<Vec<Namespace>> {
     Ok(list()?.paths.values().filter_map(|path| Namespace::open(path).ok()).collect())
 }
 
-/// The one with this inode, whatever keeps it: a process, a mount in any mount namespace, a thread, or a descriptor. `None`: it was not found.
+/// The one with this inode, whatever keeps it: a process, a mount in any mount namespace, a thread,
+/// or a descriptor. `None`: it was not found.
 ///
-/// The search goes on to the next kind only where the one before had none: descriptors of a host are many.
+/// The search goes on to the next kind only where the one before had none: descriptors of a host
+/// are many.
 ///
 /// # Errors
 /// There is no /proc.
@@ -138,7 +140,8 @@ pub fn by_inode(inode: u32) -> io::Result<Option<Namespace>> {
         || processes.iter().map(|process| process.join("ns/net")).filter(is_it).find_map(open);
     let of_mounts = || {
         let mut seen = BTreeSet::new();
-        // Each mount namespace once, through the root folder of a process in it: the paths mean something there.
+        // Each mount namespace once, through the root folder of a process in it: the paths mean
+        // something there.
         let views = processes
             .iter()
             .filter(|it| fs::read_link(it.join("ns/mnt")).is_ok_and(|link| seen.insert(link)));
@@ -206,8 +209,8 @@ fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path())
 }
 
-/// Name and place of each network namespace that is mounted where this process (its folder in /proc) is: `net:[4026532001]` and
-/// `/proc/7/root/run/netns/blue`.
+/// Name and place of each network namespace that is mounted where this process (its folder in
+/// /proc) is: `net:[4026532001]` and `/proc/7/root/run/netns/blue`.
 fn mounted(process: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     let mounts = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
     let root = process.join("root");

@@ -60,7 +60,8 @@ fn at(tree: &Tree) -> Settings {
         nf_conntrack_count: number("net.netfilter.nf_conntrack_count"),
         epoll_max_user_watches: number("fs.epoll.max_user_watches"),
         tcp_max_tw_buckets: number("net.ipv4.tcp_max_tw_buckets"),
-        // Negative: shared with the first network namespace (net/ipv4/sysctl_net_ipv4.c, proc_tcp_ehash_entries, 6.18).
+        // Negative: shared with the first network namespace (net/ipv4/sysctl_net_ipv4.c,
+        // proc_tcp_ehash_entries, 6.18).
         ehash_buckets: text("net.ipv4.tcp_ehash_entries")
             .and_then(|text| Some(text.parse::<i64>().ok()?.unsigned_abs())),
     }
@@ -70,7 +71,8 @@ fn numbers<const COUNT: usize>(tree: &Tree, name: &str) -> Option<[u64; COUNT]> 
     tree.numbers(&Name::new(name).ok()?).ok()
 }
 
-/// IPv6 addresses of the interfaces of this network namespace, but for those of a link alone. `None`: no IPv6 in the kernel.
+/// IPv6 addresses of the interfaces of this network namespace, but for those of a link alone.
+/// `None`: no IPv6 in the kernel.
 #[must_use]
 pub fn ipv6_addresses() -> Option<u64> {
     Some(count_addresses(&fs::read_to_string("/proc/net/if_inet6").ok()?))

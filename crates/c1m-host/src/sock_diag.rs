@@ -1,4 +1,5 @@
-//! Every TCP socket of this network namespace with its memory, by sock_diag: what anybody may ask for.
+//! Every TCP socket of this network namespace with its memory, by sock_diag: what anybody may ask
+//! for.
 //!
 //! The kernel tells those that are in its tables: no closed one, whatever it still holds.
 
@@ -42,7 +43,8 @@ pub struct Told {
     pub is_full: bool,
 }
 
-/// Asks for all of them, and gathers them in a `T`. A dump that the kernel calls interrupted is begun anew, with another `T`, a few times.
+/// Asks for all of them, and gathers them in a `T`. A dump that the kernel calls interrupted is
+/// begun anew, with another `T`, a few times.
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, or a sandbox keeps it away.

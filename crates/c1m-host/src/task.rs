@@ -1,5 +1,6 @@
-//! Other processes: their descriptors, their limits, those that they started, and the ports on which they listen. Nothing here is read once a
-//! descriptor or once a socket, but for the search for listeners, which has an end.
+//! Other processes: their descriptors, their limits, those that they started, and the ports on
+//! which they listen. Nothing here is read once a descriptor or once a socket, but for the search
+//! for listeners, which has an end.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +16,8 @@ use c1m_sys::files::share_table;
 pub const PROCESSES_MAX: usize = 1024;
 /// Descriptors of a process among which its listeners are searched: a server opens them first.
 const DESCRIPTORS_MAX: usize = 4096;
-/// Threads of a process that are asked for a table of their own: as many as c1m-server has workers at most.
+/// Threads of a process that are asked for a table of their own: as many as c1m-server has workers
+/// at most.
 pub const THREADS_MAX: usize = 4096;
 
 fn folder(pid: u32) -> PathBuf {
@@ -56,8 +58,9 @@ pub fn parent(pid: u32) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// How many descriptors the process has open, in the fullest of its tables: the size of its folder, which the kernel tells since 6.2
-/// (fs/proc/fd.c, proc_fd_getattr). `None`: an older kernel, or not to be seen from here.
+/// How many descriptors the process has open, in the fullest of its tables: the size of its folder,
+/// which the kernel tells since 6.2 (fs/proc/fd.c, proc_fd_getattr). `None`: an older kernel, or
+/// not to be seen from here.
 #[must_use]
 pub fn descriptors(pid: u32) -> Option<u64> {
     let size = |folder: PathBuf| fs::metadata(folder).ok().map(|folder| folder.len());
@@ -70,7 +73,8 @@ pub(super) fn socket_inode(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// The descriptors of its main thread, and of its other ones, as far as they are not known to share its table.
+/// The descriptors of its main thread, and of its other ones, as far as they are not known to share
+/// its table.
 fn tables(pid: u32) -> impl Iterator<Item = PathBuf> {
     let threads = fs::read_dir(folder(pid).join("task")).into_iter().flatten();
     let of_threads = threads.take(THREADS_MAX).filter_map(move |thread| {
@@ -82,7 +86,8 @@ fn tables(pid: u32) -> impl Iterator<Item = PathBuf> {
     std::iter::once(folder(pid).join("fd")).chain(of_threads)
 }
 
-/// How many threads it has; the kernel tells it as the links of the folder (fs/proc/base.c, proc_task_getattr). `None`: it has ended.
+/// How many threads it has; the kernel tells it as the links of the folder (fs/proc/base.c,
+/// proc_task_getattr). `None`: it has ended.
 #[must_use]
 pub fn threads(pid: u32) -> Option<u64> {
     fs::metadata(folder(pid).join("task")).ok()?.nlink().checked_sub(2)
@@ -171,15 +176,17 @@ fn sockets_of(table: &Path) -> io::Result<BTreeSet<u64>> {
         .collect())
 }
 
-/// Port and inode of each listener of its network namespace. They stand before all connections in the file (net/ipv4/tcp_ipv4.c, tcp_seq_start,
-/// 5.4 to 6.18), so that reading ends where those begin.
+/// Port and inode of each listener of its network namespace. They stand before all connections in
+/// the file (net/ipv4/tcp_ipv4.c, tcp_seq_start, 5.4 to 6.18), so that reading ends where those
+/// begin.
 fn listeners(pid: u32, name: &str) -> Vec<(u16, u64)> {
     let Ok(file) = fs::File::open(folder(pid).join("net").join(name)) else { return Vec::new() };
     let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
     lines.map_while(|line| parse_listener(&line)).collect()
 }
 
-/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, numbers of the first ones in hexadecimal. `None`: no listener.
+/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, numbers of the first
+/// ones in hexadecimal. `None`: no listener.
 fn parse_listener(line: &str) -> Option<(u16, u64)> {
     const LISTEN: &str = "0A";
     let mut words = line.split_ascii_whitespace().skip(1);

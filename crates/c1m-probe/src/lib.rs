@@ -1,10 +1,11 @@
-//! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and what they count. Prints nothing.
+//! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and
+//! what they count. Prints nothing.
 //!
 //! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
-//! - [`plan`]: what a signal is, and a way to it.
-//! - [`signals`]: the table of all signals.
+//! - [`plan`]: what a probe is, and a method to it.
+//! - [`probes`]: the table of all probes.
 //! - [`calls`]: which number is which system call.
-//! - `ways`: takes the best way to each signal, and says why a better one is refused.
+//! - `methods`: takes the best method to each probe, and says why a better one is refused.
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`snapshot`]: every socket of this moment, by iterators.
@@ -12,6 +13,7 @@
 //! - [`holders`]: a snapshot grouped by what holds the memory.
 //! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`lost`]: what did not reach us.
+//! - [`refused`]: counters as what they mean, each from the best hook that counts it.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
@@ -28,12 +30,13 @@ pub mod layout;
 mod log;
 pub mod look;
 pub mod lost;
+mod methods;
 mod options;
 pub mod plan;
-pub mod signals;
+pub mod probes;
+pub mod refused;
 pub mod snapshot;
 pub mod sockets;
-mod ways;
 
 pub use attach::{CAPABILITIES, Tracer};
 pub use options::Options;

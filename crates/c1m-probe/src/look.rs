@@ -1,4 +1,5 @@
-//! A look at usage and memory pressure at a time of our choice, and the count of what was there before us.
+//! A look at usage and memory pressure at a time of our choice, and the count of what was there
+//! before us.
 
 use std::{fs::File, io, io::Read as _, path::PathBuf};
 
@@ -53,7 +54,8 @@ impl Look {
     }
 }
 
-/// Has the kernel run the program of tcp_destroy_sock, by a socket that ends without ever having had a peer.
+/// Has the kernel run the program of tcp_destroy_sock, by a socket that ends without ever having
+/// had a peer.
 ///
 /// # Errors
 /// No descriptor is left, or the host has no TCP.
@@ -70,8 +72,8 @@ pub enum Place {
     Of(PathBuf),
 }
 
-/// Has the kernel count the connections that are there already in each of these, once the programs count those that come: what is opened
-/// or closed meanwhile may be counted twice or not at all.
+/// Has the kernel count the connections that are there already in each of these, once the programs
+/// count those that come: what is opened or closed meanwhile may be counted twice or not at all.
 pub(super) fn count_present(
     ebpf: &mut Ebpf,
     kernel_types: &aya::Btf,
@@ -109,8 +111,8 @@ fn count_in(program: &mut Iter, place: &Place) -> Result<(), String> {
     run(iterator).map_err(|error| error.to_string())
 }
 
-/// Reads to the end, where nothing stands. The kernel pauses after a million objects without any output (kernel/bpf/bpf_iter.c,
-/// MAX_ITER_OBJECTS, 6.18).
+/// Reads to the end, where nothing stands. The kernel pauses after a million objects without any
+/// output (kernel/bpf/bpf_iter.c, MAX_ITER_OBJECTS, 6.18).
 fn run(mut iterator: File) -> io::Result<()> {
     let mut nothing = [0; 64];
     loop {

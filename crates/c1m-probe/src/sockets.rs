@@ -22,7 +22,8 @@ const OTHER_PROCESSES: &str =
 pub struct Sockets {
     pub source: Source,
     pub sockets: Vec<Held>,
-    /// Nothing was left out on purpose: all namespaces were asked for, and all processes are visible.
+    /// Nothing was left out on purpose: all namespaces were asked for, and all processes are
+    /// visible.
     pub is_whole: bool,
     /// A process's number is the same here and in the kernel.
     pub names_processes: bool,
@@ -43,7 +44,8 @@ impl SocketReader {
     /// Loads what can be loaded.
     ///
     /// # Errors
-    /// There is no /proc, or a namespace is asked for that only iterators can look into, and they can't be had.
+    /// There is no /proc, or a namespace is asked for that only iterators can look into, and they
+    /// can't be had.
     pub fn open(netns: NetnsArgument) -> Result<Self, TraceError> {
         // Each namespace that is read is a descriptor; fewer fit if it fails.
         let _ = raise_soft_nofile();

@@ -151,6 +151,16 @@ pub enum Level {
 impl Level {
     /// From the lowest up.
     pub const ALL: [Self; 3] = [Self::Low, Self::Pressure, Self::High];
+
+    /// The limit that this value of tcp_mem is. Low is none: below it pressure ends.
+    #[must_use]
+    pub fn limit(self) -> Option<LimitName> {
+        match self {
+            Self::Low => None,
+            Self::Pressure => Some(LimitName::TcpMemPressure),
+            Self::High => Some(LimitName::TcpMemHigh),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

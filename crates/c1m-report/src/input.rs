@@ -66,8 +66,8 @@ impl Report {
     /// Takes JSON lines to their end.
     ///
     /// # Errors
-    /// The first line that is not one of `--json` or `--output`, with its number. A last line without its end is no error: it was cut off
-    /// when the program was, and the page says so.
+    /// The first line that is not one of `--json` or `--output`, with its number. A last line
+    /// without its end is no error: it was cut off when the program was, and the page says so.
     pub fn read(&mut self, mut input: impl BufRead) -> Result<(), BadInput> {
         let mut line = Vec::new();
         loop {
@@ -158,7 +158,8 @@ impl Report {
     }
 }
 
-/// Is it a record of c1m-server? One of its names, and the error is about what is missing; else about the name.
+/// Is it a record of c1m-server? One of its names, and the error is about what is missing; else
+/// about the name.
 fn is_known(kind: &str) -> bool {
     let probe = serde_json::json!({ "kind": kind });
     match serde_json::from_value::<Record>(probe) {

@@ -1,4 +1,5 @@
-//! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server and client.
+//! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server
+//! and client.
 //!
 //! Everything that is `unsafe` in user space stands in this crate.
 

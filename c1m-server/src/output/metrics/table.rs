@@ -14,8 +14,7 @@ use super::{
 /// What is exported of a server, and of a watch.
 #[must_use]
 pub fn tables() -> Vec<&'static [Metric<Seen>]> {
-    let limits = LIMITS.iter().map(<[_; 2]>::as_slice);
-    [RATIOS].into_iter().chain(limits).chain([SOCKETS, COUNTS, FOUND]).collect()
+    vec![RATIOS, LIMITS.as_slice(), SOCKETS, COUNTS, FOUND]
 }
 
 /// A counter of connections on the watched ports.

@@ -109,7 +109,8 @@ fn version_1_has_a_limit_for_sockets() {
     assert!(!cgroup.counts_sockets);
 }
 
-/// Version 2 is mounted for its processes, the memory controller is in version 1; or the other way around.
+/// Version 2 is mounted for its processes, the memory controller is in version 1; or the other way
+/// around.
 #[test]
 fn in_a_hybrid_the_hierarchy_with_the_controller_counts() {
     let tree = Tree::new();
@@ -170,7 +171,8 @@ fn mounts_are_found_where_they_are() {
     assert_eq!(unescaped("a\\0b\\134"), Path::new("a\\0b\\"));
 }
 
-/// The first mount of all stands behind those below it where an initial system has moved them there, and covers none of them.
+/// The first mount of all stands behind those below it where an initial system has moved them
+/// there, and covers none of them.
 #[test]
 fn a_mount_below_another_one_is_not_seen() {
     let first = "\

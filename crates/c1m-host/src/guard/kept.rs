@@ -11,7 +11,8 @@ use super::{
 const KEPT_FILE: &str = "kept.json";
 
 impl Guard {
-    /// Leaves the settings as they are. What was there before stays on disk, for [`Self::restore_kept`].
+    /// Leaves the settings as they are. What was there before stays on disk, for
+    /// [`Self::restore_kept`].
     pub fn keep(mut self) -> Result<(), GuardError> {
         let failed = folder_error(&self.folder);
         let mut settings = kept(&self.folder)?;

@@ -27,7 +27,8 @@ pub struct Outcome {
     pub old: String,
     /// The value that was written last.
     pub new: String,
-    /// The network namespace that it belongs to, where that is another one than this process's, in words.
+    /// The network namespace that it belongs to, where that is another one than this process's, in
+    /// words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
     #[serde(flatten)]

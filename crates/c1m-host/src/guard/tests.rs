@@ -38,7 +38,8 @@ impl Host {
         Guard::take(Tree::at(self.tree.path()), self.run.path(), Duration::ZERO)
     }
 
-    /// A state file as a process leaves it that was killed after it had written `written` or was about to.
+    /// A state file as a process leaves it that was killed after it had written `written` or was
+    /// about to.
     fn leave_behind(&self, owner: Owner, written: &[&str]) {
         let settings = vec![Entry {
             name: name("net.ipv4.tcp_mem"),
@@ -244,7 +245,8 @@ fn a_process_that_was_not_waited_for_is_no_owner() {
 #[test]
 fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     let host = Host::new();
-    // A test beside this one that starts a program has the lock for an instant, too: between fork and exec.
+    // A test beside this one that starts a program has the lock for an instant, too: between fork
+    // and exec.
     let take = || Guard::take(Tree::at(host.tree.path()), host.run.path(), Duration::from_secs(10));
     let (mut guard, _) = take().unwrap();
     guard.set(&[change("net.ipv4.tcp_mem", "1 2 3"), change("fs.file-max", "2000")]).unwrap();
@@ -268,7 +270,8 @@ fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     assert_eq!(guard.restore_kept().unwrap(), []);
 }
 
-/// A thread in a network namespace of its own, and whatever it returns. `None`: this process may not have one.
+/// A thread in a network namespace of its own, and whatever it returns. `None`: this process may
+/// not have one.
 fn in_own_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     thread::spawn(|| c1m_sys::confine::unshare_network().ok().map(|()| body())).join().unwrap()
 }
@@ -277,7 +280,8 @@ fn somaxconn() -> String {
     Tree::at(Tree::KERNEL).read(&name("net.core.somaxconn")).unwrap()
 }
 
-/// A run in one namespace was killed; another one, in another namespace, puts back what it left, where it belongs.
+/// A run in one namespace was killed; another one, in another namespace, puts back what it left,
+/// where it belongs.
 #[test]
 fn a_setting_is_put_back_in_its_own_network_namespace() {
     let run = tempfile::tempdir().unwrap();

@@ -69,7 +69,8 @@ fn held(
     let holders = descriptors.holders.get(&told.inode).filter(|_| told.inode != 0);
     let holder = match (holders, told.inode, state) {
         (Some(_), _, _) => Holder::Process,
-        // Only close leads to these states, and nothing without a descriptor was closed but an orphan.
+        // Only close leads to these states, and nothing without a descriptor was closed but an
+        // orphan.
         (
             None,
             0,
@@ -134,7 +135,8 @@ mod tests {
         let named = of(7, 1);
         assert_eq!((named.holder, named.pid, named.is_shared), (Holder::Process, 42, true));
         assert_eq!((named.receive_bytes, named.send_bytes, named.forward_bytes), (1, 3, 4));
-        // FIN_WAIT1, FIN_WAIT2, LAST_ACK and CLOSING; ESTABLISHED and CLOSE_WAIT are not left by a close.
+        // FIN_WAIT1, FIN_WAIT2, LAST_ACK and CLOSING; ESTABLISHED and CLOSE_WAIT are not left by a
+        // close.
         assert!([4, 5, 9, 11].iter().all(|state| of(0, *state).holder == Holder::Orphan));
         assert!([1, 8].iter().all(|state| of(0, *state).holder == Holder::AcceptQueue));
         assert_eq!(of(8, 4).holder, Holder::Unknown);

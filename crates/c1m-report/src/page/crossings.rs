@@ -1,4 +1,5 @@
-//! Every crossing of tcp_mem: the first of each level and direction, with its connection, its socket and how sharply it is known.
+//! Every crossing of tcp_mem: the first of each level and direction, with its connection, its
+//! socket and how sharply it is known.
 
 use c1m_record::{Crossing, Direction, Precision};
 use maud::{Markup, html};

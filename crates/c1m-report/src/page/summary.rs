@@ -1,5 +1,6 @@
 //! What a run is called, what came of it in one line, and the figures that matter.
 
+use c1m_limits::limits;
 use c1m_record::{Cause, Confidence, Direction, LimitName};
 use maud::{Markup, html};
 
@@ -94,25 +95,7 @@ pub(super) fn verdict_line(run: &Run) -> Markup {
 
 /// A limit's name for people, with its sysctl where it is one.
 pub(super) fn limit(name: LimitName) -> &'static str {
-    match name {
-        LimitName::TcpMemPressure => "tcp_mem pressure",
-        LimitName::TcpMemHigh => "tcp_mem high",
-        LimitName::MemoryCgroup => "memory cgroup",
-        LimitName::ReceiveBuffer => "receive buffer",
-        LimitName::SendBuffer => "send buffer",
-        LimitName::Orphans => "orphans (tcp_max_orphans)",
-        LimitName::OrphanMemory => "orphan memory",
-        LimitName::Nofile => "open files of a process (RLIMIT_NOFILE)",
-        LimitName::NrOpen => "fs.nr_open",
-        LimitName::FileMax => "open files of the host (fs.file-max)",
-        LimitName::AcceptQueue => "accept queue",
-        LimitName::SynQueue => "SYN queue",
-        LimitName::Ports => "local ports",
-        LimitName::Conntrack => "conntrack",
-        LimitName::EpollWatches => "epoll watches",
-        LimitName::TimeWait => "TIME_WAIT",
-        LimitName::Memory => "memory of the host",
-    }
+    limits::of(name).about().label
 }
 
 /// Figures with their unit, the most important first.
