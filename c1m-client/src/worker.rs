@@ -186,6 +186,9 @@ impl Worker {
         self.counters().in_flight.store(self.in_flight as u64, Relaxed);
         let beat_wait = self.beat();
         self.ask_samples();
+        if self.exchanges.is_empty() {
+            self.look_for_last_answers();
+        }
         let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
         let tick = waits_for_something.then_some(TICK);
         [open_wait, beat_wait, tick].into_iter().flatten().min()
@@ -198,7 +201,7 @@ impl Worker {
                 Command::Sample { wanted, before, held, all } => {
                     self.begin_sample(wanted, before, held, all);
                 }
-                Command::Hold => self.begin_beats(),
+                Command::Hold { began_us, until_us } => self.begin_beats(began_us, until_us),
                 Command::End => return true,
             }
         }
@@ -324,6 +327,7 @@ impl Worker {
         self.next_tick_us = now_us + micros(TICK);
         self.expire_openings(now_us);
         self.expire_asks(now_us);
+        self.look_for_last_answers();
     }
 }
 

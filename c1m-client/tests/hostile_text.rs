@@ -2,11 +2,14 @@
 
 #[path = "../../c1m-server/tests/schema/sample.rs"]
 mod sample;
+#[path = "../../c1m-server/tests/schema/usage.rs"]
+mod usage;
 
 use std::time::SystemTime;
 
-use c1m_client::{record::ClientRecord, show::lines};
+use c1m_client::{cli::Cli, record::ClientRecord, show::lines};
 use c1m_record::Line;
+use clap::CommandFactory as _;
 
 /// Ends the line and forges another one, moves the cursor, turns the direction of text.
 const HOSTILE: &str = "x\n03:04:05.000  summary  forged\r\x1b[2J\u{9b}1A\u{202e}";
@@ -27,4 +30,12 @@ fn no_record_prints_a_raw_name() {
         assert!(!text.contains(acts), "{kind}: {text:?}");
         assert_eq!(text.lines().count(), harmless.lines().count(), "{kind}: {text}");
     }
+}
+
+/// Each option of each command with such a value is refused, and what is said of it has no character that a terminal acts on but clap's
+/// styles, and no line of the value's own.
+#[test]
+fn no_error_of_the_command_line_has_a_raw_argument() {
+    let checked: usize = usage::refused(env!("CARGO_BIN_EXE_c1m-client"), &Cli::command());
+    assert!(checked > 40, "{checked} options");
 }

@@ -1,8 +1,8 @@
 //! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits`
 //! what they mean.
 //!
-//! Nothing here costs anything per connection. A look is some thirty small files, once an interval
-//! at most, and only when something has happened or tracing looks anyway.
+//! Nothing here costs anything per connection. A sample is some thirty small files, once an interval
+//! at most, and only when something has happened or tracing takes a sample anyway.
 
 pub(crate) mod measure;
 mod queues;
@@ -97,9 +97,9 @@ pub(super) struct Diagnosis {
     tcp_mem: Option<[u64; 3]>,
     at_start: Counted,
     history: History,
-    /// What was new at the last look: connections, errors.
+    /// What was new at the last sample: connections, errors.
     last: Option<(u64, BTreeMap<String, u64>)>,
-    looked: Option<Instant>,
+    sampled: Option<Instant>,
     /// Also while nothing happens.
     always: bool,
     /// The first cause of the last printed verdict.
@@ -121,12 +121,12 @@ impl Diagnosis {
             subject,
             history: History::default(),
             last: None,
-            looked: None,
+            sampled: None,
             always: false,
             told: None,
             before_closing: None,
         };
-        diagnosis.look(connections);
+        diagnosis.sample(connections);
         diagnosis
     }
 
@@ -135,12 +135,12 @@ impl Diagnosis {
         self.queues.listens(inodes);
     }
 
-    /// Whether each tick is to be a look: somebody scrapes what it sees.
-    pub(super) fn look_always(&mut self, always: bool) {
+    /// Whether each tick is to be a sample: somebody scrapes what it sees.
+    pub(super) fn sample_always(&mut self, always: bool) {
         self.always = always;
     }
 
-    /// Every limit as it was at the last look.
+    /// Every limit as it was at the last sample.
     pub(super) fn limits(&self) -> Limits {
         let mut limits = self.history.limits();
         if let Subject::Target(_) = self.subject {
@@ -167,12 +167,12 @@ impl Diagnosis {
             .as_ref()
             .is_none_or(|(held, errors)| *held != now.held || *errors != now.errors);
         // A tick may come a little early.
-        let recent = self.looked.is_some_and(|time| time.elapsed() < interval / 2);
+        let recent = self.sampled.is_some_and(|time| time.elapsed() < interval / 2);
         if recent || !is_new && tracing.is_none() && !self.always {
             return None;
         }
         self.last = Some((now.held, now.errors.clone()));
-        self.look(now.held);
+        self.sample(now.held);
         let verdict = self.judge(&now.errors, tracing);
         let first = verdict.causes.first()?.limit;
         (self.told.replace(first) != Some(first)).then_some(verdict)
@@ -180,7 +180,7 @@ impl Diagnosis {
 
     /// The server is about to close its connections.
     pub(super) fn closing(&mut self, now: &Snapshot, tracing: Option<&Tracing>) {
-        self.look(now.held);
+        self.sample(now.held);
         self.before_closing = Some(self.judge(&now.errors, tracing));
     }
 
@@ -205,9 +205,9 @@ impl Diagnosis {
         judge(&seen, &self.history)
     }
 
-    fn look(&mut self, connections: u64) {
-        self.looked = Some(Instant::now());
-        let Usage { fullest, longest } = self.queues.look(self.subject.pids());
+    fn sample(&mut self, connections: u64) {
+        self.sampled = Some(Instant::now());
+        let Usage { fullest, longest } = self.queues.sample(self.subject.pids());
         let (cgroup, bounds) = (self.subject.cgroup(), self.subject.bounds(connections));
         let bounds = Bounds { accept_queue: fullest, longest_backlog: longest, ..bounds };
         let mut readings = read(self.start.elapsed(), connections, &self.layout, cgroup, bounds);
@@ -215,12 +215,12 @@ impl Diagnosis {
         self.history.add(&readings);
     }
 
-    /// What of the target is not looked at, in words. `None`: nothing.
+    /// What of the target is not sampled at, in words. `None`: nothing.
     pub(super) fn left_out(&mut self) -> Option<String> {
         self.subject.left_out()
     }
 
-    /// What a hook has read, for the looks to come.
+    /// What a hook has read, for the samples to come.
     pub(super) fn told_tcp_mem(&mut self, limits: Option<[u64; 3]>) {
         self.tcp_mem = limits.or(self.tcp_mem);
     }
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(diagnosis.history.now().connections, 7);
         diagnosis.told_tcp_mem(Some([4, 5, 6]));
         diagnosis.told_tcp_mem(None);
-        diagnosis.look(0);
+        diagnosis.sample(0);
         assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([4, 5, 6])));
     }
 
@@ -290,8 +290,8 @@ mod tests {
         let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let snapshot = Snapshot::default();
         diagnosis.tick(&snapshot, None, Duration::ZERO);
-        let looked = diagnosis.looked;
+        let sampled = diagnosis.sampled;
         assert_eq!(diagnosis.tick(&snapshot, None, Duration::ZERO), None);
-        assert_eq!(diagnosis.looked, looked);
+        assert_eq!(diagnosis.sampled, sampled);
     }
 }

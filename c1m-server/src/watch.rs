@@ -53,7 +53,7 @@ async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Re
     let (tracing, hooks) = Tracing::start(&target::options(args, &target))?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
     let main_process = args.pid.and_then(|pid| target.main_process(pid));
-    let tcp_mem = tracing.look().map(|look| look.tcp_mem);
+    let tcp_mem = tracing.sample().map(|sample| sample.tcp_mem);
     let subject = Subject::Target(target);
     let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
     let sink = Sink::new(args, files, bound.map(Metrics::start).transpose()?)?;

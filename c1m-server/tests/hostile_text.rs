@@ -2,14 +2,20 @@
 
 #[path = "schema/sample.rs"]
 mod sample;
+#[path = "schema/usage.rs"]
+mod usage;
 
 use std::{process::Command, time::SystemTime};
 
 use c1m_program::lines::formatted;
 use c1m_record::{Line, Record};
 use c1m_report::Report;
-use c1m_server::output::view::{Holder, Holders, View, draw};
-use c1m_text::{page::Look, pages};
+use c1m_server::{
+    cli::Cli,
+    output::view::{Holder, Holders, View, draw},
+};
+use c1m_text::{page::Format, pages};
+use clap::CommandFactory as _;
 use ratatui::{Terminal, backend::TestBackend};
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.
@@ -38,7 +44,7 @@ fn page(record: &Record, width: Option<usize>) -> Option<String> {
         Record::Restored(restored) => pages::restored(restored),
         _ => return None,
     };
-    Some(page.render(Look { width, color: false }))
+    Some(page.render(Format { width, color: false }))
 }
 
 /// Whether a terminal would act on it.
@@ -116,4 +122,26 @@ fn no_error_has_a_raw_name() {
     assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
     // What comes behind the name's end of line is no line of ours.
     assert!(text.lines().skip(1).all(|line| line.starts_with("    ")), "{text}");
+}
+
+/// Each option of each command with such a value is refused, and what is said of it has no character that a terminal acts on but clap's
+/// styles, and no line of the value's own.
+#[test]
+fn no_error_of_the_command_line_has_a_raw_argument() {
+    let checked: usize = usage::refused(env!("CARGO_BIN_EXE_c1m-server"), &Cli::command());
+    assert!(checked > 60, "{checked} options");
+}
+
+#[test]
+fn the_name_that_it_is_called_by_is_not_printed() {
+    use std::os::unix::process::CommandExt as _;
+    let output = Command::new(env!("CARGO_BIN_EXE_c1m-server"))
+        .arg0("x\n\x1b[2J\u{9b}1A")
+        .args(["watch", "--json", "--json"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("Usage: c1m-server watch"), "{text}");
+    assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
 }

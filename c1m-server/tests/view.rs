@@ -35,7 +35,8 @@ fn reading(
         unit: match limit {
             LimitName::TcpMemHigh | LimitName::TcpMemPressure => "pages".into(),
             LimitName::MemoryCgroup => "bytes".into(),
-            other => format!("{}s", other.name()),
+            LimitName::Nofile => "descriptors".into(),
+            other => other.name().into(),
         },
         used,
         ceiling,

@@ -60,7 +60,7 @@ calls and in the softirqs that interrupt them has a second program, the backup p
 below), which takes what the first one missed: [architecture.md](architecture.md). Kprobes
 have none: while the program of one runs, the kernel skips those of all others on that CPU too.
 
-| resolution (`precision` in JSON) | meaning |
+| resolution | meaning |
 |---|---|
 | `exact` | each one, at the instant at which it happens |
 | `connection` | per connection: known between two readings |

@@ -84,9 +84,9 @@ fn parse(line: &[u8]) -> Result<ClientRecord, String> {
     };
     // First: what another version says may be read as something else.
     let Version { v } = serde_json::from_slice(line).map_err(why)?;
-    if v != SCHEMA_VERSION {
+    if !(1..=SCHEMA_VERSION).contains(&v) {
         return Err(format!(
-            "has schema version {v}, and this c1m-client reads {SCHEMA_VERSION}: merge with the version that measured"
+            "has schema version {v}, and this c1m-client reads versions up to {SCHEMA_VERSION}: merge with the version that measured"
         ));
     }
     let line: Line<ClientRecord> = serde_json::from_slice(line).map_err(why)?;

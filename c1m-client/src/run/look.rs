@@ -11,7 +11,7 @@ use c1m_host::listeners::{self, Listener};
 
 use super::{Phase, Run};
 use crate::{
-    prepare::Failure,
+    prepare::{Failure, warn},
     record::{AcceptQueue, ClientRecord, EndedBy, Lost, Progress, Waiting},
     summary::Errors,
     target::Target,
@@ -65,11 +65,36 @@ impl Run<'_> {
                 };
                 match self.nothing_left() {
                     Some(ended_by) => self.begin_end(ended_by)?,
+                    // What is still unanswered is neither answered nor missed yet.
+                    None if over && self.hold_until.is_some() => self.look_for_last_answers()?,
                     None if over => self.begin_end(EndedBy::Hold)?,
                     None => {}
                 }
             }
+            Phase::LastAnswers => match self.nothing_left() {
+                Some(ended_by) => self.begin_end(ended_by)?,
+                None => self.look_for_last_answers()?,
+            },
             Phase::Wait | Phase::End => {}
+        }
+        Ok(())
+    }
+
+    /// After the time of the hold: waits until each heartbeat is answered or its `--timeout` is over, and says so when that takes long.
+    fn look_for_last_answers(&mut self) -> Result<(), Failure> {
+        let shared = &self.shared;
+        if shared.heartbeat.is_none() || self.beats_over == self.members.len() {
+            return self.begin_end(EndedBy::Hold);
+        }
+        self.phase = Phase::LastAnswers;
+        let waiting = shared.sum(|counters| &counters.beats_waiting);
+        let since = self.hold_until.map_or(Duration::ZERO, |until| until.elapsed());
+        if !self.waiting_told && since >= PERIOD && waiting > 0 {
+            self.waiting_told = true;
+            warn(&format!(
+                "the time of --hold is over, and heartbeats of {waiting} connections are unanswered: waiting for each until its --timeout ({}) is over; a signal ends the wait",
+                humantime::format_duration(shared.timeout)
+            ));
         }
         Ok(())
     }

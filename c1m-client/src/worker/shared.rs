@@ -86,14 +86,18 @@ impl Shared {
     /// of the hold. When no connection is left, heartbeats are due up to it: the plan had them, and
     /// no server answers them. Again: does nothing.
     pub fn begin_close(&self, hold_until: Option<Instant>) {
-        let micros = |instant: Instant| {
-            let since = instant.saturating_duration_since(self.start).as_micros();
-            u64::try_from(since).unwrap_or(u64::MAX)
-        };
         let now = Instant::now();
         let is_lost = self.sum(|counters| &counters.held) == 0;
         let plan_until = hold_until.filter(|until| is_lost && *until > now).unwrap_or(now);
-        self.closing.instants_us.get_or_init(|| (micros(now), micros(plan_until)));
+        self.closing
+            .instants_us
+            .get_or_init(|| (self.since_start_us(now), self.since_start_us(plan_until)));
+    }
+
+    /// Microseconds from the start of the run to `instant`.
+    pub fn since_start_us(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 }
 
@@ -121,6 +125,8 @@ pub struct Counters {
     pub pages: AtomicU64,
     pub beats_due: AtomicU64,
     pub beats_answered: AtomicU64,
+    /// Connections that may still answer a heartbeat in time, after the last one of the plan.
+    pub beats_waiting: AtomicU64,
     /// Of samples and heartbeats.
     pub answers_wrong: AtomicU64,
     /// The times of the tally, while they are measured.
@@ -142,8 +148,8 @@ pub enum Command {
     /// Ask its part of a sample of `wanted` of `all` connections; `before` of them are held by
     /// workers before it.
     Sample { wanted: u64, before: u64, held: u64, all: u64 },
-    /// Begin with heartbeats, if there are any.
-    Hold,
+    /// Begin with heartbeats, if there are any: from one instant until just before the other, microseconds since the start of the run.
+    Hold { began_us: u64, until_us: u64 },
     /// Close all connections and stop.
     End,
 }
@@ -155,8 +161,9 @@ pub enum Report {
     /// anew.
     Ramped(Box<Tally>),
     Sampled(Box<SamplePart>),
-    /// Connections that were established have ended by the peer or the network: how many, by name.
-    /// In the tally as well.
+    /// Each heartbeat up to the planned end of the hold was answered, or can't be in time any more.
+    BeatsOver,
+    /// Connections that were established have ended by the peer or the network: how many, by name. In the tally as well.
     Lost(Errors),
     /// Its connections are closed: the last report.
     Done(Box<Outcome>),

@@ -34,13 +34,13 @@ fn process_of_a_server() {
 }
 
 /// A server in a process of its own.
-struct Victim {
+pub(super) struct Victim {
     child: Child,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
 }
 
 impl Victim {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "losses::process_of_a_server", "--nocapture"])
             .env(SERVES, "1")
@@ -54,6 +54,12 @@ impl Victim {
             .find_map(|line| line.strip_prefix("address=")?.parse().ok())
             .unwrap();
         Self { child, address }
+    }
+
+    /// It runs no more, and keeps what it has.
+    pub(super) fn stop(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
     }
 }
 

@@ -1,9 +1,12 @@
 //! c1m-client as a process, whose JSON lines are taken one by one, in bounded time.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, channel},
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -19,7 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Client {
     child: Child,
     lines: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    /// What it has written to standard error so far.
+    said: Arc<Mutex<String>>,
     schema: Schema,
     /// Of the records that have been read so far.
     pub(crate) lost: Vec<Lost>,
@@ -49,16 +54,20 @@ impl Client {
             // Ends with the pipe, or with the test.
             out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
         });
-        let mut err = child.stderr.take().unwrap();
+        let said = Arc::<Mutex<String>>::default();
+        let mut err = BufReader::new(child.stderr.take().unwrap());
+        let text = said.clone();
         let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
-            text
+            let mut line = String::new();
+            while err.read_line(&mut line).unwrap() > 0 {
+                text.lock().unwrap().push_str(&std::mem::take(&mut line));
+            }
         });
         Self {
             child,
             lines,
             stderr: Some(stderr),
+            said,
             schema: Schema::read("c1m-client"),
             lost: Vec::new(),
             waiting: Vec::new(),
@@ -68,8 +77,8 @@ impl Client {
     fn read(&mut self) -> ClientRecord {
         let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
             let _ = self.child.kill();
-            let stderr = self.stderr.take().map(|thread| thread.join().unwrap());
-            panic!("no record: {stderr:?}");
+            let _ = self.stderr.take().map(JoinHandle::join);
+            panic!("no record: {:?}", self.said.lock().unwrap());
         };
         self.schema.check(&line);
         let line: Line<ClientRecord> = serde_json::from_str(&line).unwrap();
@@ -143,6 +152,11 @@ impl Client {
         self.child.id()
     }
 
+    /// Whether it has written this to standard error.
+    pub(crate) fn has_said(&self, text: &str) -> bool {
+        self.said.lock().unwrap().contains(text)
+    }
+
     /// Sends signals to it alone, in this order.
     pub(crate) fn signal(&self, names: &[&str]) {
         for name in names {
@@ -154,7 +168,8 @@ impl Client {
     /// Waits for its end: exit code and what it wrote to standard error.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
-        (code, self.stderr.take().unwrap().join().unwrap())
+        self.stderr.take().unwrap().join().unwrap();
+        (code, self.said.lock().unwrap().clone())
     }
 }
 

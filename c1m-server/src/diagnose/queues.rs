@@ -22,20 +22,20 @@ enum Own {
     /// Anybody's with one of these ports.
     Ports(Vec<u16>),
     /// Of processes, on these ports; on every one if there are none.
-    Processes { ports: Vec<u16>, found: Found },
+    Processes { ports: Vec<u16>, found: OwnListeners },
 }
 
 /// The listeners that processes have, for as long as neither changes: looking for them reads
 /// thousands of links.
 #[derive(Debug, Default)]
-struct Found {
+struct OwnListeners {
     pids: Vec<u32>,
     present: BTreeSet<u32>,
     /// `None`: not one of the processes may be looked at.
     inodes: Option<BTreeSet<u32>>,
 }
 
-/// What is seen of them at one moment. `None`: not known, or they have none.
+/// Their usage at one moment. `None`: not known, or they have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Usage {
     /// Connections in the fullest one, and how many may wait there.
@@ -47,11 +47,11 @@ pub(super) struct Usage {
 #[derive(Debug)]
 pub(super) struct Queues {
     own: Own,
-    /// Drops of every listener at the first look, by inode. `None`: nobody could tell.
+    /// Drops of every listener at the first sample, by inode. `None`: nobody could tell.
     at_start: Option<BTreeMap<u32, u64>>,
-    /// Of the own ones, also of those that are closed by now: drops since the first look.
+    /// Of the own ones, also of those that are closed by now: drops since the first sample.
     dropped: BTreeMap<u32, u64>,
-    /// Every look so far could tell.
+    /// Every sample so far could tell.
     is_complete: bool,
 }
 
@@ -68,7 +68,7 @@ impl Queues {
     /// Of a target: its processes' if it has any, else those with its ports, else everybody's.
     pub(super) fn of_target(has_processes: bool, ports: Vec<u16>) -> Self {
         Self::new(match (has_processes, ports.is_empty()) {
-            (true, _) => Own::Processes { ports, found: Found::default() },
+            (true, _) => Own::Processes { ports, found: OwnListeners::default() },
             (false, false) => Own::Ports(ports),
             (false, true) => Own::All,
         })
@@ -79,8 +79,8 @@ impl Queues {
         self.own = Own::Server(inodes.into_iter().map(listeners::low_inode).collect());
     }
 
-    /// Looks at all listeners; `pids` are the processes whose listeners these are.
-    pub(super) fn look(&mut self, pids: &[u32]) -> Usage {
+    /// Reads all listeners; `pids` are the processes whose listeners these are.
+    pub(super) fn sample(&mut self, pids: &[u32]) -> Usage {
         let all = listeners::all().ok();
         self.take(all.as_deref(), pids)
     }
@@ -136,7 +136,7 @@ impl Own {
     }
 }
 
-impl Found {
+impl OwnListeners {
     fn inodes(&mut self, all: &[Listener], pids: &[u32]) -> Option<&BTreeSet<u32>> {
         let present: BTreeSet<u32> = all.iter().map(|listener| listener.inode).collect();
         if self.inodes.is_none() || self.present != present || self.pids != pids {
@@ -196,7 +196,7 @@ mod tests {
         queues.take(Some(&[]), &[]);
         assert_eq!(queues.listeners(), Listeners::Target { drops: Some(3) });
         queues.take(None, &[]);
-        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a look is missing");
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a sample is missing");
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let own = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut queues = Queues::of_target(true, Vec::new());
-        let usage = queues.look(&[child.id()]);
+        let usage = queues.sample(&[child.id()]);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(usage, Usage::default(), "sleep does not listen");

@@ -14,9 +14,9 @@ use c1m_limits::{
 use c1m_probe::{
     Options, TraceError, Tracer,
     decode::{Observation, UsageSeen, What},
-    look::Look,
     lost::Lost,
     refused::Counted,
+    sample::Sample,
 };
 use c1m_record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket};
 use c1m_sys::process::monotonic_ns;
@@ -72,7 +72,7 @@ impl Tracing {
     pub(crate) fn start(options: &Options) -> Result<(Self, Hooks), TraceError> {
         let kernel_at_start = netstat::tcp_ext().ok();
         let (tracer, hooks) = Tracer::attach(options)?;
-        // Usage that is past a limit before we look has not crossed it now.
+        // Usage that is past a limit before the start has not crossed it now.
         let crossings = usage_now().map_or_else(Crossings::default, Crossings::starting_at);
         let mut tracing = Self {
             tracer,
@@ -109,10 +109,10 @@ impl Tracing {
 
     /// The same with the kernel's own variables instead of /proc, which does not show them
     /// everywhere.
-    pub(crate) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
-        let Some(look) = look else { return self.poll() };
+    pub(crate) fn poll_with(&mut self, sample: Option<Sample>) -> io::Result<Vec<Timed>> {
+        let Some(sample) = sample else { return self.poll() };
         let lines = self.take()?;
-        let usage = Usage { at_ns: look.at_ns, pages: look.pages, limits: look.tcp_mem };
+        let usage = Usage { at_ns: sample.at_ns, pages: sample.pages, limits: sample.tcp_mem };
         Ok(self.polled(lines, Some(usage), "tp_btf/tcp_destroy_sock"))
     }
 
@@ -140,8 +140,8 @@ impl Tracing {
     }
 
     /// Usage and memory pressure of this instant; `None` where no hook tells them.
-    pub(crate) fn look(&self) -> Option<Look> {
-        self.tracer.look()
+    pub(crate) fn sample(&self) -> Option<Sample> {
+        self.tracer.sample()
     }
 
     /// Connections on the watched ports since the start, opened and closed; `None` where no hook

@@ -124,7 +124,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// What stands at the beginning, and a first look.
+    /// What stands at the beginning, and a first sample.
     pub(super) fn first(
         &mut self,
         hooks: Hooks,
@@ -143,7 +143,7 @@ impl<'a> Session<'a> {
             let text = format!("connections that were there before are not counted: {reason}");
             self.sink.record(warning("present", text))?;
         }
-        self.look()?;
+        self.sample()?;
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
         self.draw()
     }
@@ -199,12 +199,12 @@ impl<'a> Session<'a> {
         loop {
             tokio::select! {
                 () = at(end) => return Ok(()),
-                () = tick(&mut ticks) => self.look()?,
+                () = tick(&mut ticks) => self.sample()?,
                 ready = self.tracing.readable() => {
                     ready?;
                     let events = self.tracing.take()?;
                     self.events(events)?;
-                    // What comes within a moment is drawn together, at the next look at the latest.
+                    // What comes within a moment is drawn together, at the next sample at the latest.
                     if self.drawn.is_some_and(|drawn| drawn.elapsed() < PICTURES) {
                         continue;
                     }
@@ -252,14 +252,14 @@ impl<'a> Session<'a> {
         Ok(false)
     }
 
-    fn look(&mut self) -> anyhow::Result<()> {
+    fn sample(&mut self) -> anyhow::Result<()> {
         if let Some(text) = self.tracing.recount_if_needed() {
             self.sink.record(Record::Warning(Warning { name: "recounted".into(), text }))?;
         }
-        let look = self.tracing.look();
-        let events = self.tracing.poll_with(look)?;
+        let sample = self.tracing.sample();
+        let events = self.tracing.poll_with(sample)?;
         self.events(events)?;
-        self.diagnosis.told_tcp_mem(look.map(|look| look.tcp_mem));
+        self.diagnosis.told_tcp_mem(sample.map(|sample| sample.tcp_mem));
         let verdict =
             self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
         if let Some(verdict) = verdict {
@@ -272,8 +272,8 @@ impl<'a> Session<'a> {
             self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
         }
         let limits = self.diagnosis.limits();
-        let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
-        self.sink.look(usage, has_changed, limits, self.tracing.last_refused())?;
+        let (usage, has_changed) = self.measure.take(&self.tracing, sample, &limits);
+        self.sink.sample(usage, has_changed, limits, self.tracing.last_refused())?;
         Ok(())
     }
 
@@ -327,9 +327,9 @@ impl<'a> Session<'a> {
         screen.draw()
     }
 
-    /// The last look, limits, verdict and summary.
+    /// The last sample, limits, verdict and summary.
     fn end(&mut self, command: Option<CommandEnd>) -> anyhow::Result<Verdict> {
-        self.look()?;
+        self.sample()?;
         self.diagnosis.closing(&self.snapshot(), Some(&self.tracing));
         let verdict = self.diagnosis.end(&self.snapshot().errors, Some(&self.tracing));
         self.sink.conclude();

@@ -5,7 +5,7 @@ use c1m_host::{
     namespaces,
     target::{Named, Target},
 };
-use c1m_probe::{Options, look::Place};
+use c1m_probe::{Options, sample::Place};
 use c1m_sys::process::effective_capabilities;
 
 use crate::cli::watch::Watch;

@@ -83,7 +83,7 @@ impl Program {
                 let line = line.unwrap();
                 schema.check(&line);
                 let record: Line<Record> = serde_json::from_str(&line).expect(&line);
-                assert_eq!(record.v, 1);
+                assert_eq!(record.v, c1m_record::SCHEMA_VERSION);
                 if sender.send(record.record).is_err() {
                     break;
                 }

@@ -47,10 +47,11 @@ pub(super) fn width() {
             assert!(too_wide.is_empty(), "{arguments:?} on {columns} columns: {too_wide:#?}");
             assert!(page.lines().count() > 2, "{arguments:?}: {page}");
         }
-        // A text that is wrapped on 60 columns is not on 160.
-        let lines = |columns| on_terminal(columns, "", arguments).lines().count();
-        assert!(lines(60) > lines(160), "{arguments:?}");
     }
+    // A text that is wrapped on 80 columns is not on 400, nor in a pipe.
+    let lines = |columns| on_terminal(columns, "", COMMANDS[3]).lines().count();
+    assert!(lines(80) > lines(400));
+    assert_eq!(in_pipe(COMMANDS[3]).lines().count(), lines(400));
 }
 
 pub(super) fn colors() {

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::origin::{Origin, Place};
-pub use self::outcome::{Fate, Outcome};
+pub use self::outcome::{Outcome, RestoreResult};
 use super::sysctl::{Name, SysctlError, Tree, normalized};
 
 /// Where the state file and the lock stand. Cleared by a reboot, as the settings are.
@@ -194,7 +194,7 @@ impl Guard {
         let mut outcomes = Vec::new();
         while let Some(entry) = settings.pop() {
             let outcome = put_back(&self.tree, &entry);
-            if matches!(outcome.fate, Fate::Failed { .. }) {
+            if matches!(outcome.fate, RestoreResult::Failed { .. }) {
                 self.state.settings.insert(0, entry);
             }
             outcomes.push(outcome);
@@ -235,10 +235,10 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
         Ok(Place::Here) => put_back_here(tree, entry),
         Ok(Place::There(namespace)) => match namespace.within(|| put_back_here(tree, entry)) {
             Ok(fate) => fate,
-            Err(error) => Fate::Failed { reason: error.to_string() },
+            Err(error) => RestoreResult::Failed { reason: error.to_string() },
         },
-        Ok(Place::Gone) => Fate::Gone,
-        Err(reason) => Fate::Failed { reason },
+        Ok(Place::Gone) => RestoreResult::Gone,
+        Err(reason) => RestoreResult::Failed { reason },
     };
     Outcome {
         name: entry.name.clone(),
@@ -249,14 +249,14 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
     }
 }
 
-fn put_back_here(tree: &Tree, entry: &Entry) -> Fate {
+fn put_back_here(tree: &Tree, entry: &Entry) -> RestoreResult {
     match tree.read(&entry.name) {
-        Err(error) => Fate::Failed { reason: error.to_string() },
-        Ok(present) if present == entry.old => Fate::Unchanged,
-        Ok(present) if !entry.written.contains(&present) => Fate::Foreign { present },
+        Err(error) => RestoreResult::Failed { reason: error.to_string() },
+        Ok(present) if present == entry.old => RestoreResult::Unchanged,
+        Ok(present) if !entry.written.contains(&present) => RestoreResult::Foreign { present },
         Ok(_) => match tree.write(&entry.name, &entry.old) {
-            Ok(()) => Fate::Restored,
-            Err(error) => Fate::Failed { reason: error.to_string() },
+            Ok(()) => RestoreResult::Restored,
+            Err(error) => RestoreResult::Failed { reason: error.to_string() },
         },
     }
 }

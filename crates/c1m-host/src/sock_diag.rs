@@ -27,7 +27,7 @@ const EVERY_SOCKET: Query = Query { states: u32::MAX, attributes: 1 << (INET_DIA
 
 /// One socket, as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Told {
+pub struct DiagSocket {
     /// include/net/tcp_states.h
     pub state: u8,
     pub local_port: u16,
@@ -48,14 +48,14 @@ pub struct Told {
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, or a sandbox keeps it away.
-pub fn sockets<T: Default>(mut take: impl FnMut(&mut T, Told)) -> io::Result<Dump<T>> {
+pub fn sockets<T: Default>(mut take: impl FnMut(&mut T, DiagSocket)) -> io::Result<Dump<T>> {
     inet_diag::dump(EVERY_SOCKET, |value, message| {
-        take(value, told(message)?);
+        take(value, socket(message)?);
         Some(())
     })
 }
 
-fn told(message: &[u8]) -> Option<Told> {
+fn socket(message: &[u8]) -> Option<DiagSocket> {
     let address = message.get(REMOTE_AT..REMOTE_AT + 16)?;
     let remote = match i32::from(*message.first()?) {
         libc::AF_INET6 => {
@@ -67,7 +67,7 @@ fn told(message: &[u8]) -> Option<Told> {
     let is_full = memory.is_some();
     let memory = memory.unwrap_or_default();
     let amount = |index: usize| word(memory, index * 4).unwrap_or(0);
-    Some(Told {
+    Some(DiagSocket {
         state: *message.get(STATE_AT)?,
         local_port: half(message, LOCAL_PORT_AT).map(u16::from_be)?,
         remote_port: half(message, REMOTE_PORT_AT).map(u16::from_be)?,
@@ -94,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_is_told_with_what_it_holds() {
+    fn a_connection_is_dumped_with_what_it_holds() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         client.write_all(b"unread").unwrap();
         server.peek(&mut [0]).unwrap();
-        let all = sockets(|all: &mut Vec<Told>, told| all.push(told)).unwrap().value;
+        let all = sockets(|all: &mut Vec<DiagSocket>, socket| all.push(socket)).unwrap().value;
         let port = client.local_addr().unwrap().port();
         let end = all.iter().find(|it| it.remote_port == port && it.state == 1).unwrap();
         let link = format!("/proc/self/fd/{}", server.as_raw_fd());
@@ -117,7 +117,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_message_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = told(&bytes);
+            let _ = socket(&bytes);
         }
     }
 }

@@ -16,10 +16,10 @@ use super::{
     counters::CounterMaps,
     decode::{Clocks, Observation, decode, held},
     layout,
-    look::{self, Look, Place},
     lost::{Descriptors, Lost, Skipped, taken_over},
     methods::Methods,
     plan,
+    sample::{self, Place, Sample},
 };
 
 mod recount;
@@ -195,11 +195,11 @@ impl Tracer {
     /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook
     /// that tells is not there.
     #[must_use]
-    pub fn look(&self) -> Option<Look> {
+    pub fn sample(&self) -> Option<Sample> {
         let before = self.maps.shared().samples;
-        look::provoke().ok()?;
+        sample::provoke().ok()?;
         let shared = self.maps.shared();
-        (shared.samples != before).then(|| Look::of(&shared))
+        (shared.samples != before).then(|| Sample::of(&shared))
     }
 
     /// Crossings, and beginnings and ends of memory pressure, that were counted without being

@@ -127,7 +127,7 @@ fn usage(event: &Event, hook: String) -> UsageSeen {
         socket: socket(&event.socket),
         hook,
         // The others stand on the allocation that crossed.
-        precision: if event.hook == HOOK_DESTROY && is_look(&event.socket) {
+        precision: if event.hook == HOOK_DESTROY && is_sample(&event.socket) {
             Precision::Interval
         } else if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
             Precision::Connection
@@ -160,7 +160,7 @@ fn refusal(event: &Event, hook: String) -> Refusal {
 
 /// A socket that never had a port nor a peer: the one by which user space looks, once an interval.
 /// The crossing is not its.
-fn is_look(record: &SocketRecord) -> bool {
+fn is_sample(record: &SocketRecord) -> bool {
     (record.local_port, record.remote_port) == (0, 0)
 }
 

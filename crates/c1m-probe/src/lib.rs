@@ -11,7 +11,7 @@
 //! - [`snapshot`]: every socket of this moment, by iterators.
 //! - [`sockets`]: snapshots of what `--netns` names; without iterators by sock_diag and /proc.
 //! - [`holders`]: a snapshot grouped by what holds the memory.
-//! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
+//! - [`sample`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`lost`]: what did not reach us.
 //! - [`refused`]: counters as what they mean, each from the best hook that counts it.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
@@ -28,13 +28,13 @@ pub mod decode;
 pub mod holders;
 pub mod layout;
 mod log;
-pub mod look;
 pub mod lost;
 mod methods;
 mod options;
 pub mod plan;
 pub mod probes;
 pub mod refused;
+pub mod sample;
 pub mod snapshot;
 pub mod sockets;
 

@@ -18,10 +18,10 @@ use c1m_record::{Hook, RefusedHook};
 use super::{
     TraceError,
     counters::CounterMaps,
-    look,
     lost::Descriptors,
     plan::{self, AttachMethod, Probe, Source},
     probes::PROBES,
+    sample,
 };
 use crate::{chain, options::Options};
 
@@ -50,7 +50,7 @@ impl<'a> Methods<'a> {
         (layout, config): (&'a Layout, &'a Config),
         options: &'a Options,
     ) -> Result<Self, TraceError> {
-        let names = PROGRAMS.iter().map(type_name).chain([look::TYPE_NAME.into()]);
+        let names = PROGRAMS.iter().map(type_name).chain([sample::TYPE_NAME.into()]);
         let kernel_types =
             super::layout::outline(btf, names).map_err(|error| TraceError::Load(chain(&error)))?;
         let (tried, without_backup) = (BTreeMap::new(), BTreeMap::new());
@@ -79,7 +79,7 @@ impl<'a> Methods<'a> {
             return Err("connections are not counted on this host".into());
         }
         maps.forget_present();
-        look::count_present(self.ebpf, &self.kernel_types, places)?;
+        sample::count_present(self.ebpf, &self.kernel_types, places)?;
         maps.add_connections(maps.shared().present.cast_signed());
         Ok(())
     }
@@ -311,7 +311,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
             let log = verifier_log.to_string();
             let lines: Vec<_> = log.lines().filter(|l| !l.trim().is_empty()).collect();
             if lines.is_empty() {
-                return without_a_word(io_error.raw_os_error(), &io_error.to_string(), attachment);
+                return without_a_log(io_error.raw_os_error(), &io_error.to_string(), attachment);
             }
             let shown = match verbosity {
                 0 => lines.len().saturating_sub(1),
@@ -321,7 +321,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
             format!("the verifier refused it: {}", lines[shown..].join("\n"))
         }
         ProgramError::SyscallError(error) => {
-            without_a_word(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
+            without_a_log(error.io_error.raw_os_error(), &error.io_error.to_string(), attachment)
         }
         ProgramError::NotLoaded => "the object has another kind of program under this name".into(),
         // Neither the perf event of kprobes nor their file of tracefs.
@@ -336,7 +336,7 @@ fn refusal(error: &ProgramError, attachment: Attachment, verbosity: u8) -> Strin
 }
 
 /// What the kernel means by an error without a log.
-fn without_a_word(code: Option<i32>, text: &str, attachment: Attachment) -> String {
+fn without_a_log(code: Option<i32>, text: &str, attachment: Attachment) -> String {
     let is_of_function = matches!(attachment, Attachment::Entry | Attachment::Exit);
     let is_probe = matches!(attachment, Attachment::Kprobe | Attachment::Kretprobe);
     match code {
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn each_refusal_has_its_words() {
-        let said = |code, kind| without_a_word(Some(code), "text", kind);
+        let said = |code, kind| without_a_log(Some(code), "text", kind);
         assert!(said(libc::EPERM, Attachment::Exit).contains("forbids hooks on functions"));
         assert!(said(libc::EPERM, Attachment::Tracepoint).contains("this kind of hook"));
         assert!(said(ENOTSUPP, Attachment::Entry).contains("more arguments"));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::look::Place;
+use crate::sample::Place;
 
 /// What to trace, and with which object.
 #[derive(Debug, Clone)]

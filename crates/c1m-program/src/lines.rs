@@ -11,7 +11,7 @@ use c1m_record::*;
 use c1m_sys::stream::Stream;
 use c1m_text::{
     escape,
-    page::{Look, Page},
+    page::{Format, Page},
     records,
     units::clock,
 };
@@ -33,12 +33,12 @@ const COLUMNS: usize = 80;
 pub struct Printer<W> {
     out: W,
     json: bool,
-    look: Look,
+    format: Format,
 }
 
 impl<W: Write> Printer<W> {
-    pub fn new(out: W, json: bool, look: Look) -> Self {
-        Self { out, json, look }
+    pub fn new(out: W, json: bool, format: Format) -> Self {
+        Self { out, json, format }
     }
 
     /// The record as one line of JSON, or its page.
@@ -48,7 +48,7 @@ impl<W: Write> Printer<W> {
     pub fn print(&mut self, record: Record, page: &Page) -> Result<(), WriteError> {
         let text = match self.json {
             true => json_line(SystemTime::now(), record),
-            false => Ok(page.render(self.look)),
+            false => Ok(page.render(self.format)),
         };
         let write = |text: String| {
             unless_closed(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
@@ -64,11 +64,11 @@ impl<W: Write> Printer<W> {
 pub fn printer(json: bool, color: ColorChoice) -> Result<Printer<Stream>, EnvironmentRefused> {
     let out = Stream::stdout()
         .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
-    Ok(Printer::new(out, json, look(color)))
+    Ok(Printer::new(out, json, format_of(color)))
 }
 
 /// As wide as the terminal that standard output is. Elsewhere nothing is wrapped: one line per row, for `grep` and `awk`.
-fn look(color: ColorChoice) -> Look {
+fn format_of(color: ColorChoice) -> Format {
     let is_terminal = io::stdout().is_terminal();
     let columns = || terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into());
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -82,7 +82,7 @@ fn look(color: ColorChoice) -> Look {
                 && variable("TERM").is_none_or(|terminal| terminal != "dumb")
         }
     };
-    Look { width: is_terminal.then(columns), color }
+    Format { width: is_terminal.then(columns), color }
 }
 
 /// Records of a program that works on, written by a thread of their own.
@@ -167,7 +167,7 @@ mod tests {
         let line = printed(true, &warning());
         assert_eq!(
             line,
-            "{\"v\":1,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
+            "{\"v\":2,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
              \"text\":\"the table is full\"}\n"
         );
         let back: Line<Record> = serde_json::from_str(&line).unwrap();
@@ -199,7 +199,7 @@ mod tests {
         page.line("text\u{1b}");
         for (json, first) in [(false, "text\\u{1b}\n"), (true, "{\"v\":")] {
             let mut out = Vec::new();
-            Printer::new(&mut out, json, Look::default()).print(warning(), &page).unwrap();
+            Printer::new(&mut out, json, Format::default()).print(warning(), &page).unwrap();
             let out = String::from_utf8(out).unwrap();
             assert!(out.starts_with(first) && out.lines().count() == 1, "{out}");
         }
@@ -217,7 +217,7 @@ mod tests {
             }
         }
         let print = |kind| {
-            let mut printer = Printer::new(Broken(kind), false, Look::default());
+            let mut printer = Printer::new(Broken(kind), true, Format::default());
             printer.print(warning(), &Page::default())
         };
         let result = print(io::ErrorKind::StorageFull);

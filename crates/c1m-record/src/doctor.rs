@@ -81,6 +81,7 @@ pub struct Wall {
     /// What to do; `null` when nothing has to be done.
     pub fix: Option<String>,
     /// What can go wrong when the limit is moved.
+    #[serde(rename = "risk", alias = "danger")]
     pub danger: String,
     /// The settings that do it, where settings of the kernel can. Empty when nothing has to be done.
     pub settings: Vec<Setting>,
@@ -210,6 +211,7 @@ pub struct Doctor {
     /// The limit that is met first.
     pub first: Option<LimitName>,
     /// Every limit, the one that is met first in front.
+    #[serde(rename = "limits", alias = "walls")]
     pub walls: Vec<Wall>,
     pub unknown: Vec<Unknown>,
     pub memory: MemoryNeed,
@@ -240,7 +242,7 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// They stay after the end of the program, until `--restore`.
     pub keep: bool,
-    /// Walls that no setting of the kernel moves.
+    /// Limits that no setting of the kernel moves.
     pub left: Vec<LimitName>,
 }
 

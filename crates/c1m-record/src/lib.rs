@@ -23,8 +23,9 @@ pub use self::{
     },
 };
 
-/// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The version of the schema: raised when a field changes its meaning or goes, not when one comes. Version 1 had other names for some fields, which are
+/// still read.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// In `dropped_by`: crossings that found the ring buffer full.
 pub const LOST_CROSSINGS: &str = "ring buffer: crossing";
@@ -49,9 +50,10 @@ impl<R> Line<R> {
 }
 
 /// What c1m-server reports.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Record {
     Hooks(Hooks),
@@ -126,21 +128,10 @@ pub struct Online {
 }
 
 /// A level of tcp_mem.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Level {
     Low,

@@ -4,22 +4,10 @@ use serde::{Deserialize, Serialize};
 use strum::VariantArray as _;
 
 /// A limit that can stop a connection.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum LimitName {
     /// `net.ipv4.tcp_mem`, second value: above it each socket has to stay within its fair share.
@@ -65,21 +53,10 @@ impl LimitName {
 }
 
 /// What a limit is a limit of.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Scope {
     Host,
@@ -139,21 +116,10 @@ pub struct Limits {
 }
 
 /// How sure a cause is.
-#[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
-    strum::VariantArray,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum Confidence {
     /// Fits what was seen; so may others.
@@ -188,8 +154,10 @@ pub struct Cause {
     pub text: String,
     pub evidence: Vec<Evidence>,
     /// What would make it certain; `null` when it is.
+    #[serde(rename = "to_confirm", alias = "settle")]
     pub settle: Option<String>,
-    /// The knob, and what it has to be; `null` when no knob helps.
+    /// The setting, and what it has to be; `null` when no setting helps.
+    #[serde(rename = "remedy", alias = "advice")]
     pub advice: Option<String>,
 }
 

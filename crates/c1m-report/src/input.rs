@@ -108,9 +108,9 @@ impl Report {
         let envelope: Envelope = serde_json::from_slice(line).map_err(|error| {
             self.bad(format!("not a JSON line of c1m ({error}): it needs v, ts and kind, as --json and --output write them"))
         })?;
-        if envelope.v != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&envelope.v) {
             return Err(self.bad(format!(
-                "version {} of the records, and this program knows version {SCHEMA_VERSION}: use the c1m-server that wrote it",
+                "version {} of the records, and this program knows versions up to {SCHEMA_VERSION}: use the c1m-server that wrote it",
                 envelope.v
             )));
         }
@@ -187,7 +187,7 @@ mod tests {
             ("not JSON", "line 3: not a JSON line of c1m"),
             ("[1]", "line 3: not a JSON line of c1m"),
             ("{}", "it needs v, ts and kind"),
-            (r#"{"v":2,"ts":"2026-01-02T03:04:05Z","kind":"warning"}"#, "line 3: version 2"),
+            (r#"{"v":3,"ts":"2026-01-02T03:04:05Z","kind":"warning"}"#, "line 3: version 3"),
             (r#"{"v":1,"ts":"yesterday","kind":"warning"}"#, "line 3: `yesterday` is not a time"),
             (
                 r#"{"v":1,"ts":"2026-01-02T03:04:05Z","kind":"warning","name":"x"}"#,

@@ -57,12 +57,12 @@ impl Text {
     }
 
     /// Wrapped after `indent` blanks, the following lines `hanging` blanks further.
-    fn write(&self, page: &mut String, look: Look, indent: usize, hanging: usize) {
-        let room = look.width.map(|width| width.saturating_sub(indent + hanging));
+    fn write(&self, page: &mut String, format: Format, indent: usize, hanging: usize) {
+        let room = format.width.map(|width| width.saturating_sub(indent + hanging));
         for (index, line) in wrapped(&self.text, room).iter().enumerate() {
             let blanks = if index == 0 { indent } else { indent + hanging };
             page.extend(std::iter::repeat_n(' ', blanks));
-            look.paint(page, line, self.tone);
+            format.paint(page, line, self.tone);
             page.push('\n');
         }
     }
@@ -76,13 +76,13 @@ impl<T: AsRef<str>> From<T> for Text {
 
 /// How a page is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
+pub struct Format {
     /// Columns of the terminal; `None`: nothing is wrapped, so that each row is one line.
     pub width: Option<usize>,
     pub color: bool,
 }
 
-impl Look {
+impl Format {
     fn paint(self, page: &mut String, text: &str, tone: Tone) {
         // Writing to a string does not fail.
         let _ = match tone.style() {
@@ -128,13 +128,13 @@ impl Page {
 
     /// The lines, each with its end.
     #[must_use]
-    pub fn render(&self, look: Look) -> String {
+    pub fn render(&self, format: Format) -> String {
         let mut page = String::new();
         for block in &self.blocks {
             match block {
-                Block::Line(text) => text.write(&mut page, look, 0, INDENT),
-                Block::Item(text) => text.write(&mut page, look, INDENT, INDENT),
-                Block::Table(table) => table.write(&mut page, look),
+                Block::Line(text) => text.write(&mut page, format, 0, INDENT),
+                Block::Item(text) => text.write(&mut page, format, INDENT, INDENT),
+                Block::Table(table) => table.write(&mut page, format),
                 Block::Blank => page.push('\n'),
             }
         }
@@ -188,26 +188,26 @@ impl Table {
         self.rows.is_empty()
     }
 
-    fn write(&self, page: &mut String, look: Look) {
-        let widths = self.widths(look.width);
+    fn write(&self, page: &mut String, format: Format) {
+        let widths = self.widths(format.width);
         if let Some(widths) = &widths {
             let names = self.columns.iter().map(|(name, _)| Text::new(name, Tone::Strong));
-            self.write_row(page, look, &names.collect::<Vec<_>>(), widths);
+            self.write_row(page, format, &names.collect::<Vec<_>>(), widths);
         }
         for (number, row) in self.rows.iter().enumerate() {
             if widths.is_none() && number > 0 {
                 page.push('\n');
             }
             match &widths {
-                Some(widths) => self.write_row(page, look, &row.cells, widths),
+                Some(widths) => self.write_row(page, format, &row.cells, widths),
                 None => {
                     for ((name, _), cell) in self.columns.iter().zip(&row.cells) {
                         let text = Text { text: format!("{name}: {}", cell.text), ..*cell };
-                        text.write(page, look, 0, INDENT);
+                        text.write(page, format, 0, INDENT);
                     }
                 }
             }
-            row.notes.iter().for_each(|note| note.write(page, look, INDENT, INDENT));
+            row.notes.iter().for_each(|note| note.write(page, format, INDENT, INDENT));
         }
     }
 
@@ -240,11 +240,11 @@ impl Table {
         room.is_none_or(|room| widths.iter().sum::<usize>() + gaps <= room).then_some(widths)
     }
 
-    fn write_row(&self, page: &mut String, look: Look, cells: &[Text], widths: &[usize]) {
+    fn write_row(&self, page: &mut String, format: Format, cells: &[Text], widths: &[usize]) {
         let cells: Vec<(Vec<String>, Tone)> = cells
             .iter()
             .zip(widths)
-            .map(|(cell, width)| (wrapped(&cell.text, look.width.map(|_| *width)), cell.tone))
+            .map(|(cell, width)| (wrapped(&cell.text, format.width.map(|_| *width)), cell.tone))
             .collect();
         let height = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or(0);
         for index in 0..height {
@@ -256,7 +256,7 @@ impl Table {
                 blanks += before;
                 if !text.is_empty() {
                     page.extend(std::iter::repeat_n(' ', blanks));
-                    look.paint(page, text, *tone);
+                    format.paint(page, text, *tone);
                     blanks = 0;
                 }
                 blanks += if text.is_empty() { width - before } else { after } + GAP;
@@ -298,8 +298,8 @@ mod tests {
 
     use super::*;
 
-    fn narrow(width: usize) -> Look {
-        Look { width: Some(width), color: false }
+    fn narrow(width: usize) -> Format {
+        Format { width: Some(width), color: false }
     }
 
     fn table() -> Table {
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn without_a_width_each_row_is_one_line() {
         assert_eq!(
-            page().render(Look::default()),
+            page().render(Format::default()),
             "a summary\n\nrows\n\
              name     sockets  what\n\
              nginx  1,024,000  a long text of many words\n\
@@ -361,9 +361,9 @@ mod tests {
     fn colours_are_taken_back_and_can_be_left_out() {
         let mut page = Page::default();
         page.line(Text::new("bad", Tone::Bad));
-        let colored = page.render(Look { width: None, color: true });
+        let colored = page.render(Format { width: None, color: true });
         assert_eq!(colored, "\u{1b}[1m\u{1b}[31mbad\u{1b}[0m\n");
-        assert_eq!(page.render(Look::default()), "bad\n");
+        assert_eq!(page.render(Format::default()), "bad\n");
     }
 
     #[test]
@@ -372,7 +372,7 @@ mod tests {
         table.row(["日本", "1"].map(Text::from));
         table.row(["abcd", "2"].map(Text::from));
         let mut page = String::new();
-        table.write(&mut page, Look::default());
+        table.write(&mut page, Format::default());
         assert_eq!(page, "name  n\n日本  1\nabcd  2\n");
     }
 
@@ -393,7 +393,7 @@ mod tests {
             }
             // Nothing is lost but blanks.
             let letters = |text: &str| text.chars().filter(|it| *it != ' ' && *it != '\n').count();
-            let unwrapped = page.render(Look::default());
+            let unwrapped = page.render(Format::default());
             prop_assert!(letters(&drawn) >= letters(&unwrapped) - letters("namesocketswhat") * 2);
         }
     }

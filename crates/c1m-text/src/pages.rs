@@ -45,7 +45,7 @@ pub fn hooks(hooks: &Hooks) -> Page {
         false => Tone::Warning,
     };
     page.line(Text::new(&format!("probes: {}", probes(hooks)), tone));
-    page.line(&format!("kernel: {}", hooks.kernel));
+    page.line(format!("kernel: {}", hooks.kernel));
     page.section("Attach methods");
     let columns = ["probe", "attach method", "resolution", "what that means here"];
     let mut table = Table::new(&columns.map(|name| (name, Side::Left)));
@@ -88,7 +88,7 @@ pub fn restored(restored: &Restored) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Look;
+    use crate::page::Format;
 
     fn hook(signal: &str, hook: Option<&str>, reason: Option<&str>) -> Hook {
         Hook {
@@ -114,7 +114,7 @@ mod tests {
             ],
         };
         assert_eq!(
-            hooks(&record).render(Look::default()),
+            hooks(&record).render(Format::default()),
             "probes: 2 of 3 attached, 1 at full resolution\n\
              kernel: 6.18\\u{1b}[2J\n\
              \n\
@@ -132,9 +132,9 @@ mod tests {
     #[test]
     fn settings_that_are_back_are_listed() {
         let none = Restored { back: true, settings: Vec::new() };
-        assert_eq!(restored(&none).render(Look::default()), "no setting had to be restored\n");
+        assert_eq!(restored(&none).render(Format::default()), "no setting had to be restored\n");
         let one = Restored { back: false, settings: vec!["a.b stays\u{9b}".into()] };
-        let drawn = restored(&one).render(Look::default());
+        let drawn = restored(&one).render(Format::default());
         assert_eq!(drawn, "a setting is not as it was\n  a.b stays\\u{9b}\n");
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    page::{Look, Page},
+    page::{Format, Page},
     pages,
     records::form::fill,
 };
@@ -81,7 +81,7 @@ const HOLDER: &str = "{=pages} receive={receive_bytes} send={send_bytes} backlog
 const LIMIT: &str = "limit  {limit}  {=used} of {ceiling} {unit} ({scope})  {=source}[ {=at_connection}][ in={in_s:.0s}]";
 const CAUSE: &str = "{limit} ({confidence}, {scope}): {text}";
 const EVIDENCE: &str = "  seen  {source}: {value} {what}[ of {limit}]";
-const HOOK: &str = "hook  {signal}: {hook?not on this host}";
+const HOOK: &str = "hook  {probe}: {hook?not on this host}";
 
 /// The forms of a kind that needs no more.
 fn forms(record: &Record) -> &'static [&'static str] {
@@ -93,7 +93,7 @@ fn forms(record: &Record) -> &'static [&'static str] {
         Record::Crossing(_) => &[concat!(
             "crossing  {limit} {direction:up=above|down=back below} {level}  {=pages} limit={limit_pages} {=connections}",
             socket!(),
-            "  {=hook} ({precision:connection=per connection|interval=per interval})[ pressure_for={pressure_age_ms:.0ms}]",
+            "  {=hook} ({resolution:connection=per connection|interval=per interval})[ pressure_for={pressure_age_ms:.0ms}]",
             "{limit_moved:true= (the limit was moved)|false=}< not_shown={suppressed}>"
         )],
         Record::Refused(_) => REFUSED,
@@ -164,7 +164,7 @@ pub fn lines(record: &Record) -> Vec<String> {
 
 /// Records of commands that answer once have no form of their own.
 fn of_page(page: &Page) -> Vec<String> {
-    page.render(Look::default()).lines().map(str::to_owned).collect()
+    page.render(Format::default()).lines().map(str::to_owned).collect()
 }
 
 fn filled(forms: &[&str], record: &impl Serialize) -> Vec<String> {

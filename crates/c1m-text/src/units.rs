@@ -274,7 +274,7 @@ pub fn quantity(count: u64, unit: &str, page_bytes: Option<u64>) -> String {
 
 /// The unit behind a [`quantity`]; `None`: it has one.
 #[must_use]
-pub fn unit_of<'a>(unit: &'a str, page_bytes: Option<u64>) -> Option<&'a str> {
+pub fn unit_of(unit: &str, page_bytes: Option<u64>) -> Option<&str> {
     match (unit, page_bytes) {
         ("pages", Some(_)) | ("bytes", _) => None,
         _ => Some(unit),

@@ -120,7 +120,8 @@ pub fn main(args: &Args) -> ExitCode {
     };
     let ended = run::perform(args, &mut stage);
     // Also of a run that failed: the page shows how far it came.
-    let written = stage.log.write_page();
+    let written = stage.log.finish();
+    stage.tell_changes();
     match ended.and_then(|code| written.map(|()| code)) {
         Ok(code) => {
             stage.end();

@@ -296,6 +296,7 @@ impl Stage {
         match reply {
             Reply::ServerLine { line } => {
                 self.log.server(&line)?;
+                self.tell_changes();
                 let line: Line<Record> = serde_json::from_str(&line).map_err(|error| {
                     End::Failed(format!("the server printed `{line}`, which is no record: {error}"))
                 })?;
@@ -319,6 +320,13 @@ impl Stage {
             reply => self.replies.push_back(reply),
         }
         Ok(())
+    }
+
+    /// Says that the file of `--output` can't be written, and that it can again.
+    pub(super) fn tell_changes(&mut self) {
+        for text in self.log.changes() {
+            self.progress.say(&text);
+        }
     }
 
     fn show(&mut self) {

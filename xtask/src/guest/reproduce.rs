@@ -83,10 +83,14 @@ fn play(args: &Args) -> Result<ExitCode, End> {
         }
     })
     .map_err(ended)?;
-    logged.and_then(|()| log.write_page())?;
+    let written = log.finish();
+    for text in log.changes() {
+        pass_on(Stream::Stderr, text.as_bytes());
+    }
+    logged?;
     match (last, u8::try_from(ended.code)) {
         (Some((run, line)), Ok(code)) => {
-            tell(&args.run, &run, &line)?;
+            tell(&args.run, &mut log, &run, &line).and(written)?;
             Ok(ExitCode::from(code))
         }
         // It has said why.

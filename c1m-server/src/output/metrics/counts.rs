@@ -203,7 +203,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         name: "c1m_hook_info",
         kind: Kind::Gauge,
         unit: Base::Count,
-        labels: &["signal", "hook", "precision"],
+        labels: &["probe", "hook", "resolution"],
         help: "Always 1: the hook of each probe, and its resolution; a probe without an attach method is absent",
         source: "`hooks`",
         read: |seen| {

@@ -114,7 +114,7 @@ impl Limit for Conntrack {
                     "net.ipv4.netfilter.ip_conntrack_max",
                     Numbers::Int(1, i32::MIN),
                     Rule::Removed(
-                        "Linux 4.10 removed this name: the setting is net.netfilter.nf_conntrack_max",
+                        "Linux 4.9 removed this name: the setting is net.netfilter.nf_conntrack_max",
                     ),
                 ),
                 Known::new(

@@ -7,7 +7,7 @@ use c1m_ebpf::HOOK_SET_STATE;
 use c1m_sys::process;
 
 use super::{
-    super::look::{self, Place},
+    super::sample::{self, Place},
     Tracer,
 };
 use crate::chain;
@@ -67,12 +67,12 @@ impl Tracer {
         let types =
             fs::read(c1m_btf::PATH).map_err(|error| format!("{}: {error}", c1m_btf::PATH))?;
         let btf = Btf::parse(types).map_err(|error| chain(&error))?;
-        let types = super::super::layout::outline(&btf, [look::TYPE_NAME])
+        let types = super::super::layout::outline(&btf, [sample::TYPE_NAME])
             .map_err(|error| chain(&error))?;
         drop(btf);
         let before = self.changes();
         self.maps.forget_present();
-        let counted = look::count_present(&mut self.ebpf, &types, places);
+        let counted = sample::count_present(&mut self.ebpf, &types, places);
         drop(types);
         process::trim_heap();
         counted?;

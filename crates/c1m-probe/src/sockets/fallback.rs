@@ -13,7 +13,7 @@ use crate::snapshot::{Held, StateCounts};
 
 /// What may be missing when each attempt of a dump was interrupted by changes.
 const INTERRUPTED: &str =
-    "sockets that came or went while the kernel told them: some may be missing, or counted twice";
+    "sockets that came or went while the kernel listed them: some may be missing, or counted twice";
 
 /// What the fallback never sees.
 fn never_seen(why: &str) -> Vec<String> {
@@ -23,13 +23,13 @@ fn never_seen(why: &str) -> Vec<String> {
 }
 
 pub(super) fn sockets(netns: u32, why: &str) -> io::Result<Sockets> {
-    let dump = sock_diag::sockets(|told: &mut Vec<sock_diag::Told>, socket| {
+    let dump = sock_diag::sockets(|found: &mut Vec<sock_diag::DiagSocket>, socket| {
         if socket.is_full {
-            told.push(socket);
+            found.push(socket);
         }
     })?;
-    let told = dump.value;
-    let inodes: HashSet<u32> = told.iter().map(|socket| socket.inode).collect();
+    let dumped = dump.value;
+    let inodes: HashSet<u32> = dumped.iter().map(|socket| socket.inode).collect();
     let descriptors = descriptors::of_tcp(|inode| inodes.contains(&inode))?;
     let mut unseen = never_seen(why);
     unseen.extend(dump.is_interrupted.then(|| INTERRUPTED.to_owned()));
@@ -47,7 +47,7 @@ pub(super) fn sockets(netns: u32, why: &str) -> io::Result<Sockets> {
         ));
     }
     let nobody = if descriptors.unseen > 0 { Holder::Unknown } else { Holder::Elsewhere };
-    let sockets = told.iter().map(|it| held(it, netns, &descriptors, nobody)).collect();
+    let sockets = dumped.iter().map(|it| held(it, netns, &descriptors, nobody)).collect();
     Ok(Sockets {
         source: Source::SockDiag,
         sockets,
@@ -60,14 +60,14 @@ pub(super) fn sockets(netns: u32, why: &str) -> io::Result<Sockets> {
 }
 
 fn held(
-    told: &sock_diag::Told,
+    socket: &sock_diag::DiagSocket,
     netns: u32,
     descriptors: &descriptors::Descriptors,
     nobody: Holder,
 ) -> Held {
-    let state = TcpState::from_kernel(told.state.into(), told.remote_port != 0);
-    let holders = descriptors.holders.get(&told.inode).filter(|_| told.inode != 0);
-    let holder = match (holders, told.inode, state) {
+    let state = TcpState::from_kernel(socket.state.into(), socket.remote_port != 0);
+    let holders = descriptors.holders.get(&socket.inode).filter(|_| socket.inode != 0);
+    let holder = match (holders, socket.inode, state) {
         (Some(_), _, _) => Holder::Process,
         // Only close leads to these states, and nothing without a descriptor was closed but an
         // orphan.
@@ -85,21 +85,21 @@ fn held(
         pid: holders.map_or(0, |it| it.pid),
         is_shared: holders.is_some_and(|it| it.is_shared),
         state,
-        local_port: told.local_port,
-        remote: (told.remote_port != 0).then_some(told.remote),
+        local_port: socket.local_port,
+        remote: (socket.remote_port != 0).then_some(socket.remote),
         netns,
         cgroup: 0,
-        receive_bytes: told.receive_bytes,
-        backlog_bytes: told.backlog_bytes,
-        send_bytes: told.send_bytes,
-        forward_bytes: told.forward_bytes,
+        receive_bytes: socket.receive_bytes,
+        backlog_bytes: socket.backlog_bytes,
+        send_bytes: socket.send_bytes,
+        forward_bytes: socket.forward_bytes,
     }
 }
 
 pub(super) fn states(netns: u32, why: &str) -> io::Result<StateCounts> {
-    let dump = sock_diag::sockets(|counts: &mut HashMap<(TcpState, u16), u64>, told| {
-        let state = TcpState::from_kernel(told.state.into(), told.remote_port != 0);
-        *counts.entry((state, told.local_port)).or_default() += 1;
+    let dump = sock_diag::sockets(|counts: &mut HashMap<(TcpState, u16), u64>, socket| {
+        let state = TcpState::from_kernel(socket.state.into(), socket.remote_port != 0);
+        *counts.entry((state, socket.local_port)).or_default() += 1;
     })?;
     let mut unseen = never_seen(why);
     unseen.extend(dump.is_interrupted.then(|| INTERRUPTED.to_owned()));
@@ -112,13 +112,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_socket_without_a_process_is_told_by_its_state() {
+    fn a_socket_without_a_process_is_known_by_its_state() {
         let descriptors = descriptors::Descriptors {
             holders: HashMap::from([(7, descriptors::Holders { pid: 42, is_shared: true })]),
             ..descriptors::Descriptors::default()
         };
         let of = |inode, state| {
-            let told = sock_diag::Told {
+            let socket = sock_diag::DiagSocket {
                 state,
                 local_port: 80,
                 remote_port: 9,
@@ -130,7 +130,7 @@ mod tests {
                 forward_bytes: 4,
                 is_full: true,
             };
-            held(&told, 1, &descriptors, Holder::Unknown)
+            held(&socket, 1, &descriptors, Holder::Unknown)
         };
         let named = of(7, 1);
         assert_eq!((named.holder, named.pid, named.is_shared), (Holder::Process, 42, true));

@@ -18,7 +18,7 @@ pub fn doctor(doctor: &Doctor) -> Page {
     page.section("Memory");
     memory(&mut page, &doctor.memory);
     if let Some(Ehash { buckets, chain }) = doctor.ehash {
-        page.item(&format!(
+        page.item(format!(
             "hash table of connections: {} buckets, {chain:.2} sockets in each; more than a few slow down each look-up (thash_entries= of the kernel's command line)",
             grouped(buckets)
         ));
@@ -123,11 +123,11 @@ fn remedy(page: &mut Page, limit: &Wall, page_bytes: Option<u64>) {
     page.section(&format!("{}{at} ({})", limit.limit.name(), limit.scope.name()));
     let amount = |value| amount(value, limit, page_bytes);
     let unit = unit_of(&limit.unit, page_bytes).map_or(String::new(), |unit| format!(" {unit}"));
-    page.item(&format!("then: {}", effect(limit.effect)));
-    page.item(&format!("needed: {}{unit} of {}", amount(limit.needed), amount(limit.now)));
-    limit.note.iter().for_each(|note| page.item(&format!("note: {note}")));
+    page.item(format!("then: {}", effect(limit.effect)));
+    page.item(format!("needed: {}{unit}; now {}", amount(limit.needed), amount(limit.now)));
+    limit.note.iter().for_each(|note| page.item(format!("note: {note}")));
     limit.fix.iter().for_each(|fix| page.item(Text::new(&format!("remedy: {fix}"), Tone::Strong)));
-    page.item(&format!("risk: {}", limit.danger));
+    page.item(format!("risk: {}", limit.danger));
 }
 
 fn memory(page: &mut Page, memory: &MemoryNeed) {
@@ -136,8 +136,8 @@ fn memory(page: &mut Page, memory: &MemoryNeed) {
         SizesFrom::Btf => "sizes from the kernel's types, slabs estimated",
         SizesFrom::Measured => "sizes as on Linux 6.18, since this kernel shows none",
     };
-    page.item(&format!("{} in all, {from}", size(memory.bytes)));
-    page.item(&format!(
+    page.item(format!("{} in all, {from}", size(memory.bytes)));
+    page.item(format!(
         "per connection {} in the kernel, {} in the programs, {} queued; {} whatever their number",
         size(memory.kernel_bytes_per_connection),
         size(memory.user_bytes_per_connection),
@@ -171,14 +171,14 @@ fn settings(page: &mut Page, doctor: &Doctor) {
                 format!("{}{value}", setting.name).into(),
                 Text::new(says, tone),
             ]);
-            table.note(&format!("{}{}", setting.text, beside(setting)));
+            table.note(format!("{}{}", setting.text, beside(setting)));
         }
         page.table(table);
     }
     if !doctor.unassessed.is_empty() {
         page.section("Settings without an assessment");
         let (count, names) = (doctor.unassessed.len() as u64, doctor.unassessed.join(", "));
-        page.item(&format!("{}: {names}", grouped(count)));
+        page.item(format!("{}: {names}", grouped(count)));
     }
 }
 
@@ -199,7 +199,7 @@ fn beside(setting: &ConfiguredSetting) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::Look;
+    use crate::page::Format;
 
     fn limit(limit: LimitName, unit: &str, now: Option<u64>, hit: bool) -> Wall {
         Wall {
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn the_first_limit_comes_first_and_numbers_are_for_people() {
         assert_eq!(
-            doctor(&record()).render(Look::default()),
+            doctor(&record()).render(Format::default()),
             "20,000 connections, both ends here, idle: they do not fit\n\
              first limit: ports, at connection 16,385\n\
              \n\
@@ -280,7 +280,7 @@ mod tests {
              \n\
              ports at connection 16,385 (host)\n\
              \u{20} then: no more connections\n\
-             \u{20} needed: 20,064 connections of 16,384\n\
+             \u{20} needed: 20,064 connections; now 16,384\n\
              \u{20} remedy: raise it\n\
              \u{20} risk: none\n\
              \n\
@@ -304,22 +304,22 @@ mod tests {
     #[test]
     fn pages_without_a_size_stay_pages() {
         let record = Doctor { page_bytes: None, ..record() };
-        let drawn = doctor(&record).render(Look::default());
+        let drawn = doctor(&record).render(Format::default());
         assert!(drawn.contains("tcp_mem_high        512     -     20,064  -\n"), "{drawn}");
     }
 
     #[test]
     fn each_answer_is_said() {
         let fits = Doctor { fits: Some(true), first: None, ..record() };
-        assert!(doctor(&fits).render(Look::default()).contains("idle: they fit\n\nLimits"));
+        assert!(doctor(&fits).render(Format::default()).contains("idle: they fit\n\nLimits"));
         let unknown = Doctor { fits: None, first: None, queued_bytes: 2048, ..record() };
-        let drawn = doctor(&unknown).render(Look::default());
+        let drawn = doctor(&unknown).render(Format::default());
         assert!(drawn.contains("2.00 KiB queued in each: they may or may not fit"), "{drawn}");
-        let colored = doctor(&record()).render(Look { width: None, color: true });
+        let colored = doctor(&record()).render(Format { width: None, color: true });
         let bad = Text::new("ports", Tone::Bad);
         let mut page = Page::default();
         page.line(bad);
-        let red = page.render(Look { width: None, color: true });
+        let red = page.render(Format { width: None, color: true });
         assert!(
             colored.contains(red.trim_end()),
             "the first limit is seen at a glance: {colored:?}"

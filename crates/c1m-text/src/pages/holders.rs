@@ -28,13 +28,13 @@ pub fn holders(holders: &Holders, page_bytes: u64) -> Page {
     page.line(Text::new(&sum, Tone::Strong));
     let (text, tone) = meaning(holders);
     page.line(Text::new(&text, tone));
-    page.line(&format!("read by {} in {}", holders.source.name(), span_ms(holders.took_ms)));
+    page.line(format!("read by {} in {}", holders.source.name(), span_ms(holders.took_ms)));
     if !holders.rows.is_empty() {
         page.section("Holders");
         page.table(table(&holders.rows, &memory));
     }
     if holders.rows_omitted > 0 {
-        page.line(&format!(
+        page.line(format!(
             "{} with {}: --top shows more",
             counted(holders.rows_omitted, "further row"),
             memory(holders.pages_omitted)
@@ -180,7 +180,7 @@ mod tests {
     use c1m_record::{Source, TcpState};
 
     use super::*;
-    use crate::page::Look;
+    use crate::page::Format;
 
     fn row(holder: Holder, pid: Option<u32>) -> HolderRow {
         let closed = TcpState::ClosedButOpen;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn drawn(record: &Holders) -> String {
-        holders(record, 4096).render(Look::default())
+        holders(record, 4096).render(Format::default())
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub fn states(states: &States, top: usize) -> Page {
     };
     let sum = format!("{} in {place}", counted(sockets, "TCP socket"));
     page.line(Text::new(&sum, Tone::Strong));
-    page.line(&format!("counted by {} in {}", states.source.name(), span_ms(states.took_ms)));
+    page.line(format!("counted by {} in {}", states.source.name(), span_ms(states.took_ms)));
     if sockets > 0 {
         page.section("By state");
         page.table(sums(&namespaces));
@@ -166,7 +166,7 @@ mod tests {
     use c1m_record::Source;
 
     use super::*;
-    use crate::page::Look;
+    use crate::page::Format;
 
     fn row(state: TcpState, port: u16, netns: u32, count: u64) -> StateRow {
         StateRow { state, port, netns, count }
@@ -188,7 +188,7 @@ mod tests {
             row(Unconnected, 0, 1, 4),
         ];
         rows.extend((30_000..32_000).map(|port| row(Established, port, 1, 10)));
-        let drawn = states(&record(rows.clone()), 40).render(Look::default());
+        let drawn = states(&record(rows.clone()), 40).render(Format::default());
         assert_eq!(
             drawn,
             "40,017 TCP sockets in network namespace 1\n\
@@ -210,7 +210,7 @@ mod tests {
              ephemeral   20,007  2,001 ports without a listener: established 20,000, time_wait 7\n\
              none yet         4  unconnected 4\n"
         );
-        let short = states(&record(rows), 1).render(Look { width: Some(60), color: false });
+        let short = states(&record(rows), 1).render(Format { width: Some(60), color: false });
         assert!(
             short.contains("1 further port with 1 socket: --top or --json has more"),
             "{short}"
@@ -227,7 +227,7 @@ mod tests {
                 row(TcpState::Established, 80, netns, netns.into()),
             ]
         });
-        let drawn = states(&record(rows.collect()), 40).render(Look::default());
+        let drawn = states(&record(rows.collect()), 40).render(Format::default());
         for line in [
             "20 TCP sockets in 5 network namespaces",
             "state        sockets  netns 5  netns 4  netns 3  2 others",
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn what_was_not_seen_is_said_and_escaped() {
         let states = States { unseen: vec!["no\u{1b}thing".into()], ..record(Vec::new()) };
-        let drawn = super::states(&states, 1).render(Look::default());
+        let drawn = super::states(&states, 1).render(Format::default());
         assert!(
             drawn.starts_with("0 TCP sockets") && drawn.ends_with("  no\\u{1b}thing\n"),
             "{drawn}"

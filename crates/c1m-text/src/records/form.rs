@@ -58,7 +58,8 @@ pub(super) fn path(place: &str) -> &str {
 }
 
 fn is_there(value: &Value, and_not_zero: bool) -> bool {
-    !is_empty(value) && !(and_not_zero && value.as_u64() == Some(0))
+    let counts_as_absent = is_empty(value) || (and_not_zero && value.as_u64() == Some(0));
+    !counts_as_absent
 }
 
 fn is_empty(value: &Value) -> bool {

@@ -1,4 +1,4 @@
-//! A look at usage and memory pressure at a time of our choice, and the count of what was there
+//! A sample of usage and memory pressure at a time of our choice, and the count of what was there
 //! before us.
 
 use std::{fs::File, io, io::Read as _, path::PathBuf};
@@ -15,9 +15,9 @@ const PROGRAM: &str = "count_established";
 /// The function of the kernel that stands for the iterator.
 pub(super) const TYPE_NAME: &str = "bpf_iter_tcp";
 
-/// What the kernel's own variables held when we looked.
+/// What the kernel's own variables held at that moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Look {
+pub struct Sample {
     /// CLOCK_MONOTONIC
     pub at_ns: u64,
     pub pages: u64,
@@ -33,7 +33,7 @@ pub struct PressureAge {
     pub ms: Option<f64>,
 }
 
-impl Look {
+impl Sample {
     pub(super) fn of(shared: &Shared) -> Self {
         let since = shared.sample_pressure_since_jiffies;
         let pressure = (since != 0).then(|| {
@@ -145,13 +145,13 @@ mod tests {
             sample_ktime_ns: 3600 * 1_000_000_000,
             ..Shared::default()
         };
-        let look = Look::of(&shared);
-        assert_eq!((look.pages, look.tcp_mem), (5, [1, 2, 3]));
-        assert_eq!(look.pressure, Some(PressureAge { ms: Some(2000.0) }));
-        let none = Look::of(&Shared { sample_pressure_since_jiffies: 0, ..shared });
+        let sample = Sample::of(&shared);
+        assert_eq!((sample.pages, sample.tcp_mem), (5, [1, 2, 3]));
+        assert_eq!(sample.pressure, Some(PressureAge { ms: Some(2000.0) }));
+        let none = Sample::of(&Shared { sample_pressure_since_jiffies: 0, ..shared });
         assert_eq!(none.pressure, None);
         // No tick rate fits both clocks.
-        let odd = Look::of(&Shared { sample_ktime_ns: 1, ..shared });
+        let odd = Sample::of(&Shared { sample_ktime_ns: 1, ..shared });
         assert_eq!(odd.pressure, Some(PressureAge { ms: None }));
     }
 }
