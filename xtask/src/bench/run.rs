@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use c1m_record::Line;
 use c1m_sys::process::raise_nofile;
+use c1m_text::escape;
 use xtask_reproduce::signals;
 
 use super::{
@@ -127,7 +128,7 @@ fn part(
         Err(error) if INTERRUPTED.load(Relaxed) => Err(error),
         Err(error) => {
             let reason = format!("{error:#}");
-            eprintln!("bench: {name}: {reason}");
+            eprintln!("bench: {name}: {}", escape::paragraph(&reason));
             for part in parts {
                 board.unmeasured(*part, &reason);
             }
