@@ -37,6 +37,7 @@ use std::{
 };
 
 use c1m_host::{guard, sysctl::Tree};
+use c1m_text::escape::paragraph;
 
 pub use cli::{Args, Connections};
 pub use log::Log;
@@ -137,7 +138,7 @@ pub fn main(args: &Args) -> ExitCode {
 /// Tells why it did not come to its end, and answers with the exit code.
 pub fn fail(end: &End) -> ExitCode {
     let (text, code) = end.told();
-    let _ = writeln!(io::stderr(), "error: {text}");
+    let _ = writeln!(io::stderr(), "error: {}", paragraph(&text));
     ExitCode::from(code)
 }
 

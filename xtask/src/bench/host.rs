@@ -18,7 +18,7 @@ use c1m_host::{
 use c1m_limits::footprint::{self, Sizes};
 use c1m_record::{Role, Sockstat};
 use c1m_sys::process::page_bytes;
-use c1m_text::units::size;
+use c1m_text::{escape, units::size};
 
 use super::child::pause;
 use crate::exit;
@@ -103,7 +103,9 @@ impl Settings {
     pub(crate) fn set(changes: &[Change]) -> Result<Self> {
         let (mut guard, stale) =
             Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
-        stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
+        for outcome in &stale {
+            eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
+        }
         guard.set(changes)?;
         Ok(Self(Some(guard)))
     }
@@ -112,7 +114,7 @@ impl Settings {
 impl Drop for Settings {
     fn drop(&mut self) {
         for outcome in self.0.iter_mut().flat_map(Guard::restore) {
-            eprintln!("{outcome}");
+            eprintln!("{}", escape::line(&outcome.to_string()));
         }
     }
 }

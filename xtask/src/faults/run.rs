@@ -16,6 +16,7 @@ use c1m_host::{
 };
 use c1m_record::{Line, Record};
 use c1m_sys::{confine, process::raise_nofile};
+use c1m_text::escape;
 use xtask_reproduce::signals;
 
 use super::{
@@ -112,7 +113,7 @@ fn tell(args: &Args, run: &Run) -> anyhow::Result<()> {
     if args.json {
         return print(FaultsRecord::Fault(Box::new(run.clone())));
     }
-    report::told(run).iter().for_each(|line| eprintln!("{line}"));
+    report::told(run).iter().for_each(|line| eprintln!("{}", escape::line(line)));
     Ok(())
 }
 
@@ -154,7 +155,9 @@ fn once(
 ) -> anyhow::Result<Run> {
     let (mut guard, stale) =
         Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
-    stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
+    for outcome in &stale {
+        eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
+    }
     let start = Instant::now();
     // While there is a network: a namespace of one's own leads nowhere.
     let had = fault.subject.map_or(Ok(()), |kind| other::provide(kind).map(drop));
