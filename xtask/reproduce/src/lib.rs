@@ -42,6 +42,7 @@ use c1m_text::escape::paragraph;
 pub use cli::{Args, Connections};
 pub use log::Log;
 pub use outcome::ReproduceRecord;
+pub use preflight::page_bytes;
 pub use run::tell;
 pub use scale::need_bytes;
 use stage::Stage;
