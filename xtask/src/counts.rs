@@ -7,23 +7,23 @@ use c1m_probe::probes::PROBES;
 
 use crate::exit;
 
-/// How a reason begins that is the running kernel's, or the host's that set it up: nothing that could be installed. Besides these it is a signal's name with why the
-/// kernel does not give it.
-const OF_THE_KERNEL: [&str; 13] = [
+/// How a reason begins that is the running kernel's: of its version, or of how it was built. Besides these it is a signal's name with why the kernel does
+/// not give it.
+const OF_THE_KERNEL: [&str; 8] = [
     "c1m-server: no hook could be attached",
     "c1m-server: the kernel",
-    "c1m-server: tracing needs",
-    "cannot write memory.",
-    "no IPv6 on loopback",
-    "no cgroups below",
-    "no memory cgroup",
-    "no network namespace",
-    "no nftables with connection tracking",
-    "tcp_child_ehash_entries",
+    "c1m-server: this kernel",
+    "c1m-server: tracing needs the kernel's type information",
+    "no IPv6 on loopback: Address family not supported",
     "the kernel",
-    "the memory cgroup",
+    "the memory cgroup has no limit",
     "this kernel",
 ];
+/// Reasons that are the kernel's as well, unless they end with one of [`UNPRIVILEGED`].
+const OF_ITS_BUILD: [&str; 3] =
+    ["no memory cgroups for children", "no network namespace", "tcp_child_ehash_entries"];
+/// What a call fails with that the kernel has, and that this process may not make.
+const UNPRIVILEGED: [&str; 3] = ["(os error 1)", "(os error 13)", "(os error 30)"];
 /// What a failed step or program prints before its reason.
 const MARKS: [&str; 3] = ["error: ", "no tracing here: ", "see above: "];
 
@@ -138,7 +138,9 @@ impl Ignored {
         let reason = self.reason.as_str();
         let reason = MARKS.iter().fold(reason, |it, mark| it.strip_prefix(mark).unwrap_or(it));
         let signal = reason.split_once(": ").map(|(signal, _)| signal);
-        OF_THE_KERNEL.iter().any(|begin| reason.starts_with(begin))
+        let begins = |with: &[&str]| with.iter().any(|begin| reason.starts_with(begin));
+        begins(&OF_THE_KERNEL)
+            || begins(&OF_ITS_BUILD) && !UNPRIVILEGED.iter().any(|end| reason.ends_with(end))
             || PROBES.iter().any(|it| Some(it.id) == signal)
     }
 
@@ -197,6 +199,15 @@ mod tests {
             "no qemu-system-x86_64",
             "no /usr/bin/prometheus, and no other one named by C1M_PROMETHEUS",
             "needs root",
+            "c1m-server: tracing needs CAP_BPF, which this process does not have",
+            "cannot write memory.max: Permission denied (os error 13)",
+            "no cgroups below /sys/fs/cgroup",
+            "no memory cgroups are mounted below /sys/fs/cgroup",
+            "no memory cgroups for children: Read-only file system (os error 30)",
+            "error: no network namespace of its own: Operation not permitted (os error 1)",
+            "no nftables with connection tracking: No such file or directory (os error 2)",
+            "no IPv6 on loopback: Cannot assign requested address (os error 99)",
+            "tcp_child_ehash_entries: Permission denied (os error 13)",
             "error: there is no Chromium: install the package chromium-headless-shell",
         ] {
             let line = format!("test the_package_installs ... ignored ({reason})");
@@ -215,8 +226,9 @@ mod tests {
     fn what_the_kernel_refuses_is_no_failure() {
         for reason in [
             "receive_refused: the kernel refuses trampolines",
-            "no IPv6 on loopback: Cannot assign requested address (os error 99)",
-            "error: no network namespace of its own: Operation not permitted (os error 1)",
+            "no IPv6 on loopback: Address family not supported by protocol (os error 97)",
+            "error: no network namespace of its own: Invalid argument (os error 22)",
+            "tcp_child_ehash_entries: No such file or directory (os error 2)",
             "no tracing here: c1m-server: no hook could be attached: x",
             "the kernel refuses the probes: see above",
         ] {

@@ -235,7 +235,7 @@ fn what_still_goes_is_waited_for() {
 }
 
 fn signals_end_the_run_in_order() {
-    for name in ["INT", "TERM", "HUP"] {
+    for name in ["INT", "TERM", "HUP", "QUIT"] {
         let stand = Stand::new("stands still");
         let run = stand.start();
         stand.wait_for_halfway();

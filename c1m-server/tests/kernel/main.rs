@@ -8,6 +8,7 @@ mod attempt;
 mod calls;
 mod container;
 mod count;
+mod ends;
 mod environment;
 mod held;
 mod hooks;
@@ -133,6 +134,9 @@ fn main() -> ExitCode {
             &[Tracing],
             watch::signal_while_attaching,
         ),
+        test("each_signal_ends_a_watch_in_order", &[Tracing], ends::by_each_signal),
+        test("a_watch_whose_lines_nobody_reads_ends", &[Tracing], ends::unread_lines),
+        test("a_watch_whose_json_nobody_reads_ends", &[Tracing], ends::unread_json),
         test("a_watch_takes_any_interval", &[Tracing], watch::any_interval),
         test(
             "a_watched_command_inherits_what_it_would_without_a_watch",

@@ -130,8 +130,12 @@ impl Watch {
         told.unwrap_or_else(|| self.wait_for("holders", is_it))
     }
 
+    pub(crate) fn signal(&mut self, signal: libc::c_int) {
+        confine::signal(&mut self.child, signal).unwrap();
+    }
+
     /// Waits for its end by itself.
-    fn ended(&mut self) -> (Ended, ExitStatus) {
+    pub(crate) fn ended(&mut self) -> (Ended, ExitStatus) {
         let ended = self.wait_for("end", |record| match record {
             Record::Ended(ended) => Some(ended.clone()),
             _ => None,

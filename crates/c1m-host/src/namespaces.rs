@@ -296,19 +296,20 @@ mod tests {
         let (told, namespace) = channel();
         let (end, ended) = channel::<()>();
         let thread = std::thread::spawn(move || {
-            let own = unshare_network().ok().map(|()| own().unwrap());
-            let inode = own.as_ref().map(|own| own.inode);
-            // The descriptor would be found too.
-            drop(own);
+            // Without the privilege the test fails: it must not count as passed.
+            unshare_network().unwrap_or_else(|error| {
+                panic!("no network namespace of its own: {error}; run the tests as root, or by `unshare --map-root-user --net cargo test`")
+            });
+            // A descriptor would be found too: it is closed at once.
+            let inode = own().unwrap().inode;
             told.send(inode).unwrap();
             let _ = ended.recv();
-            inode.map(|_| super::own().unwrap())
+            own().unwrap()
         });
-        // Without the privilege there is no other namespace.
-        let Some(inode) = namespace.recv().unwrap() else { return };
+        let inode = namespace.recv().expect("a network namespace of its own: see above");
         assert_eq!(by_inode(inode).unwrap().map(|it| it.inode), Some(inode), "kept by a thread");
         drop(end);
-        let kept = thread.join().unwrap().unwrap();
+        let kept = thread.join().unwrap();
         assert_eq!(
             by_inode(inode).unwrap().map(|it| it.inode),
             Some(inode),

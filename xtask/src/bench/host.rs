@@ -270,12 +270,12 @@ mod tests {
             checked(kind, membership, files).unwrap();
         }
         for (kind, membership, files, limit) in [
-            ("cgroup", own, &v1(LOW, NONE)[..], "1 MiB are available"),
+            ("cgroup", own, &v1(LOW, NONE)[..], "1.00 MiB are available"),
             ("cgroup", own, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup", hybrid, &v1(LOW, NONE), "1 MiB are available"),
+            ("cgroup", hybrid, &v1(LOW, NONE), "1.00 MiB are available"),
             ("cgroup", hybrid, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1 MiB are available"),
-            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1.00 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1.00 MiB are available"),
         ] {
             let error = checked(kind, membership, files).unwrap_err();
             assert_eq!(exit::code_of(&error), 3);
