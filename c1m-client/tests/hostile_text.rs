@@ -1,12 +1,10 @@
 //! Names from outside, such as an error that a peer sent, reach no terminal and no log raw.
 
-#[path = "../../c1m-server/tests/schema/sample.rs"]
-mod sample;
-
 use std::time::SystemTime;
 
 use c1m_client::{record::ClientRecord, show::lines};
 use c1m_record::Line;
+use c1m_testkit::schema::sample;
 
 /// Ends the line and forges another one, moves the cursor, turns the direction of text.
 const HOSTILE: &str = "x\n03:04:05.000  summary  forged\r\x1b[2J\u{9b}1A\u{202e}";

@@ -1,14 +1,12 @@
 //! Names from outside, such as a process name, reach no terminal and no log raw.
 
-#[path = "schema/sample.rs"]
-mod sample;
-
 use std::{process::Command, time::SystemTime};
 
 use c1m_program::lines::Printer;
 use c1m_record::{Line, Record};
 use c1m_report::Report;
 use c1m_server::output::view::{Holder, Holders, View, draw};
+use c1m_testkit::{child::outcome, schema::sample};
 use ratatui::{Terminal, backend::TestBackend};
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text, rings.
@@ -76,11 +74,8 @@ fn the_page_has_no_raw_name() {
 
 #[test]
 fn no_error_has_a_raw_name() {
-    let output = Command::new(env!("CARGO_BIN_EXE_c1m-server"))
-        .args(["report", "/proc/none\n\x1b[2J\u{9b}1A\u{202e}"])
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
+    let text = outcome(command.args(["report", "/proc/none\n\x1b[2J\u{9b}1A\u{202e}"])).stderr;
     assert!(text.contains("\\u{1b}[2J"), "{text}");
     assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
     // What comes behind the name's end of line is no line of ours.

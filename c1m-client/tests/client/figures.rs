@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use c1m_testkit::scrape::scrape;
+
 use super::{
     ANY_PORT,
     common::{
@@ -18,7 +20,6 @@ use super::{
         never_accepting,
     },
     eventually,
-    scrape::scrape,
 };
 
 /// Threads wait for it, and it opens once.

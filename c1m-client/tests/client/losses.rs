@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     net::SocketAddr,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use c1m_client::record::{EndedBy, Lost};
+use c1m_testkit::Child;
 
 use super::{
     ANY_PORT,
@@ -18,10 +19,10 @@ use super::{
     eventually,
 };
 
-/// Set for the process that [`Victim`] starts.
+/// Set for the process that [`victim`] starts.
 const SERVES: &str = "C1M_TEST_SERVES";
 
-/// No test: the process in which [`Victim`] serves. Without the variable it does nothing.
+/// No test: the process in which [`victim`] serves. Without the variable it does nothing.
 #[test]
 fn process_of_a_server() {
     if std::env::var_os(SERVES).is_some() {
@@ -34,34 +35,14 @@ fn process_of_a_server() {
 }
 
 /// A server in a process of its own.
-struct Victim {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Victim {
-    fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "losses::process_of_a_server", "--nocapture"])
-            .env(SERVES, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("address=")?.parse().ok())
-            .unwrap();
-        Self { child, address }
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn victim() -> (SocketAddr, Child) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "losses::process_of_a_server", "--nocapture"]).env(SERVES, "1");
+    let mut child = Child::with_input(&mut command).unwrap();
+    let address = child.wait_for("it listened", |line| {
+        io::Result::Ok(line.text.strip_prefix("address=").and_then(|text| text.parse().ok()))
+    });
+    (address.unwrap(), child)
 }
 
 /// The client holds forever, or for minutes: the end of its connections has to end it.
@@ -119,8 +100,8 @@ fn a_server_that_is_killed_ends_the_hold() {
     for flags in HOLDS {
         ends_with_its_server(
             |_| {
-                let victim = Victim::start();
-                (victim.address, Box::new(move || drop(victim)))
+                let (address, victim) = victim();
+                (address, Box::new(move || drop(victim)))
             },
             flags,
         );

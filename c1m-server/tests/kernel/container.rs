@@ -1,23 +1,17 @@
 //! Inside a container: what can't be seen from there is unknown, and never 0.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Command, Output},
-    sync::mpsc::channel,
-    thread,
-};
+use std::{net::TcpListener, path::Path, process::Command, sync::mpsc::channel, thread};
 
 use c1m_record::{
-    Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
+    Holders, HoldersScope, LimitName, LimitReading, Record, Source, States, TcpState,
 };
 use c1m_sys::{
     confine,
     netns::{Namespace, OWN},
-    process::spawn_dying_with_parent,
 };
+use c1m_testkit::{Child, Outcome, Skip, child::outcome, schema};
 
-use crate::server::{SCHEMA, Skip, binary, needs_ebpf, run};
+use crate::server::{binary, needs_ebpf};
 
 /// A container with root's privileges on the host, as `docker run --privileged` makes one.
 const PRIVILEGED: [&str; 6] = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc"];
@@ -27,8 +21,8 @@ const ROOTLESS: [&str; 4] = ["unshare", "--user", "--map-root-user", "--net"];
 const CONFINED: [&str; 3] = ["setpriv", "--bounding-set", "-sys_admin"];
 
 /// Runs the binary by what is to confine it.
-fn within(by: &[&str], arguments: &[&str]) -> Output {
-    run(Command::new(by[0]).args(&by[1..]).arg(binary()).args(arguments))
+fn within(by: &[&str], arguments: &[&str]) -> Outcome {
+    outcome(Command::new(by[0]).args(&by[1..]).arg(binary()).args(arguments))
 }
 
 fn can(by: &[&str]) -> Result<(), Skip> {
@@ -39,15 +33,9 @@ fn can(by: &[&str]) -> Result<(), Skip> {
     }
 }
 
-fn records(output: Output) -> Vec<Record> {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let record = |line: &str| {
-        SCHEMA.check(line);
-        serde_json::from_str::<Line<Record>>(line).unwrap().record
-    };
-    text.lines().map(record).collect()
+fn records(output: Outcome) -> Vec<Record> {
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    output.records(&schema::SERVER)
 }
 
 fn holders(by: &[&str], more: &[&str]) -> Holders {
@@ -132,10 +120,10 @@ pub(crate) fn rootless() -> Result<(), Skip> {
     assert_eq!(seen.source, Source::SockDiag);
     assert!(tells(&seen.unseen, "its own user namespace"), "{seen:?}");
     let output = within(&ROOTLESS, &["watch", "--duration", "100ms"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{said}");
+    let said = &output.stderr;
+    assert_eq!(output.code, Some(3), "{said}");
     assert!(said.contains("user namespace") && said.contains("sudo"), "{said}");
-    assert_eq!((said.lines().count(), output.stdout.len()), (1, 0), "{said}");
+    assert_eq!((said.lines().count(), output.lines.len()), (1, 0), "{said}");
     Ok(())
 }
 
@@ -150,13 +138,10 @@ pub(crate) fn confined() -> Result<(), Skip> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = Namespace::open(Path::new(OWN)).unwrap().inode;
         // A process as a whole, which ends with this thread.
-        let mut other = Command::new("sleep");
-        let mut other = spawn_dying_with_parent(other.arg("600"), libc::SIGKILL).unwrap();
+        let _other = Child::confined(Command::new("sleep").arg("600"), None).unwrap();
         told.send((inode, listener.local_addr().unwrap().port())).unwrap();
         // Until the test has looked.
         let _ = wait.recv();
-        other.kill().unwrap();
-        other.wait().unwrap();
     });
     let (inode, port) = answer.recv().unwrap();
     let seen = states(&CONFINED, &[]);

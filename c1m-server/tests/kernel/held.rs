@@ -7,31 +7,32 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+        unix::process::CommandExt as _,
     },
     path::Path,
     process::{Command, Stdio},
-    sync::LazyLock,
     thread,
 };
 
 use c1m_host::{sock_diag, sockstat};
 use c1m_probe::snapshot::{Snapshots, Which};
 use c1m_record::{
-    Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
+    Holder, HolderRow, Holders, HoldersScope, Memory, Record, Source, States, TcpState,
 };
 use c1m_sys::{
     confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table,
 };
+use c1m_testkit::{
+    Child, Outcome, Skip,
+    child::{Copy, outcome},
+    eventually, schema,
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    host::{bound, connect, eventually, reset},
-    schema::Schema,
-    server::{PATIENCE, Server, Skip, binary, needs_ebpf, run},
+    host::{bound, connect, pair, reset},
+    server::{Server, binary, needs_ebpf},
 };
-
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
 
 /// As many as were once lost from sight: reset, unread, and not closed.
 const RESETS: usize = 1500;
@@ -126,10 +127,7 @@ pub(crate) fn in_many_states() -> InManyStates {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();
-    let pair = || {
-        let client = connect(address);
-        (client, listener.accept().unwrap().0)
-    };
+    let pair = || pair(&listener);
     for _ in 0..3 {
         let (client, server) = pair();
         streams.extend([client, server]);
@@ -171,7 +169,7 @@ pub(crate) fn in_many_states() -> InManyStates {
             [TcpState::CloseWait, TcpState::FinWait2, TcpState::TimeWait].map(count);
         counts == [2, 2, 1]
     };
-    assert!(eventually(PATIENCE, settled), "{:?}", by_sock_diag());
+    assert!(eventually(settled), "{:?}", by_sock_diag());
     InManyStates { port: address.port(), _streams: streams, _others: others, _listener: listener }
 }
 
@@ -182,7 +180,7 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         let held: Vec<TcpStream> = (0..RESETS).map(|_| one_reset(&listener, address)).collect();
         let by_port = |port| by_sock_diag().into_keys().filter(|key| key.1 == port).count();
         // The listener alone is left in the kernel's tables.
-        assert!(eventually(PATIENCE, || by_port(address.port()) == 1), "{:?}", by_sock_diag());
+        assert!(eventually(|| by_port(address.port()) == 1), "{:?}", by_sock_diag());
         if let Some(shown) = by_ss() {
             let of_ours = shown.keys().filter(|(_, port)| *port == address.port());
             assert_eq!(of_ours.copied().collect::<Vec<_>>(), [(TcpState::Listen, address.port())]);
@@ -255,7 +253,7 @@ pub(crate) fn of_no_process() -> Result<(), Skip> {
         };
         let is_there = |memory: &Option<Memory>| memory.as_ref().is_some_and(|it| it.pages > 0);
         let mut seen = look(&["--netns", "self"]);
-        let arrived = eventually(PATIENCE, || {
+        let arrived = eventually(|| {
             seen = look(&["--netns", "self"]);
             is_there(&of(&seen, Holder::Orphan)) && is_there(&of(&seen, Holder::AcceptQueue))
         });
@@ -284,26 +282,26 @@ pub(crate) fn shared() -> Result<(), Skip> {
         let idle = connect(listener.local_addr().unwrap());
         let (idle_server, _) = listener.accept().unwrap();
         let idle_copy: OwnedFd = idle_server.try_clone().unwrap().into();
-        let mut other = Command::new(binary())
-            .args(["--listen", "127.0.0.1:0", "--quiet"])
-            .stdin(Stdio::from(copy))
-            .stdout(Stdio::from(idle_copy))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let other = Child::as_is(
+            Command::new(binary())
+                .args(["--listen", "127.0.0.1:0", "--quiet"])
+                .stdin(Stdio::from(copy))
+                .stdout(Stdio::from(idle_copy))
+                .stderr(Stdio::null()),
+        )
+        .unwrap();
         let port = listener.local_addr().unwrap().port();
         let of_port = || {
             let seen = look(&["--by", "port", "--netns", "self"]);
             row(&seen, |row| row.port == Some(port)).memory.clone()
         };
         let mut memory = of_port();
-        let is_shared = eventually(PATIENCE, || {
+        let is_shared = eventually(|| {
             memory = of_port();
             memory.shared == 2
         });
         let by_process = look(&["--netns", "self"]).total;
-        other.kill().unwrap();
-        other.wait().unwrap();
+        drop(other);
         assert!(is_shared, "{memory:?}");
         // The listener and both connections.
         assert_eq!((memory.sockets, memory.pages), (3, pages_of(&server)), "{memory:?}");
@@ -363,9 +361,9 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
     needs_ebpf()?;
     let mut server = Server::start(&["--workers", "3", "--interval", "20ms"])?;
     let streams: Vec<TcpStream> = (0..300).map(|_| connect(server.address)).collect();
-    let held =
-        |record: &Record| matches!(record, Record::Online(it) if it.online == 300).then_some(());
-    assert!(server.wait_for(PATIENCE, held).is_some());
+    server.wait_for("all of them", |record| {
+        matches!(record, Record::Online(it) if it.online == 300).then_some(())
+    });
     let seen = look(&["--top", "1000"]);
     let of_server = row(&seen, |row| row.pid == Some(server.pid()));
     let states = BTreeMap::from([(TcpState::Established, 300), (TcpState::Listen, 3)]);
@@ -432,14 +430,9 @@ pub(crate) fn other_namespaces() -> Result<(), Skip> {
 }
 
 pub(crate) fn without_privilege() -> Result<(), Skip> {
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("c1m-server");
-    fs::copy(binary(), &copy).unwrap();
-    for path in [folder.path(), &copy] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let copy = Copy::of(&binary()).unwrap();
     let as_nobody = |arguments: &[&str]| {
-        let mut command = Command::new(&copy);
+        let mut command = Command::new(&copy.path);
         command.args(arguments);
         if c1m_sys::process::effective_capabilities().unwrap() != 0 {
             command.uid(NOBODY).gid(NOBODY);
@@ -450,23 +443,18 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let free = listener.local_addr().unwrap();
     drop(listener);
-    let mut server = as_nobody(&["--listen", &free.to_string(), "--quiet"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let server = Child::start(&mut as_nobody(&["--listen", &free.to_string(), "--quiet"])).unwrap();
     let mut stream = None;
-    let connected = eventually(PATIENCE, || {
+    let connected = eventually(|| {
         stream = TcpStream::connect(free).ok();
         stream.is_some()
     });
     assert!(connected, "the server does not listen");
-    let seen = holders_of(run(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
-    let counted = states_of(run(&mut as_nobody(&["states", "--json"])));
-    let own = seen.rows.iter().find(|row| row.pid == Some(server.id())).cloned();
+    let seen = holders_of(outcome(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
+    let counted = states_of(outcome(&mut as_nobody(&["states", "--json"])));
+    let own = seen.rows.iter().find(|row| row.pid == Some(server.pid())).cloned();
     reset(stream.unwrap());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
 
     assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
     let own = own.unwrap_or_else(|| panic!("{seen:?}"));
@@ -488,10 +476,9 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
         (&["states", "--netns", "inode:1"], 3, "no network namespace"),
         (&["holders", "--netns", "4294967295"], 3, "can't be opened"),
     ] {
-        let output = run(&mut as_nobody(arguments));
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        assert!(text.contains(part) && output.stdout.is_empty(), "{arguments:?}: {text}");
+        let output = outcome(&mut as_nobody(arguments));
+        assert_eq!(output.code, Some(code), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(part) && output.lines.is_empty(), "{output:?}");
     }
     Ok(())
 }
@@ -501,21 +488,21 @@ fn row(seen: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
 }
 
 pub(crate) fn look(arguments: &[&str]) -> Holders {
-    holders_of(run(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
+    holders_of(outcome(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
 }
 
 pub(crate) fn count_states(arguments: &[&str]) -> States {
-    states_of(run(Command::new(binary()).args(["states", "--json"]).args(arguments)))
+    states_of(outcome(Command::new(binary()).args(["states", "--json"]).args(arguments)))
 }
 
-fn holders_of(output: std::process::Output) -> Holders {
+fn holders_of(output: Outcome) -> Holders {
     match record(output) {
         Record::Holders(holders) => holders,
         other => panic!("not of holders: {other:?}"),
     }
 }
 
-fn states_of(output: std::process::Output) -> States {
+fn states_of(output: Outcome) -> States {
     match record(output) {
         Record::States(states) => states,
         other => panic!("not of states: {other:?}"),
@@ -523,13 +510,9 @@ fn states_of(output: std::process::Output) -> States {
 }
 
 /// The one line of the output.
-fn record(output: std::process::Output) -> Record {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 1, "{text}");
-    SCHEMA.check(&text);
-    serde_json::from_str::<Line<Record>>(&text).unwrap().record
+fn record(output: Outcome) -> Record {
+    assert_eq!((output.code, output.lines.len()), (Some(0), 1), "{output:?}");
+    output.records(&schema::SERVER).remove(0)
 }
 
 /// What the kernel says by another way: by state and local port.

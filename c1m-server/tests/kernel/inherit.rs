@@ -9,8 +9,10 @@ use std::{
 
 use c1m_sys::inherited::{self, Inherited};
 
+use c1m_testkit::Skip;
+
 use crate::{
-    server::{Skip, binary, needs_ebpf},
+    server::{binary, needs_ebpf},
     watch::ROLE,
 };
 

@@ -3,8 +3,6 @@
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason: see
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
 
-#[path = "../attempt/mod.rs"]
-mod attempt;
 mod calls;
 mod container;
 mod count;
@@ -21,8 +19,6 @@ mod orphans;
 mod privilege;
 mod queues;
 mod refused;
-#[path = "../schema/mod.rs"]
-mod schema;
 mod server;
 mod tables;
 mod watch;
@@ -116,6 +112,11 @@ fn main() -> ExitCode {
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
         test("a_backlog_of_zero_is_counted_up_and_down", &[Tracing], watch::backlog_of_zero),
+        test(
+            "a_backlog_of_zero_is_counted_over_ipv6",
+            &[Tracing, Ipv6],
+            watch::backlog_of_zero_over_ipv6,
+        ),
         test(
             "a_program_that_interrupts_itself_has_a_backup",
             &[Tracing, DropReasons],

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     net::{SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     thread,
@@ -14,18 +13,19 @@ use c1m_record::{
 };
 use c1m_sys::{process::page_bytes, socket::mem_info};
 
-use crate::{
-    attempt::undisturbed,
-    host::{Settings, connect, cpus, eventually, reset, sockets},
-    server::{PATIENCE, Server, Skip, needs_ebpf},
+use c1m_testkit::{
+    Settings, Skip,
+    host::{reserve_pages, until_quiet},
+    net::ask,
+    trip, undisturbed,
 };
 
-/// Two pages in a receive queue. In the sender's call more than one page and less than SOCK_MIN_SNDBUF: above high the kernel
-/// refuses it first (net/core/sock.c, __sk_mem_raise_allocated, 6.18).
-const REQUEST: &str = "GET /bytes/5000 HTTP/1.1\r\nHost: test\r\n\r\n";
+use crate::{
+    host::{cpus, reset, sockets},
+    server::{Server, needs_ebpf},
+};
+
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Pages that a CPU may hold outside of the kernel's counter: net.core.mem_pcpu_rsv, less one.
-const RESERVE_PAGES: u64 = 255;
 /// Of the one connection that is being opened: its request and its response, at both ends.
 const IN_FLIGHT_PAGES: u64 = 16;
 /// Connections that ask once more, above high.
@@ -66,9 +66,7 @@ struct Seen {
 impl Seen {
     fn watch(limits: [u64; 3]) -> Result<Self, Skip> {
         let mut settings = Settings::take()?;
-        let reserve = RESERVE_PAGES * cpus();
-        let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
-        assert!(is_quiet, "another program queues data: {:?}", sockets());
+        until_quiet().unwrap();
         let mut server = Server::start(&["--interval", &format!("{}ms", INTERVAL.as_millis())])?;
         for signal in ["connections", "refusals", "usage_falls", "dropped_segments"] {
             server.needs(signal)?;
@@ -78,7 +76,8 @@ impl Seen {
         // The server looks at usage under the new limits, so that what comes next is not for them alone.
         thread::sleep(4 * INTERVAL);
         let baseline_pages = sockets().tcp_mem_pages;
-        let count = usize::try_from((high + reserve + IN_FLIGHT_PAGES) / 2 + 30).unwrap();
+        let pages = high + reserve_pages().unwrap() + IN_FLIGHT_PAGES;
+        let count = usize::try_from(pages / 2 + 30).unwrap();
         let (mut streams, pages) = pin(server.address, count);
         wait_for_crossing(&mut server, Level::High, Direction::Up);
         drop_some(&mut server, &mut streams);
@@ -89,7 +88,7 @@ impl Seen {
         thread::sleep(Duration::from_millis(200));
         let summary = server.finish();
         let of_server = (server.pid(), server.address);
-        let records = std::mem::take(&mut server.records);
+        let records = std::mem::take(&mut server.lines).into_iter().map(|line| line.record);
         let (mut crossings, mut refusals, mut pressures) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
@@ -117,10 +116,7 @@ fn pin(address: SocketAddr, count: usize) -> (Vec<TcpStream>, Vec<u64>) {
     let page = page_bytes().unwrap();
     let (mut streams, mut pages) = (Vec::new(), vec![0]);
     for n in 0..count {
-        let mut stream = connect(address);
-        stream.write_all(REQUEST.as_bytes()).unwrap();
-        // Waits for the response, and leaves it where it is.
-        stream.peek(&mut [0]).unwrap();
+        let stream = trip::unread(address).unwrap();
         let memory = mem_info(stream.as_raw_fd()).unwrap();
         let bytes = u64::from(memory.rmem_alloc + memory.wmem_queued + memory.fwd_alloc);
         pages.push(pages[n] + bytes.div_ceil(page));
@@ -130,32 +126,23 @@ fn pin(address: SocketAddr, count: usize) -> (Vec<TcpStream>, Vec<u64>) {
 }
 
 fn wait_for_crossing(server: &mut Server, level: Level, direction: Direction) {
-    let wanted = |record: &Record| match record {
+    server.wait_for_any(&format!("crossing of {level:?} {direction:?}"), |record| match record {
         Record::Crossing(crossing) => {
             (crossing.level == level && crossing.direction == direction).then_some(())
         }
         _ => None,
-    };
-    let has_come = server.records.iter().any(|record| wanted(record).is_some())
-        || server.wait_for(PATIENCE, wanted).is_some();
-    assert!(
-        has_come,
-        "no crossing of {level:?} {direction:?}: {:?}, {:?}",
-        server.records,
-        sockets()
-    );
+    });
 }
 
 /// A second response finds a queue that is not empty, and usage above high: it is dropped.
 fn drop_some(server: &mut Server, streams: &mut [TcpStream]) {
     for stream in streams.iter_mut().take(AGAIN) {
-        stream.write_all(REQUEST.as_bytes()).unwrap();
+        ask(stream, trip::TWO_PAGES).unwrap();
     }
-    let dropped = server.wait_for(PATIENCE, |record| match record {
+    server.wait_for("drops", |record| match record {
         Record::Refused(refused) => refused.dropped_skb.filter(|dropped| *dropped >= AGAIN as u64),
         _ => None,
     });
-    assert!(dropped.is_some(), "no drops: {:?}", server.records.last());
 }
 
 /// Each crossing by itself, and their order.
@@ -260,7 +247,7 @@ fn nothing_lost(seen: &Seen) -> Result<(), String> {
 
 /// Pages and connections at each first crossing, held against what the test's own sockets hold.
 fn where_planned(seen: &Seen) -> Result<(), String> {
-    let slack = RESERVE_PAGES * cpus() + IN_FLIGHT_PAGES;
+    let slack = reserve_pages().unwrap() + IN_FLIGHT_PAGES;
     for level in LEVELS {
         let up = place(&seen.crossings, level, Direction::Up, false);
         let crossing = &seen.crossings[up.unwrap()];

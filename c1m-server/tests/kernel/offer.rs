@@ -6,9 +6,8 @@
 
 use std::env;
 
+use c1m_testkit::Skip;
 use libtest_mimic::{Completion, Failed, Trial};
-
-use crate::server::Skip;
 
 const VARIABLE: &str = "C1M_KERNEL_OFFERS";
 

@@ -13,10 +13,11 @@ use c1m_probe::snapshot::Snapshots;
 use c1m_record::TcpState;
 use c1m_sys::{confine, netns};
 
+use c1m_testkit::Skip;
+
 use crate::{
     held::{apart, in_many_states},
     host::{connect, reset},
-    server::Skip,
 };
 
 /// Snapshots among sockets that come and go.

@@ -3,25 +3,31 @@
 use std::{
     env,
     io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
+    ops::{Deref, DerefMut},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use c1m_record::{
-    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line, Precision,
-    Record, Usage, Watching,
+    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Line, Precision, Record,
+    Usage, Watching,
 };
-use c1m_sys::{confine, process::terminate};
+use c1m_sys::confine;
+use c1m_testkit::{
+    Outcome, PATIENCE, Program, Skip,
+    child::closed_pipe,
+    eventually,
+    host::{reserve_pages, until_quiet},
+    only, schema, undisturbed,
+};
 
 use crate::{
-    attempt::undisturbed,
     environment,
-    host::{Settings, connect, cpus, eventually, reset, sockets},
-    server::{PATIENCE, SCHEMA, Skip, binary, needs_ebpf},
+    host::{connect, cpus, pair, reset},
+    server::{binary, needs_ebpf},
 };
 
 /// What this program does instead of testing, when a watch has started it: see [`play`].
@@ -52,12 +58,21 @@ pub(crate) fn play() {
     std::process::exit(0);
 }
 
-/// A running watch. Killed when dropped.
-pub(crate) struct Watch {
-    child: Child,
-    lines: Receiver<String>,
-    /// All that was taken so far.
-    pub(crate) records: Vec<Line<Record>>,
+/// A running watch.
+pub(crate) struct Watch(Program<Record>);
+
+impl Deref for Watch {
+    type Target = Program<Record>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Watch {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Watch {
@@ -66,44 +81,11 @@ impl Watch {
     }
 
     pub(crate) fn start_by(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a watch");
-        let (sender, lines) = channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
-        });
-        Self { child, lines, records: Vec::new() }
-    }
-
-    fn take(&mut self, line: &str) -> Record {
-        SCHEMA.check(line);
-        let line: Line<Record> = serde_json::from_str(line).unwrap();
-        self.records.push(line.clone());
-        line.record
-    }
-
-    /// The first record from now on for which `choose` has an answer.
-    pub(crate) fn wait_for<T>(
-        &mut self,
-        what: &str,
-        mut choose: impl FnMut(&Record) -> Option<T>,
-    ) -> T {
-        let end = Instant::now() + PATIENCE;
-        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
-            if let Some(chosen) = choose(&self.take(&line)) {
-                return chosen;
-            }
-        }
-        panic!("no {what}: {:#?}", self.records);
+        Self(Program::start(command, &schema::SERVER).unwrap())
     }
 
     pub(crate) fn watching(&mut self) -> Watching {
-        let watching = self.wait_for("watching", |record| match record {
-            Record::Watching(watching) => Some(watching.clone()),
-            _ => None,
-        });
+        let watching = self.wait_for("watching", only!(Record::Watching));
         self.usage("first look", |_| true);
         watching
     }
@@ -125,47 +107,21 @@ impl Watch {
                 .cloned(),
             _ => None,
         };
-        let told = self.records.iter().find_map(|line| is_it(&line.record));
-        told.unwrap_or_else(|| self.wait_for("holders", is_it))
-    }
-
-    /// Waits for its end by itself.
-    fn ended(&mut self) -> (Ended, ExitStatus) {
-        let ended = self.wait_for("end", |record| match record {
-            Record::Ended(ended) => Some(ended.clone()),
-            _ => None,
-        });
-        (ended, self.child.wait().unwrap())
+        self.wait_for_any("holders", is_it)
     }
 
     pub(crate) fn finish(&mut self) -> Ended {
-        terminate(&mut self.child).unwrap();
-        let (ended, status) = self.ended();
-        assert_eq!(status.code(), Some(0));
-        ended
+        let Outcome { code, stderr, .. } = self.0.finish();
+        assert_eq!(code, Some(0), "{stderr}");
+        self.last(only!(Record::Ended)).expect("a watch ends with a record")
     }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Of a test that failed nothing stays behind. One that has ended is not an error.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A connection of which both ends are ours.
-fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let client = connect(listener.local_addr().unwrap());
-    (client, listener.accept().unwrap().0)
 }
 
 pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
     needs_ebpf()?;
-    let mut settings = Settings::take()?;
-    let reserve = 255 * cpus();
-    let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
-    assert!(is_quiet, "another program queues data: {:?}", sockets());
+    let mut settings = c1m_testkit::Settings::take()?;
+    let reserve = reserve_pages().unwrap();
+    until_quiet().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let port = address.port().to_string();
@@ -209,8 +165,8 @@ pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
     assert!(over.host.pressure.total_ms > up.host.pressure.total_ms, "{up:?} {over:?}");
     settings.put_back();
     let ended = watch.finish();
-    check_crossing(&watch.records, limits, address, before, after);
-    check_end(&watch.records, &ended, opened);
+    check_crossing(&watch.lines, limits, address, before, after);
+    check_end(&watch, &ended, opened);
     Ok(())
 }
 
@@ -241,13 +197,9 @@ fn check_crossing(
     }
 }
 
-fn check_end(records: &[Line<Record>], ended: &Ended, opened: u64) {
+fn check_end(watch: &Watch, ended: &Ended, opened: u64) {
     assert_eq!((ended.watched.opened, ended.watched.closed), (Some(opened), Some(opened)));
-    let verdict = records.iter().rev().find_map(|line| match &line.record {
-        Record::Verdict(verdict) => Some(verdict),
-        _ => None,
-    });
-    let causes = &verdict.unwrap().causes;
+    let causes = watch.last(only!(Record::Verdict)).unwrap().causes;
     let high = causes.iter().find(|cause| cause.limit == LimitName::TcpMemHigh);
     assert_eq!(high.unwrap().confidence, Confidence::Certain, "{causes:?}");
     assert!(ended.limit.is_some(), "{ended:?}");
@@ -283,46 +235,45 @@ pub(crate) fn what_was_there() -> Result<(), Skip> {
 
 /// A listener whose accept queue has the length 0 takes one connection after the other: each is born and ends like any other.
 pub(crate) fn backlog_of_zero() -> Result<(), Skip> {
+    with_backlog_of_zero("127.0.0.1:0".parse().unwrap())
+}
+
+/// The listener of IPv6 takes both.
+pub(crate) fn backlog_of_zero_over_ipv6() -> Result<(), Skip> {
+    TcpListener::bind("[::1]:0").map_err(|error| Skip(format!("no IPv6: {error}")))?;
+    with_backlog_of_zero("[::]:0".parse().unwrap())
+}
+
+fn with_backlog_of_zero(address: SocketAddr) -> Result<(), Skip> {
     needs_ebpf()?;
-    let addresses: [SocketAddr; 2] = [([127, 0, 0, 1], 0).into(), ([0u16; 8], 0).into()];
-    for address in addresses {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            None,
-        );
-        // Without IPv6 there is nothing to see of it.
-        let Ok(socket) = socket else { continue };
-        if address.is_ipv6() {
-            socket.set_only_v6(false).unwrap();
-        }
-        if socket.bind(&address.into()).is_err() {
-            continue;
-        }
-        socket.listen(0).unwrap();
-        let listener = TcpListener::from(socket);
-        let port = listener.local_addr().unwrap().port();
-        let accepted = |to: SocketAddr| (connect(to), listener.accept().unwrap().0);
-        let v4 = SocketAddr::from(([127, 0, 0, 1], port));
-        let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
-        // The listener of IPv6 takes both.
-        let to = if address.is_ipv6() { vec![v4, v6] } else { vec![v4] };
-        let before: Vec<_> = to.iter().map(|to| accepted(*to)).collect();
-        let flag = port.to_string();
-        let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
-        let present = before.len() as u64;
-        assert_eq!(watch.watching().connections, Some(present), "{address}");
-        let pairs: Vec<_> = to.iter().cycle().take(20).map(|to| accepted(*to)).collect();
-        let up = watch.usage("all up", |usage| usage.watched.opened == Some(20));
-        assert_eq!(up.watched.connections, Some(20 + present), "{up:?}");
-        before.into_iter().chain(pairs).for_each(|(client, server)| {
-            reset(client);
-            drop(server);
-        });
-        let down = watch.usage("all gone", |usage| usage.watched.closed == Some(20 + present));
-        assert_eq!(down.watched.connections, Some(0), "{down:?}");
-        watch.finish();
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+    if address.is_ipv6() {
+        socket.set_only_v6(false).unwrap();
     }
+    socket.bind(&address.into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let port = listener.local_addr().unwrap().port();
+    let accepted = |to: SocketAddr| (connect(to), listener.accept().unwrap().0);
+    let v4 = SocketAddr::from(([127, 0, 0, 1], port));
+    let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+    let to = if address.is_ipv6() { vec![v4, v6] } else { vec![v4] };
+    let before: Vec<_> = to.iter().map(|to| accepted(*to)).collect();
+    let flag = port.to_string();
+    let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
+    let present = before.len() as u64;
+    assert_eq!(watch.watching().connections, Some(present), "{address}");
+    let pairs: Vec<_> = to.iter().cycle().take(20).map(|to| accepted(*to)).collect();
+    let up = watch.usage("all up", |usage| usage.watched.opened == Some(20));
+    assert_eq!(up.watched.connections, Some(20 + present), "{up:?}");
+    before.into_iter().chain(pairs).for_each(|(client, server)| {
+        reset(client);
+        drop(server);
+    });
+    let down = watch.usage("all gone", |usage| usage.watched.closed == Some(20 + present));
+    assert_eq!(down.watched.connections, Some(0), "{down:?}");
+    watch.finish();
     Ok(())
 }
 
@@ -335,19 +286,12 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     let watching = watch.watching();
     assert!(watching.ports.contains(&port), "{watching:?}");
     assert_eq!(watching.netns, c1m_host::netns::own());
-    let limits = watch.wait_for("limits", limits);
+    let limits = watch.wait_for("limits", only!(Record::Limits));
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
     let (soft, _) = c1m_sys::process::nofile().unwrap();
     assert_eq!(nofile.ceiling, Some(soft), "{nofile:?}");
     watch.finish();
     Ok(())
-}
-
-fn limits(record: &Record) -> Option<Limits> {
-    match record {
-        Record::Limits(limits) => Some(limits.clone()),
-        _ => None,
-    }
 }
 
 /// A network namespace shows neither tcp_mem nor its limits: the kernel's own variables do.
@@ -361,7 +305,7 @@ pub(crate) fn in_a_namespace() -> Result<(), Skip> {
         let mut watch = Watch::start(&["--netns", "self"]);
         let watching = watch.watching();
         assert_ne!(watching.netns, c1m_host::netns::own());
-        let limits = watch.wait_for("limits", limits);
+        let limits = watch.wait_for("limits", only!(Record::Limits));
         let ended = watch.finish();
         assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");
         let high = limits.limits.iter().find(|line| line.limit == LimitName::TcpMemHigh).unwrap();
@@ -385,7 +329,7 @@ fn run(role: &str, command: &[&str]) -> (Option<i32>, Ended) {
         .unwrap();
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    text.lines().for_each(|line| SCHEMA.check(line));
+    text.lines().for_each(|line| schema::SERVER.check(line));
     let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     match last.record {
         Record::Ended(ended) => (output.status.code(), ended),
@@ -416,20 +360,28 @@ pub(crate) fn commands() -> Result<(), Skip> {
     };
     assert_eq!(quiet(&[server, "--version"], 0).command.unwrap().code, Some(0));
     assert_eq!(quiet(&["--", server, "--no-such-flag"], 5).command.unwrap().code, Some(2));
-    let (reader, closed) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = Command::new(binary())
-        .args(["watch", "--cmd", server, "--no-such-flag"])
-        .stdout(Stdio::null())
-        .stderr(closed)
-        .status()
-        .unwrap();
-    // 1: other programs may trip a limit meanwhile.
-    assert!(matches!(status.code(), Some(1 | 5)), "nobody reads its lines: {status:?}");
+    ends_with_5(|| {
+        Command::new(binary())
+            .args(["watch", "--cmd", server, "--no-such-flag"])
+            .stdout(Stdio::null())
+            .stderr(closed_pipe())
+            .status()
+            .unwrap()
+            .code()
+    });
     let absent =
         Command::new(binary()).args(["watch", "--cmd", "/no/such/program"]).output().unwrap();
     assert_eq!(absent.status.code(), Some(2), "{absent:?}");
     Ok(())
+}
+
+/// The command failed, and no limit was met. tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile, which is exit code 1.
+fn ends_with_5(mut run: impl FnMut() -> Option<i32>) {
+    let ended = undisturbed(|| match run() {
+        Some(1) => Ok::<_, Skip>(Err("a limit was reported".into())),
+        code => Ok(Ok(code)),
+    });
+    assert_eq!(ended.expect("nothing here skips"), Some(5));
 }
 
 /// A signal is the command's, and the command never outlives the watch.
@@ -451,30 +403,32 @@ pub(crate) fn signals() -> Result<(), Skip> {
         assert!(lines.by_ref().map_while(Result::ok).any(|line| is_limits(&line)));
         let pid = child.id();
         let mut command = None;
-        eventually(PATIENCE, || {
+        eventually(|| {
             command = c1m_host::task::family(pid).get(1).copied();
             command.is_some_and(|pid| c1m_host::task::comm(pid) != Some("c1m-server".into()))
         });
         (child, lines, command.expect("the command"))
     };
-    let (mut child, lines, _) = started();
-    confine::signal(&mut child, libc::SIGTERM).unwrap();
-    let last = lines.map_while(Result::ok).last().unwrap();
-    let ended: Line<Record> = serde_json::from_str(&last).unwrap();
-    match ended.record {
-        Record::Ended(Ended { command: Some(command), .. }) => {
-            assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
+    ends_with_5(|| {
+        let (mut child, lines, _) = started();
+        confine::signal(&mut child, libc::SIGTERM).unwrap();
+        let last = lines.map_while(Result::ok).last().unwrap();
+        let ended: Line<Record> = serde_json::from_str(&last).unwrap();
+        match ended.record {
+            Record::Ended(Ended { command: Some(command), .. }) => {
+                assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
-    }
-    assert!(matches!(child.wait().unwrap().code(), Some(1 | 5)));
+        child.wait().unwrap().code()
+    });
 
     let (mut child, _lines, command) = started();
     child.kill().unwrap();
     child.wait().unwrap();
     let folder = format!("/proc/{command}/exe");
     // One that nobody has waited for yet has no program any more.
-    let is_gone = eventually(PATIENCE, || !Path::new(&folder).exists());
+    let is_gone = eventually(|| !Path::new(&folder).exists());
     assert!(is_gone, "{command} outlived its watch");
     Ok(())
 }

@@ -172,6 +172,7 @@ fn no_crate_depends_on_one_above_it() {
         pair("c1m-limits", "c1m-preflight"),
         pair("c1m-limits", "c1m-probe"),
         pair("c1m-client", "c1m-server"),
+        pair("c1m-server", "c1m-testkit"),
         pair("c1m-new", "c1m-sys"),
     ] {
         assert_eq!(

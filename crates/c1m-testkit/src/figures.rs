@@ -1,11 +1,11 @@
-//! Figures of a report's page, held against the JSON lines that they are from. Shared with the test that asks a browser for the page.
+//! Figures of a report's page, compared with the JSON lines that they are from.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 /// Compares every figure of the page with its line; the kinds of records that had some.
-pub(crate) fn check(page: &str, lines: &str) -> BTreeSet<String> {
+pub fn check(page: &str, lines: &str) -> BTreeSet<String> {
     let lines: Vec<&str> = lines.lines().collect();
     let mut kinds = BTreeSet::new();
     for tag in page.split("<span class=\"figure\" ").skip(1) {

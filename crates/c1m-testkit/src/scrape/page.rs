@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Samples by name and labels, as they are written.
-pub(crate) type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 /// Each sample once, each behind the help and the type of its name, which stand once as well.
 #[track_caller]
-pub(crate) fn parse(page: &str) -> Samples {
+pub fn parse(page: &str) -> Samples {
     let (mut samples, mut told) = (Samples::new(), BTreeSet::new());
     let (mut help, mut name, mut kind, mut below) = ("", "", "", 0.0);
     for line in page.lines() {
