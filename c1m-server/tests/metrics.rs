@@ -1,4 +1,4 @@
-//! Metrics are the figures of records: those of runs that were recorded, held against their lines.
+//! Metrics are the figures of records: those of runs that were recorded, compared with their lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

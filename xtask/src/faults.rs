@@ -6,7 +6,7 @@
 //! - [`fixture`], [`program`]: what a driver has in its hands, and c1m-server as a program.
 //! - [`other`]: servers of others, beside which c1m only observes.
 //! - [`judge`]: what is right. Pure.
-//! - [`record`], [`report`]: what is told, to programs and to people.
+//! - [`record`], [`report`]: what is printed, for programs and for people.
 
 mod catalog;
 pub(crate) mod cli;

@@ -1,4 +1,4 @@
-//! Every command of the README and of docs/, run as it stands there: in a network namespace and with files of its own, with fewer connections, and
+//! Every command of the README and of docs/, run as it is there: in a network namespace and with files of its own, with fewer connections, and
 //! ended by SIGTERM after a moment where it would go on. What a command is to be run by elsewhere is said in [`ELSEWHERE`].
 
 use std::{
@@ -130,7 +130,7 @@ fn run(blocks: &[Vec<String>]) -> Result<Completion, Failed> {
             })
             .collect();
         if !here.is_empty() {
-            failures.extend(played(&here)?);
+            failures.extend(run_block(&here)?);
         }
     }
     if failures.is_empty() { Ok(Completion::Completed) } else { Err(failures.join("\n").into()) }
@@ -154,10 +154,10 @@ fn own_namespaces(script: &str) -> Command {
 }
 
 /// Runs the commands of a block, one after the other; a server stays until the end of the block.
-fn played(commands: &[String]) -> Result<Option<String>, Failed> {
+fn run_block(commands: &[String]) -> Result<Option<String>, Failed> {
     let folder = tempfile::tempdir()?;
     let place = folder.path();
-    stage(place)?;
+    set_up(place)?;
     if commands.iter().any(|line| line.contains("part-*")) {
         parts(place)?;
     }
@@ -174,7 +174,7 @@ fn played(commands: &[String]) -> Result<Option<String>, Failed> {
     };
     let needs_one = |line: &String| is_client(line) || line.contains("nginx.pid");
     if commands.iter().any(needs_one) && !commands.iter().any(is_server) {
-        // It stands for nginx, too.
+        // In the place of nginx, too.
         script.push(
             "c1m-server --quiet --listen 0.0.0.0:8000 >ready & SERVER=$!; mount -t tmpfs none /run; echo $SERVER >/run/nginx.pid; while [ ! -s ready ]; do sleep 0.1; done"
                 .into(),
@@ -242,7 +242,7 @@ fn path(place: &Path) -> String {
 }
 
 /// What the commands find: the programs, by both of their names, and files that readers have.
-fn stage(place: &Path) -> Result<(), Failed> {
+fn set_up(place: &Path) -> Result<(), Failed> {
     let programs = Path::new(XTASK).parent().ok_or("a program without a folder")?;
     let tool = |name: &str, text: &str| -> Result<(), Failed> {
         let path = place.join(name);

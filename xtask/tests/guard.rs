@@ -443,7 +443,7 @@ fn the_privileged_half_does_what_a_run_needs_and_nothing_else() {
     helper.wait().unwrap();
 }
 
-/// Another server is for folders that stand for the kernel's files.
+/// Another server is for folders in the place of the kernel's files.
 fn on_the_running_kernel_another_server_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (mut helper, told) = privileged(folder.path(), &["--server-program", "/bin/sh"]);

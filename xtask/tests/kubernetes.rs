@@ -1,4 +1,4 @@
-//! The manifests in dist/kubernetes: held against the published schemas, their command lines against our own definitions, and their
+//! The manifests in dist/kubernetes: compared with the published schemas, their command lines against our own definitions, and their
 //! capabilities against what the programs need, as they say and as the kernel has it.
 
 use std::{
@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-/// What stands for a variable that a container gets.
+/// What is in the place of a variable that a container gets.
 const SAMPLES: [(&str, &str); 3] = [
     ("JOB_COMPLETION_INDEX", "7"),
     ("C1M_TARGET", "10.1.2.3:8000"),

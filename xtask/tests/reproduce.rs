@@ -66,7 +66,7 @@ fn with_client(client: &Path) -> Command {
     command
 }
 
-/// A program of the workspace, which stands beside xtask.
+/// A program of the workspace, which is beside xtask.
 fn program(name: &str) -> PathBuf {
     let program = Path::new(XTASK).with_file_name(name);
     assert!(program.exists(), "{} is not built: test the whole workspace", program.display());
@@ -178,7 +178,7 @@ fn survive(victim: Victim) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-/// The death of a client that lost its server is heard of before the server's, and the server's is told.
+/// The death of a client that lost its server is heard of before the server's, and the server's is reported.
 fn cause() -> Result<Completion, Failed> {
     let before = tcp_mem()?;
     let folder = tempfile::tempdir()?;

@@ -1,4 +1,4 @@
-//! System calls that fail, held against the errors that their callers get.
+//! System calls that fail, compared with the errors that their callers get.
 
 use std::{
     env,
@@ -50,10 +50,10 @@ pub(crate) fn ports() -> Result<(), Skip> {
     let refused = server.finish().refused.unwrap();
     let me = std::process::id();
     if hook.starts_with("fexit/") {
-        let mut told: Vec<Ports> = server.records().filter_map(only!(Record::Ports)).collect();
-        told.retain(|ports| ports.pid == me);
-        assert!((failed.min(EXAMPLES)..=failed).contains(&(told.len() as u64)), "{told:?}");
-        for ports in told {
+        let mut reported: Vec<Ports> = server.records().filter_map(only!(Record::Ports)).collect();
+        reported.retain(|ports| ports.pid == me);
+        assert!((failed.min(EXAMPLES)..=failed).contains(&(reported.len() as u64)), "{reported:?}");
+        for ports in reported {
             assert_eq!(ports.source.as_deref(), Some("127.0.0.1"), "{ports:?}");
             assert_eq!(ports.destination, Some(address.to_string()), "{ports:?}");
         }
@@ -138,7 +138,7 @@ fn of(refused: &Refused, name: &str) -> u64 {
     refused.call_errors.as_ref().unwrap().get(name).copied().unwrap_or(0)
 }
 
-/// The first ones are told, with the process.
+/// The first ones are reported, with the process.
 fn check_calls(server: &Server, call: &str, errno: &str, at_least: u64) {
     let me = std::process::id();
     let mut ours: Vec<CallError> = server.records().filter_map(only!(Record::CallError)).collect();

@@ -1,4 +1,4 @@
-//! The number of connections, counted in the kernel, held against those that the test holds.
+//! The number of connections, counted in the kernel, compared with those that the test holds.
 
 use std::{
     io::{Read as _, Write as _},

@@ -1,4 +1,4 @@
-//! Who holds sockets, and in which states they are, held against the test's own sockets, SO_MEMINFO, sock_diag and ss.
+//! Who holds sockets, and in which states they are, compared with the test's own sockets, SO_MEMINFO, sock_diag and ss.
 
 use std::{
     collections::BTreeMap,
@@ -54,12 +54,12 @@ pub(crate) fn apart(body: fn() -> Result<(), Skip>) -> Result<(), Skip> {
 pub(crate) fn states() -> Result<(), Skip> {
     apart(|| {
         let sockets = in_many_states();
-        let seen = count_states(&["--netns", "self"]);
+        let snapshot = count_states(&["--netns", "self"]);
         let mut rows = BTreeMap::new();
-        for row in &seen.rows {
+        for row in &snapshot.rows {
             rows.insert((row.state, row.port), row.count);
         }
-        assert_eq!(seen.source, Source::Iterators);
+        assert_eq!(snapshot.source, Source::Iterators);
         assert_eq!(rows.remove(&(TcpState::Unconnected, 0)), Some(1), "{rows:?}");
         assert_eq!(rows.remove(&(TcpState::ClosedButOpen, sockets.port)), Some(2), "{rows:?}");
         assert_eq!(rows, by_sock_diag(), "sock_diag");
@@ -188,21 +188,25 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         let pages: u64 = held.iter().map(pages_of).sum();
         assert!(pages >= 2 * RESETS as u64, "{pages}");
 
-        let seen = look(&[]);
-        let own = row(&seen, |row| row.pid == Some(std::process::id()));
+        let snapshot = look(&[]);
+        let own = row(&snapshot, |row| row.pid == Some(std::process::id()));
         assert_eq!((own.holder, own.memory.pages), (Some(Holder::Process), pages), "{own:?}");
         assert_eq!(own.memory.closed_but_open, Some(RESETS as u64), "{own:?}");
         assert!(own.comm.is_some(), "{own:?}");
         // The kernel's own count has them too, but for what the CPUs hold.
-        let accounted = seen.accounted_pages.unwrap();
-        assert!(accounted + seen.reserve_pages.unwrap() >= pages, "{seen:?}");
-        assert_eq!(seen.unexplained_pages.is_some(), seen.scope == HoldersScope::Host, "{seen:?}");
+        let accounted = snapshot.accounted_pages.unwrap();
+        assert!(accounted + snapshot.reserve_pages.unwrap() >= pages, "{snapshot:?}");
+        assert_eq!(
+            snapshot.unexplained_pages.is_some(),
+            snapshot.scope == HoldersScope::Host,
+            "{snapshot:?}"
+        );
         // And its count of sockets, which has the closed ones too.
         let (sockets, is_host) =
-            (seen.accounted_sockets.unwrap(), seen.scope == HoldersScope::Host);
-        assert!(sockets > RESETS as u64, "{seen:?}");
-        let unlisted = sockets.cast_signed() - seen.total.sockets.cast_signed();
-        assert_eq!(seen.unlisted_sockets, is_host.then_some(unlisted), "{seen:?}");
+            (snapshot.accounted_sockets.unwrap(), snapshot.scope == HoldersScope::Host);
+        assert!(sockets > RESETS as u64, "{snapshot:?}");
+        let unlisted = sockets.cast_signed() - snapshot.total.sockets.cast_signed();
+        assert_eq!(snapshot.unlisted_sockets, is_host.then_some(unlisted), "{snapshot:?}");
 
         // The same by every other grouping.
         let by_port = look(&["--by", "port", "--netns", "self"]);
@@ -248,20 +252,25 @@ pub(crate) fn of_no_process() -> Result<(), Skip> {
         // Not accepted, with something to read.
         let mut waiting = connect(address);
         waiting.write_all(&BODY).unwrap();
-        let of = |seen: &Holders, holder| {
-            seen.rows.iter().find(|row| row.holder == Some(holder)).map(|row| row.memory.clone())
+        let of = |snapshot: &Holders, holder| {
+            snapshot
+                .rows
+                .iter()
+                .find(|row| row.holder == Some(holder))
+                .map(|row| row.memory.clone())
         };
         let is_there = |memory: &Option<Memory>| memory.as_ref().is_some_and(|it| it.pages > 0);
-        let mut seen = look(&["--netns", "self"]);
+        let mut snapshot = look(&["--netns", "self"]);
         let arrived = eventually(|| {
-            seen = look(&["--netns", "self"]);
-            is_there(&of(&seen, Holder::Orphan)) && is_there(&of(&seen, Holder::AcceptQueue))
+            snapshot = look(&["--netns", "self"]);
+            is_there(&of(&snapshot, Holder::Orphan))
+                && is_there(&of(&snapshot, Holder::AcceptQueue))
         });
-        assert!(arrived, "{seen:?}");
-        let orphan = of(&seen, Holder::Orphan).unwrap();
+        assert!(arrived, "{snapshot:?}");
+        let orphan = of(&snapshot, Holder::Orphan).unwrap();
         assert_eq!((orphan.sockets, orphan.closed_but_open), (1, Some(0)), "{orphan:?}");
         assert!(orphan.send_bytes > BODY.len() as u64 && orphan.receive_bytes == 0, "{orphan:?}");
-        let queued = of(&seen, Holder::AcceptQueue).unwrap();
+        let queued = of(&snapshot, Holder::AcceptQueue).unwrap();
         assert_eq!(queued.states, BTreeMap::from([(TcpState::Established, 1)]));
         assert!(queued.receive_bytes >= BODY.len() as u64, "{queued:?}");
         reset(peer);
@@ -292,8 +301,8 @@ pub(crate) fn shared() -> Result<(), Skip> {
         .unwrap();
         let port = listener.local_addr().unwrap().port();
         let of_port = || {
-            let seen = look(&["--by", "port", "--netns", "self"]);
-            row(&seen, |row| row.port == Some(port)).memory.clone()
+            let snapshot = look(&["--by", "port", "--netns", "self"]);
+            row(&snapshot, |row| row.port == Some(port)).memory.clone()
         };
         let mut memory = of_port();
         let is_shared = eventually(|| {
@@ -334,7 +343,7 @@ pub(crate) fn again_and_again() -> Result<(), Skip> {
         let inode = own()[0].inode;
         let mut snapshots = Snapshots::load().unwrap();
         let page = page_bytes().unwrap();
-        let mut seen = Vec::new();
+        let mut counts = Vec::new();
         for _ in 0..3 {
             let mut of = |which| {
                 let snapshot = snapshots.take(which, &own(), false).unwrap();
@@ -347,12 +356,12 @@ pub(crate) fn again_and_again() -> Result<(), Skip> {
             assert_eq!(of(Which::ByProcess), all);
             let states = snapshots.count_states(&own(), false, false).unwrap().rows;
             let of_states = states.iter().filter(|row| row.netns == inode).map(|row| row.count);
-            seen.push((all, holding, of_states.sum::<u64>()));
+            counts.push((all, holding, of_states.sum::<u64>()));
         }
         let pages: u64 = closed.iter().chain(pairs.iter().map(|pair| &pair.1)).map(pages_of).sum();
         // The listener, and both ends of each pair.
         let expected = ((1 + 5 + 40, pages), (5 + 10, pages), 1 + 5 + 40);
-        assert_eq!(seen, [expected; 3]);
+        assert_eq!(counts, [expected; 3]);
         Ok(())
     })
 }
@@ -364,8 +373,8 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
     server.wait_for("all of them", |record| {
         matches!(record, Record::Online(it) if it.online == 300).then_some(())
     });
-    let seen = look(&["--top", "1000"]);
-    let of_server = row(&seen, |row| row.pid == Some(server.pid()));
+    let snapshot = look(&["--top", "1000"]);
+    let of_server = row(&snapshot, |row| row.pid == Some(server.pid()));
     let states = BTreeMap::from([(TcpState::Established, 300), (TcpState::Listen, 3)]);
     assert_eq!(of_server.memory.states, states, "{of_server:?}");
     assert_eq!(of_server.memory.shared, 0);
@@ -376,9 +385,9 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
         let in_it = || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let pair = (connect(listener.local_addr().unwrap()), listener.accept().unwrap());
-            let seen = thread::spawn(|| look(&["--netns", "self"]).total).join().unwrap();
+            let snapshot = thread::spawn(|| look(&["--netns", "self"]).total).join().unwrap();
             let states = BTreeMap::from([(TcpState::Established, 2), (TcpState::Listen, 1)]);
-            assert_eq!((seen.states, seen.shared), (states, 0));
+            assert_eq!((snapshot.states, snapshot.shared), (states, 0));
             drop(pair);
         };
         let first = spawn_with_own_table("first".into(), 1 << 20, vec![0, 1, 2], in_it);
@@ -390,18 +399,18 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
 pub(crate) fn other_namespaces() -> Result<(), Skip> {
     needs_ebpf()?;
     // In the namespace of a thread that no process as a whole is in.
-    let (told, answer) = std::sync::mpsc::channel();
+    let (sender, answer) = std::sync::mpsc::channel();
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let inside = thread::spawn(move || {
         if let Err(error) = confine::unshare_network() {
-            told.send(Err(error.to_string())).unwrap();
+            sender.send(Err(error.to_string())).unwrap();
             return;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut waiting = connect(listener.local_addr().unwrap());
         waiting.write_all(&BODY).unwrap();
         let own = netns::Namespace::open(Path::new(netns::OWN)).unwrap();
-        told.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
+        sender.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
         // Until the test has looked.
         let _ = wait.recv();
     });
@@ -409,8 +418,8 @@ pub(crate) fn other_namespaces() -> Result<(), Skip> {
     let name = format!("inode:{inode}");
     let here = |row: &HolderRow| row.netns == Some(inode) && row.port == Some(port);
     for choice in ["all", name.as_str()] {
-        let seen = look(&["--by", "port", "--top", "100000", "--netns", choice]);
-        let found = row(&seen, here);
+        let snapshot = look(&["--by", "port", "--top", "100000", "--netns", choice]);
+        let found = row(&snapshot, here);
         // The listener, and what waits in its queue: of no process, and found because a thread led there.
         assert_eq!(
             found.memory.states.get(&TcpState::Established),
@@ -450,19 +459,19 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
         stream.is_some()
     });
     assert!(connected, "the server does not listen");
-    let seen = holders_of(outcome(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
+    let snapshot = holders_of(outcome(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
     let counted = states_of(outcome(&mut as_nobody(&["states", "--json"])));
-    let own = seen.rows.iter().find(|row| row.pid == Some(server.pid())).cloned();
+    let own = snapshot.rows.iter().find(|row| row.pid == Some(server.pid())).cloned();
     reset(stream.unwrap());
     drop(server);
 
-    assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
-    let own = own.unwrap_or_else(|| panic!("{seen:?}"));
+    assert_eq!((snapshot.source, snapshot.scope), (Source::SockDiag, HoldersScope::Part));
+    let own = own.unwrap_or_else(|| panic!("{snapshot:?}"));
     assert_eq!(own.comm.as_deref(), Some("c1m-server"));
     assert!(own.memory.states.contains_key(&TcpState::Listen), "{own:?}");
-    // Not to be seen is not zero.
-    assert_eq!((own.memory.closed_but_open, seen.unexplained_pages), (None, None));
-    assert!(seen.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", seen.unseen);
+    // What is not visible is not zero.
+    assert_eq!((own.memory.closed_but_open, snapshot.unexplained_pages), (None, None));
+    assert!(snapshot.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", snapshot.unseen);
     assert_eq!(counted.source, Source::SockDiag);
     let is_listening = |port| {
         move |row: &c1m_record::StateRow| {
@@ -483,8 +492,12 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     Ok(())
 }
 
-fn row(seen: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
-    seen.rows.iter().find(|row| is_it(row)).unwrap_or_else(|| panic!("no such row: {seen:?}"))
+fn row(snapshot: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
+    snapshot
+        .rows
+        .iter()
+        .find(|row| is_it(row))
+        .unwrap_or_else(|| panic!("no such row: {snapshot:?}"))
 }
 
 pub(crate) fn look(arguments: &[&str]) -> Holders {
@@ -517,9 +530,9 @@ fn record(output: Outcome) -> Record {
 
 /// What the kernel says by another way: by state and local port.
 fn by_sock_diag() -> BTreeMap<(TcpState, u16), u64> {
-    let dump = sock_diag::sockets(|rows: &mut BTreeMap<(TcpState, u16), u64>, told| {
-        let state = TcpState::from_kernel(told.state.into(), true);
-        *rows.entry((state, told.local_port)).or_default() += 1;
+    let dump = sock_diag::sockets(|rows: &mut BTreeMap<(TcpState, u16), u64>, row| {
+        let state = TcpState::from_kernel(row.state.into(), true);
+        *rows.entry((state, row.local_port)).or_default() += 1;
     });
     dump.unwrap().value
 }

@@ -16,7 +16,7 @@ use crate::{
     watch::ROLE,
 };
 
-/// What this program plays in the test: see [`report`].
+/// What this program does in the test: see [`report`].
 pub(crate) const ROLE_REPORT: &str = "report";
 const REPORT_FILE: &str = "C1M_KERNEL_TEST_REPORT";
 /// Settings that count, or that answer each reader with something else.

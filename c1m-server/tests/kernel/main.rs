@@ -1,4 +1,4 @@
-//! Real eBPF on the running kernel, with real sockets: what `--trace` reports, held against what the kernel itself says.
+//! Real eBPF on the running kernel, with real sockets: what `--trace` reports, compared with what the kernel itself says.
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason: see
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
@@ -33,7 +33,7 @@ use offer::{
 use server::by_kprobes;
 
 fn main() -> ExitCode {
-    watch::play();
+    watch::run_role();
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem, and counters that see everybody.
     arguments.test_threads = Some(1);

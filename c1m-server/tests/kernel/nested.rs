@@ -67,11 +67,11 @@ pub(crate) fn refusals() -> Result<(), Skip> {
     // Nobody refuses anything any more, and both see the end of it.
     until_quiet().unwrap();
     // The kernel runs no program for a few of the calls inside others, and does not count them.
-    let seen = |count: Option<u64>| {
+    let is_near = |count: Option<u64>| {
         count.is_some_and(|count| (opened - opened / 100..=opened).contains(&count))
     };
     second.usage("connections, and their end", |usage| {
-        seen(usage.watched.opened) && seen(usage.watched.closed)
+        is_near(usage.watched.opened) && is_near(usage.watched.closed)
     });
     // Their number is counted again where a program was skipped.
     let held = [(); 3].map(|()| connect(server.address));

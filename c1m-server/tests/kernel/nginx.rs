@@ -1,5 +1,5 @@
 //! nginx as Debian ships it, in a network namespace and a cgroup of its own, with clients that do not read: what `watch`, `holders` and
-//! `states` say of it on the host, held against ss in its namespace.
+//! `states` say of it on the host, compared with ss in its namespace.
 
 use std::{
     env, fs,
@@ -201,25 +201,25 @@ fn check_holders(host: &Namespace, nginx: &Nginx, inode: u32) {
     let port = nginx.address.port();
     let netns = format!("inode:{inode}");
     for arguments in [&["--netns", netns.as_str()][..], &[]] {
-        let (mut told, mut row) = (Skmem::default(), None);
+        let (mut by_ss, mut row) = (Skmem::default(), None);
         // Nothing moves but probes of full windows; a segment that was dropped may be sent once more.
         let is_still = eventually(|| {
-            told = by_ss_memory(port);
-            let seen = host.within(|| look(arguments)).unwrap();
-            row = seen.rows.first().cloned();
-            told == by_ss_memory(port)
+            by_ss = by_ss_memory(port);
+            let snapshot = host.within(|| look(arguments)).unwrap();
+            row = snapshot.rows.first().cloned();
+            by_ss == by_ss_memory(port)
         });
         let row = row.unwrap();
-        assert!(is_still, "{told:?} {row:?}");
+        assert!(is_still, "{by_ss:?} {row:?}");
         check_names(&row, nginx);
         let memory = &row.memory;
-        let is_near = |found: u64, told: u64| found.abs_diff(told) * TOLERANCE <= told;
-        assert!(told.send > 0 && is_near(memory.send_bytes, told.send), "{told:?} {row:?}");
-        assert!(is_near(memory.pages, told.pages), "{told:?} {row:?}");
-        assert!(is_near(memory.receive_bytes, told.receive), "{told:?} {row:?}");
-        assert!(is_near(memory.backlog_bytes, told.backlog), "{told:?} {row:?}");
-        let forward = memory.forward_bytes.abs_diff(told.forward);
-        assert!(forward * TOLERANCE <= told.forward.unsigned_abs(), "{told:?} {row:?}");
+        let is_near = |found: u64, by_ss: u64| found.abs_diff(by_ss) * TOLERANCE <= by_ss;
+        assert!(by_ss.send > 0 && is_near(memory.send_bytes, by_ss.send), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.pages, by_ss.pages), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.receive_bytes, by_ss.receive), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.backlog_bytes, by_ss.backlog), "{by_ss:?} {row:?}");
+        let forward = memory.forward_bytes.abs_diff(by_ss.forward);
+        assert!(forward * TOLERANCE <= by_ss.forward.unsigned_abs(), "{by_ss:?} {row:?}");
     }
 }
 
@@ -229,9 +229,9 @@ fn check_states(host: &Namespace, inode: u32, port: u16, readers: u64) {
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
     let is_still = eventually(|| {
         shown = by_ss().unwrap().into_iter().collect();
-        let seen = host.within(|| count_states(&["--netns", &netns])).unwrap();
-        assert!(seen.rows.iter().all(|row| row.netns == inode), "{seen:?}");
-        rows = seen.rows.iter().map(|row| ((row.state, row.port), row.count)).collect();
+        let snapshot = host.within(|| count_states(&["--netns", &netns])).unwrap();
+        assert!(snapshot.rows.iter().all(|row| row.netns == inode), "{snapshot:?}");
+        rows = snapshot.rows.iter().map(|row| ((row.state, row.port), row.count)).collect();
         rows.sort_unstable();
         by_ss().unwrap().into_iter().eq(shown.iter().copied())
     });

@@ -1,4 +1,4 @@
-//! Orphans that the kernel resets for their number, held against its own counter.
+//! Orphans that the kernel resets for their number, compared with its own counter.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -20,7 +20,7 @@ pub(crate) fn aborted_orphans() -> Result<(), Skip> {
         let too_many = refused.orphans_aborted_too_many.unwrap();
         let sum = too_many + refused.orphans_aborted_out_of_memory.unwrap();
         assert!(too_many > 0, "{refused:?}");
-        // Where the hook is on a function, what a timer gives up is told too, and the sum that is compared.
+        // Where the hook is on a function, what a timer gives up is reported too, and the sum that is compared.
         assert!(refused.orphans_max.is_none_or(|max| max > MAX_ORPHANS), "{refused:?}");
         assert!(refused.orphans_in_timers.is_none_or(|timers| timers <= sum), "{refused:?}");
         let is_right = sum == refused.kernel["TCPAbortOnMemory"] && sum >= ABORTED;

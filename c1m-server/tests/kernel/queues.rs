@@ -52,7 +52,7 @@ fn attempt() -> Result<Result<(), String>, Skip> {
     }
     assert!(count > 0, "{overflows:?}");
     let counted = refused.kernel["ListenOverflows"];
-    let told = at_syn + at_ack.unwrap_or(0);
-    let is_equal = told == counted || at_ack.is_none() && told <= counted;
+    let reported = at_syn + at_ack.unwrap_or(0);
+    let is_equal = reported == counted || at_ack.is_none() && reported <= counted;
     Ok(if is_equal && at_syn > 0 { Ok(()) } else { Err(format!("{refused:?}")) })
 }

@@ -1,4 +1,4 @@
-//! What keeps tracing from starting is told in one line, before the port is touched.
+//! What keeps tracing from starting is said in one line, before the port is touched.
 
 use std::{fs, net::TcpListener, os::unix::process::CommandExt as _, path::Path, process::Command};
 

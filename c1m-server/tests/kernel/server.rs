@@ -16,7 +16,7 @@ use c1m_probe::{plan::Signal, signals::SIGNALS};
 use c1m_record::{Hook, Record, Summary};
 use c1m_testkit::{Outcome, PATIENCE, Program, Skip, schema};
 
-/// The server: what was built with this test, or what stands beside it in a guest.
+/// The server: what was built with this test, or what is beside it in a guest.
 pub(crate) fn binary() -> PathBuf {
     env::var_os("C1M_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_c1m-server").into()).into()
 }
@@ -94,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Skips the test unless it is told by a hook on a kernel function.
+    /// Skips the test unless it comes from a hook on a kernel function.
     pub(crate) fn needs_function(&self, signal: &str) -> Result<String, Skip> {
         let name = self.needs(signal)?;
         if name.starts_with("tp_btf/") {

@@ -30,14 +30,14 @@ use crate::{
     server::{binary, needs_ebpf},
 };
 
-/// What this program does instead of testing, when a watch has started it: see [`play`].
+/// What this program does instead of testing, when a watch has started it: see [`run_role`].
 pub(crate) const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
 const INTERVAL: &str = "200ms";
 /// Two pages in a receive queue.
 const UNREAD: [u8; 5000] = [b'x'; 5000];
 
-/// Plays a part in a test and ends, if it was asked to by its environment.
-pub(crate) fn play() {
+/// Does a part of a test and ends, if it was asked to by its environment.
+pub(crate) fn run_role() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
@@ -97,7 +97,7 @@ impl Watch {
         })
     }
 
-    /// The first row of holders, once it is this process and has more than so many pages: told with a crossing of pressure or of high.
+    /// The first row of holders, once it is this process and has more than so many pages: reported with a crossing of pressure or of high.
     pub(crate) fn held_by(&mut self, pid: u32, pages: u64) -> HolderRow {
         let is_it = |record: &Record| match record {
             Record::Holders(holders) => holders
@@ -345,7 +345,7 @@ pub(crate) fn commands() -> Result<(), Skip> {
     let (code, ended) = run("exhaust", &[own]);
     assert_eq!((code, ended.limit), (Some(1), Some(LimitName::Nofile)), "{ended:?}");
     assert_eq!(ended.command.unwrap().code, Some(0));
-    // What others do on the host in the same instant is told as well.
+    // What others do on the host in the same instant is reported as well.
     let quiet = |command: &[&str], expected| {
         // tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile.
         let ended = undisturbed(|| {
@@ -398,7 +398,7 @@ pub(crate) fn signals() -> Result<(), Skip> {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        // It is told before the command is started.
+        // It is printed before the command is started.
         let is_limits = |line: &String| line.contains("\"kind\":\"limits\"");
         assert!(lines.by_ref().map_while(Result::ok).any(|line| is_limits(&line)));
         let pid = child.id();
@@ -438,7 +438,7 @@ pub(crate) fn full_disk() -> Result<(), Skip> {
     needs_ebpf()?;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    // In a thread of its own: what it mounts is visible to itself and what it starts.
     let inside = thread::spawn(move || {
         confine::mount_memory(&path, 64 << 10)
             .map_err(|error| Skip(format!("no mount namespace: {error}")))?;

@@ -203,7 +203,7 @@ fn what_cant_be_written_is_named_with_exit_code_3() {
 fn a_report_that_does_not_fit_leaves_the_older_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    // In a thread of its own: what it mounts is visible to itself and what it starts.
     let in_thread = move || {
         if let Err(error) = confine::mount_memory(&path, 64 << 10) {
             // CAP_SYS_ADMIN: who has it can do this.

@@ -52,7 +52,7 @@ fn signals_end_it_with_a_summary() {
         let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(program.address)).collect();
         streams.iter_mut().for_each(ask);
         drop(streams.split_off(40));
-        // Closed by reset; how it is counted shows that the server has seen it.
+        // Closed by reset; how it is counted shows that the server knows it.
         until("the closes are seen", || {
             let now = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
             let is_worker = |task: &std::path::PathBuf| {

@@ -125,7 +125,7 @@ fn silent_connections_keep_no_scraper_out() {
         }
         let samples = scrape(&url);
         let evicted = samples[&errors("connection", "evicted")];
-        // On a machine that stands still for seconds some time out before.
+        // On a machine that pauses for seconds some time out before.
         let over = evicted + samples[&errors("request", "408")];
         assert!(evicted > 0.0 && over > (count - PLACES) as f64, "{samples:#?}");
         // The last one still has its place, until it has said what it wants.

@@ -372,13 +372,13 @@ mod tests {
         let mut shell = Command::new("sh");
         let mut child =
             Child::start(shell.args(["-c", "echo one; echo broken >&2; exit 3"])).unwrap();
-        let mut seen = Vec::new();
+        let mut read = Vec::new();
         let waited = child.wait_for("two came", |line| {
-            seen.push(line.text.clone());
+            read.push(line.text.clone());
             io::Result::Ok(None::<()>)
         });
         let error = waited.unwrap_err().to_string();
-        assert_eq!(seen, ["one"]);
+        assert_eq!(read, ["one"]);
         assert!(error.contains("broken") && error.contains('3'), "{error}");
     }
 

@@ -17,13 +17,13 @@ pub fn check(page: &str, lines: &str) -> BTreeSet<String> {
         let (number, pointer) = (attribute("data-line"), attribute("data-pointer"));
         let line = lines[number.parse::<usize>().unwrap() - 1];
         let line: Value = serde_json::from_str(line).unwrap();
-        let told =
+        let value_of_line =
             line.pointer(&pointer).unwrap_or_else(|| panic!("no {pointer} in line {number}"));
         let value: f64 = attribute("data-value").parse().unwrap();
-        assert_eq!(told.as_f64(), Some(value), "line {number}, {pointer}");
+        assert_eq!(value_of_line.as_f64(), Some(value), "line {number}, {pointer}");
         let shown = shown.split_once('<').unwrap().0;
         assert!(!shown.is_empty(), "line {number}, {pointer} is not shown");
-        if let Some(count) = told.as_u64()
+        if let Some(count) = value_of_line.as_u64()
             && shown.bytes().all(|byte| byte.is_ascii_digit() || byte == b',')
         {
             assert_eq!(shown.replace(',', ""), count.to_string(), "line {number}, {pointer}");

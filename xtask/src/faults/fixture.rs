@@ -70,7 +70,7 @@ impl<'a> Fixture<'a> {
         self.observer.as_mut().ok_or_else(|| Stop::wrong("there is no observer"))
     }
 
-    /// What the driver counted itself, and where the observer's own count of it stands.
+    /// What the driver counted itself, and where the observer's own count of it is.
     pub(crate) fn count(&mut self, name: &'static str, value: u64, ebpf: &'static str) {
         self.counted.push(Counted { name, value, ebpf });
     }

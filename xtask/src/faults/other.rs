@@ -166,7 +166,7 @@ pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     debian::program(kind.name(), kind.packages()).map_err(|error| Stop::skip(format!("{error:#}")))
 }
 
-/// nginx for tests of the server. Where it can't be had they are ignored, and why is told here.
+/// nginx for tests of the server. Where it can't be had they are ignored, and the reason is printed here.
 pub(crate) fn nginx(install: bool) -> Option<PathBuf> {
     if !install {
         return debian::found(Kind::Nginx.name());

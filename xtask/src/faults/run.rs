@@ -139,7 +139,7 @@ fn server(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(place::target().join("release").join(name))
 }
 
-/// One run. An error is one of this program or of the host's; whatever is wrong with the fault stands in the result.
+/// One run. An error is one of this program or of the host's; whatever is wrong with the fault is in the result.
 fn once(
     fault: &'static Fault,
     kernel: &str,

@@ -233,7 +233,7 @@ fn orphans(world: &mut World) -> Result<(), Skip> {
 fn memory_cgroup(world: &mut World) -> Result<(), Skip> {
     world.confine_memory()?;
     let cgroup = world.cgroup();
-    // Far away, so that what is needed is told.
+    // Far away, so that the need is reported.
     cgroup.limit(1 << 40)?;
     let walls = world.doctor(&[]).record.walls;
     let wall = walls.iter().find(|wall| wall.limit == LimitName::MemoryCgroup).unwrap();

@@ -51,7 +51,7 @@ pub(crate) fn by_a_client_that_lets_the_kernel_choose(world: &World, sources: u8
     opened
 }
 
-/// Connections that are established while the server stands still, all the time or for `pause`; in the latter case those that it holds at last.
+/// Connections that are established while the server is stopped, all the time or for `pause`; in the latter case those that it holds at last.
 pub(crate) fn while_nobody_accepts(
     world: &World,
     server: &[&str],

@@ -95,7 +95,7 @@ fn run(prometheus: &Path) -> Result<(), Stop> {
     server.until("c1m_pressure_lasting_seconds > 0.1")?;
     held.end();
     server.until("c1m_under_pressure == 0")?;
-    // Everything that was told is in the last page.
+    // All records are in the last page.
     thread::sleep(LOOK);
     let firing =
         server.ask("count by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[5m]))");
@@ -122,12 +122,12 @@ fn figures_agree(watch: &Program<Record>, last: &Samples) -> Result<(), Stop> {
     for level in Level::ALL {
         for (direction, name) in [(Direction::Up, "up"), (Direction::Down, "down")] {
             let is_it = |record: &&Record| matches!(record, Record::Crossing(it) if it.level == level && it.direction == direction);
-            let told = watch.records().filter(is_it).count();
+            let counted = watch.records().filter(is_it).count();
             let name = format!(
                 "c1m_crossings_total{{limit=\"tcp_mem\",level=\"{}\",direction=\"{name}\"}}",
                 level.name()
             );
-            assert_eq!(last[&name], told as f64, "{name}");
+            assert_eq!(last[&name], counted as f64, "{name}");
         }
     }
     let refusals = |limit: &str, what: &str| {
@@ -139,8 +139,8 @@ fn figures_agree(watch: &Program<Record>, last: &Samples) -> Result<(), Stop> {
         (refusals("tcp_mem_pressure", "receive"), refused.fair_share_receive),
         (last["c1m_events_lost_total"], *dropped),
     ];
-    for (exported, told) in same {
-        assert_eq!(exported, told as f64, "{refused:?}");
+    for (exported, counted) in same {
+        assert_eq!(exported, counted as f64, "{refused:?}");
     }
     // Others open connections too, and Prometheus itself goes on asking.
     let opened = last["c1m_connections_opened_total"];

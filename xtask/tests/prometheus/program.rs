@@ -40,7 +40,7 @@ pub(crate) fn promtool(prometheus: &Path, arguments: &[&str], input: &str) -> St
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool stands beside Prometheus");
+        .expect("promtool is beside Prometheus");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:#?} of {input}");

@@ -29,11 +29,11 @@ const PIN_BYTES: u64 = 7_711;
 
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 
-/// Plays server or client if this program was started under such a name.
+/// Becomes server or client if this program was started under such a name.
 pub(crate) fn dispatch() -> Option<ExitCode> {
     let own = PathBuf::from(env::args_os().next()?);
     let folder = own.parent()?.to_owned();
-    let play: fn(&Fixture) -> ExitCode = match own.file_name()?.to_str()? {
+    let role: fn(&Fixture) -> ExitCode = match own.file_name()?.to_str()? {
         SERVER => server,
         CLIENT => client,
         _ => return None,
@@ -42,7 +42,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
     fs::write(folder.join(format!("{name}.pid")), std::process::id().to_string()).ok()?;
     watch_sigterm();
     let scenario = fs::read_to_string(folder.join("scenario")).ok()?;
-    Some(play(&Fixture { folder, scenario }))
+    Some(role(&Fixture { folder, scenario }))
 }
 
 fn watch_sigterm() {
@@ -149,7 +149,7 @@ fn server(fixture: &Fixture) -> ExitCode {
             }
         }
         peak = count.max(peak);
-        // A number that stands is not said again.
+        // A number that did not change is not said again.
         if said != Some(count) {
             say(Record::Online(online(count)));
         }
@@ -160,7 +160,7 @@ fn server(fixture: &Fixture) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A server on a slow host: it is behind with the last connections, and its count grows in steps for longer than it may stand still.
+/// A server on a slow host: it is behind with the last connections, and its count grows in steps for longer than it may pause.
 #[derive(Default)]
 struct Late {
     lines: u64,

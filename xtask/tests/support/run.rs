@@ -143,7 +143,7 @@ impl Fixture {
         finish(self.start())
     }
 
-    /// Waits until the client stands still halfway in act 1.
+    /// Waits until the client stops halfway in act 1.
     pub(crate) fn wait_for_halfway(&self) {
         let half = || fs::read_to_string(self.path("count")).is_ok_and(|text| text == "8800");
         assert!(eventually(half), "the fake client never came to the half");

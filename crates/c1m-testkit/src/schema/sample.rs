@@ -1,4 +1,4 @@
-//! A record of every kind that a published schema has, with every member, and one text wherever any text may stand.
+//! A record of every kind that a published schema has, with every member, and one text wherever any text may be.
 
 use serde_json::{Map, Value, json};
 
