@@ -35,9 +35,10 @@ const BOUNDS_US: [u64; 22] = [
 
 /// Times of one kind, which one worker counts, and everybody may read meanwhile.
 ///
-/// The upper bounds of the buckets are those of [`BOUNDS_US`] that are below the timeout, and the timeout. What was not answered within it is in the
-/// count, and in no bucket but the one without a bound: a quantile among them is estimated as the timeout, which it is at least. With a bound above the
-/// timeout it would be estimated as that one, which nobody has measured.
+/// The upper bounds of the buckets are those of [`BOUNDS_US`] that are below the timeout, and the
+/// timeout. What was not answered within it is in the count, and in no bucket but the one without a
+/// bound: a quantile among them is estimated as the timeout, which it is at least. With a bound
+/// above the timeout it would be estimated as that one, which nobody has measured.
 #[derive(Debug, Default)]
 pub struct Buckets {
     bounds_us: Vec<u64>,

@@ -14,8 +14,8 @@ use crate::{record::End, require::Requirement, shard::Shard, start::StartAt, tar
 
 /// Opens TCP connections by the million, from many source addresses, and holds them.
 ///
-/// Each connection sends one request and waits for the answer. Then it is idle, or leaves the answer unread, or keeps asking.
-/// With --idle it does not even ask.
+/// Each connection sends one request and waits for the answer. Then it is idle, or leaves the
+/// answer unread, or keeps asking. With --idle it does not even ask.
 #[derive(Debug, Clone, Parser)]
 #[command(
     version,
@@ -43,8 +43,9 @@ pub enum Command {
 
 /// Merge the results of all parts of a run (--shard) into one
 ///
-/// Takes what --json printed, of which the last line of each run is enough; one file may have several. Connections and errors add up, and so do the
-/// histograms, without loss. Results that are not the parts of one run, each once, are refused.
+/// Takes what --json printed, of which the last line of each run is enough; one file may have
+/// several. Connections and errors add up, and so do the histograms, without loss. Results that are
+/// not the parts of one run, each once, are refused.
 #[derive(Debug, Clone, Args)]
 #[command(
     after_help = "Exit: 0 done, 1 fewer connections than asked for or a --require that does not hold, 2 usage or results that don't belong \
@@ -68,10 +69,12 @@ pub struct Merge {
 /// Flags of opening connections.
 #[derive(Debug, Clone, Args)]
 pub struct Load {
-    /// The server: an address and a port, or a range of ports, which multiplies the connections that one source can have
+    /// The server: an address and a port, or a range of ports, which multiplies the connections
+    /// that one source can have
     ///
-    /// IPv6 stands in brackets, a link-local address with the interface of this host that leads to it, by name or number: [fe80::1%eth0]:8000.
-    /// localhost is 127.0.0.1, never ::1, which is written as [::1]; other names are not looked up.
+    /// IPv6 stands in brackets, a link-local address with the interface of this host that leads to
+    /// it, by name or number: [fe80::1%eth0]:8000. localhost is 127.0.0.1, never ::1, which is
+    /// written as [::1]; other names are not looked up.
     #[arg(long, value_name = "ADDR:PORT[-PORT]")]
     pub connect: Target,
 
@@ -79,18 +82,22 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count)]
     pub connections: u64,
 
-    /// Be part I of N, counted from 0: of --connections, --rate and --sample, which are those of all parts together
+    /// Be part I of N, counted from 0: of --connections, --rate and --sample, which are those of
+    /// all parts together
     ///
-    /// Each part has source addresses of its own, in ascending order: --source lists those of all hosts, and a host needs those of its part
-    /// alone. Without --source each host takes its own addresses. `c1m-client merge` makes one result of all parts.
+    /// Each part has source addresses of its own, in ascending order: --source lists those of all
+    /// hosts, and a host needs those of its part alone. Without --source each host takes its own
+    /// addresses. `c1m-client merge` makes one result of all parts.
     #[arg(long, value_name = "I/N", default_value_t = Shard::WHOLE, hide_default_value = true)]
     pub shard: Shard,
 
-    /// Begin at this time: RFC 3339, or seconds since 1970. One that is over is a warning, with --strict a refusal
+    /// Begin at this time: RFC 3339, or seconds since 1970. One that is over is a warning, with
+    /// --strict a refusal
     #[arg(long, value_name = "TIME")]
     pub start_at: Option<StartAt>,
 
-    /// Where connections come from; may be given several times [default: 127.0.1.0 and on for a loopback target, else this host's addresses]
+    /// Where connections come from; may be given several times [default: 127.0.1.0 and on for a
+    /// loopback target, else this host's addresses]
     ///
     /// A link-local source needs no interface: it has that of --connect.
     #[arg(long, value_name = "ADDR|CIDR|FIRST-LAST")]
@@ -100,10 +107,11 @@ pub struct Load {
     #[arg(long, value_name = "N", value_parser = positive_count, default_value = "64000")]
     pub per_source: u64,
 
-    /// New connections a second, over all workers [default: unlimited]
+    /// New connections per second, over all workers [default: unlimited]
     ///
-    /// Connection k is planned at k / R after the start, and latencies count from there. Late ones are made up for at twice the rate at most. A rate that
-    /// is not reached is a warning; `--require 'rate>=95%'` makes it a failure.
+    /// Connection k is planned at k / R after the start, and latencies count from there. Late ones
+    /// are made up for at twice the rate at most. A rate that is not reached is a warning;
+    /// `--require 'rate>=95%'` makes it a failure.
     #[arg(long, value_name = "R", value_parser = positive_count)]
     pub rate: Option<u64>,
 
@@ -113,7 +121,8 @@ pub struct Load {
     #[arg(long, value_name = "N|auto", default_value = "auto")]
     pub workers: Workers,
 
-    /// Connections that one worker opens at the same time: sent for and not answered yet, or not established with --idle
+    /// Connections that one worker opens at the same time: sent for and not answered yet, or not
+    /// established with --idle
     #[arg(long, value_name = "N", default_value = "64", value_parser = parse_small_count)]
     pub in_flight: u32,
 
@@ -121,14 +130,16 @@ pub struct Load {
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     pub hold: Option<Duration>,
 
-    /// What each connection asks for first, and --sample and --heartbeat after that [default: / first, then /bytes/64]
+    /// What each connection asks for first, and --sample and --heartbeat after that [default: /
+    /// first, then /bytes/64]
     ///
-    /// The default is for c1m-server, whose / has a body without end. For another server name a path that it answers with a status of 2xx and
-    /// a complete body.
+    /// The default is for c1m-server, whose / has a body without end. For another server name a
+    /// path that it answers with a status of 2xx and a complete body.
     #[arg(long, value_name = "PATH", value_parser = request_path)]
     pub request: Option<String>,
 
-    /// Ask for nothing: a connection is its handshake, and then idle. --request is then of --sample and --heartbeat alone
+    /// Ask for nothing: a connection is its handshake, and then idle. --request is then of --sample
+    /// and --heartbeat alone
     #[arg(long, conflicts_with_all = ["unread", "pin"])]
     pub idle: bool,
 
@@ -136,11 +147,13 @@ pub struct Load {
     #[arg(long)]
     pub unread: bool,
 
-    /// Leave answers unread that charge so many bytes of tcp_mem a connection, on average (7.53K); implies --unread
+    /// Leave answers unread that charge so many bytes of tcp_mem a connection, on average (7.53K);
+    /// implies --unread
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, conflicts_with = "request")]
     pub pin: Option<u64>,
 
-    /// From the end of the ramp on, each connection asks once in this time, spread evenly. One that is lost is asked in vain
+    /// From the end of the ramp on, each connection asks once in this time, spread evenly. One that
+    /// is lost is asked in vain
     #[arg(long, value_name = "D", value_parser = positive_duration, conflicts_with_all = ["unread", "pin"])]
     pub heartbeat: Option<Duration>,
 
@@ -152,10 +165,12 @@ pub struct Load {
     #[arg(long, value_name = "D", value_parser = positive_duration, default_value = "10s")]
     pub timeout: Duration,
 
-    /// End the run when nothing has answered for this long while connections are opened or a sample is asked [default: three times --timeout]
+    /// End the run when nothing has answered for this long while connections are opened or a sample
+    /// is asked [default: three times --timeout]
     ///
-    /// An answer is anything that comes from the server: a byte, an end, a refusal, and with --idle a handshake. After one --timeout
-    /// without an answer the remaining connections are opened side by side, without regard to --in-flight. The exit code is 1.
+    /// An answer is anything that comes from the server: a byte, an end, a refusal, and with --idle
+    /// a handshake. After one --timeout without an answer the remaining connections are opened side
+    /// by side, without regard to --in-flight. The exit code is 1.
     #[arg(long, value_name = "D", value_parser = give_up)]
     pub give_up: Option<Duration>,
 
@@ -163,14 +178,17 @@ pub struct Load {
     #[arg(long, value_enum, default_value = "reset")]
     pub end: End,
 
-    /// What the run has to reach, such as connected==1024000 or connect_p99<50ms; may be given several times
+    /// What the run has to reach, such as connected==1024000 or connect_p99<50ms; may be given
+    /// several times
     ///
-    /// METRIC OPERATOR VALUE, with == != < <= > >=. Metrics are figures of the result: a wrong name lists them. Counts are numbers (64k) or shares
-    /// (99.9%), times have ns, us, ms or s. What is unknown does not hold.
+    /// METRIC OPERATOR VALUE, with == != < <= > >=. Metrics are figures of the result: a wrong name
+    /// lists them. Counts are numbers (64k) or shares (99.9%), times have ns, us, ms or s. What is
+    /// unknown does not hold.
     #[arg(long, value_name = "REQUIREMENT")]
     pub require: Vec<Requirement>,
 
-    /// Do not start when a limit stops the run before the last connection; without this it is a warning
+    /// Do not start when a limit stops the run before the last connection; without this it is a
+    /// warning
     #[arg(long)]
     pub strict: bool,
 
@@ -178,7 +196,7 @@ pub struct Load {
     #[arg(long)]
     pub json: bool,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
@@ -202,7 +220,8 @@ fn positive_count(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A duration of at least a millisecond, at most an hour: the clocks of the connections are sized for it.
+/// A duration of at least a millisecond, at most an hour: the clocks of the connections are sized
+/// for it.
 fn positive_duration(text: &str) -> Result<Duration, String> {
     match parse_duration(text).map_err(|error| error.to_string())? {
         short if short < Duration::from_millis(1) => Err("use at least 1ms".into()),

@@ -1,17 +1,17 @@
-//! c1m-client: opens a million TCP connections from many addresses, and does to a server what hurts it.
+//! c1m-client: opens a million TCP connections from many addresses, and does to a server what hurts
+//! it.
 //!
 //! The map of this crate, one sentence a module:
 //!
 //! - [`cli`]: every flag, in one place.
 //! - `manual`: what the manual page has besides the flags.
 //! - [`target`]: where they go: an address, and one port or several.
-//! - [`ports`]: the source ports that this host gives to clients.
 //! - [`tuple`]: the plan of 4-tuples: sources x ports x destinations, exact and without searching.
 //! - [`shard`]: which part of a run this host has.
 //! - [`start`]: when it begins, so that hosts begin together.
 //! - [`ramp`]: how fast, and by how many workers.
-//! - [`http`]: reads responses, whatever pieces they come in.
-//! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does that.
+//! - [`pin`]: how many whole pages of tcp_mem each connection holds, and how long a response does
+//!   that.
 //! - [`workload`]: what each connection asks for: the opening request, samples and heartbeats.
 //! - [`table`]: the connections of one worker, a few bytes each.
 //! - [`worker`]: one epoll thread with its own descriptor table.
@@ -27,12 +27,10 @@
 
 pub mod buckets;
 pub mod cli;
-pub mod http;
 mod manual;
 pub mod merge;
 pub mod metrics;
 pub mod pin;
-pub mod ports;
 pub mod prepare;
 pub mod ramp;
 pub mod record;

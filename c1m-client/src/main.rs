@@ -11,8 +11,9 @@ use c1m_program::{streams::say, version::parse};
 use c1m_sys::signal::Shutdown;
 use clap::{CommandFactory as _, error::ErrorKind};
 
-/// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement that does not hold; 2 usage, 3 the environment
-/// refused, 4 internal. A standard output whose reader has closed it changes none of them.
+/// Exit codes: 0 done, 1 a target was not met: fewer connections than asked for, or a requirement
+/// that does not hold; 2 usage, 3 the environment refused, 4 internal. A standard output whose
+/// reader has closed it changes none of them.
 fn main() -> ExitCode {
     let result = match parse(c1m_commit::commit!(), String::new) {
         Cli { command: Some(Command::Merge(flags)), .. } => merge::run(&flags),

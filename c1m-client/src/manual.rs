@@ -1,4 +1,5 @@
-//! What `--help` and the manual page say besides the flags, in the form of `c1m-server/src/cli/manual.rs`.
+//! What `--help` and the manual page say besides the flags, in the form of
+//! `c1m-server/src/cli/manual.rs`.
 
 pub(crate) const CLIENT: &str = "\
 Exit status:

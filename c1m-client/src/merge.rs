@@ -234,7 +234,8 @@ fn same_run(first: &Part, part: &Part) -> Result<(), MergeError> {
     }
 }
 
-/// Adds what all parts say. `Err`: that of one of them is too much for the sum, and no run has come to it.
+/// Adds what all parts say. `Err`: that of one of them is too much for the sum, and no run has come
+/// to it.
 fn total<'a>(
     parts: &'a [Part],
     field: &str,

@@ -1,13 +1,15 @@
 //! How many whole pages of tcp_mem each connection holds, and how long a response does that.
 //!
-//! The kernel charges tcp_mem by the page and by the socket: a socket that keeps `n` bytes of skb holds ceil(n / page) pages
-//! (net/ipv4/tcp_input.c, tcp_try_rmem_schedule, and include/net/sock.h, sk_mem_pages; 6.18). An average that is no whole
-//! number of pages is therefore a mixture of sockets, spread evenly.
+//! The kernel charges tcp_mem by the page and by the socket: a socket that keeps `n` bytes of skb
+//! holds ceil(n / page) pages (net/ipv4/tcp_input.c, tcp_try_rmem_schedule, and include/net/sock.h,
+//! sk_mem_pages; 6.18). An average that is no whole number of pages is therefore a mixture of
+//! sockets, spread evenly.
 //!
-//! A response must be one skb. Then the receiver acknowledges it at once, being the first data of its connection
-//! (tcp_event_data_recv raises the quick acknowledgements, 6.18), and the sender's copy is gone before its `send` returns.
-//! The second skb of a response would be acknowledged late, and be charged twice until then. A sender makes no skb longer
-//! than half the largest window it has seen (include/net/tcp.h, tcp_bound_to_half_wnd, 6.18).
+//! A response must be one skb. Then the receiver acknowledges it at once, being the first data of
+//! its connection (tcp_event_data_recv raises the quick acknowledgements, 6.18), and the sender's
+//! copy is gone before its `send` returns. The second skb of a response would be acknowledged late,
+//! and be charged twice until then. A sender makes no skb longer than half the largest window it
+//! has seen (include/net/tcp.h, tcp_bound_to_half_wnd, 6.18).
 
 use std::{
     io::{self, Write as _},
@@ -16,7 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::cpus;
+use c1m_host::{cpus, sockstat};
+use c1m_program::http::response::{Reader, Rest, request};
 use c1m_sys::{
     process::page_bytes,
     socket::{MemInfo, mem_info, peek},
@@ -24,13 +27,10 @@ use c1m_sys::{
 use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
-use crate::{
-    http::{Reader, Rest, request},
-    target::Target,
-    tuple::Tuple,
-};
+use crate::{target::Target, tuple::Tuple};
 
-/// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual window of 64 KiB, 32 KiB.
+/// What may be asked for. Whether one skb takes it here is for the probe to say: with the usual
+/// window of 64 KiB, 32 KiB.
 const MOST_BYTES: u64 = 48 << 10;
 
 /// Why bytes can't be pinned, and what would do.
@@ -138,7 +138,8 @@ pub struct PinPlan {
 }
 
 impl PinPlan {
-    /// Measures the overhead with one connection, plans the responses, and checks each with one more connection.
+    /// Measures the overhead with one connection, plans the responses, and checks each with one
+    /// more connection.
     pub fn measure(
         bytes: u64,
         indices: &Range<u64>,
@@ -179,7 +180,8 @@ impl PinPlan {
     }
 }
 
-/// The response length in the middle of those that charge `pages`, as far from both edges as possible; no longer than one skb can be.
+/// The response length in the middle of those that charge `pages`, as far from both edges as
+/// possible; no longer than one skb can be.
 fn middle_of(pages: u64, page_bytes: u64, overhead_bytes: u64, head_bytes: u64) -> u64 {
     let last = (pages * page_bytes).min(MOST_BYTES).saturating_sub(overhead_bytes);
     let first = ((pages - 1) * page_bytes + 1).saturating_sub(overhead_bytes).max(head_bytes + 1);
@@ -256,7 +258,8 @@ fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer
                     response.status, response.body_bytes
                 )));
             }
-            // The request's skb leaves the write queue with the acknowledgement, which may come a moment later.
+            // The request's skb leaves the write queue with the acknowledgement, which may come a
+            // moment later.
             Some(_) if memory.wmem_queued == 0 => {
                 return Ok(Answer { response_bytes: count as u64, memory });
             }
@@ -266,7 +269,8 @@ fn probe(tuple: &Tuple, body_bytes: u64, timeout: Duration) -> io::Result<Answer
     }
 }
 
-/// A probe without its whole answer, or with its request unacknowledged: nothing else is on that connection.
+/// A probe without its whole answer, or with its request unacknowledged: nothing else is on that
+/// connection.
 fn held_back() -> io::Error {
     io::Error::new(
         io::ErrorKind::TimedOut,
@@ -274,27 +278,19 @@ fn held_back() -> io::Error {
     )
 }
 
-/// Pages that TCP sockets of the whole host hold, from /proc/net/sockstat. It lags by up to 255 pages a CPU, either way,
-/// since Linux 6.0 (net.core.mem_pcpu_rsv).
+/// Pages that TCP sockets of the whole host hold, from /proc/net/sockstat. It lags by up to 255
+/// pages a CPU, either way, since Linux 6.0 (net.core.mem_pcpu_rsv).
 pub fn host_pages() -> io::Result<u64> {
-    let text = std::fs::read_to_string("/proc/net/sockstat")?;
-    parse_sockstat(&text)
-        .ok_or_else(|| io::Error::other("/proc/net/sockstat has no TCP line with `mem`"))
+    Ok(sockstat::sockstat()?.tcp_mem_pages)
 }
 
-fn parse_sockstat(text: &str) -> Option<u64> {
-    let mut words = text.lines().find_map(|line| line.strip_prefix("TCP:"))?.split_whitespace();
-    words.find(|word| *word == "mem")?;
-    words.next()?.parse().ok()
-}
-
-/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up to one page less than
-/// net.core.mem_pcpu_rsv apart from it, either way, at each of the two readings (include/net/sock.h,
-/// sk_memory_allocated_add, 6.18). Kernels without that sysctl have 256 built in, or keep none.
+/// By how much a difference of two readings of the kernel's counter may be wrong. Each CPU keeps up
+/// to one page less than net.core.mem_pcpu_rsv apart from it, either way, at each of the two
+/// readings (include/net/sock.h, sk_memory_allocated_add, 6.18). Kernels without that sysctl have
+/// 256 built in, or keep none.
 pub fn tolerance_pages() -> io::Result<u64> {
     let reserve = cpus::reserve_pages();
-    Ok(2 * reserve
-        .ok_or_else(|| io::Error::other("/sys/devices/system/cpu/online is not understood"))?)
+    Ok(2 * reserve.ok_or_else(|| io::Error::other("/proc/stat is not understood"))?)
 }
 
 #[cfg(test)]
@@ -348,10 +344,6 @@ mod tests {
 
     #[test]
     fn sockstat_is_read() {
-        let text =
-            "sockets: used 14\nTCP: inuse 1 orphan 0 tw 0 alloc 1 mem 289\nUDP: inuse 0 mem 7\n";
-        assert_eq!(parse_sockstat(text), Some(289));
-        assert_eq!(parse_sockstat("TCP: inuse 1"), None);
         assert!(host_pages().is_ok());
     }
 

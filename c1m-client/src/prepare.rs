@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use c1m_host::ports::Ports;
 use c1m_limits::footprint::payload_of;
 use c1m_preflight::{Ask, foresee};
 use c1m_program::{streams::say, writer::WriteError};
@@ -15,7 +16,6 @@ use c1m_sys::{epoll::Waker, process::page_bytes};
 use crate::{
     cli::Load,
     pin::{PinError, PinPlan},
-    ports::Ports,
     ramp::{Crew, Pace},
     record::{Asked, End, Pin, PinStep, Plan as PlanRecord, Shard as ShardRecord},
     shard::Shard,
@@ -119,7 +119,7 @@ pub fn slower_than_planned(
     };
     (reached < planned * ENOUGH).then(|| {
         format!(
-            "the planned rate{of_part} of {planned:.0} connections a second was not reached: {reached:.0} were. The server answered too slowly for \
+            "the planned rate{of_part} of {planned:.0} connections per second was not reached: {reached:.0} were. The server answered too slowly for \
              in_flight={in_flight} (--in-flight, of one worker), or this host is too slow; latencies count from the planned times"
         )
     })
@@ -130,7 +130,8 @@ pub fn warn(text: &str) {
     say(&format!("c1m-client: warning: {text}"));
 }
 
-/// When the first connection is due: by the wall clock as it goes now, since nothing else is known of the time until then.
+/// When the first connection is due: by the wall clock as it goes now, since nothing else is known
+/// of the time until then.
 fn start(cli: &Load) -> Result<Instant, Failure> {
     let now = Instant::now();
     let Some(at) = cli.start_at else { return Ok(now) };

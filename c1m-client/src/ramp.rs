@@ -12,14 +12,18 @@ use thiserror::Error;
 
 use crate::shard::Shard;
 
-/// Descriptors of a worker that are no connection: its epoll, and one that is being tried when the table is full.
+/// Descriptors of a worker that are no connection: its epoll, and one that is being tried when the
+/// table is full.
 const OWN_DESCRIPTORS: u64 = 4;
 
-/// The pace of new connections, shared by all workers: connection k is planned at k / rate, and that never moves.
+/// The pace of new connections, shared by all workers: connection k is planned at k / rate, and
+/// that never moves.
 ///
-/// Late ones are made up for: [`Self::AT_ONCE`] of the plan at once, and from then on at twice the rate, until the plan is met again. So there is
-/// no burst after a pause of the server, and its pause shows in the latencies of exactly those that it kept waiting: they count from the planned
-/// time. With a plan that moved with the pause, those would be missing in the latencies (coordinated omission).
+/// Late ones are made up for: [`Self::AT_ONCE`] of the plan at once, and from then on at twice the
+/// rate, until the plan is met again. So there is no burst after a pause of the server, and its
+/// pause shows in the latencies of exactly those that it kept waiting: they count from the planned
+/// time. With a plan that moved with the pause, those would be missing in the latencies
+/// (coordinated omission).
 #[derive(Debug)]
 pub struct Pace {
     /// Nanoseconds between two connections. `None`: unlimited.
@@ -39,7 +43,8 @@ struct Next {
 impl Pace {
     const AT_ONCE: Duration = Duration::from_millis(100);
 
-    /// `per_second`: connections a second of all `parts` of the run together, at least 1; `None`: unlimited.
+    /// `per_second`: connections per second of all `parts` of the run together, at least 1; `None`:
+    /// unlimited.
     #[must_use]
     pub fn new(per_second: Option<u64>, parts: u64) -> Self {
         let interval_ns =
@@ -53,8 +58,8 @@ impl Pace {
         self.interval_ns.is_some()
     }
 
-    /// Takes leave to open one connection at `now` since the start. Returns when it was planned: not later, and `now` itself without a rate.
-    /// `Err`: how long to wait before asking again.
+    /// Takes leave to open one connection at `now` since the start. Returns when it was planned:
+    /// not later, and `now` itself without a rate. `Err`: how long to wait before asking again.
     pub fn take(&self, now: Duration) -> Result<Duration, Duration> {
         let Some(interval_ns) = self.interval_ns else { return Ok(now) };
         let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -73,8 +78,8 @@ impl Pace {
     }
 }
 
-/// The rate that was reached: from the first planned instant to the last connection that was established. `None`: of fewer than two connections there
-/// is none.
+/// The rate that was reached: from the first planned instant to the last connection that was
+/// established. `None`: of fewer than two connections there is none.
 #[must_use]
 pub fn reached_per_s(established: u64, last_established_s: Option<f64>) -> Option<f64> {
     let last_s = last_established_s.filter(|seconds| *seconds > 0.0)?;
@@ -87,13 +92,14 @@ pub fn reached_per_s(established: u64, last_established_s: Option<f64>) -> Optio
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crew {
     pub workers: usize,
-    /// How many of them open or close connections at the same time: more threads than cores only wait for each other, and
-    /// blur what is in flight.
+    /// How many of them open or close connections at the same time: more threads than cores only
+    /// wait for each other, and blur what is in flight.
     pub at_a_time: usize,
     connections: u64,
 }
 
-/// The connections do not fit into the descriptor tables. The text names each knob with the number that would do.
+/// The connections do not fit into the descriptor tables. The text names each knob with the number
+/// that would do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error(
     "{connections} connections do not fit into {workers} descriptor tables of {a_table} each: use --workers {needed} (or auto), or a hard limit of open files of {limit} (ulimit -Hn, LimitNOFILE=)"
@@ -170,7 +176,8 @@ mod tests {
         assert_eq!(pace.take(at(0)), Err(at(1000)));
         assert_eq!(pace.take(at(400)), Err(at(600)));
         assert_eq!(pace.take(at(1000)), Ok(at(1000)));
-        // After a pause of ten seconds: 100 ms of the plan at once, and then one each half of a millisecond, each at its planned time.
+        // After a pause of ten seconds: 100 ms of the plan at once, and then one each half of a
+        // millisecond, each at its planned time.
         let resumes = at(10_000_000);
         let at_once = (0..1000).map_while(|_| pace.take(resumes).ok());
         let planned: Vec<Duration> = at_once.collect();

@@ -90,7 +90,7 @@ pub struct Asked {
     /// Answers stay unread.
     pub unread: bool,
     pub pin_bytes: Option<u64>,
-    /// New connections a second, of all parts together.
+    /// New connections per second, of all parts together.
     pub rate_per_s: Option<u64>,
     /// Connections of all parts together.
     pub sample: Option<u64>,
@@ -350,9 +350,9 @@ pub enum Unit {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Heartbeats {
-    /// Planned instants of all connections that were held when the hold began, those that are gone included. Up to the end of
-    /// the run; up to the planned end of the hold when every connection was lost before it. Left out: what could still be
-    /// answered within `--timeout` when the end began.
+    /// Planned instants of all connections that were held when the hold began, those that are gone included, up to the planned
+    /// end of the hold; that includes what was not sent because the one before is unanswered. Where the run ends before, or
+    /// the hold has no end: up to the end of the run, without what could still be answered within `--timeout` then.
     pub due: u64,
     /// Right, complete, and within `--timeout` of the planned instant.
     pub answered: u64,

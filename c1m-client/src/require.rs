@@ -1,6 +1,8 @@
-//! What a run has to reach: `--require "connect_p99<50ms"`, read before anything starts and judged when everything is over.
+//! What a run has to reach: `--require "connect_p99<50ms"`, read before anything starts and judged
+//! when everything is over.
 //!
-//! Everything is compared as whole numbers, of connections, of shares and of nanoseconds: `==` means what it says.
+//! Everything is compared as whole numbers, of connections, of shares and of nanoseconds: `==`
+//! means what it says.
 
 mod metric;
 
@@ -210,8 +212,9 @@ impl Requirement {
     }
 }
 
-/// Puts what came of each requirement into the result. Are all of them held, and as many connections established as were asked for, where none
-/// of them says how many? A run that lost every connection, or to which nothing answered, has reached nothing, whatever is required of it.
+/// Puts what came of each requirement into the result. Are all of them held, and as many
+/// connections established as were asked for, where none of them says how many? A run that lost
+/// every connection, or to which nothing answered, has reached nothing, whatever is required of it.
 pub fn judge_all(requirements: &[Requirement], result: &mut Summary, times: &AllTimes) -> bool {
     let judged = |requirement: &Requirement| requirement.judge(&Measured { result, times });
     let judged: Vec<_> = requirements.iter().map(judged).collect();

@@ -1,4 +1,5 @@
-//! Starts the workers, takes their reports, and says when each part of the run begins: ramp, sample, hold, end.
+//! Starts the workers, takes their reports, and says when each part of the run begins: ramp,
+//! sample, hold, end.
 
 mod finish;
 mod look;
@@ -35,10 +36,11 @@ use crate::{
     worker::{self, Broken, Command, Outcome, Report, Shared},
 };
 
-/// Time between two looks at the live line, and at what has answered.
+/// Time between two samples for the live line, and at what has answered.
 const LIVE: Duration = Duration::from_millis(200);
 
-/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see [`crate::require::reached`].
+/// Runs the whole of it. `Ok(true)`: it reached what was asked for, see
+/// [`crate::require::reached`].
 ///
 /// A signal ends it early and in order, see [`Shutdown`].
 pub fn run(cli: &Load, shutdown: &Shutdown, show: &mut Show) -> Result<bool, Failure> {
@@ -62,6 +64,8 @@ enum Phase {
     Ramp,
     Sample,
     Hold,
+    /// The time of the hold is over, and heartbeats may still be answered in time.
+    LastAnswers,
     End,
 }
 
@@ -96,6 +100,10 @@ struct Run<'a> {
     /// tcp_mem of the host before the first connection; `None` without `--pin`.
     pages_before: Option<u64>,
     hold_until: Option<Instant>,
+    /// Workers whose heartbeats are over.
+    beats_over: usize,
+    /// It was said that heartbeats are waited for.
+    waiting_told: bool,
     held_at_end: u64,
     lost_at_end: u64,
     ended_by: EndedBy,
@@ -136,6 +144,8 @@ impl<'a> Run<'a> {
             started: SystemTime::now(),
             pages_before: None,
             hold_until: None,
+            beats_over: 0,
+            waiting_told: false,
             held_at_end: 0,
             lost_at_end: 0,
             ended_by: EndedBy::Signal,
@@ -203,6 +213,7 @@ impl<'a> Run<'a> {
             Phase::Wait => Some(until(self.shared.start)),
             Phase::Hold => self.hold_until.map(until),
             Phase::Ramp | Phase::Sample => Some(LIVE),
+            Phase::LastAnswers => (!self.waiting_told).then_some(LIVE),
             Phase::End => return None,
         };
         wait.into_iter().chain(self.losses.wait()).min()
@@ -230,6 +241,7 @@ impl<'a> Run<'a> {
                     self.hold();
                 }
             }
+            Report::BeatsOver => self.beats_over += 1,
             Report::Lost(lost) => self.losses.add(lost),
             Report::Done(outcome) => {
                 self.outcome.tally.add(outcome.tally);
@@ -304,10 +316,13 @@ impl<'a> Run<'a> {
 
     fn hold(&mut self) {
         self.phase = Phase::Hold;
-        self.hold_until = self.cli.hold.and_then(|time| Instant::now().checked_add(time));
+        let began = Instant::now();
+        self.hold_until = self.cli.hold.and_then(|time| began.checked_add(time));
+        let began_us = self.shared.since_start_us(began);
+        let until_us = self.hold_until.map_or(u64::MAX, |until| self.shared.since_start_us(until));
         for member in &self.members {
             // A worker that is gone has said so, or will.
-            let _ = member.commands.send(Command::Hold);
+            let _ = member.commands.send(Command::Hold { began_us, until_us });
         }
         self.shared.to_workers.wake();
     }

@@ -1,4 +1,5 @@
-//! Which part of a run this host has, from `--shard` alone: every host comes to the same division without asking another one.
+//! Which part of a run this host has, from `--shard` alone: every host comes to the same division
+//! without asking another one.
 
 use std::{fmt, ops::Range, str::FromStr};
 

@@ -24,12 +24,14 @@ const CLEAR: &str = "\r\x1b[2K";
 /// Of the bar, in columns.
 const BAR: usize = 20;
 
-/// Where records and progress go. Threads of their own write them, so nobody who does not read holds up a run.
+/// Where records and progress go. Threads of their own write them, so nobody who does not read
+/// holds up a run.
 pub struct Show {
     json: bool,
     quiet: bool,
     out: Arc<Writer>,
-    /// Progress for people, and the live line: standard error, unless both streams are terminals. Then one thread writes both, in order.
+    /// Progress for people, and the live line: standard error, unless both streams are terminals.
+    /// Then one thread writes both, in order.
     progress: Option<Arc<Writer>>,
     /// Only on a terminal.
     live: Option<Live>,
@@ -112,7 +114,8 @@ impl Show {
         self.out.check()
     }
 
-    /// The reader of standard output has closed the pipe. Nothing can be told any more, and what comes of the run is in the exit code alone.
+    /// The reader of standard output has closed the pipe. Nothing can be told any more, and what
+    /// comes of the run is in the exit code alone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.out.is_closed()

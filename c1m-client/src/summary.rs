@@ -10,10 +10,12 @@ use hdrhistogram::{
 
 use crate::record::{Heartbeats, Histograms, Latency, Sample};
 
-/// Times of one kind, microseconds: exact to three digits, from 1 µs to 2 h; what lies outside counts as the nearest of those.
+/// Times of one kind, microseconds: exact to three digits, from 1 µs to 2 h; what lies outside
+/// counts as the nearest of those.
 ///
-/// What was not answered within the timeout has no time, and takes longer than everything that has one. Without it a server
-/// that answers half of the requests would have the percentiles of one that answers all of them.
+/// What was not answered within the timeout has no time, and takes longer than everything that has
+/// one. Without it a server that answers half of the requests would have the percentiles of one
+/// that answers all of them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Times {
     answered: Histogram<u64>,
@@ -56,8 +58,8 @@ impl Times {
         self.answered.len().saturating_add(self.unanswered)
     }
 
-    /// The time within which this share of all of them was answered, from 0 to 1. `None`: there were none, or fewer were
-    /// answered.
+    /// The time within which this share of all of them was answered, from 0 to 1. `None`: there
+    /// were none, or fewer were answered.
     #[must_use]
     pub fn at(&self, quantile: f64) -> Option<u64> {
         #[expect(

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
-use crate::http::{Reader, Rest};
+use c1m_program::http::response::{Reader, Rest};
 
 /// Where a connection is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,8 @@ impl From<Rest> for Stage {
 pub struct Table {
     sockets: Vec<Option<OwnedFd>>,
     stages: Vec<Stage>,
-    /// When the present stage began, microseconds since the start of the run, modulo 2^32 (71 minutes).
+    /// When the present stage began, microseconds since the start of the run, modulo 2^32 (71
+    /// minutes).
     since_us: Vec<u32>,
 }
 

@@ -29,7 +29,8 @@ impl Target {
         u64::from(self.last_port - self.first.port()) + 1
     }
 
-    /// Destination number `position`, counted from the first port; past the last one it begins again.
+    /// Destination number `position`, counted from the first port; past the last one it begins
+    /// again.
     #[must_use]
     pub fn nth(&self, position: u64) -> SocketAddr {
         let offset = u16::try_from(position % self.count()).unwrap_or(0);

@@ -1,11 +1,13 @@
-//! The plan of 4-tuples: sources x ports x destinations, exact and without searching, and which part of it a host has.
+//! The plan of 4-tuples: sources x ports x destinations, exact and without searching, and which
+//! part of it a host has.
 //!
-//! With `--shard` the sources are divided, in ascending order, so that no address is needed on two hosts; where there are fewer of them than
-//! parts, which only parts on one host can have in common, pairs of address and port are. A host that takes its own addresses, because none
-//! were given, has them for itself.
+//! With `--shard` the sources are divided, in ascending order, so that no address is needed on two
+//! hosts; where there are fewer of them than parts, which only parts on one host can have in
+//! common, pairs of address and port are. A host that takes its own addresses, because none were
+//! given, has them for itself.
 //!
-//! The client chooses source ports itself. With `connect` choosing, some kernels search the table of ports again for every
-//! connection, and become slow when half of it is used.
+//! The client chooses source ports itself. With `connect` choosing, some kernels search the table
+//! of ports again for every connection, and become slow when half of it is used.
 
 use std::{
     fmt,
@@ -13,6 +15,7 @@ use std::{
     ops::Range,
 };
 
+use c1m_host::ports::Ports;
 use c1m_sys::{errno, interface};
 use c1m_text::{
     address::{beside, needs_scope},
@@ -20,7 +23,7 @@ use c1m_text::{
 };
 use thiserror::Error;
 
-use crate::{ports::Ports, shard::Shard, target::Target};
+use crate::{shard::Shard, target::Target};
 
 /// Why a plan can't be, and what would do.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -51,7 +54,8 @@ pub enum PlanError {
     TooMany(#[from] TooMany),
 }
 
-/// More connections than 4-tuples, in one part of the run at least. The text names each knob with the number that would do for all parts.
+/// More connections than 4-tuples, in one part of the run at least. The text names each knob with
+/// the number that would do for all parts.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct TooMany {
     /// Of all parts together.
@@ -69,7 +73,8 @@ pub struct TooMany {
 }
 
 impl TooMany {
-    /// What one part holds of pairs of source address and source port, at least, if a source has so many ports.
+    /// What one part holds of pairs of source address and source port, at least, if a source has so
+    /// many ports.
     fn pairs(&self, ports: u64) -> u64 {
         match self.parts() {
             parts if parts <= self.sources => (self.sources / parts).saturating_mul(ports),
@@ -166,8 +171,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the tuples of this part of `connections` at least, `per_source` at most for one (source, destination). Asks this host for its
-    /// addresses when `given` is empty, and whether it has those that it will need.
+    /// Plans the tuples of this part of `connections` at least, `per_source` at most for one
+    /// (source, destination). Asks this host for its addresses when `given` is empty, and whether
+    /// it has those that it will need.
     pub fn new(
         target: Target,
         given: &[SourceRange],
@@ -283,8 +289,8 @@ impl Plan {
 
     /// The tuple of connection `index` of this part. `None` from [`Self::capacity`] on.
     ///
-    /// Destinations change fastest, so that all of them get their share whatever the number of connections; then ports,
-    /// then sources, so that no more addresses are used than needed.
+    /// Destinations change fastest, so that all of them get their share whatever the number of
+    /// connections; then ports, then sources, so that no more addresses are used than needed.
     #[must_use]
     pub fn tuple(&self, index: u64) -> Option<Tuple> {
         let position = self.part.start + u128::from(index);
@@ -305,8 +311,8 @@ fn saturated(range: &Range<u128>) -> u64 {
     u64::try_from(range.end - range.start).unwrap_or(u64::MAX)
 }
 
-/// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a datagram socket only asks
-/// the routing table.
+/// Whether this host has `source` and a route from it to `target`. Sends nothing: connecting a
+/// datagram socket only asks the routing table.
 fn usable(source: IpAddr, target: &SocketAddr) -> std::io::Result<()> {
     UdpSocket::bind(beside(target, source, 0))?.connect(target)
 }

@@ -1,8 +1,9 @@
 //! One epoll thread with its own descriptor table.
 //!
-//! With a table of its own each thread holds as many connections as RLIMIT_NOFILE allows one table, and no thread waits for
-//! another's lock on it. The thread keeps what it inherits from the main thread's table, a handful of descriptors: so the
-//! numbers that it was handed stay true in it, and nothing has to be closed behind anybody's back.
+//! With a table of its own each thread holds as many connections as RLIMIT_NOFILE allows one table,
+//! and no thread waits for another's lock on it. The thread keeps what it inherits from the main
+//! thread's table, a handful of descriptors: so the numbers that it was handed stay true in it, and
+//! nothing has to be closed behind anybody's back.
 
 mod beats;
 mod exchange;
@@ -85,7 +86,8 @@ struct Worker {
     /// Slots that are sent for and not answered, and stale ones of which that is no longer true.
     pending: Vec<usize>,
     in_flight: usize,
-    /// By how many microseconds the openings of `pending` were later than planned. Empty without `--rate`.
+    /// By how many microseconds the openings of `pending` were later than planned. Empty without
+    /// `--rate`.
     late_us: HashMap<usize, u64>,
     /// Connections that wait for more than a byte can say.
     exchanges: HashMap<usize, Exchange>,
@@ -166,7 +168,8 @@ impl Worker {
         }
     }
 
-    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of events has ended.
+    /// The main thread may wait without a timeout, so it is woken: once for all that one batch of
+    /// events has ended.
     fn report_losses(&mut self) {
         if !self.lost.is_empty() {
             let lost = std::mem::take(&mut self.lost);
@@ -183,6 +186,9 @@ impl Worker {
         self.counters().in_flight.store(self.in_flight as u64, Relaxed);
         let beat_wait = self.beat();
         self.ask_samples();
+        if self.exchanges.is_empty() {
+            self.look_for_last_answers();
+        }
         let waits_for_something = !self.pending.is_empty() || !self.exchanges.is_empty();
         let tick = waits_for_something.then_some(TICK);
         [open_wait, beat_wait, tick].into_iter().flatten().min()
@@ -195,7 +201,7 @@ impl Worker {
                 Command::Sample { wanted, before, held, all } => {
                     self.begin_sample(wanted, before, held, all);
                 }
-                Command::Hold => self.begin_beats(),
+                Command::Hold { began_us, until_us } => self.begin_beats(began_us, until_us),
                 Command::End => return true,
             }
         }
@@ -260,8 +266,8 @@ impl Worker {
                     self.heard();
                     let opening = self.first_byte(slot);
                     self.consume(slot, &buffer[..count], opening);
-                    // A short read has emptied the queue: what comes after makes an event of its own. But an end that
-                    // was announced with this event does not come again.
+                    // A short read has emptied the queue: what comes after makes an event of its
+                    // own. But an end that was announced with this event does not come again.
                     let more = count == buffer.len() || ended;
                     if !more || !self.table.stage(slot).is_held() {
                         break;
@@ -321,6 +327,7 @@ impl Worker {
         self.next_tick_us = now_us + micros(TICK);
         self.expire_openings(now_us);
         self.expire_asks(now_us);
+        self.look_for_last_answers();
     }
 }
 

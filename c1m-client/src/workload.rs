@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::{
-    http::{Response, request},
-    pin::PinPlan,
-};
+use c1m_program::http::response::{Response, request};
+
+use crate::pin::PinPlan;
 
 /// What connections ask c1m-server for first: a body that goes on for as long as the connection.
 pub const FIRST_PATH: &str = "/";
@@ -77,7 +76,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// The first request, if there is one, is that of every connection, unless `pin` gives it something to leave unread.
+    /// The first request, if there is one, is that of every connection, unless `pin` gives it
+    /// something to leave unread.
     #[must_use]
     pub fn new(paths: &Requests, unread: bool, pin: Option<PinPlan>, host: &SocketAddr) -> Self {
         let pin = pin.map(|plan| {
@@ -95,7 +95,8 @@ impl Workload {
         self.pin.as_ref().map(|(plan, _)| plan)
     }
 
-    /// What connection `index` of this part does first. Pages are spread by the index, so that any run of connections has its share.
+    /// What connection `index` of this part does first. Pages are spread by the index, so that any
+    /// run of connections has its share.
     #[must_use]
     pub fn opening(&self, index: u64) -> Opening<'_> {
         let plain = Opening { request: self.plain.as_deref(), unread: self.unread, pages: 0 };
@@ -115,8 +116,9 @@ impl Workload {
     }
 }
 
-/// Connections to sample, evenly over all of them, for one worker: the positions among its own `held`, of which `before`
-/// are held by workers before it, and `all` by all workers together. `wanted` must not be above `all`.
+/// Connections to sample, evenly over all of them, for one worker: the positions among its own
+/// `held`, of which `before` are held by workers before it, and `all` by all workers together.
+/// `wanted` must not be above `all`.
 pub fn sample(wanted: u64, before: u64, held: u64, all: u64) -> impl Iterator<Item = u64> {
     // Number k of the sample is connection floor(k * all / wanted).
     let (wanted, all) = (u128::from(wanted), u128::from(all));

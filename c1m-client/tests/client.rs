@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_client::ports::Ports;
+use c1m_host::ports::Ports;
 use c1m_record::LimitName;
 use c1m_testkit::until as eventually;
 use common::{
@@ -275,8 +275,8 @@ fn heartbeats_are_answered_over_an_open_chunked_body() {
     client.ramped();
     let summary = client.summary();
     let beats = summary.heartbeats.unwrap();
-    // At least one round; more of them on a quiet machine, and never more than the time allows.
-    assert!((200..=200 * 8).contains(&beats.due), "{beats:?}");
+    // 200 connections, 2 s by 300 ms; the last round is not whole, and each worker begins one more of it at most.
+    assert!((1333..=1350).contains(&beats.due), "{beats:?}");
     assert_eq!((beats.answered, beats.missed), (beats.due, 0));
     assert_eq!(beats.latency_us.count, beats.answered);
     assert_eq!(summary.errors, BTreeMap::new());
@@ -298,7 +298,7 @@ fn heartbeats_and_samples_that_nobody_answers_are_missed() {
     let summary = client.summary();
     let beats = summary.heartbeats.unwrap();
     assert_eq!((beats.answered, beats.wrong), (0, 0));
-    assert!(beats.missed == beats.due && beats.due >= 20, "{beats:?}");
+    assert_eq!((beats.due, beats.missed), (400, 400));
     assert_eq!(summary.errors["sample timeout"], 10);
     assert_eq!(summary.errors["heartbeat timeout"], 10);
     assert_eq!(summary.held_at_end, 20);

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use c1m_client::{record::ClientRecord, show::lines};
+use c1m_client::{cli::Cli, record::ClientRecord, show::lines};
 use c1m_record::Line;
-use c1m_testkit::schema::sample;
+use c1m_testkit::{schema::sample, usage};
+use clap::CommandFactory as _;
 
 /// Ends the line and forges another one, moves the cursor, turns the direction of text.
 const HOSTILE: &str = "x\n03:04:05.000  summary  forged\r\x1b[2J\u{9b}1A\u{202e}";
@@ -34,4 +35,12 @@ fn no_record_prints_a_raw_name() {
     }
     // All others show theirs.
     assert_eq!(without_a_name, WITHOUT_A_NAME);
+}
+
+/// Each option of each command with such a value is refused, and what is said of it has no character that a terminal acts on but clap's
+/// styles, and no line of the value's own.
+#[test]
+fn no_error_of_the_command_line_has_a_raw_argument() {
+    let checked: usize = usage::refused(env!("CARGO_BIN_EXE_c1m-client"), &Cli::command());
+    assert!(checked > 40, "{checked} options");
 }

@@ -24,7 +24,8 @@ use aya_ebpf::{
     maps::Array,
 };
 use c1m_ebpf::{
-    MAX_WALKERS, PORTS, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT, Tables,
+    MAX_WALKERS, PORTS, TABLES_READ, TABLES_TORN, TCP_NEW_SYN_RECV, TCP_SYN_RECV, TCP_TIME_WAIT,
+    Tables,
 };
 
 use crate::{

@@ -15,10 +15,10 @@ use c1m_text::{
     address,
     units::{parse_count, parse_count_as, parse_duration},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use self::{
-    holders::{GroupBy, Holders, NetnsChoice},
+    holders::Holders,
     report::{Plot, Report},
     states::States,
 };
@@ -53,6 +53,16 @@ pub enum Command {
     Doctor(doctor::Doctor),
 }
 
+/// Of a page on standard output.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Color {
+    /// Colours: auto has them on a terminal, unless NO_COLOR is set or TERM is dumb
+    ///
+    /// On a terminal the page is as wide as the terminal. Elsewhere nothing is wrapped: each row is one line.
+    #[arg(id = "color", long = "color", value_name = "WHEN", value_enum, default_value_t = ColorChoice::Auto)]
+    pub choice: ColorChoice,
+}
+
 /// Flags of the server itself.
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
@@ -77,7 +87,7 @@ pub struct Serve {
     #[arg(long)]
     pub trace: bool,
 
-    /// Attach, say how each signal is got on this host and why not better, detach, and end
+    /// Attach, print which attach method each probe uses on this kernel and why a better one is not available, detach, and end
     #[arg(long, requires = "trace")]
     pub dry_run: bool,
 
@@ -93,7 +103,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 

@@ -1,29 +1,35 @@
-//! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits` what they mean.
+//! Which limit was it, and which comes next: reads the host, keeps the readings, and asks `limits`
+//! what they mean.
 //!
-//! Nothing here costs anything per connection. A look is some thirty small files, once an interval at most, and only when something
-//! has happened or tracing looks anyway.
+//! Nothing here costs anything per connection. A sample is some thirty small files, once an interval
+//! at most, and only when something has happened or tracing takes a sample anyway.
 
-mod counts;
 pub(crate) mod measure;
+mod queues;
 pub(crate) mod subject;
 pub(crate) mod tracing;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use c1m_host::{cgroup, conntrack, netstat, vmstat};
+use c1m_host::{cgroup, conntrack, netstat, target::Bounds, vmstat};
 use c1m_limits::{
     evidence::{Evidence, Growth},
     forecast::History,
+    limits::of,
     verdict::{followed_by, judge},
 };
 use c1m_preflight::readings::{Layout, read};
 use c1m_record::{LimitName, Limits, Verdict};
 
 use crate::{
-    diagnose::{subject::Subject, tracing::Tracing},
+    diagnose::{
+        queues::{Queues, Usage},
+        subject::Subject,
+        tracing::Tracing,
+    },
     serve::Snapshot,
 };
 
@@ -86,13 +92,14 @@ pub(super) struct Diagnosis {
     start: Instant,
     layout: Layout,
     subject: Subject,
+    queues: Queues,
     /// The limits of tcp_mem as a hook read them, where a network namespace does not show them.
     tcp_mem: Option<[u64; 3]>,
     at_start: Counted,
     history: History,
-    /// What was new at the last look: connections, errors.
+    /// What was new at the last sample: connections, errors.
     last: Option<(u64, BTreeMap<String, u64>)>,
-    looked: Option<Instant>,
+    sampled: Option<Instant>,
     /// Also while nothing happens.
     always: bool,
     /// The first cause of the last printed verdict.
@@ -110,38 +117,45 @@ impl Diagnosis {
             layout: Layout::now(),
             tcp_mem,
             at_start: Counted::now(&subject),
+            queues: subject.queues(),
             subject,
             history: History::default(),
             last: None,
-            looked: None,
+            sampled: None,
             always: false,
             told: None,
             before_closing: None,
         };
-        diagnosis.look(connections);
+        diagnosis.sample(connections);
         diagnosis
     }
 
-    /// Whether each tick is to be a look: somebody scrapes what it sees.
-    pub(super) fn look_always(&mut self, always: bool) {
+    /// The server listens now, by sockets with these inodes.
+    pub(super) fn listens(&mut self, inodes: BTreeSet<u64>) {
+        self.queues.listens(inodes);
+    }
+
+    /// Whether each tick is to be a sample: somebody scrapes what it sees.
+    pub(super) fn sample_always(&mut self, always: bool) {
         self.always = always;
     }
 
-    /// Every limit as it was at the last look.
+    /// Every limit as it was at the last sample.
     pub(super) fn limits(&self) -> Limits {
         let mut limits = self.history.limits();
-        // The catalog names where a server reads its own.
-        if let Subject::Others(_) = self.subject
-            && let Some(nofile) =
-                limits.limits.iter_mut().find(|line| line.limit == LimitName::Nofile)
-        {
-            nofile.source = "/proc/PID/limits and /proc/PID/fd, of the fullest table".into();
+        if let Subject::Target(_) = self.subject {
+            for line in &mut limits.limits {
+                if let Some(source) = of(line.limit).source_of_others() {
+                    line.source = source.into();
+                }
+            }
         }
         limits
     }
 
-    /// At a tick or a notice: the verdict, if its first cause is another one than was told last. Without tracing nothing is read
-    /// unless connections or errors are new, and never twice in `interval`.
+    /// At a tick or a notice: the verdict, if its first cause is another one than was told last.
+    /// Without tracing nothing is read unless connections or errors are new, and never twice in
+    /// `interval`.
     pub(super) fn tick(
         &mut self,
         now: &Snapshot,
@@ -153,12 +167,12 @@ impl Diagnosis {
             .as_ref()
             .is_none_or(|(held, errors)| *held != now.held || *errors != now.errors);
         // A tick may come a little early.
-        let recent = self.looked.is_some_and(|time| time.elapsed() < interval / 2);
+        let recent = self.sampled.is_some_and(|time| time.elapsed() < interval / 2);
         if recent || !is_new && tracing.is_none() && !self.always {
             return None;
         }
         self.last = Some((now.held, now.errors.clone()));
-        self.look(now.held);
+        self.sample(now.held);
         let verdict = self.judge(&now.errors, tracing);
         let first = verdict.causes.first()?.limit;
         (self.told.replace(first) != Some(first)).then_some(verdict)
@@ -166,7 +180,7 @@ impl Diagnosis {
 
     /// The server is about to close its connections.
     pub(super) fn closing(&mut self, now: &Snapshot, tracing: Option<&Tracing>) {
-        self.look(now.held);
+        self.sample(now.held);
         self.before_closing = Some(self.judge(&now.errors, tracing));
     }
 
@@ -186,24 +200,27 @@ impl Diagnosis {
             tracing.add_crossings(&mut seen);
         }
         seen.own_errors.clone_from(errors);
+        seen.listeners = self.queues.listeners();
         (seen.tcp_ext, seen.host) = Counted::now(&self.subject).since(&self.at_start);
         judge(&seen, &self.history)
     }
 
-    fn look(&mut self, connections: u64) {
-        self.looked = Some(Instant::now());
+    fn sample(&mut self, connections: u64) {
+        self.sampled = Some(Instant::now());
+        let Usage { fullest, longest } = self.queues.sample(self.subject.pids());
         let (cgroup, bounds) = (self.subject.cgroup(), self.subject.bounds(connections));
+        let bounds = Bounds { accept_queue: fullest, longest_backlog: longest, ..bounds };
         let mut readings = read(self.start.elapsed(), connections, &self.layout, cgroup, bounds);
         readings.tcp_mem = readings.tcp_mem.or(self.tcp_mem);
         self.history.add(&readings);
     }
 
-    /// What of the target is not looked at, in words. `None`: nothing.
+    /// What of the target is not sampled at, in words. `None`: nothing.
     pub(super) fn left_out(&mut self) -> Option<String> {
         self.subject.left_out()
     }
 
-    /// What a hook has read, for the looks to come.
+    /// What a hook has read, for the samples to come.
     pub(super) fn told_tcp_mem(&mut self, limits: Option<[u64; 3]>) {
         self.tcp_mem = limits.or(self.tcp_mem);
     }
@@ -252,7 +269,7 @@ mod tests {
         assert_eq!(diagnosis.history.now().connections, 7);
         diagnosis.told_tcp_mem(Some([4, 5, 6]));
         diagnosis.told_tcp_mem(None);
-        diagnosis.look(0);
+        diagnosis.sample(0);
         assert_eq!(diagnosis.history.now().tcp_mem, shown.or(Some([4, 5, 6])));
     }
 
@@ -273,8 +290,8 @@ mod tests {
         let mut diagnosis = Diagnosis::begin(subject(), 0, None);
         let snapshot = Snapshot::default();
         diagnosis.tick(&snapshot, None, Duration::ZERO);
-        let looked = diagnosis.looked;
+        let sampled = diagnosis.sampled;
         assert_eq!(diagnosis.tick(&snapshot, None, Duration::ZERO), None);
-        assert_eq!(diagnosis.looked, looked);
+        assert_eq!(diagnosis.sampled, sampled);
     }
 }

@@ -5,13 +5,13 @@ mod beside;
 mod emit;
 mod files;
 
-use std::{io, time::SystemTime};
+use std::io;
 
 use anyhow::Context as _;
-use c1m_host::{cgroup, netns};
+use c1m_host::{cgroup, namespaces};
 use c1m_limits::{
-    configured::{Assessed, Circumstances, assess},
-    walls::Examination,
+    configured::{Assessed, Context, assess},
+    preflight::Examination,
 };
 use c1m_preflight::{Ask, Looked, plan::Workers};
 use c1m_probe::Options;
@@ -21,13 +21,14 @@ use c1m_program::{
 };
 use c1m_record::{Doctor, Record, Role};
 use c1m_sys::{process::page_bytes, stream::Stream};
+use c1m_text::pages;
 
 use crate::{
     cli::doctor::{Doctor as Flags, End, Role as RoleFlag},
     diagnose::tracing::Tracing,
 };
 
-/// All connections fit; a limit is met before; it can't be told from here.
+/// All connections fit; a limit is met before; it is not known from here.
 const FITS: u8 = 0;
 const WALL: u8 = 1;
 const UNKNOWN: u8 = 3;
@@ -37,7 +38,7 @@ const UNKNOWN: u8 = 3;
 /// # Errors
 /// See [`crate::exit::exit_code`].
 pub fn run(flags: &Flags) -> anyhow::Result<u8> {
-    let mut printer = printer(flags.json)?;
+    let mut printer = printer(flags.json, flags.color.choice)?;
     if flags.restore {
         return apply::restore(flags, &mut printer);
     }
@@ -47,7 +48,8 @@ pub fn run(flags: &Flags) -> anyhow::Result<u8> {
     let ask = ask(flags)?;
     let looked = c1m_preflight::look(&ask);
     let (record, has_fault) = record(flags, &ask, &looked)?;
-    printer.print(SystemTime::now(), Record::Doctor(record))?;
+    let page = pages::doctor(&record);
+    printer.print(Record::Doctor(record), &page)?;
     if let Some(folder) = &flags.emit {
         emit::write(folder, flags.force, &looked, &mut io::stderr())?;
     }
@@ -70,7 +72,7 @@ fn exit_code(examination: &Examination) -> u8 {
 fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
     let options = Options {
         ports: Vec::new(),
-        netns: netns::own(),
+        netns: namespaces::own_inode(),
         present: Err("not asked for".into()),
         object: None,
         without: Vec::new(),
@@ -81,7 +83,8 @@ fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the runtime")?;
     let (_tracing, hooks) = runtime.block_on(async { Tracing::start(&options) })?;
-    printer.print_every_hook(SystemTime::now(), hooks)?;
+    let page = pages::hooks(&hooks);
+    printer.print(Record::Hooks(hooks), &page)?;
     Ok(FITS)
 }
 
@@ -115,15 +118,16 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
     let lines = files::lines(&flags.judge)?;
     let present = files::present(&lines);
     let unit = cgroup::unit();
-    let circumstances = Circumstances {
+    let context = Context {
         run: &looked.run,
         host: &looked.host,
         examination: &looked.examination,
         unit: unit.as_deref(),
         present: &present,
     };
-    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &circumstances);
-    let Examination { fits, first, walls, unknown, memory, ehash } = looked.examination.clone();
+    let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &context);
+    let Examination { fits, first, rows: walls, unknown, memory, ehash } =
+        looked.examination.clone();
     let record = Doctor {
         connections: ask.connections,
         role: ask.role,

@@ -1,5 +1,6 @@
 //! The exit code that an error stands for, of every command.
 
+use c1m_host::{namespaces::NamespaceError, target::TargetError};
 use c1m_probe::TraceError;
 use c1m_program::{EnvironmentRefused, UsageRefused, writer::WriteError};
 
@@ -16,10 +17,16 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
                 Blame::Internal => 4,
             };
         }
+        if let Some(error) = cause.downcast_ref::<TargetError>() {
+            return if error.is_usage() { 2 } else { 3 };
+        }
         if cause.is::<UsageRefused>() {
             return 2;
         }
-        if cause.is::<WriteError>() || cause.is::<EnvironmentRefused>() || cause.is::<TraceError>()
+        if cause.is::<WriteError>()
+            || cause.is::<EnvironmentRefused>()
+            || cause.is::<NamespaceError>()
+            || cause.is::<TraceError>()
         {
             return 3;
         }
@@ -47,6 +54,9 @@ mod tests {
         assert_eq!(code(WriteError::Unread { name: "x".into(), lines: 1 }.into()), 3);
         assert_eq!(code(UsageRefused("no".into()).into()), 2);
         assert_eq!(code(EnvironmentRefused("no".into()).into()), 3);
+        assert_eq!(code(NamespaceError::NotFound { inode: 1 }.into()), 3);
+        assert_eq!(code(TargetError::NoPort.into()), 2);
+        assert_eq!(code(TargetError::Ports(io::Error::other("x")).into()), 3);
         assert_eq!(code(TraceError::NoHook("no".into()).into()), 3);
         assert_eq!(code(ServeError::Internal(io::Error::other("x")).into()), 4);
         assert_eq!(code(anyhow::anyhow!("x")), 4);

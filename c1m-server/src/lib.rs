@@ -10,7 +10,7 @@
 //! - [`output`]: the live view, and records as metrics; asks nothing of the kernel.
 //! - [`exit`]: the exit code of an error.
 //! - `metrics`: the page that a running command serves.
-//! - `namespace`: the network namespace that `--netns` names.
+//! - `ticks`: the interval and the end that a command waits for.
 
 pub mod cli;
 pub mod diagnose;
@@ -18,10 +18,10 @@ pub mod doctor;
 pub mod exit;
 pub mod holders;
 mod metrics;
-mod namespace;
 pub mod output;
 pub mod report;
 pub mod run;
 pub mod serve;
 pub mod states;
+mod ticks;
 pub mod watch;

@@ -66,7 +66,7 @@ impl Metrics {
     }
 
     /// Takes what a look saw, and hands it over.
-    pub(super) fn look<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
+    pub(super) fn sample<'a>(&mut self, records: impl IntoIterator<Item = &'a Record>) {
         let now = SystemTime::now();
         records.into_iter().for_each(|record| self.take(now, record));
         self.publish();

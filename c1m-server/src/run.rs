@@ -2,41 +2,35 @@
 
 mod reporter;
 
-use std::{
-    future::pending,
-    io,
-    net::SocketAddr,
-    os::fd::AsFd as _,
-    time::{Duration, SystemTime},
-};
+use std::{future::pending, io, net::SocketAddr, os::fd::AsFd as _};
 
 use anyhow::Context as _;
-use c1m_host::{files, netns};
+use c1m_host::{files, namespaces};
 use c1m_preflight::{
     Ask,
     plan::{self, Plan, Wish, Workers},
 };
 use c1m_probe::Options;
 use c1m_program::{EnvironmentRefused, exporter::Bound, lines::printer};
-use c1m_record::Role;
+use c1m_record::{Record, Role};
 use c1m_report::file::Page;
 use c1m_sys::{
     process::{drop_capabilities, raise_nofile},
     readable::Readable,
     signal::Shutdown,
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use c1m_text::pages;
+use clap::ColorChoice;
+use tokio::time::Instant;
 
 use super::metrics::{self, Metrics};
 use crate::{
     cli::Serve,
     diagnose::{Diagnosis, subject::Subject, tracing::Tracing},
-    run::reporter::Told,
+    run::reporter::Reporter,
     serve::{Config, Ending, Running, ServeError, Server, with_port},
+    ticks::{at, tick, ticks},
 };
-
-/// A shorter interval would be a busy loop.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Runs the server until a signal ([`Shutdown`]) or the end of `--duration`.
 ///
@@ -62,7 +56,8 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
 /// Attaches, and says by what: no port is bound, and with the end of the process nothing is attached any more.
 fn dry_run(cli: &Serve) -> anyhow::Result<()> {
     let (_tracing, hooks) = Tracing::start(&trace_options(cli, cli.listen))?;
-    Ok(printer(cli.json)?.print_every_hook(SystemTime::now(), hooks)?)
+    let page = pages::hooks(&hooks);
+    Ok(printer(cli.json, ColorChoice::Auto)?.print(Record::Hooks(hooks), &page)?)
 }
 
 fn lay_out(cli: &Serve) -> anyhow::Result<Plan> {
@@ -112,31 +107,31 @@ async fn serve(
     // Before there are threads, so that none of them gets a signal.
     let shutdown = Shutdown::begin().context("cannot listen for signals")?;
     let url = bound.as_ref().map(Bound::url);
-    let mut told = Told::new(cli, page, bound.map(Metrics::start).transpose()?)?;
-    let served = serve_and_tell(cli, plan, &shutdown, &mut told, (foreseen, url)).await;
+    let mut reporter = Reporter::new(cli, page, bound.map(Metrics::start).transpose()?)?;
+    let served = serve_and_report(cli, plan, &shutdown, &mut reporter, (foreseen, url)).await;
     shutdown.end_at_once()?;
     // Also of a run that failed: the page shows how far it came.
-    let written = told.write_page();
-    let finished = told.finish();
+    let written = reporter.write_page();
+    let finished = reporter.finish();
     served?;
     written?;
     Ok(finished?)
 }
 
-async fn serve_and_tell(
+async fn serve_and_report(
     cli: &Serve,
     plan: Plan,
     shutdown: &Shutdown,
-    told: &mut Told,
+    reporter: &mut Reporter,
     (foreseen, metrics): (Option<String>, Option<String>),
 ) -> anyhow::Result<()> {
     let mut diagnosis = Diagnosis::begin(Subject::Server(plan), 0, None);
-    diagnosis.look_always(cli.metrics_addr.is_some());
+    diagnosis.sample_always(cli.metrics_addr.is_some());
     // The programs need the port before it is bound.
     let listen = if cli.trace { with_port(cli.listen)? } else { cli.listen };
     let mut tracing = if cli.trace {
         let (tracing, hooks) = Tracing::start(&trace_options(cli, listen))?;
-        told.hooks(hooks)?;
+        reporter.hooks(hooks)?;
         Some(tracing)
     } else {
         None
@@ -148,20 +143,21 @@ async fn serve_and_tell(
         keepalive: cli.keepalive,
         header_timeout: cli.header_timeout,
     })?;
+    diagnosis.listens(server.inodes().context("cannot look at the listeners")?);
     if tracing.is_some() {
         drop_capabilities().context("cannot give up the capabilities that tracing needed")?;
     }
     let running = server.start()?;
 
     // Whoever reads where the metrics are finds them there.
-    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
-    let begun = told
+    reporter.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
+    let begun = reporter
         .listening(cli, &plan, running.address(), metrics)
-        .and_then(|()| foreseen.map_or(Ok(()), |walls| told.warn("doctor", &walls)))
-        .and_then(|()| told.limits(diagnosis.limits()));
-    told.look(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
+        .and_then(|()| foreseen.map_or(Ok(()), |walls| reporter.warn("doctor", &walls)))
+        .and_then(|()| reporter.limits(diagnosis.limits()));
+    reporter.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let served = match begun {
-        Ok(()) => hold(cli, &running, shutdown, told, &mut diagnosis, &mut tracing).await,
+        Ok(()) => hold(cli, &running, shutdown, reporter, &mut diagnosis, &mut tracing).await,
         Err(error) => Err(error.into()),
     };
 
@@ -170,29 +166,29 @@ async fn serve_and_tell(
     // What was true before the server closed anything itself.
     let events = tracing.as_mut().map(Tracing::poll);
     let snapshot = running.snapshot();
-    let summary = told.summary(&snapshot);
+    let summary = reporter.summary(&snapshot);
     diagnosis.closing(&snapshot, tracing.as_ref());
     let closed = running.stop(Ending::for_many(summary.held, files::tcp_max_orphans()));
     served?;
     closed?;
     if let Some(events) = events {
-        told.events(events?)?;
+        reporter.events(events?)?;
     }
     // Closing moves memory too, and the last crossings are part of the story.
     if let Some(tracing) = &mut tracing {
-        told.events(tracing.poll()?)?;
+        reporter.events(tracing.poll()?)?;
     }
-    told.conclude();
-    told.limits(diagnosis.limits())?;
-    told.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
-    told.print_summary(summary, tracing.as_ref())?;
+    reporter.conclude();
+    reporter.limits(diagnosis.limits())?;
+    reporter.verdict(diagnosis.end(&summary.errors, tracing.as_ref()))?;
+    reporter.print_summary(summary, tracing.as_ref())?;
     Ok(())
 }
 
 fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
     Options {
         ports: vec![listen.port()],
-        netns: netns::own(),
+        netns: namespaces::own_inode(),
         present: Err("not asked for".into()),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
@@ -205,7 +201,7 @@ async fn hold(
     cli: &Serve,
     running: &Running,
     shutdown: &Shutdown,
-    told: &mut Told,
+    reporter: &mut Reporter,
     diagnosis: &mut Diagnosis,
     tracing: &mut Option<Tracing>,
 ) -> anyhow::Result<()> {
@@ -214,7 +210,8 @@ async fn hold(
     let end = cli.duration.and_then(|duration| Instant::now().checked_add(duration));
     // Without lines to print, metrics and usage to look at nothing wakes an idle server.
     let mut ticks = (!cli.quiet || tracing.is_some() || cli.metrics_addr.is_some())
-        .then(|| ticks(cli.interval));
+        .then(|| ticks(cli.interval))
+        .flatten();
     loop {
         tokio::select! {
             ready = signalled.wait() => {
@@ -223,31 +220,31 @@ async fn hold(
                     return Ok(());
                 }
             }
-            failed = told.failed() => return Ok(failed?),
+            failed = reporter.failed() => return Ok(failed?),
             () = at(end) => return Ok(()),
             () = tick(&mut ticks) => {
                 if let Some(tracing) = tracing {
-                    told.events(tracing.poll()?)?;
+                    reporter.events(tracing.poll()?)?;
                 }
                 let now = running.snapshot();
-                told.online(&now, tracing.as_ref())?;
+                reporter.online(&now, tracing.as_ref())?;
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
-                    told.verdict(verdict)?;
+                    reporter.verdict(verdict)?;
                 }
-                told.look(&now, diagnosis.limits(), tracing.as_ref());
+                reporter.sample(&now, diagnosis.limits(), tracing.as_ref());
             }
             ready = reported(tracing) => {
                 ready?;
                 if let Some(tracing) = tracing {
-                    told.events(tracing.take()?)?;
+                    reporter.events(tracing.take()?)?;
                 }
             }
             ready = notices.wait() => {
                 ready?;
-                told.notices(running.notices())?;
+                reporter.notices(running.notices())?;
                 let now = running.snapshot();
                 if let Some(verdict) = diagnosis.tick(&now, tracing.as_ref(), cli.interval) {
-                    told.verdict(verdict)?;
+                    reporter.verdict(verdict)?;
                 }
                 if running.is_broken() {
                     return Ok(());
@@ -260,27 +257,6 @@ async fn hold(
 async fn reported(tracing: &Option<Tracing>) -> io::Result<()> {
     match tracing {
         Some(tracing) => tracing.readable().await,
-        None => pending().await,
-    }
-}
-
-fn ticks(interval: Duration) -> Interval {
-    let interval = interval.max(MIN_INTERVAL);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn tick(ticks: &mut Option<Interval>) {
-    match ticks {
-        Some(ticks) => drop(ticks.tick().await),
-        None => pending().await,
-    }
-}
-
-async fn at(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
         None => pending().await,
     }
 }

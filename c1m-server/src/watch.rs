@@ -8,6 +8,7 @@ mod sink;
 mod target;
 
 use anyhow::Context as _;
+use c1m_host::target::Target;
 use c1m_program::{UsageRefused, exporter::Bound};
 
 use super::metrics::{self, Metrics};
@@ -19,7 +20,6 @@ use child::Running;
 use session::Session;
 use sink::{Files, Sink};
 pub use target::OF_OTHER_NAMESPACES;
-use target::Target;
 
 /// With `--cmd`: a limit was hit.
 const EXIT_LIMIT: u8 = 1;
@@ -35,7 +35,7 @@ pub fn run(args: &Watch) -> anyhow::Result<u8> {
     // In the network namespace that it was started in.
     let bound = metrics::bind(args.metrics_addr)?;
     // Before there are threads: it may move into another network namespace.
-    let target = Target::find(args)?;
+    let target = Target::find(&target::named(args))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -44,21 +44,24 @@ pub fn run(args: &Watch) -> anyhow::Result<u8> {
 }
 
 async fn watch(args: &Watch, target: Target, bound: Option<Bound>) -> anyhow::Result<u8> {
-    // Attached before the command is started, so that nothing of it is missed, and before the terminal is taken.
-    let (tracing, hooks) = Tracing::start(&target.options(args))?;
+    // A pipe may be waited for without end, so it is opened while a signal still ends this.
+    // Attaching takes seconds: a signal that comes meanwhile waits, and ends the watch in order.
     let files = Files::open(args)?;
     let shutdown = session::signals(args)?;
+    // Attached before the command is started, so that nothing of it is missed, and before the
+    // terminal is taken.
+    let (tracing, hooks) = Tracing::start(&target::options(args, &target))?;
     let watching = session::watching(args, &target, &tracing, bound.as_ref());
-    let master = target.master();
-    let tcp_mem = tracing.look().map(|look| look.tcp_mem);
-    let subject = Subject::Others(target.others);
+    let main_process = args.pid.and_then(|pid| target.main_process(pid));
+    let tcp_mem = tracing.sample().map(|sample| sample.tcp_mem);
+    let subject = Subject::Target(target);
     let diagnosis = Diagnosis::begin(subject, tracing.connections(), tcp_mem);
     let sink = Sink::new(args, files, bound.map(Metrics::start).transpose()?)?;
     let mut session = Session::begin(args, tracing, diagnosis, sink, shutdown)?;
-    session.first(hooks, watching, master)?;
+    session.first(hooks, watching, main_process)?;
     let command = match args.command() {
-        None => None,
-        Some(command) => Some(Running::start(command)?),
+        Some(command) if !session.is_to_end()? => Some(Running::start(command)?),
+        _ => None,
     };
     session.run(command).await
 }

@@ -220,7 +220,7 @@ fn what_is_missing_is_told_and_not_0() {
         "These records say nothing of limits",
         "there is no <code>holders</code> line",
         "Not known: nothing was traced",
-        "Events lost: unknown",
+        "Dropped events: unknown",
         "There are no readings over time",
         "1 event<",
     ] {

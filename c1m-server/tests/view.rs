@@ -9,7 +9,7 @@ use c1m_server::output::view::{Holder, Holders, Key, View, draw};
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 /// Columns and lines.
-const SIZES: [(u16, u16); 6] = [(120, 40), (80, 24), (60, 12), (40, 8), (30, 4), (20, 2)];
+const SIZES: [(u16, u16); 7] = [(120, 40), (80, 24), (60, 12), (40, 10), (40, 8), (30, 4), (20, 2)];
 
 fn buffer(view: &View, (columns, lines): (u16, u16)) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(columns, lines)).unwrap();
@@ -32,7 +32,12 @@ fn reading(
     LimitReading {
         limit,
         scope,
-        unit: "pages".into(),
+        unit: match limit {
+            LimitName::TcpMemHigh | LimitName::TcpMemPressure => "pages".into(),
+            LimitName::MemoryCgroup => "bytes".into(),
+            LimitName::Nofile => "descriptors".into(),
+            other => other.name().into(),
+        },
         used,
         ceiling,
         headroom: ceiling.zip(used).map(|(ceiling, used)| ceiling.saturating_sub(used)),
@@ -177,7 +182,7 @@ fn any_size_is_drawn() {
 
 #[test]
 fn the_verdict_is_the_last_thing_to_go() {
-    assert!(picture(&busy(), (60, 1)).starts_with("verdict: tcp_mem_pressure (host)"));
+    assert!(picture(&busy(), (60, 1)).starts_with("verdict: tcp_mem_pressure (certain, host)"));
     assert!(picture(&View::default(), (60, 1)).starts_with("verdict: no limit was hit"));
 }
 
@@ -205,6 +210,18 @@ fn names(view: &View) -> Vec<&'static str> {
         LimitName::ALL.into_iter().map(LimitName::name).find(|name| *name == first)
     };
     drawn.lines().filter_map(name).collect()
+}
+
+#[test]
+fn a_small_terminal_has_connections_and_memory_too() {
+    let mut view = busy();
+    let mut many = usage(1800);
+    many.watched.connections = Some(1_024_000);
+    view.take("", &Record::Usage(many));
+    let drawn = picture(&view, (40, 10));
+    assert!(drawn.contains("1,024,000 connections  7.0 MiB tcp_mem"), "{drawn}");
+    // Neither the charts nor the names of what was not sampled yet.
+    assert!(picture(&View::default(), (40, 10)).contains("no sample yet"));
 }
 
 #[test]
@@ -238,7 +255,7 @@ fn events_scroll_from_the_newest() {
 #[test]
 fn holders_are_shown_when_somebody_has_looked() {
     let mut view = busy();
-    assert!(!picture(&view, (120, 50)).contains("receive bytes"));
+    assert!(!picture(&view, (120, 50)).contains("│holder"));
     view.holders = Some(Holders {
         title: "top holders".into(),
         rows: vec![Holder {
@@ -249,5 +266,5 @@ fn holders_are_shown_when_somebody_has_looked() {
         }],
     });
     let drawn = picture(&view, (120, 50));
-    assert!(drawn.contains("top holders") && drawn.contains("345678"), "{drawn}");
+    assert!(drawn.contains("top holders") && drawn.contains("337.58 KiB"), "{drawn}");
 }

@@ -5,7 +5,7 @@
 //! - [`child`], [`ends`], [`host`]: programs, both ends of many connections, and what the kernel says of them.
 //! - [`floor`]: accept4 and connect with nothing in them; [`nginx`]: a peer.
 //! - [`rounds`], [`look`], [`trace`], [`requests`]: what is measured.
-//! - [`curve`], [`svg`]: how cost grows.
+//! - [`curve`]: how cost grows.
 //! - [`record`], [`report`]: what is told, to programs and to people.
 
 mod board;
@@ -24,7 +24,6 @@ mod requests;
 mod rounds;
 mod run;
 mod series;
-mod svg;
 mod trace;
 
 pub(crate) use cli::Args;

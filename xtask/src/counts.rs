@@ -3,7 +3,7 @@
 use std::{env, fmt};
 
 use anyhow::Result;
-use c1m_probe::signals::SIGNALS;
+use c1m_probe::probes::PROBES;
 
 use crate::exit;
 
@@ -139,7 +139,7 @@ impl Ignored {
         let reason = MARKS.iter().fold(reason, |it, mark| it.strip_prefix(mark).unwrap_or(it));
         let signal = reason.split_once(": ").map(|(signal, _)| signal);
         OF_THE_KERNEL.iter().any(|begin| reason.starts_with(begin))
-            || SIGNALS.iter().any(|it| Some(it.id) == signal)
+            || PROBES.iter().any(|it| Some(it.id) == signal)
     }
 
     /// Is it no test, but writes what a test compares with?
@@ -220,7 +220,7 @@ mod tests {
             "no tracing here: c1m-server: no hook could be attached: x",
             "the kernel refuses the probes: see above",
         ] {
-            let reason = reason.replace("receive_refused", SIGNALS[0].id);
+            let reason = reason.replace("receive_refused", PROBES[0].id);
             let counts = counts(&[&format!("test a ... ignored ({reason})")]);
             assert!(counts.check_in("here", true).is_ok(), "{reason}");
         }

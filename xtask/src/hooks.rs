@@ -1,17 +1,16 @@
-//! `cargo xtask hooks`: docs/hooks.md, made of the table of signals that the loader goes by.
+//! `cargo xtask hooks`: docs/hooks.md, made of the table of probes that the loader goes by.
 
 use std::{fmt::Write as _, fs, path::Path};
 
 use anyhow::Context as _;
 use c1m_probe::{
-    plan::{Attachment, PROGRAMS, Signal, Source, Way},
-    signals::SIGNALS,
+    plan::{AttachMethod, Attachment, PROGRAMS, Probe, Source},
+    probes::PROBES,
 };
-use c1m_record::Precision;
 
 use crate::place;
 
-/// Write docs/hooks.md from the table of signals
+/// Write docs/hooks.md from the table of probes
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Change nothing; fail when docs/hooks.md is not that of the table
@@ -39,7 +38,7 @@ found in the kernel's own types (BTF), and then by loading and attaching; never 
 Arguments are found by their names there, reasons by the names of their enumerators.
 
 Made by `cargo xtask hooks` from the table that the loader uses
-(`crates/c1m-probe/src/signals.rs`); a test fails when this file is older.
+(`crates/c1m-probe/src/probes.rs`); a test fails when this file is older.
 
 ## Attach methods
 
@@ -61,7 +60,7 @@ calls and in the softirqs that interrupt them has a second program, the backup p
 below), which takes what the first one missed: [architecture.md](architecture.md). Kprobes
 have none: while the program of one runs, the kernel skips those of all others on that CPU too.
 
-| resolution (`precision` in JSON) | meaning |
+| resolution | meaning |
 |---|---|
 | `exact` | each one, at the instant at which it happens |
 | `connection` | per connection: known between two readings |
@@ -96,15 +95,15 @@ pub(crate) fn write_or_compare(
 
 fn text() -> String {
     let mut text = HEAD.to_owned();
-    for signal in SIGNALS {
-        section(&mut text, signal);
+    for probe in PROBES {
+        section(&mut text, probe);
     }
     programs(&mut text);
     text
 }
 
-fn section(text: &mut String, signal: &Signal) {
-    let Signal { id, proves, makes, reads, ways } = signal;
+fn section(text: &mut String, probe: &Probe) {
+    let Probe { id, proves, makes, reads, methods } = probe;
     line(text, &format!("### {id}\n"));
     for (what, is) in [("Proves", proves), ("Makes", makes), ("Reads", reads)] {
         item(text, &format!("- {what}: {is}."));
@@ -114,25 +113,24 @@ fn section(text: &mut String, signal: &Signal) {
         text,
         "| | attach method | resolution | what that means here | kernels |\n|---|---|---|---|---|",
     );
-    for (rank, way) in (1..).zip(*ways) {
-        line(text, &row(rank, way));
+    for (rank, method) in (1..).zip(*methods) {
+        line(text, &row(rank, method));
     }
     line(text, "");
 }
 
-fn row(rank: usize, way: &Way) -> String {
-    let name = match way.source {
-        Source::Programs { .. } => {
-            way.name().split(" + ").map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        }
+fn row(rank: usize, method: &AttachMethod) -> String {
+    let name = match method.source {
+        Source::Programs { .. } => method
+            .name()
+            .split(" + ")
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", "),
         Source::Read(name) => name.into(),
     };
-    let precision = match way.precision {
-        Precision::Exact => "exact",
-        Precision::Connection => "connection",
-        Precision::Interval => "interval",
-    };
-    format!("| {rank} | {name} | {precision} | {} | {} |", way.says, way.versions)
+    let precision = method.precision.name();
+    format!("| {rank} | {name} | {precision} | {} | {} |", method.says, method.versions)
 }
 
 fn programs(text: &mut String) {
@@ -197,10 +195,10 @@ mod tests {
     }
 
     #[test]
-    fn every_signal_and_program_is_on_the_page() {
+    fn every_probe_and_program_is_on_the_page() {
         let text = text();
-        for signal in SIGNALS {
-            assert!(text.contains(&format!("### {}\n", signal.id)), "{}", signal.id);
+        for probe in PROBES {
+            assert!(text.contains(&format!("### {}\n", probe.id)), "{}", probe.id);
         }
         for program in &PROGRAMS {
             assert!(text.contains(&format!("| `{}`", program.name)), "{}", program.name);

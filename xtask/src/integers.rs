@@ -3,8 +3,9 @@
 use std::{any::TypeId, net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_client::{require::Requirement, shard::Shard, start::StartAt, target::Target};
+use c1m_host::namespaces::NetnsArgument;
 use c1m_preflight::plan::Workers;
-use c1m_server::cli::{NetnsChoice, doctor::Sources};
+use c1m_server::cli::doctor::Sources;
 use c1m_text::sources::SourceRange;
 use clap::{Arg, Command, CommandFactory as _};
 use xtask_reproduce::Connections;
@@ -34,7 +35,7 @@ fn numbers() -> Vec<TypeId> {
 /// The texts in which a value has its integer, in the place of `{}`; none: its type has none. `None`: of a type that nobody has told here.
 fn forms(arg: &Arg) -> Option<&'static [&'static str]> {
     let others: [(Vec<TypeId>, &'static [&'static str]); 10] = [
-        (types![NetnsChoice], &["{}", "inode:{}"]),
+        (types![NetnsArgument], &["{}", "inode:{}"]),
         (types![Requirement], &["connected=={}", "connected>={}%", "connect_p{}<1s"]),
         (types![Shard], &["{}/2000", "0/{}"]),
         (types![Target], &["127.0.0.1:{}", "127.0.0.1:1-{}"]),

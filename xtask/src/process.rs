@@ -97,7 +97,7 @@ pub(crate) fn ask(command: &mut Command) -> Option<String> {
 pub(crate) fn say(line: impl fmt::Display) -> Result<()> {
     match writeln!(io::stdout(), "{line}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
+            Err(exit::refused(format!("cannot write standard output: {error}")))
         }
         _ => Ok(()),
     }

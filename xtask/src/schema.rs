@@ -68,14 +68,14 @@ mod tests {
     fn lines() -> [Value; 5] {
         [
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "crossing", "limit": "tcp_mem", "level": "high",
+                "v": 2, "ts": "2026-01-02T03:04:05.000006Z", "kind": "crossing", "limit": "tcp_mem", "level": "high",
                 "direction": "up", "limit_moved": false, "pages": 101, "limit_pages": 100, "tcp_mem": [50, 75, 100],
                 "connections": 42, "local": "127.0.0.1:8000", "remote": null, "pid": null, "comm": null, "cgroup": 1,
-                "netns": 2, "hook": "tp_btf/sock_exceed_buf_limit", "precision": "exact", "pressure_age_ms": 1.5,
+                "netns": 2, "hook": "tp_btf/sock_exceed_buf_limit", "resolution": "exact", "pressure_age_ms": 1.5,
                 "suppressed": 0
             }),
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "plan", "target": "127.0.0.1:8000",
+                "v": 2, "ts": "2026-01-02T03:04:05.000006Z", "kind": "plan", "target": "127.0.0.1:8000",
                 "connections": 2, "capacity": 64000, "sources": 1, "destinations": 1, "ports_per_source": 64000,
                 "workers": 1, "in_flight": 2, "pin": {
                     "bytes_per_connection": 7711, "overhead_bytes": 832, "planned_pages": 4,
@@ -90,7 +90,7 @@ mod tests {
                 }
             }),
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,
+                "v": 2, "ts": "2026-01-02T03:04:05.000006Z", "kind": "bench", "machine": "m", "kernel": "6.18.0", "load_average": 0.5,
                 "connections": 1_000, "quick": false, "elapsed_s": 9.0, "figures": [{
                     "name": "ramp", "unit": "s", "about": "a", "median": 2.0, "min": 1.0, "max": 3.0, "runs": 3,
                     "values": [1.0, 2.0, 3.0], "against": "floor", "against_median": null, "against_values": [],
@@ -99,13 +99,13 @@ mod tests {
                 }]
             }),
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "faults", "kernels": ["6.18.0"], "faults": [{
+                "v": 2, "ts": "2026-01-02T03:04:05.000006Z", "kind": "faults", "kernels": ["6.18.0"], "faults": [{
                     "name": "ports", "kernel": "6.18.0", "tier": "tracepoints", "runs": 2, "right": 1, "wrong": 1,
                     "counters_equal": null, "dropped": 0, "skipped_because": "no reason"
                 }]
             }),
             json!({
-                "v": 1, "ts": "2026-01-02T03:04:05.000006Z", "kind": "reproduction", "kernel": "6.18.0", "cpus": 2,
+                "v": 2, "ts": "2026-01-02T03:04:05.000006Z", "kind": "reproduction", "kernel": "6.18.0", "cpus": 2,
                 "memory_bytes": 1, "connections": 16000, "acts": [], "ramp_s": 0.5,
                 "server_user_bytes_per_connection": null, "kernel_bytes_per_connection": 8000.5, "dropped": 0,
                 "restored": true, "elapsed_s": 9.0, "missed": ["x"], "uncounted": ["y"]

@@ -58,6 +58,15 @@ fn main() -> ExitCode {
         test("the_report_and_the_table_say_the_same", the_report_and_the_table_say_the_same),
         test("a_reader_that_goes_away_is_no_error", a_reader_that_goes_away_is_no_error),
         test(
+            "a_file_that_cant_be_written_starts_nothing",
+            a_file_that_cant_be_written_starts_nothing,
+        ),
+        test(
+            "what_is_full_is_exit_code_3_with_its_name",
+            what_is_full_is_exit_code_3_with_its_name,
+        ),
+        test("an_older_report_stays_until_the_new_one_is_whole", an_older_report_stays),
+        test(
             "the_privileged_half_does_what_a_run_needs_and_nothing_else",
             the_privileged_half_does_what_a_run_needs_and_nothing_else,
         ),
@@ -372,6 +381,72 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(run.stdout.take());
     finish(run).expect_code(0);
     fixture.expect_untouched();
+}
+
+fn a_file_that_cant_be_written_starts_nothing() {
+    let fixture = Fixture::new("good");
+    let missing = fixture.path("no");
+    for flag in ["--output", "--report"] {
+        // A folder that is not there, a folder in place of a file, and a file system without files of ours.
+        for path in ["run.jsonl", "run.md", "run.html"]
+            .map(|name| missing.join(name))
+            .into_iter()
+            .chain([fixture.path("proc"), "/proc/run.md".into()])
+        {
+            let path = path.to_str().unwrap();
+            fixture
+                .run(&["--connections", "16000", "--yes", flag, path])
+                .expect_code(3)
+                .expect_error(path)
+                .expect_error(&format!("choose another {flag}"));
+            assert!(!fixture.path(SERVER).with_extension("pid").exists(), "a server was started");
+            assert!(!fixture.path("run").exists(), "the privileged half was started");
+        }
+    }
+    fixture.expect_untouched();
+}
+
+/// The run itself is whole: the table is on standard output where it can be, and the settings are back.
+fn what_is_full_is_exit_code_3_with_its_name() {
+    for flag in ["--output", "--report"] {
+        let fixture = Fixture::new("good");
+        let finished = fixture
+            .run(&["--connections", "16000", "--yes", flag, "/dev/full"])
+            .expect_code(3)
+            .expect_error("error: cannot write /dev/full: No space left on device");
+        assert!(finished.stdout.contains("connection 15,479, expected 15,479"), "{finished:?}");
+        fixture.expect_untouched();
+    }
+    for json in [&["--json"][..], &[]] {
+        let fixture = Fixture::new("good");
+        let report = fixture.path("report.md");
+        let arguments = ["--connections", "16000", "--yes", "--report", report.to_str().unwrap()];
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = fixture.command(&[&arguments[..], json].concat());
+        finish(command.stdout(full).spawn().unwrap())
+            .expect_code(3)
+            .expect_error("error: cannot write standard output: No space left on device");
+        fixture.expect_untouched();
+        // With --json the first act could not be told already.
+        assert_eq!(report.exists(), json.is_empty());
+    }
+}
+
+fn an_older_report_stays() {
+    let fixture = Fixture::new("client dies");
+    let report = fixture.path("report.md");
+    let older = "older\n".repeat(1 << 16);
+    fs::write(&report, &older).unwrap();
+    let arguments = ["--connections", "16000", "--yes", "--report", report.to_str().unwrap()];
+    assert_ne!(fixture.run(&arguments).code, Some(0));
+    assert_eq!(fs::read_to_string(&report).unwrap(), older);
+    let before = fs::metadata(&report).unwrap();
+    fixture.set_scenario("good");
+    fixture.run(&arguments).expect_code(0);
+    assert!(fs::read_to_string(&report).unwrap().contains("15,479"));
+    use std::os::unix::fs::MetadataExt as _;
+    let after = fs::metadata(&report).unwrap();
+    assert_ne!(after.ino(), before.ino(), "it was written in place, where a full disk cuts it off");
 }
 
 fn helper_of(run: &Child) -> u32 {

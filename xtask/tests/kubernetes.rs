@@ -235,7 +235,7 @@ fn job() {
     // Each pod has one address of its own.
     let sysctls = spec["template"]["spec"]["securityContext"]["sysctls"].as_array().unwrap();
     assert_eq!(sysctls[0]["name"], "net.ipv4.ip_local_port_range");
-    let ports = c1m_client::ports::Ports::parse(sysctls[0]["value"].as_str().unwrap(), "").unwrap();
+    let ports = c1m_host::ports::Ports::parse(sysctls[0]["value"].as_str().unwrap(), "").unwrap();
     let a_pod = load.connections.div_ceil(load.shard.of());
     assert!(a_pod < load.per_source.min(ports.usable.len() as u64), "{a_pod} connections");
 }

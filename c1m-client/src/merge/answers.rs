@@ -1,4 +1,5 @@
-//! What a part says of answers, beside itself: each sample and heartbeat is answered, wrong or missed, and what is unanswered was asked.
+//! What a part says of answers, beside itself: each sample and heartbeat is answered, wrong or
+//! missed, and what is unanswered was asked.
 
 use crate::record::{EndedBy, Heartbeats, Latency, Sample, Summary};
 

@@ -1,4 +1,5 @@
-//! What one part says, beside itself: figures that a run cannot have come to are refused, with their names, so that no sum is made of them.
+//! What one part says, beside itself: figures that a run cannot have come to are refused, with
+//! their names, so that no sum is made of them.
 
 mod errors;
 
@@ -12,7 +13,8 @@ use crate::{
     record::{Asked, EndedBy, Pin, Plan, Summary},
 };
 
-/// Seconds that a run can take: more than ten years are not one, and stay far from the end of what a clock can tell.
+/// Seconds that a run can take: more than ten years are not one, and stay far from the end of what
+/// a clock can tell.
 const SECONDS: RangeInclusive<f64> = 0.0..=315_576_000.0;
 /// What the client's clock tells apart: no connection is established in less, other than at once.
 const SHORTEST: f64 = 1e-6;
@@ -170,7 +172,8 @@ fn plan(plan: &Plan) -> Result<(), String> {
     Ok(())
 }
 
-/// A histogram's text says how many bytes of counters it has, and what decodes it takes memory for as many: 4 GiB for a text of 100 bytes.
+/// A histogram's text says how many bytes of counters it has, and what decodes it takes memory for
+/// as many: 4 GiB for a text of 100 bytes.
 ///
 /// # Errors
 /// They are more than a histogram of ours has. What is no histogram passes: decoding it says why.

@@ -15,11 +15,12 @@ pub(super) struct Found {
     pub(super) result: Box<Summary>,
 }
 
-/// The longest line that is read, in bytes. A result has some tens of thousands, most of them histograms.
+/// The longest line that is read, in bytes. A result has some tens of thousands, most of them
+/// histograms.
 const LONGEST_LINE: usize = 4 << 20;
 
-/// Steps over blank lines, and over the white space before a line. Returns how many lines. None of them is taken apart: a disk full of them would keep a
-/// merge busy for minutes.
+/// Steps over blank lines, and over the white space before a line. Returns how many lines. None of
+/// them is taken apart: a disk full of them would keep a merge busy for minutes.
 fn skip_blank(input: &mut impl BufRead) -> io::Result<u64> {
     let is_blank = |byte: &u8| matches!(byte, b'\n' | b'\r' | b'\t' | b' ');
     let mut lines = 0;
@@ -83,9 +84,9 @@ fn parse(line: &[u8]) -> Result<ClientRecord, String> {
     };
     // First: what another version says may be read as something else.
     let Version { v } = serde_json::from_slice(line).map_err(why)?;
-    if v != SCHEMA_VERSION {
+    if !(1..=SCHEMA_VERSION).contains(&v) {
         return Err(format!(
-            "has schema version {v}, and this c1m-client reads {SCHEMA_VERSION}: merge with the version that measured"
+            "has schema version {v}, and this c1m-client reads versions up to {SCHEMA_VERSION}: merge with the version that measured"
         ));
     }
     let line: Line<ClientRecord> = serde_json::from_slice(line).map_err(why)?;

@@ -188,8 +188,8 @@ fn what_is_no_result_is_told_with_its_line() {
     refused(&format!("{whole}c1m-client: warning: x\n"), "file:3 is no record of c1m-client");
     refused(&format!("5\n{whole}"), "file:1 is no record");
     refused(
-        &whole.replacen("\"v\":1", "\"v\":2", 1),
-        "file:1 has schema version 2, and this c1m-client reads 1",
+        &whole.replacen("\"v\":2", "\"v\":3", 1),
+        "file:1 has schema version 3, and this c1m-client reads versions up to 2",
     );
     refused(&whole.replacen("\"connected\"", "\"conected\"", 1), "missing field `connected`");
     let progress = r#"{"v":1,"ts":"x","kind":"progress","established":1,"answered":1,"failed":0,"rate_per_s":1.0}"#;

@@ -115,7 +115,7 @@ fn beats_answered(result: &Summary) -> Option<u64> {
     Some(result.heartbeats.as_ref()?.answered)
 }
 
-/// Thousandths of connections a second, rounded down.
+/// Thousandths of connections per second, rounded down.
 fn thousandths(per_s: f64) -> Option<u64> {
     let whole = (per_s * 1000.0).floor();
     #[expect(
@@ -260,8 +260,8 @@ impl Metric {
     }
 }
 
-/// `99`, `99.9`, and `999` as the usual short form of it: of nines alone, all after the second one stand behind the point. Any other number above 100 is
-/// none: `101` is not 10.1.
+/// `99`, `99.9`, and `999` as the usual short form of it: of nines alone, all after the second one
+/// stand behind the point. Any other number above 100 is none: `101` is not 10.1.
 fn quantile(percentile: &str) -> Option<f64> {
     let (digits, scale) = c1m_text::units::decimal(percentile)?;
     if percentile.contains(['_', ','])

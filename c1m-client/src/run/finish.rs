@@ -1,6 +1,7 @@
 //! The end of a run: its verdict, and its result.
 
 use anyhow::anyhow;
+use c1m_limits::client::judge;
 use c1m_sys::process;
 
 use super::Run;
@@ -15,7 +16,8 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// Waits for the threads, and says what came of it. All connections are closed when they are joined.
+    /// Waits for the threads, and says what came of it. All connections are closed when they are
+    /// joined.
     pub(super) fn finish(self) -> Result<bool, Failure> {
         for member in self.members {
             // A panic of a worker was reported by itself.
@@ -30,9 +32,9 @@ impl Run<'_> {
             heartbeat: beats.as_ref().map(|beats| beats.times.clone()),
         };
         let errors = tally.errors.into_inner();
-        let mut outcome = verdict::Outcome::of(&self.shared, &errors);
+        let mut outcome = verdict::outcome(&self.shared, &errors);
         self.before.complete(&mut outcome, self.shared.plan.target().first.ip().is_loopback());
-        self.show.record(&ClientRecord::Verdict(verdict::judge(&outcome)))?;
+        self.show.record(&ClientRecord::Verdict(judge(&outcome)))?;
         let last_established_s = self.shared.last_established().map(|last| last.as_secs_f64());
         let connected = self.shared.sum(|counters| &counters.established);
         let mut result = Summary {

@@ -1,4 +1,5 @@
-//! What goes by the clock and by the workers' counters: progress, silence, losses, and that nothing is left to hold.
+//! What goes by the clock and by the workers' counters: progress, silence, losses, and that nothing
+//! is left to hold.
 
 use std::{
     collections::BTreeMap,
@@ -6,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::listeners;
+use c1m_host::listeners::{self, Listener};
 
 use super::{Phase, Run};
 use crate::{
-    prepare::Failure,
+    prepare::{Failure, warn},
     record::{AcceptQueue, ClientRecord, EndedBy, Lost, Progress, Waiting},
     summary::Errors,
     target::Target,
@@ -64,11 +65,36 @@ impl Run<'_> {
                 };
                 match self.nothing_left() {
                     Some(ended_by) => self.begin_end(ended_by)?,
+                    // What is still unanswered is neither answered nor missed yet.
+                    None if over && self.hold_until.is_some() => self.look_for_last_answers()?,
                     None if over => self.begin_end(EndedBy::Hold)?,
                     None => {}
                 }
             }
+            Phase::LastAnswers => match self.nothing_left() {
+                Some(ended_by) => self.begin_end(ended_by)?,
+                None => self.look_for_last_answers()?,
+            },
             Phase::Wait | Phase::End => {}
+        }
+        Ok(())
+    }
+
+    /// After the time of the hold: waits until each heartbeat is answered or its `--timeout` is over, and says so when that takes long.
+    fn look_for_last_answers(&mut self) -> Result<(), Failure> {
+        let shared = &self.shared;
+        if shared.heartbeat.is_none() || self.beats_over == self.members.len() {
+            return self.begin_end(EndedBy::Hold);
+        }
+        self.phase = Phase::LastAnswers;
+        let waiting = shared.sum(|counters| &counters.beats_waiting);
+        let since = self.hold_until.map_or(Duration::ZERO, |until| until.elapsed());
+        if !self.waiting_told && since >= PERIOD && waiting > 0 {
+            self.waiting_told = true;
+            warn(&format!(
+                "the time of --hold is over, and heartbeats of {waiting} connections are unanswered: waiting for each until its --timeout ({}) is over; a signal ends the wait",
+                humantime::format_duration(shared.timeout)
+            ));
         }
         Ok(())
     }
@@ -93,7 +119,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Connections that are held, and those that were lost, of which none is counted twice: a worker adds to the lost ones last.
+    /// Connections that are held, and those that were lost, of which none is counted twice: a
+    /// worker adds to the lost ones last.
     pub(super) fn held_and_lost(&self) -> (u64, u64) {
         let lost = self.shared.counters.iter().map(|it| it.lost.load(Acquire)).sum();
         (self.shared.sum(|counters| &counters.held), lost)
@@ -120,7 +147,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// When nothing answers: tells it, has the rest asked for side by side, and in the end gives up.
+    /// When nothing answers: tells it, has the rest asked for side by side, and in the end gives
+    /// up.
     fn look_for_answers(&mut self) -> Result<(), Failure> {
         let shared = self.shared.clone();
         let in_flight = shared.sum(|counters| &counters.in_flight);
@@ -158,16 +186,60 @@ impl Run<'_> {
     }
 }
 
-/// The queues of a server in this network namespace. `None`: nobody listens there, or the kernel does not say.
+/// The queues of a server in this network namespace. `None`: nobody listens there, or the kernel
+/// does not say.
 fn accept_queue(target: &Target) -> Option<AcceptQueue> {
-    let ports = target.first.port()..=target.last_port;
-    let queues = listeners::all().ok()?;
-    let own = || queues.iter().filter(|queue| ports.contains(&queue.port));
+    let listeners = listeners::all().ok()?;
+    let own = listening(&listeners, target);
     let queue = AcceptQueue {
-        listeners: own().count() as u64,
-        full: own().filter(|queue| queue.queued > queue.most).count() as u64,
-        queued: own().map(|queue| queue.queued).sum(),
-        most: own().map(|queue| queue.most).sum(),
+        listeners: own.len() as u64,
+        full: own.iter().filter(|listener| listener.queued > listener.most).count() as u64,
+        queued: own.iter().map(|listener| listener.queued).sum(),
+        most: own.iter().map(|listener| listener.most).sum(),
     };
     (queue.listeners > 0).then_some(queue)
+}
+
+/// Those that get the target's connections: of one port, those with its address before those that
+/// listen on every one (net/ipv4/inet_hashtables.c, `__inet_lookup_listener`, 6.18).
+fn listening<'a>(listeners: &'a [Listener], target: &Target) -> Vec<&'a Listener> {
+    let ports = target.first.port()..=target.last_port;
+    let has_address =
+        |listener: &Listener| listener.address.ip().to_canonical() == target.ip().to_canonical();
+    let port_is_taken = |port: u16| {
+        listeners.iter().any(|listener| listener.address.port() == port && has_address(listener))
+    };
+    listeners
+        .iter()
+        .filter(|listener| ports.contains(&listener.address.port()) && listener.takes(target.ip()))
+        .filter(|listener| has_address(listener) || !port_is_taken(listener.address.port()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_listeners_of_a_target_are_those_of_its_address() {
+        let of = |address: &str| Listener {
+            address: address.parse().unwrap(),
+            is_v6_only: false,
+            inode: 1,
+            queued: 0,
+            most: 1,
+            drops: None,
+        };
+        let all =
+            ["127.0.0.2:80", "127.0.0.1:80", "0.0.0.0:80", "0.0.0.0:81", "[::]:82", "127.0.0.1:90"];
+        let all = all.map(of);
+        let found = |target: &str| -> Vec<String> {
+            let target = target.parse().unwrap();
+            listening(&all, &target).iter().map(|listener| listener.address.to_string()).collect()
+        };
+        assert_eq!(found("127.0.0.1:80-82"), ["127.0.0.1:80", "0.0.0.0:81", "[::]:82"]);
+        assert_eq!(found("127.0.0.2:80"), ["127.0.0.2:80"]);
+        assert_eq!(found("127.0.0.3:80"), ["0.0.0.0:80"]);
+        assert!(found("127.0.0.3:90").is_empty());
+    }
 }

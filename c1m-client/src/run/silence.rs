@@ -17,8 +17,9 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// Takes the number of all answers so far; `asks`: an answer is waited for. Returns how long none has come. Once something was asked for,
-    /// only an answer ends the silence: between two openings that time out nothing may be asked for.
+    /// Takes the number of all answers so far; `asks`: an answer is waited for. Returns how long
+    /// none has come. Once something was asked for, only an answer ends the silence: between two
+    /// openings that time out nothing may be asked for.
     pub(super) fn look(&mut self, answers: u64, asks: bool, now: Instant) -> Duration {
         if answers != self.answers {
             *self = Self { answers, since: None, told: Duration::ZERO };
@@ -29,7 +30,8 @@ impl Silence {
         self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
-    /// Whether to tell of a silence this long: after [`FIRST`], or one `timeout` if that is shorter, and then each time that it has doubled.
+    /// Whether to tell of a silence this long: after [`FIRST`], or one `timeout` if that is
+    /// shorter, and then each time that it has doubled.
     pub(super) fn is_due(&mut self, silent: Duration, timeout: Duration) -> bool {
         let due = match self.told {
             Duration::ZERO => FIRST.min(timeout),

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::SystemTime};
 
-use c1m_text::{escape, records::diagnosis::verdict_lines};
+use c1m_text::{escape, records::verdict_lines, units::clock};
 
 use crate::{
     record::{
@@ -11,11 +11,6 @@ use crate::{
     },
     summary::remedy,
 };
-
-/// `HH:MM:SS.mmm`, UTC.
-fn clock(now: SystemTime) -> String {
-    humantime::format_rfc3339_millis(now).to_string().chars().skip(11).take(12).collect()
-}
 
 /// A record as lines for people, each with the time.
 #[must_use]

@@ -5,7 +5,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 use c1m_sys::errno;
 
 use super::{
-    Worker,
+    Report, Worker,
     exchange::{Answer, Ask, What},
     micros,
     open::send_whole,
@@ -19,11 +19,15 @@ const BEATS_AT_A_TIME: usize = 64;
 #[derive(Debug)]
 pub(super) struct Beating {
     start_us: u64,
+    /// The planned end of the hold, which has no instant any more. `u64::MAX`: it has no end.
+    until_us: u64,
     every_us: u64,
     slots: u64,
     /// How many instants have come.
     count: u64,
     beats: Beats,
+    /// It was reported that none waits for an answer any more.
+    is_over: bool,
 }
 
 impl Beating {
@@ -37,9 +41,10 @@ impl Beating {
         usize::try_from(count % self.slots.max(1)).unwrap_or(usize::MAX)
     }
 
-    /// How many instants there are up to `until_us`, those that have come included.
+    /// How many instants the plan has up to `until_us`, those that have come included.
     fn instants(&self, until_us: u64) -> u64 {
-        let Some(span_us) = until_us.checked_sub(self.start_us) else { return 0 };
+        let last_us = until_us.min(self.until_us.saturating_sub(1));
+        let Some(span_us) = last_us.checked_sub(self.start_us) else { return 0 };
         // The first one after it is number n, the least with n * every / slots > span.
         let first_after = ((u128::from(span_us) + 1) * u128::from(self.slots))
             .div_ceil(u128::from(self.every_us.max(1)));
@@ -60,24 +65,34 @@ impl Beating {
 }
 
 impl Worker {
-    pub(super) fn begin_beats(&mut self) {
+    /// Plans heartbeats from `began_us` until just before `until_us`, for all workers the same.
+    pub(super) fn begin_beats(&mut self, began_us: u64, until_us: u64) {
         let Some(every) = self.shared.heartbeat else { return };
         self.table.begin_hold();
         let slots = self.table.len() as u64;
         let every_us = micros(every);
         // The workers take turns within the distance of two beats.
         let turn = every_us * self.id as u64 / (slots.max(1) * self.shared.crew.workers as u64);
-        let start_us = self.now_us() + turn;
-        self.beating =
-            Some(Beating { start_us, every_us, slots, count: 0, beats: Beats::default() });
+        self.beating = Some(Beating {
+            start_us: began_us + turn,
+            until_us,
+            every_us,
+            slots,
+            count: 0,
+            beats: Beats::default(),
+            is_over: false,
+        });
     }
 
-    /// Sends the heartbeats that are due. Returns the time to the next one.
+    /// Sends the heartbeats that are due. Returns the time to the next one; `None`: there is none.
     pub(super) fn beat(&mut self) -> Option<Duration> {
         let now_us = self.now_us();
         for _ in 0..BEATS_AT_A_TIME {
             let beating = self.beating.as_mut()?;
             let planned_us = beating.due_us(beating.count);
+            if planned_us >= beating.until_us {
+                return None;
+            }
             if planned_us > now_us {
                 return Some(Duration::from_micros(planned_us - now_us));
             }
@@ -129,7 +144,8 @@ impl Worker {
         }
     }
 
-    /// Sends the next of the heartbeats that have come due behind one that is through. Those whose time is over are missed.
+    /// Sends the next of the heartbeats that have come due behind one that is through. Those whose
+    /// time is over are missed.
     pub(super) fn next_beat(&mut self, slot: usize, planned_us: u64, behind: u32) -> Option<Ask> {
         let (now_us, timeout_us) = (self.now_us(), micros(self.shared.timeout));
         let every_us = self.beating.as_ref()?.every_us;
@@ -146,8 +162,31 @@ impl Worker {
         }
     }
 
-    /// Ends the heartbeats, at `end_us`. Those that could still be answered in time are not counted as due; those of lost
-    /// connections are due up to `plan_until_us`.
+    /// After the last heartbeat of the plan: counts those that may still be answered in time, and reports when none is left.
+    pub(super) fn look_for_last_answers(&mut self) {
+        let (now_us, timeout_us) = (self.now_us(), micros(self.shared.timeout));
+        let Some(beating) = &mut self.beating else { return };
+        if beating.is_over || beating.due_us(beating.count) < beating.until_us {
+            return;
+        }
+        let waits = |ask: &Ask| match ask.what {
+            What::Beat { behind } => {
+                let last_us = ask.since_us + beating.every_us * u64::from(behind);
+                now_us.saturating_sub(last_us) <= timeout_us
+            }
+            What::Sample => false,
+        };
+        let asks = self.exchanges.values().filter_map(|exchange| exchange.ask.as_ref());
+        let waiting = asks.filter(|ask| waits(ask)).count() as u64;
+        beating.is_over = waiting == 0;
+        self.counters().beats_waiting.store(waiting, Relaxed);
+        if waiting == 0 {
+            self.report(Report::BeatsOver);
+        }
+    }
+
+    /// Ends the heartbeats, at `end_us`. Those that could still be answered in time are not counted as due: there are none unless the
+    /// run ends early. Those of lost connections are due up to `plan_until_us`.
     pub(super) fn end_beats(&mut self, end_us: u64, plan_until_us: u64) -> Option<Beats> {
         let mut beating = self.beating.take()?;
         let timeout_us = micros(self.shared.timeout);
@@ -159,7 +198,7 @@ impl Worker {
         });
         beating.beats.due -= waiting.sum::<u64>();
         // What the client itself was late to send.
-        while beating.due_us(beating.count) <= end_us {
+        while beating.count < beating.instants(end_us) {
             let (slot, planned_us) = (beating.slot(beating.count), beating.due_us(beating.count));
             let stage = self.table.stage(slot);
             let is_missed = stage.is_held() && !in_time(planned_us);
@@ -178,6 +217,25 @@ impl Worker {
 mod tests {
     use super::*;
 
+    fn beating(every_us: u64, slots: u64, count: u64, until_us: u64) -> Beating {
+        let beats = Beats::default();
+        Beating { start_us: 50, until_us, every_us, slots, count, beats, is_over: false }
+    }
+
+    #[test]
+    fn a_plan_has_hold_by_interval_instants_a_connection() {
+        for (every_us, slots, hold_us, expected) in
+            [(500, 50, 6000, 600), (700, 3, 1000, 5), (10_000, 10, 1000, 1), (10, 4, 0, 0)]
+        {
+            let beating = beating(every_us, slots, 0, 50 + hold_us);
+            for until_us in [50 + hold_us, 50 + 2 * hold_us, u64::MAX] {
+                assert_eq!(beating.instants(until_us), expected, "{beating:?}");
+            }
+            assert_eq!(beating.instants(49), 0);
+            assert!(beating.due_us(expected) >= beating.until_us, "{beating:?}");
+        }
+    }
+
     #[test]
     fn instants_of_lost_connections_are_counted_as_they_would_have_come() {
         for (every_us, slots, count, until_us) in [
@@ -187,7 +245,7 @@ mod tests {
             (7, 5, 3, 400),
             (9, 1, 0, 90),
         ] {
-            let beating = Beating { start_us: 50, every_us, slots, count, beats: Beats::default() };
+            let beating = beating(every_us, slots, count, u64::MAX);
             let is_lost = |slot: usize| slot % 3 != 1;
             let all = (0..).take_while(|count| beating.due_us(*count) <= until_us);
             let one_by_one: Vec<u64> = all.collect();

@@ -2,15 +2,11 @@
 
 use std::{collections::VecDeque, io, sync::atomic::Ordering::Relaxed};
 
+use c1m_program::http::response::{Malformed, Reader, Response, Rest};
 use c1m_sys::errno;
 
 use super::{Report, Worker, micros, open::send_whole};
-use crate::{
-    http::{Malformed, Reader, Response, Rest},
-    summary::SamplePart,
-    table::Stage,
-    workload::sample,
-};
+use crate::{summary::SamplePart, table::Stage, workload::sample};
 
 /// Samples that one worker has under way at the same time.
 const SAMPLES_AT_A_TIME: usize = 64;
@@ -77,7 +73,8 @@ pub(super) struct Sampling {
 }
 
 impl Worker {
-    /// Takes what was read on a connection. `opening`: from the first byte of the answer to its first request on.
+    /// Takes what was read on a connection. `opening`: from the first byte of the answer to its
+    /// first request on.
     pub(super) fn consume(&mut self, slot: usize, mut bytes: &[u8], opening: bool) {
         let (mut reader, mut ask, mut expected) = match self.exchanges.remove(&slot) {
             Some(exchange) => (exchange.reader, exchange.ask, true),
@@ -171,7 +168,8 @@ impl Worker {
         }
     }
 
-    /// Sends the request to be checked. `Err`: the connection is not in a state to be asked, or the kernel did not take it.
+    /// Sends the request to be checked. `Err`: the connection is not in a state to be asked, or the
+    /// kernel did not take it.
     pub(super) fn ask(
         &mut self,
         slot: usize,

@@ -17,7 +17,8 @@ use socket2::{Domain, Socket, Type};
 use super::{Report, TICK, Worker, micros};
 use crate::{table::Stage, tuple::Tuple, workload::Opening};
 
-/// Connections that are opened before events and commands get their turn: an opening that fails at once waits for neither.
+/// Connections that are opened before events and commands get their turn: an opening that fails at
+/// once waits for neither.
 const OPENINGS_A_TURN: usize = 64;
 const HELD: u32 = epoll::IN | epoll::PEER_CLOSED | epoll::EDGE;
 
@@ -38,10 +39,12 @@ impl Worker {
         self.shared.workload.opening(self.share.start + slot as u64)
     }
 
-    /// Opens connections until enough are in flight, or all are opened. Returns how long the pace wants it to wait.
+    /// Opens connections until enough are in flight, or all are opened. Returns how long the pace
+    /// wants it to wait.
     pub(super) fn open_some(&mut self) -> Option<Duration> {
         let all = self.share.end - self.share.start;
-        // A server that answers nobody would be asked a few at a time, each few for a whole timeout.
+        // A server that answers nobody would be asked a few at a time, each few for a whole
+        // timeout.
         let stalled = self.shared.stalled.load(Relaxed);
         let in_flight = if stalled { usize::MAX } else { self.shared.in_flight };
         let mut opened = 0;
@@ -72,8 +75,8 @@ impl Worker {
         None
     }
 
-    /// Opens the next connection of the share, on its own tuple or on a spare one. Millions of spare ones can be taken: a run that ends does not
-    /// try them all.
+    /// Opens the next connection of the share, on its own tuple or on a spare one. Millions of
+    /// spare ones can be taken: a run that ends does not try them all.
     fn open_one(&mut self, planned_us: u64) {
         let slot = self.table.add();
         let mut index = self.share.start + slot as u64;
@@ -111,7 +114,8 @@ impl Worker {
                 _ => failed("connect", &error),
             })?;
         let connected_us = self.now_us();
-        // On loopback the handshake is over when `connect` comes back, whatever it says: sending finds out.
+        // On loopback the handshake is over when `connect` comes back, whatever it says: sending
+        // finds out.
         let established = match request.map(|request| send_opening(fd, request)) {
             // With nothing to send, epoll tells it without a call of its own: many at a time.
             None => connected,
@@ -148,11 +152,12 @@ impl Worker {
             // At once, so that even a killed client leaves neither orphans nor TIME_WAIT.
             reset_on_close(socket.as_raw_fd()).map_err(|error| failed("setsockopt", &error))?;
         }
-        // Several destinations share a source port; and a bucket of ports in which everybody reuses needs no search
-        // (net/ipv4/inet_connection_sock.c, inet_csk_get_port, 6.18).
+        // Several destinations share a source port; and a bucket of ports in which everybody reuses
+        // needs no search (net/ipv4/inet_connection_sock.c, inet_csk_get_port, 6.18).
         socket.set_reuse_address(true).map_err(|error| failed("setsockopt", &error))?;
         if asks {
-            // The request follows at once, and the end of the handshake travels with it: one segment less of eight.
+            // The request follows at once, and the end of the handshake travels with it: one
+            // segment less of eight.
             set_quick_ack(socket.as_raw_fd(), false)
                 .map_err(|error| failed("setsockopt", &error))?;
         }
@@ -163,8 +168,8 @@ impl Worker {
         Ok(socket.into())
     }
 
-    /// The age of the present stage, from when it would have begun if the connection had been opened as planned: as much as the opening was late,
-    /// both the handshake and the request were.
+    /// The age of the present stage, from when it would have begun if the connection had been
+    /// opened as planned: as much as the opening was late, both the handshake and the request were.
     fn since_planned_us(&self, slot: usize, now_us: u64) -> u64 {
         self.table.age_us(slot, now_us) + self.late_us.get(&slot).copied().unwrap_or(0)
     }
@@ -230,8 +235,8 @@ impl Worker {
         self.table.end(slot);
     }
 
-    /// Counts one that has no time to connect. Also a refusal is none: a percentile of the other ones alone would be that of a server that takes
-    /// all connections.
+    /// Counts one that has no time to connect. Also a refusal is none: a percentile of the other
+    /// ones alone would be that of a server that takes all connections.
     fn not_established(&mut self, name: &str) {
         self.tally.errors.count(name);
         self.tally.connect.miss(1);
@@ -303,14 +308,15 @@ fn is_early(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOTCONN | libc::EINPROGRESS))
 }
 
-/// Sends the first request, and with it the end of the handshake. What answers it is acknowledged at once again: until then the
-/// server's copy is charged to tcp_mem.
+/// Sends the first request, and with it the end of the handshake. What answers it is acknowledged
+/// at once again: until then the server's copy is charged to tcp_mem.
 fn send_opening(fd: RawFd, request: &[u8]) -> io::Result<()> {
     send_whole(fd, request)?;
     set_quick_ack(fd, true)
 }
 
-/// Sends a request in one go: it is far shorter than any send buffer, so half a request is an error.
+/// Sends a request in one go: it is far shorter than any send buffer, so half a request is an
+/// error.
 pub(super) fn send_whole(fd: RawFd, request: &[u8]) -> io::Result<()> {
     match send(fd, request)? {
         sent if sent == request.len() => Ok(()),

@@ -29,7 +29,8 @@ pub struct Shared {
     pub timeout: Duration,
     /// How long nothing may answer before the run ends.
     pub give_up: Duration,
-    /// Nothing has answered for [`Self::timeout`]: what is left is asked side by side, not `in_flight` at a time.
+    /// Nothing has answered for [`Self::timeout`]: what is left is asked side by side, not
+    /// `in_flight` at a time.
     pub stalled: AtomicBool,
     pub heartbeat: Option<Duration>,
     /// Connections that one worker opens at the same time.
@@ -46,11 +47,13 @@ pub struct Shared {
     pub closing: Closing,
 }
 
-/// The end of the run, which has an instant of its own: workers close one after the other, and the connections that one closes
-/// free the server's slots for those of another. What comes after this instant does not count.
+/// The end of the run, which has an instant of its own: workers close one after the other, and the
+/// connections that one closes free the server's slots for those of another. What comes after this
+/// instant does not count.
 #[derive(Debug, Default)]
 pub struct Closing {
-    /// When it began, and up to when heartbeats of lost connections are due: microseconds since the start of the run.
+    /// When it began, and up to when heartbeats of lost connections are due: microseconds since the
+    /// start of the run.
     instants_us: OnceLock<(u64, u64)>,
 }
 
@@ -79,21 +82,27 @@ impl Shared {
         self.counters.iter().map(|counters| counter(counters).load(Relaxed)).sum()
     }
 
-    /// Begins the end of the run: workers count nothing from now on. `hold_until`: the planned end of the hold. When no
-    /// connection is left, heartbeats are due up to it: the plan had them, and no server answers them. Again: does nothing.
+    /// Begins the end of the run: workers count nothing from now on. `hold_until`: the planned end
+    /// of the hold. When no connection is left, heartbeats are due up to it: the plan had them, and
+    /// no server answers them. Again: does nothing.
     pub fn begin_close(&self, hold_until: Option<Instant>) {
-        let micros = |instant: Instant| {
-            let since = instant.saturating_duration_since(self.start).as_micros();
-            u64::try_from(since).unwrap_or(u64::MAX)
-        };
         let now = Instant::now();
         let is_lost = self.sum(|counters| &counters.held) == 0;
         let plan_until = hold_until.filter(|until| is_lost && *until > now).unwrap_or(now);
-        self.closing.instants_us.get_or_init(|| (micros(now), micros(plan_until)));
+        self.closing
+            .instants_us
+            .get_or_init(|| (self.since_start_us(now), self.since_start_us(plan_until)));
+    }
+
+    /// Microseconds from the start of the run to `instant`.
+    pub fn since_start_us(&self, instant: Instant) -> u64 {
+        let since = instant.saturating_duration_since(self.start).as_micros();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 }
 
-/// What the main thread may look at while a worker runs. Of cache lines that only its worker writes.
+/// What the main thread may look at while a worker runs. Of cache lines that only its worker
+/// writes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub struct Counters {
@@ -102,9 +111,11 @@ pub struct Counters {
     pub failed: AtomicU64,
     /// Established and not ended.
     pub held: AtomicU64,
-    /// Established, and ended by the peer or the network. Added to after `held` has shrunk, with release.
+    /// Established, and ended by the peer or the network. Added to after `held` has shrunk, with
+    /// release.
     pub lost: AtomicU64,
-    /// Events that show that the server, or its kernel, is there: bytes, ends and refusals, and with `--idle` handshakes.
+    /// Events that show that the server, or its kernel, is there: bytes, ends and refusals, and
+    /// with `--idle` handshakes.
     pub answers: AtomicU64,
     /// When the last one was established, microseconds since the start of the run; 0: none was.
     pub last_us: AtomicU64,
@@ -114,6 +125,8 @@ pub struct Counters {
     pub pages: AtomicU64,
     pub beats_due: AtomicU64,
     pub beats_answered: AtomicU64,
+    /// Connections that may still answer a heartbeat in time, after the last one of the plan.
+    pub beats_waiting: AtomicU64,
     /// Of samples and heartbeats.
     pub answers_wrong: AtomicU64,
     /// The times of the tally, while they are measured.
@@ -132,10 +145,11 @@ impl Counters {
 /// What the main thread tells a worker, after its ramp but for `End`.
 #[derive(Debug, Clone, Copy)]
 pub enum Command {
-    /// Ask its part of a sample of `wanted` of `all` connections; `before` of them are held by workers before it.
+    /// Ask its part of a sample of `wanted` of `all` connections; `before` of them are held by
+    /// workers before it.
     Sample { wanted: u64, before: u64, held: u64, all: u64 },
-    /// Begin with heartbeats, if there are any.
-    Hold,
+    /// Begin with heartbeats, if there are any: from one instant until just before the other, microseconds since the start of the run.
+    Hold { began_us: u64, until_us: u64 },
     /// Close all connections and stop.
     End,
 }
@@ -143,9 +157,12 @@ pub enum Command {
 /// What a worker tells the main thread.
 #[derive(Debug)]
 pub enum Report {
-    /// Every connection of its share was tried. What it saw so far is handed over, and counted anew.
+    /// Every connection of its share was tried. What it saw so far is handed over, and counted
+    /// anew.
     Ramped(Box<Tally>),
     Sampled(Box<SamplePart>),
+    /// Each heartbeat up to the planned end of the hold was answered, or can't be in time any more.
+    BeatsOver,
     /// Connections that were established have ended by the peer or the network: how many, by name. In the tally as well.
     Lost(Errors),
     /// Its connections are closed: the last report.

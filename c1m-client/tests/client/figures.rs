@@ -1,6 +1,7 @@
 //! Figures of servers that answer late, not at all, or that go away.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Condvar, Mutex,
@@ -9,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use c1m_client::record::EndedBy;
 use c1m_testkit::scrape::scrape;
 
 use super::{
@@ -20,6 +22,7 @@ use super::{
         never_accepting,
     },
     eventually,
+    losses::victim,
 };
 
 /// Threads wait for it, and it opens once.
@@ -248,8 +251,8 @@ fn heartbeats_of_lost_connections_are_due() {
     assert_eq!((summary.connected, summary.held_at_end), (20, 0));
     assert_eq!(summary.errors["closed by peer"], 20);
     let beats = summary.heartbeats.clone().unwrap();
-    // 20 connections, 30 times each, whenever they went. A slow start of the hold costs some of the last ones.
-    assert!((400..=640).contains(&beats.due), "{beats:?}");
+    // 20 connections, 30 times each, whenever they went.
+    assert_eq!(beats.due, 600, "{beats:?}");
     assert_eq!(beats.due, beats.answered + beats.wrong + beats.missed);
     assert!(beats.answered >= 40 && beats.missed >= 100, "{beats:?}");
     assert_eq!(beats.latency_us.unanswered, beats.missed);
@@ -297,18 +300,75 @@ fn connections_that_were_lost_before_the_hold_have_no_heartbeats() {
 }
 
 #[test]
-fn what_could_still_be_answered_at_the_end_is_not_missed() {
+fn heartbeats_that_nobody_answers_are_all_due() {
     let server = Server::start(ANY_PORT, Manner::Once);
+    let mut client = Client::start(&format!(
+        "--connect {} --connections 20 --heartbeat 100ms --timeout 3s --hold 1s --require 'heartbeat_answered>=99%'",
+        server.address
+    ));
+    client.plan();
+    client.ramped();
+    let summary = client.summary();
+    let beats = summary.heartbeats.clone().unwrap();
+    // Of each connection one is sent, and nine wait behind it.
+    assert_eq!((beats.due, beats.answered, beats.wrong, beats.missed), (200, 0, 0, 200));
+    assert_eq!(summary.errors, BTreeMap::from([("heartbeat timeout".into(), 20)]));
+    assert_eq!((summary.ended_by, summary.held_at_end), (EndedBy::Hold, 20));
+    assert_eq!(client.end().0, Some(1));
+}
+
+#[test]
+fn heartbeats_of_a_stopped_server_are_missed() {
+    let (address, mut victim) = victim();
+    let mut client = Client::start(&format!(
+        "--connect {} --connections 50 --heartbeat 500ms --timeout 2s --hold 5s --require 'heartbeat_answered>=99%'",
+        address
+    ));
+    client.plan();
+    client.ramped();
+    // It keeps its connections, and its kernel acknowledges what they bring.
+    victim.stop().unwrap();
+    let summary = client.summary();
+    let beats = summary.heartbeats.clone().unwrap();
+    assert_eq!((beats.due, beats.answered + beats.missed), (500, 500), "{beats:?}");
+    assert!(beats.missed >= 50, "at least the last of each connection: {beats:?}");
+    assert_eq!((summary.ended_by, summary.lost), (EndedBy::Hold, 0));
+    assert_eq!(client.end().0, Some(1));
+}
+
+#[test]
+fn answers_after_the_hold_and_within_the_timeout_count() {
+    let server = Server::start(ANY_PORT, Manner::Good);
     let mut client = Client::start(&format!(
         "--connect {} --connections 20 --heartbeat 100ms --timeout 60s --hold 1s",
         server.address
     ));
     client.plan();
     client.ramped();
+    server.sleep(Duration::from_secs(3));
+    let beats = client.summary().heartbeats.unwrap();
+    assert_eq!((beats.due, beats.answered, beats.missed), (200, 200, 0), "{beats:?}");
+    assert_eq!(client.end().0, Some(0));
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_heartbeats_that_could_still_be_answered() {
+    let server = Server::start(ANY_PORT, Manner::Once);
+    let mut client = Client::start(&format!(
+        "--connect {} --connections 20 --heartbeat 100ms --timeout 30m --hold 1s",
+        server.address
+    ));
+    client.plan();
+    client.ramped();
+    eventually("a line that says what it waits for", || {
+        client.has_said("heartbeats of 20 connections are unanswered: waiting for each until")
+    });
+    client.signal(&["TERM"]);
     let summary = client.summary();
     let beats = summary.heartbeats.unwrap();
     assert_eq!((beats.due, beats.answered, beats.missed), (0, 0, 0));
     assert!(summary.errors.is_empty(), "{:?}", summary.errors);
+    assert_eq!(summary.ended_by, EndedBy::Signal);
 }
 
 #[test]

@@ -35,7 +35,7 @@ fn process_of_a_server() {
 }
 
 /// A server in a process of its own.
-fn victim() -> (SocketAddr, Child) {
+pub(super) fn victim() -> (SocketAddr, Child) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "losses::process_of_a_server", "--nocapture"]).env(SERVES, "1");
     let mut child = Child::with_input(&mut command).unwrap();

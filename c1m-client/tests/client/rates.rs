@@ -39,7 +39,7 @@ fn a_rate_that_is_not_reached_is_told_and_can_be_required() {
     let held: Vec<bool> = summary.requirements.iter().map(|it| it.held).collect();
     assert_eq!(held, [false, true], "{summary:?}");
     let (code, stderr) = client.end();
-    let said = format!("of 1000000 connections a second was not reached: {reached:.0} were");
+    let said = format!("of 1000000 connections per second was not reached: {reached:.0} were");
     assert!(code == Some(1) && stderr.contains(&said), "{stderr}");
 }
 

@@ -228,7 +228,7 @@ fn a_requirement_decides_the_exit_code() {
 fn less_than_all_is_enough_where_it_is_said_so() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let source = own_source();
-    let ports = c1m_client::ports::Ports::read().unwrap().usable;
+    let ports = c1m_host::ports::Ports::read().unwrap().usable;
     let _taken = std::net::TcpListener::bind((source, ports[3])).unwrap();
     let run = |flags: &str| {
         outcome(&mut client(&format!(

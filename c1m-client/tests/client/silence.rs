@@ -81,7 +81,7 @@ fn a_signal_ends_a_client_whose_openings_all_fail_at_once() {
 
 /// The ports of all sources are taken, so that one opening tries each of two million 4-tuples, and fails at once with each.
 fn all_openings_fail() {
-    let ports = c1m_client::ports::Ports::read().unwrap().usable;
+    let ports = c1m_host::ports::Ports::read().unwrap().usable;
     let _taken: Vec<_> =
         ports[..20].iter().map(|port| TcpListener::bind(("0.0.0.0", *port)).unwrap()).collect();
     let mut client = Client::start(

@@ -29,7 +29,7 @@ impl Client {
     }
 
     fn read(&mut self) -> ClientRecord {
-        let record = self.program.next(PATIENCE);
+        let record = self.program.record();
         record.unwrap_or_else(|| panic!("no record: {:?}", self.program.end().stderr))
     }
 
@@ -97,6 +97,11 @@ impl Client {
 
     pub(crate) fn pid(&self) -> u32 {
         self.program.pid()
+    }
+
+    /// Whether it has written this to standard error.
+    pub(crate) fn has_said(&mut self, text: &str) -> bool {
+        self.program.child().said().contains(text)
     }
 
     /// Sends signals to it alone, in this order.

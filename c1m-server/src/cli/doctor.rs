@@ -9,15 +9,17 @@ use c1m_text::{
 };
 use clap::{Args, ValueEnum};
 
+use super::Color;
+
 /// More connections than this no host has, and more bytes than this no socket queues.
 const MOST: u64 = 1_000_000_000;
 
 /// Say before a run what will stop it: each limit, what N connections need of it, and the connection number at which it is met
 ///
-/// Needs no root, and changes nothing unless told to. What can't be seen from here is said to be unknown.
+/// Needs no root, and changes nothing without --apply. What can't be read from here is unknown.
 #[derive(Debug, Clone, Args)]
 #[command(
-    after_help = "Exit: 0 all connections fit, 1 a limit is met before the last one, or a line of --judge harms, 2 usage, 3 can't be told from here, or the environment refused, 4 internal.",
+    after_help = "Exit: 0 all connections fit, 1 a limit is met before the last one, or a line of --judge harms, 2 usage, 3 not known from here, or the environment refused, 4 internal.",
     after_long_help = super::manual::DOCTOR
 )]
 pub struct Doctor {
@@ -41,7 +43,7 @@ pub struct Doctor {
     #[arg(long, value_name = "N", value_parser = count, default_value = "1")]
     pub destinations: u64,
 
-    /// New connections a second
+    /// New connections per second
     #[arg(long, value_name = "R", value_parser = count)]
     pub rate: Option<u64>,
 
@@ -85,13 +87,16 @@ pub struct Doctor {
     #[arg(long, conflicts_with_all = ["apply", "hooks", "emit"])]
     pub restore: bool,
 
-    /// Will --trace work here: how each signal is got on this kernel
+    /// Which attach method each probe uses on this kernel, and why a better one is not available: will --trace work here
     #[arg(long, conflicts_with_all = ["connections", "judge"])]
     pub hooks: bool,
 
     /// JSON lines on standard output
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub color: Color,
 
     /// Where changed settings are remembered
     #[arg(long, hide = true)]

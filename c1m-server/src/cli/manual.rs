@@ -27,7 +27,7 @@ Examples:
   c1m-server --trace --listen 127.0.0.1:8000 --report run.html
       say which limit is crossed by which connection, and write a page about the run
   c1m-server --trace --dry-run
-      how each signal is got on this kernel, and why not better
+      which attach method each probe uses on this kernel, and why a better one is not available
 See also:
   c1m-client(1), c1m-server-watch(1), c1m-server-holders(1), c1m-server-states(1),
   c1m-server-doctor(1), c1m-server-report(1), tcp(7), epoll(7), ss(8)";
@@ -84,7 +84,7 @@ Exit status:
       internal
 Files:
   /proc/net/sockstat
-      the pages that the kernel counts, which what was found is held against
+      the kernel's own page count, to check completeness
 Examples:
   c1m-server holders
       by process: those with the most pages first
@@ -109,7 +109,7 @@ Examples:
   c1m-server states
       all network namespaces of the host
   c1m-server states --netns self --json
-      the own one, every row
+      this network namespace, every row
 See also:
   c1m-server(1), c1m-server-holders(1), ss(8), sock_diag(7)";
 
@@ -142,7 +142,7 @@ Exit status:
   2
       wrong usage
   3
-      can't be told from here, or the environment refused
+      not known from here, or the environment refused
   4
       internal
   129, 130, 131, 143
@@ -161,7 +161,7 @@ Examples:
   c1m-server doctor --connections 1m
       each limit: what it is, what is needed, the connection at which it is met
   c1m-server doctor --connections 1m --queued-bytes 8K --rate 50k --json
-      with 8 KiB unread on each, at 50,000 new connections a second
+      with 8 KiB unread on each, at 50,000 new connections per second
   c1m-server doctor --connections 1m --judge /etc/sysctl.d/99-tuning.conf
       what of these settings helps, does nothing, harms, or is refused by the kernel
   c1m-server doctor --connections 1m --judge /etc/sysctl.d /usr/lib/sysctl.d

@@ -43,6 +43,6 @@ pub enum Plot {
     Connections,
     /// Pages of tcp_mem and connections over time
     Time,
-    /// Memory a connection, by component, beside the article's
+    /// Memory per connection, by component, beside the article's
     Memory,
 }

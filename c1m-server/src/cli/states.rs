@@ -1,9 +1,10 @@
 //! Flags of `states`.
 
+use c1m_host::namespaces::NetnsArgument;
 use c1m_text::units::parse_count_as;
 use clap::Args;
 
-use super::NetnsChoice;
+use super::Color;
 
 /// Count connections by state, local port and network namespace: what ss -tan shows, and closed sockets that are still open
 ///
@@ -11,15 +12,18 @@ use super::NetnsChoice;
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "Exit: 0 done, 2 usage, 3 the environment refused, 4 internal.", after_long_help = super::manual::STATES)]
 pub struct States {
-    /// Rows to show to people, those with the most connections first; --json has all
+    /// Ports to show to people, those with the most sockets first; --json has every row
     #[arg(long, value_name = "N", value_parser = parse_count_as::<usize>, default_value_t = 40)]
     pub top: usize,
 
     /// Whose connections: self, PID, inode:N, or all network namespaces
     #[arg(long, value_name = "NETNS", default_value = "all")]
-    pub netns: NetnsChoice,
+    pub netns: NetnsArgument,
 
     /// One JSON line on standard output
     #[arg(long)]
     pub json: bool,
+
+    #[command(flatten)]
+    pub color: Color,
 }

@@ -3,13 +3,12 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use c1m_ebpf::WATCHED_PORTS;
+use c1m_host::namespaces::NetnsArgument;
 use c1m_text::{
     address,
     units::{parse_duration, parse_number},
 };
 use clap::Args;
-
-use super::NetnsChoice;
 
 /// Watch servers that are not ours: which limit stops them, when, and what comes next
 ///
@@ -35,9 +34,9 @@ pub struct Watch {
     /// Count connections, and read counters, in this network namespace alone: self, PID, inode:N, or all, which counts in each
     /// [default: that of --pid, else all]
     #[arg(long, value_name = "NETNS")]
-    pub netns: Option<NetnsChoice>,
+    pub netns: Option<NetnsArgument>,
 
-    /// Time between two looks
+    /// Time between two samples
     #[arg(long, value_name = "D", default_value = "1s", value_parser = parse_duration)]
     pub interval: Duration,
 
@@ -57,7 +56,7 @@ pub struct Watch {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 
-    /// Hand metrics out at http://ADDR:PORT/metrics, for Prometheus; see docs/metrics.md
+    /// Serve Prometheus metrics at http://ADDR:PORT/metrics; see docs/metrics.md
     #[arg(long, value_name = "ADDR:PORT", value_parser = address::parse)]
     pub metrics_addr: Option<SocketAddr>,
 
@@ -77,7 +76,7 @@ pub struct Watch {
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// Run this command (everything behind --cmd is its), and watch for as long as it lives
+    /// Run COMMAND with all remaining arguments, and watch for as long as it lives
     ///
     /// It has the standard streams for itself: what is seen goes to --output, else to standard error. It has the limits, and the blocked and
     /// ignored signals, that c1m-server was started with. It gets the signals that come here, and never outlives the watch.
@@ -157,10 +156,10 @@ mod tests {
     #[test]
     fn a_network_namespace_is_named_as_for_holders() {
         for (word, netns) in [
-            ("self", NetnsChoice::Own),
-            ("all", NetnsChoice::All),
-            ("12", NetnsChoice::Process(12)),
-            ("inode:4026531840", NetnsChoice::Inode(4_026_531_840)),
+            ("self", NetnsArgument::Own),
+            ("all", NetnsArgument::All),
+            ("12", NetnsArgument::Process(12)),
+            ("inode:4026531840", NetnsArgument::Inode(4_026_531_840)),
         ] {
             assert_eq!(watch(&["--netns", word]).unwrap().netns, Some(netns));
         }

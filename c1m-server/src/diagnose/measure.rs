@@ -1,10 +1,10 @@
-//! A look as a record: what was counted and read, rates since the last look, and the own cost.
+//! A sample as a record: what was counted and read, rates since the last sample, and the own cost.
 
 use std::time::Instant;
 
-use c1m_host::{netns, sockstat, sysctl};
+use c1m_host::{namespaces, sockstat, sysctl};
 use c1m_limits::pressure::{PressureClock, Seen};
-use c1m_probe::look::Look;
+use c1m_probe::sample::Sample;
 use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
 use c1m_sys::process::cpu_seconds;
 
@@ -13,7 +13,7 @@ use crate::diagnose::tracing::Tracing;
 /// A shorter time has no meaningful share of a core.
 const SHARE_MIN_S: f64 = 0.005;
 
-/// What is kept from look to look.
+/// What is kept from sample to sample.
 pub(crate) struct Measure {
     start: Instant,
     start_cpu_s: f64,
@@ -42,18 +42,18 @@ impl Measure {
             start_cpu_s: cpu(),
             last: Moment { time, opened_and_closed: Some((0, 0)), cpu_s: cpu() },
             pressure: PressureClock::default(),
-            netns: netns::own(),
+            netns: namespaces::own_inode(),
             pages_max: None,
             told: None,
             now: None,
         }
     }
 
-    /// Takes a look, and says whether a number has changed since the last one that was told.
-    pub(crate) fn look(
+    /// Makes a record of a sample, and says whether a number has changed since the last one that was told.
+    pub(crate) fn take(
         &mut self,
         tracing: &Tracing,
-        look: Option<Look>,
+        sample: Option<Sample>,
         limits: &Limits,
     ) -> (Usage, bool) {
         let now = Moment {
@@ -62,15 +62,15 @@ impl Measure {
             cpu_s: cpu(),
         };
         let seconds = (now.time - self.last.time).as_secs_f64().max(f64::MIN_POSITIVE);
-        self.see_pressure(tracing, look);
+        self.see_pressure(tracing, sample);
         let sockets = sockstat::sockstat().ok();
         let usage = Usage {
             watched: watched(tracing, self.last.opened_and_closed, now.opened_and_closed, seconds),
             host: HostUsage {
-                tcp_mem_pages: look
-                    .map(|look| look.pages)
+                tcp_mem_pages: sample
+                    .map(|sample| sample.pages)
                     .or(sockets.map(|sockets| sockets.tcp_mem_pages)),
-                tcp_mem: look.map(|look| look.tcp_mem).or_else(tcp_mem),
+                tcp_mem: sample.map(|sample| sample.tcp_mem).or_else(tcp_mem),
                 pressure: self.pressure.now(),
                 orphans: sockets.map(|sockets| sockets.orphan),
                 sockets: sockets.map(|sockets| sockets.alloc),
@@ -96,18 +96,18 @@ impl Measure {
         (usage, has_changed)
     }
 
-    fn see_pressure(&mut self, tracing: &Tracing, look: Option<Look>) {
-        let seen = match look {
+    fn see_pressure(&mut self, tracing: &Tracing, sample: Option<Sample>) {
+        let seen = match sample {
             None => Seen::Unknown,
-            Some(Look { pressure: None, .. }) => Seen::No,
-            Some(Look { pressure: Some(age), .. }) => Seen::Yes(age.ms),
+            Some(Sample { pressure: None, .. }) => Seen::No,
+            Some(Sample { pressure: Some(age), .. }) => Seen::Yes(age.ms),
         };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds, far below 2^52")]
         let ended = tracing.pressure_ended_ms().map(|ms| ms as f64);
         self.pressure.look(self.start.elapsed().as_secs_f64() * 1000.0, seen, ended);
     }
 
-    /// The last look, with rates since the start.
+    /// The last sample, with rates since the start.
     pub(crate) fn total(&self, tracing: &Tracing) -> (Usage, f64) {
         let seconds = self.start.elapsed().as_secs_f64().max(f64::MIN_POSITIVE);
         let mut usage = self.now.clone().unwrap_or_else(|| Usage {
@@ -170,7 +170,8 @@ fn next(limits: &Limits) -> Option<NextWall> {
     })
 }
 
-/// In what is the host's or the server's; rates, the own cost and a time that goes on are none of it.
+/// In what is the host's or the server's; rates, the own cost and a time that goes on are none of
+/// it.
 fn differ(a: &Usage, b: &Usage) -> bool {
     let counted = |usage: &Usage| {
         let Usage { watched, host, netns, dropped, .. } = usage;

@@ -1,24 +1,43 @@
-//! Whose limits are read: those of this server, by its plan, or those of processes that are not ours.
+//! Whose limits are read: those of this server, by its plan, or those of processes that are not
+//! ours.
 
 use c1m_host::{
     cgroup,
-    target::{Bounds, Others},
+    target::{Bounds, Target},
 };
 use c1m_preflight::plan::Plan;
 use c1m_sys::process::nofile;
 
+use crate::diagnose::queues::Queues;
+
 /// Whose.
 pub(crate) enum Subject {
     Server(Plan),
-    Others(Others),
+    Target(Target),
 }
 
 impl Subject {
+    /// Its accept queues.
+    pub(super) fn queues(&self) -> Queues {
+        match self {
+            Self::Server(_) => Queues::of_server(),
+            Self::Target(target) => Queues::of_target(target.has_processes(), target.ports.clone()),
+        }
+    }
+
+    /// Its processes, as far as they are not this one.
+    pub(super) fn pids(&mut self) -> &[u32] {
+        match self {
+            Self::Server(_) => &[],
+            Self::Target(target) => target.pids(),
+        }
+    }
+
     /// With so many connections.
     pub(super) fn bounds(&mut self, connections: u64) -> Bounds {
         match self {
             Self::Server(plan) => of_server(plan, connections, nofile().ok().map(|(soft, _)| soft)),
-            Self::Others(others) => others.bounds(),
+            Self::Target(target) => target.bounds(),
         }
     }
 
@@ -26,7 +45,7 @@ impl Subject {
     pub(super) fn left_out(&mut self) -> Option<String> {
         match self {
             Self::Server(_) => None,
-            Self::Others(others) => others.left_out(),
+            Self::Target(target) => target.left_out(),
         }
     }
 
@@ -34,7 +53,7 @@ impl Subject {
     pub(super) fn cgroup(&self) -> Option<cgroup::Cgroup> {
         match self {
             Self::Server(_) => cgroup::own(),
-            Self::Others(others) => others.cgroup(),
+            Self::Target(target) => target.cgroup(),
         }
     }
 }
@@ -49,13 +68,13 @@ fn of_server(plan: &Plan, connections: u64, nofile: Option<u64>) -> Bounds {
         descriptors_max: most,
         backlog: Some(plan.backlog.into()),
         epoll_watches: Some(connections),
-        max_orphans: None,
+        ..Bounds::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use c1m_host::{target::Which, task};
+    use c1m_host::{target::Processes, task};
 
     use super::*;
 
@@ -73,7 +92,7 @@ mod tests {
 
     #[test]
     fn nobody_in_particular_has_no_bounds_of_its_own() {
-        let mut subject = Subject::Others(Others::new(Which::Nobody));
+        let mut subject = Subject::Target(Target::of(Processes::None));
         let bounds = subject.bounds(7);
         assert_eq!((bounds.nofile, bounds.descriptors, bounds.epoll_watches), (None, None, None));
         assert_eq!(subject.cgroup(), None);
@@ -82,7 +101,7 @@ mod tests {
     #[test]
     fn a_process_has_its_own() {
         let own = std::process::id();
-        let mut subject = Subject::Others(Others::new(Which::Family(own)));
+        let mut subject = Subject::Target(Target::of(Processes::Tree(own)));
         let bounds = subject.bounds(0);
         assert!(bounds.nofile.is_some());
         // Other tests of this process open and close some meanwhile.

@@ -2,22 +2,24 @@
 
 use std::{collections::BTreeMap, io, time::SystemTime};
 
-use c1m_ebpf::HOOK_SET_STATE;
+use c1m_ebpf::{
+    CALL_ACCEPT, CALL_BIND, CALL_CONNECT, CALL_DESCRIPTOR, CALL_EPOLL, CALL_RECEIVE, CALL_SEND,
+    CALL_SOCKET, HOOK_SET_STATE,
+};
 use c1m_host::{netstat, sockstat, sysctl};
 use c1m_limits::{
     crossing::{Crossings, Usage},
-    evidence::{Evidence, OomVictim},
+    evidence::{Call, Evidence, OomVictim},
 };
 use c1m_probe::{
     Options, TraceError, Tracer,
     decode::{Observation, UsageSeen, What},
-    look::Look,
     lost::Lost,
+    refused::Counted,
+    sample::Sample,
 };
 use c1m_record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket};
 use c1m_sys::process::monotonic_ns;
-
-use super::counts::{self, Counted};
 
 /// Counters of TcpExt that memory, orphans and full queues move; see docs/events.md.
 const KERNEL_COUNTERS: [&str; 22] = [
@@ -70,7 +72,7 @@ impl Tracing {
     pub(crate) fn start(options: &Options) -> Result<(Self, Hooks), TraceError> {
         let kernel_at_start = netstat::tcp_ext().ok();
         let (tracer, hooks) = Tracer::attach(options)?;
-        // Usage that is past a limit before we look has not crossed it now.
+        // Usage that is past a limit before the start has not crossed it now.
         let crossings = usage_now().map_or_else(Crossings::default, Crossings::starting_at);
         let mut tracing = Self {
             tracer,
@@ -97,18 +99,20 @@ impl Tracing {
         Ok(observations.into_iter().flat_map(|o| self.records(o)).collect())
     }
 
-    /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals if there are new ones.
+    /// Once an interval: what was reported, what usage is now if no hook saw it, and the refusals
+    /// if there are new ones.
     pub(crate) fn poll(&mut self) -> io::Result<Vec<Timed>> {
         // First the ring buffer: a hook's reading is the more exact one, and older.
         let lines = self.take()?;
         Ok(self.polled(lines, usage_now(), "/proc/net/sockstat"))
     }
 
-    /// The same with the kernel's own variables instead of /proc, which does not show them everywhere.
-    pub(crate) fn poll_with(&mut self, look: Option<Look>) -> io::Result<Vec<Timed>> {
-        let Some(look) = look else { return self.poll() };
+    /// The same with the kernel's own variables instead of /proc, which does not show them
+    /// everywhere.
+    pub(crate) fn poll_with(&mut self, sample: Option<Sample>) -> io::Result<Vec<Timed>> {
+        let Some(sample) = sample else { return self.poll() };
         let lines = self.take()?;
-        let usage = Usage { at_ns: look.at_ns, pages: look.pages, limits: look.tcp_mem };
+        let usage = Usage { at_ns: sample.at_ns, pages: sample.pages, limits: sample.tcp_mem };
         Ok(self.polled(lines, Some(usage), "tp_btf/tcp_destroy_sock"))
     }
 
@@ -136,18 +140,20 @@ impl Tracing {
     }
 
     /// Usage and memory pressure of this instant; `None` where no hook tells them.
-    pub(crate) fn look(&self) -> Option<Look> {
-        self.tracer.look()
+    pub(crate) fn sample(&self) -> Option<Sample> {
+        self.tracer.sample()
     }
 
-    /// Connections on the watched ports since the start, opened and closed; `None` where no hook counts them.
+    /// Connections on the watched ports since the start, opened and closed; `None` where no hook
+    /// counts them.
     pub(super) fn opened_and_closed(&self) -> Option<(u64, u64)> {
         let counters = self.tracer.counters();
         let is_counted = self.tracer.attached().has(HOOK_SET_STATE);
         is_counted.then_some((counters.opened, counters.closed))
     }
 
-    /// Connections on the watched ports, with those that were there before; why that is not known, in words.
+    /// Connections on the watched ports, with those that were there before; why that is not known,
+    /// in words.
     pub(crate) fn all_connections(&self) -> Result<u64, String> {
         self.tracer.counted_present()?;
         Ok(self.tracer.connections())
@@ -180,7 +186,8 @@ impl Tracing {
         self.tracer.not_shown()
     }
 
-    /// Counts the connections again when one that came or went may have been missed; what is to be said of it.
+    /// Counts the connections again when one that came or went may have been missed; what is to be
+    /// said of it.
     pub(crate) fn recount_if_needed(&mut self) -> Option<String> {
         match self.tracer.recount_if_needed() {
             Ok(None | Some(0)) => None,
@@ -200,7 +207,7 @@ impl Tracing {
 
     /// Refusals since the start.
     pub(crate) fn refused(&self) -> Refused {
-        counts::refused(&self.counted())
+        self.counted().refused()
     }
 
     /// The same as of the last poll.
@@ -210,7 +217,13 @@ impl Tracing {
 
     /// What a verdict stands on, but for the own errors, which the caller has.
     pub(super) fn evidence(&self) -> Evidence {
-        Evidence { oom_kills: self.oom_kills.clone(), ..counts::evidence(&self.counted()) }
+        let counted = self.counted();
+        let calls = counted.call_errors().unwrap_or_default().into_iter();
+        let calls = calls.map(|((kind, errno), count)| ((call(kind), errno), count)).collect();
+        Evidence {
+            oom_kills: self.oom_kills.clone(),
+            ..Evidence::of_probes(counted.tier(), counted.refused(), calls, counted.accept_queue())
+        }
     }
 
     /// How often usage was seen to come above pressure and high, and where it is now.
@@ -221,8 +234,9 @@ impl Tracing {
         seen.past_high = Some(self.crossings.is_past(Level::High));
     }
 
-    /// The kernel's counters and ours, of one moment if there is one: read again while ours move in between. On a host where they never
-    /// stand still, the kernel's miss what happened between the two readings, and ours do not.
+    /// The kernel's counters and ours, of one moment if there is one: read again while ours move in
+    /// between. On a host where they never stand still, the kernel's miss what happened between the
+    /// two readings, and ours do not.
     fn counted(&self) -> Counted<'_> {
         let mut counters = self.tracer.counters();
         let mut kernel = BTreeMap::new();
@@ -295,6 +309,20 @@ impl Tracing {
     }
 }
 
+fn call(kind: u32) -> Call {
+    match kind {
+        CALL_SOCKET => Call::Socket,
+        CALL_ACCEPT => Call::Accept,
+        CALL_BIND => Call::Bind,
+        CALL_CONNECT => Call::Connect,
+        CALL_SEND => Call::Send,
+        CALL_RECEIVE => Call::Receive,
+        CALL_EPOLL => Call::EpollAdd,
+        CALL_DESCRIPTOR => Call::Descriptor,
+        _ => Call::Other,
+    }
+}
+
 /// tcp_mem usage as the host says it; `None` inside a network namespace that does not show it.
 fn usage_now() -> Option<Usage> {
     let name = sysctl::Name::new("net.ipv4.tcp_mem").ok()?;
@@ -321,7 +349,11 @@ fn difference(before: &netstat::TcpExt, now: &netstat::TcpExt) -> BTreeMap<Strin
 
 #[cfg(test)]
 mod tests {
+    use c1m_probe::calls;
+    use c1m_sys::errno;
+
     use super::*;
+    use crate::output::metrics::CALL_ERRORS;
 
     #[test]
     fn counters_are_differences_and_absent_ones_are_left_out() {
@@ -334,5 +366,21 @@ mod tests {
         let expected =
             BTreeMap::from([("TCPRcvQDrop".to_owned(), 4), ("TCPOFODrop".to_owned(), 0)]);
         assert_eq!(difference(&before, &now), expected);
+    }
+
+    #[test]
+    fn every_call_error_of_a_limit_has_a_counter() {
+        let mut of_limits = BTreeMap::<&str, Vec<&str>>::new();
+        for call in (0u32..).take(c1m_ebpf::CALLS) {
+            for error in (0u32..).take(c1m_ebpf::ERRNOS.len()) {
+                if c1m_ebpf::is_of_a_limit(call, error) {
+                    let errno = errno::name(calls::errno(error).unwrap());
+                    of_limits.entry(calls::name(call)).or_default().push(errno);
+                }
+            }
+        }
+        of_limits.values_mut().for_each(|errnos| errnos.sort_unstable());
+        let exported = CALL_ERRORS.map(|(call, errnos)| (call, errnos.to_vec()));
+        assert_eq!(of_limits, exported.into());
     }
 }

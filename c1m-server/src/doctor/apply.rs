@@ -12,7 +12,7 @@ use c1m_host::{
     guard::{Change as Wanted, Guard, Outcome, STATE_FOLDER},
     sysctl::{Name, Tree},
 };
-use c1m_limits::{raise::raised, walls::Examination};
+use c1m_limits::{preflight::Examination, raise::raised};
 use c1m_preflight::Ask;
 use c1m_program::{
     EnvironmentRefused, UsageRefused,
@@ -25,6 +25,7 @@ use c1m_sys::{
     signal::Shutdown,
     stream::Stream,
 };
+use c1m_text::pages;
 
 use super::exit_code;
 use crate::cli::doctor::Doctor as Flags;
@@ -41,7 +42,8 @@ pub(super) fn restore(flags: &Flags, printer: &mut Printer<Stream>) -> anyhow::R
     outcomes.extend(guard.restore_kept().map_err(refused)?);
     let restored = restored(&outcomes);
     let code = if restored.back { 0 } else { NOT_BACK };
-    printer.print(SystemTime::now(), Record::Restored(restored))?;
+    let page = pages::restored(&restored);
+    printer.print(Record::Restored(restored), &page)?;
     Ok(code)
 }
 

@@ -1,11 +1,11 @@
-//! Writes what a run needs as files for /etc, each value with its reason and its danger.
+//! Writes what a run needs as files for /etc, each value with its reason and its risk.
 
 use std::{io::Write, path::Path};
 
-use c1m_limits::walls::Examination;
+use c1m_limits::{limits::of, preflight::Examination};
 use c1m_preflight::Looked;
 use c1m_program::EnvironmentRefused;
-use c1m_record::{LimitName, Wall};
+use c1m_record::Wall;
 use c1m_text::escape;
 
 use super::beside::Folder;
@@ -59,7 +59,7 @@ fn sysctl(examination: &Examination, connections: u64) -> String {
     for wall in with_settings {
         let known = |value: Option<u64>| value.map_or("unknown".into(), |value| value.to_string());
         text += &format!(
-            "\n# {}: {} {} now, {} needed{}.\n# Danger: {}.\n",
+            "\n# {}: {} {} now, {} needed{}.\n# Risk: {}.\n",
             wall.limit.name(),
             known(wall.now),
             wall.unit,
@@ -73,7 +73,7 @@ fn sysctl(examination: &Examination, connections: u64) -> String {
     }
     for wall in examination.hit().filter(|wall| wall.settings.is_empty()) {
         let elsewhere =
-            if wall.limit == LimitName::Nofile { " See the other two files." } else { "" };
+            if of(wall.limit).is_resource_limit() { " See the other two files." } else { "" };
         text += &format!(
             "\n# {}: no kernel setting moves it. {}.{elsewhere}\n",
             wall.limit.name(),
@@ -86,7 +86,7 @@ fn sysctl(examination: &Examination, connections: u64) -> String {
 fn reason(looked: &Looked) -> String {
     format!(
         "# One descriptor table needs {} descriptors for its part of {} connections.\n\
-         # Danger: it can't be raised above fs.nr_open ({}).\n",
+         # Risk: it can't be raised above fs.nr_open ({}).\n",
         looked.host.tables.needed,
         looked.run.connections,
         looked.host.readings.nr_open.map_or("unknown".into(), |most| most.to_string())

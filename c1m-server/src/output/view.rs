@@ -75,7 +75,7 @@ pub struct View {
     usage: Option<Usage>,
     /// Pages of tcp_mem, newest last.
     pages: VecDeque<u64>,
-    /// New and closed connections a second, newest last.
+    /// New and closed connections per second, newest last.
     opened: VecDeque<u64>,
     closed: VecDeque<u64>,
     limits: Option<Limits>,

@@ -26,7 +26,7 @@ use crate::{
     serve::{Notice, Snapshot},
 };
 
-pub(super) struct Told {
+pub(super) struct Reporter {
     lines: Lines,
     /// An error has ended standard output, or its reader.
     failed: Arc<Notify>,
@@ -67,7 +67,7 @@ impl Peak {
     }
 }
 
-impl Told {
+impl Reporter {
     /// # Errors
     /// The thread that writes can't be had.
     pub(super) fn new(
@@ -78,8 +78,8 @@ impl Told {
         // Of a traced server no thread keeps a capability.
         let writer = streams::stdout(cli.json, drop_capabilities)?;
         let failed = Arc::new(Notify::new());
-        let told = failed.clone();
-        writer.on_failure(move || told.notify_one());
+        let failure = failed.clone();
+        writer.on_failure(move || failure.notify_one());
         let start = Instant::now();
         Ok(Self {
             lines: Lines::new(Arc::new(writer), cli.json),
@@ -180,21 +180,21 @@ impl Told {
         self.print_at(time, record)
     }
 
-    /// A look for those who scrape, which nobody else is told of.
-    pub(super) fn look(&mut self, now: &Snapshot, limits: Limits, tracing: Option<&Tracing>) {
+    /// A look for those who scrape, which no line has.
+    pub(super) fn sample(&mut self, now: &Snapshot, limits: Limits, tracing: Option<&Tracing>) {
         if self.metrics.is_none() {
             return;
         }
         let mut records = vec![Record::Summary(self.summary(now))];
         let Some((metrics, measure)) = &mut self.metrics else { return };
         if let Some(tracing) = tracing {
-            let (mut usage, _) = measure.look(tracing, tracing.look(), &limits);
+            let (mut usage, _) = measure.take(tracing, tracing.sample(), &limits);
             // There were none before the port was bound.
             usage.watched.connections = Some(tracing.connections());
             records.extend([Record::Usage(usage), Record::Refused(tracing.last_refused().clone())]);
         }
         records.push(Record::Limits(limits));
-        metrics.look(&records);
+        metrics.sample(&records);
     }
 
     /// Each name once an interval at most; the summary has the counts.
@@ -238,7 +238,7 @@ impl Told {
         }
     }
 
-    /// Tracing is asked as late as can be: closing has told it more.
+    /// Tracing is asked as late as can be: closing adds to it.
     pub(super) fn print_summary(
         &mut self,
         mut summary: Summary,
@@ -292,7 +292,7 @@ impl Told {
         }
     }
 
-    /// Writes the page of all that was told, the end of it or not.
+    /// Writes the page of all records, the end of it or not.
     pub(super) fn write_page(&mut self) -> Result<(), EnvironmentRefused> {
         self.page.as_mut().map_or(Ok(()), Page::write)
     }

@@ -1,6 +1,9 @@
 //! Requests: what was asked for, as far as this server cares. Pure.
 
-use c1m_program::http::{self, Head, Method};
+use c1m_program::http::{
+    self, Head, Method,
+    field::{decimal, members},
+};
 
 pub(super) use c1m_program::http::MAX_HEAD_BYTES;
 
@@ -118,14 +121,8 @@ fn target(path: &str) -> Target {
     }
 }
 
-/// Digits alone: `parse` would take a sign.
-fn decimal(value: &[u8]) -> Option<u64> {
-    let is_number = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    is_number.then(|| str::from_utf8(value).ok()?.parse().ok()).flatten()
-}
-
 fn has_token(value: &[u8], token: &[u8]) -> bool {
-    value.split(|b| *b == b',').any(|part| part.trim_ascii().eq_ignore_ascii_case(token))
+    members(value).any(|member| member.eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! Start, look, stop.
 
 use std::{
+    collections::BTreeSet,
+    fs::File,
     io,
     net::SocketAddr,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
+        unix::fs::MetadataExt as _,
+    },
     sync::{Arc, atomic::Ordering::SeqCst},
     thread::JoinHandle,
     time::Duration,
@@ -70,6 +75,15 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The inodes of its listeners.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn inodes(&self) -> io::Result<BTreeSet<u64>> {
+        let inode = |listener: &OwnedFd| Ok(File::from(listener.try_clone()?).metadata()?.ino());
+        self.listeners.iter().map(inode).collect()
     }
 
     /// Starts the workers. From here on the listeners are theirs alone.

@@ -1,4 +1,5 @@
-//! The command of `--cmd`: started, told every signal that comes here, waited for, and never left behind.
+//! The command of `--cmd`: started, told every signal that comes here, waited for, and never left
+//! behind.
 
 use std::{
     io,
@@ -26,8 +27,9 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts it with this process's own standard streams, and with the limits and signals that this process was started with: what a watch
-    /// raises or blocks for itself is not the command's. The kernel ends it when the calling thread ends, in whatever way.
+    /// Starts it with this process's own standard streams, and with the limits and signals that
+    /// this process was started with: what a watch raises or blocks for itself is not the
+    /// command's. The kernel ends it when the calling thread ends, in whatever way.
     ///
     /// # Errors
     /// There is no such program, or it can't be run.

@@ -7,15 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_probe::snapshot::Which;
+use anyhow::Context as _;
+use c1m_host::namespaces::NetnsArgument;
+use c1m_probe::{
+    holders::{self, GroupBy},
+    snapshot::Which,
+    sockets::SocketReader,
+};
 use c1m_record::{Crossing, Direction, Holder, HolderRow, Holders, Level, Record};
+use c1m_sys::process::page_bytes;
+use c1m_text::units::{quantity, span_ms};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{
-    cli::{GroupBy, NetnsChoice},
-    holders::{self, gather::Look},
-    output::view,
-};
+use crate::output::view;
 
 /// Rows of a record, and of the view.
 const TOP: usize = 10;
@@ -46,16 +50,17 @@ pub(super) enum Found {
 impl Holding {
     /// `every`: the shortest time between two walks that nobody asks for; `None`: there are none.
     pub(super) fn begin(every: Option<Duration>) -> Self {
-        let mut look = None;
+        let mut kept = None;
         let walk = move || {
-            let mut ready = match look.take() {
-                Some(look) => look,
-                None => Look::begin(NetnsChoice::All)?,
+            let mut reader = match kept.take() {
+                Some(reader) => reader,
+                None => SocketReader::open(NetnsArgument::All)?,
             };
             // Idle sockets stay in the kernel: they hold nothing.
-            let holders = holders::look(&mut ready, Which::Holding, GroupBy::Process, TOP)?;
+            let holders = holders::read(&mut reader, Which::Holding, GroupBy::Process, TOP)
+                .context("cannot look at the sockets")?;
             // One that failed is made anew.
-            look = Some(ready);
+            kept = Some(reader);
             Ok(holders)
         };
         Self::begin_with(every, RETRY_FIRST, walk)
@@ -132,7 +137,9 @@ impl<W: FnMut() -> anyhow::Result<Holders>> Walks<W> {
                     retry
                 }
                 Ok(None) => {
-                    next = self.every.map(|every| Instant::now() + every.max(took * REST));
+                    next = self
+                        .every
+                        .and_then(|every| Instant::now().checked_add(every.max(took * REST)));
                     if std::mem::take(&mut is_asked) {
                         took * REST_WHEN_ASKED
                     } else {
@@ -187,13 +194,14 @@ impl<W: FnMut() -> anyhow::Result<Holders>> Walks<W> {
 
 /// As the view shows it.
 pub(super) fn shown(holders: &Holders) -> view::Holders {
-    let known = |pages: Option<u64>| pages.map_or("unknown from here".into(), |it| it.to_string());
+    let page_bytes = page_bytes().ok();
+    let memory = |pages| quantity(pages, "pages", page_bytes);
     view::Holders {
         title: format!(
-            "top holders: {} pages found, {} accounted; looked for {:.0} ms",
-            holders.found_pages,
-            known(holders.accounted_pages),
-            holders.took_ms
+            "top holders: {} found, {} by the kernel's count; took {}",
+            memory(holders.found_pages),
+            holders.accounted_pages.map_or("unknown".into(), memory),
+            span_ms(holders.took_ms)
         ),
         rows: holders.rows.iter().map(shown_row).collect(),
     }

@@ -25,7 +25,8 @@ use crate::output::view::{self, Action, Key, View};
 /// Keys that wait to be taken.
 const KEYS: usize = 64;
 
-/// The terminal while it shows the view. Dropping it puts the terminal back; so does a panic, before it says anything.
+/// The terminal while it shows the view. Dropping it puts the terminal back; so does a panic,
+/// before it says anything.
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Picture>>,
     writer: Arc<Writer>,
@@ -71,7 +72,8 @@ impl Screen {
         Ok(Self { terminal, writer, keys, view: View::default() })
     }
 
-    /// Draws what has changed. While the terminal is stopped, nothing is drawn: what is missing comes with a later picture.
+    /// Draws what has changed. While the terminal is stopped, nothing is drawn: what is missing
+    /// comes with a later picture.
     pub(super) fn draw(&mut self) -> anyhow::Result<()> {
         let Self { terminal, view, writer, .. } = self;
         writer.check()?;

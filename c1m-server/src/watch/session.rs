@@ -1,4 +1,5 @@
-//! A watch from its first record to its last: interval, events, keys, signals and the command, on one thread.
+//! A watch from its first record to its last: interval, events, keys, signals and the command, on
+//! one thread.
 
 use std::{
     future::pending,
@@ -7,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use c1m_host::{target::Which, task};
+use c1m_host::{
+    target::{Processes, Target},
+    task,
+};
 use c1m_program::{exporter::Bound, writer::WriteError};
 use c1m_record::{
     CommandEnd, Confidence, Ended, Hooks, LimitName, Record, Verdict, Warning, Watching,
@@ -15,9 +19,9 @@ use c1m_record::{
 use c1m_sys::{
     process::{cpu_seconds, page_bytes},
     readable::Readable,
-    signal::Shutdown,
+    signal::{self, Shutdown},
 };
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::Instant;
 
 use super::{
     EXIT_COMMAND, EXIT_LIMIT,
@@ -25,7 +29,6 @@ use super::{
     holding::{Found, Holding, shown, unknown},
     screen::Screen,
     sink::Sink,
-    target::Target,
 };
 use crate::{
     cli::watch::Watch,
@@ -36,10 +39,9 @@ use crate::{
     },
     output::view::Action,
     serve::Snapshot,
+    ticks::{MIN_INTERVAL, at, tick, ticks},
 };
 
-/// A shorter interval would be a busy loop.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Events may come in floods; more pictures a second nobody sees.
 const PICTURES: Duration = Duration::from_millis(100);
 /// What is handed on to the command besides what would end the watch.
@@ -59,15 +61,15 @@ pub(super) fn watching(
     tracing: &Tracing,
     metrics: Option<&Bound>,
 ) -> Watching {
-    let cgroup = match &target.which {
-        Which::Cgroup(folder) => Some(folder.display().to_string()),
-        Which::Nobody | Which::Family(_) => None,
+    let cgroup = match &target.processes {
+        Processes::Cgroup(folder) => Some(folder.display().to_string()),
+        Processes::None | Processes::Tree(_) => None,
     };
     Watching {
         ports: target.ports.clone(),
         netns: target.netns,
-        pid: target.pid,
-        comm: target.pid.and_then(task::comm),
+        pid: args.pid,
+        comm: args.pid.and_then(task::comm),
         cgroup,
         command: args.command().map(<[String]>::to_vec),
         interval_s: args.interval.max(MIN_INTERVAL).as_secs_f64(),
@@ -87,6 +89,8 @@ pub(super) struct Session<'a> {
     shutdown: Shutdown,
     signalled: Readable,
     drawn: Option<Instant>,
+    /// A signal came before there was a command to get it.
+    has_to_end: bool,
     /// It was said that not all of the target is looked at.
     said_left_out: bool,
 }
@@ -115,22 +119,23 @@ impl<'a> Session<'a> {
             shutdown,
             signalled,
             drawn: None,
+            has_to_end: false,
             said_left_out: false,
         })
     }
 
-    /// What stands at the beginning, and a first look.
+    /// What stands at the beginning, and a first sample.
     pub(super) fn first(
         &mut self,
         hooks: Hooks,
         watching: Watching,
-        master: Option<u32>,
+        main_process: Option<u32>,
     ) -> anyhow::Result<()> {
         self.sink.record(Record::Hooks(hooks))?;
         self.sink.record(Record::Watching(watching))?;
-        if let Some(master) = master {
+        if let Some(pid) = main_process {
             let text = format!(
-                "only this process is watched, and those that it started: --pid {master} watches the one that started it, with all of its workers"
+                "only this process is watched, and those that it started: --pid {pid} watches the one that started it, with all of its workers"
             );
             self.sink.record(warning("worker", text))?;
         }
@@ -138,12 +143,22 @@ impl<'a> Session<'a> {
             let text = format!("connections that were there before are not counted: {reason}");
             self.sink.record(warning("present", text))?;
         }
-        self.look()?;
+        self.sample()?;
         self.sink.record(Record::Limits(self.diagnosis.limits()))?;
         self.draw()
     }
 
-    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader of standard output has closed it. The exit code.
+    /// Whether a signal that ends the watch came while it began.
+    pub(super) fn is_to_end(&mut self) -> anyhow::Result<bool> {
+        let ends = signal::ends().context("cannot look for signals")?;
+        while let Some(taken) = self.shutdown.take()? {
+            self.has_to_end |= ends.contains(&taken.number);
+        }
+        Ok(self.has_to_end)
+    }
+
+    /// Until a key, a signal, the end of `--duration` or that of the command, or until the reader
+    /// of standard output has closed it. The exit code.
     pub(super) async fn run(mut self, command: Option<Running>) -> anyhow::Result<u8> {
         let code = self.run_to_its_end(command).await;
         self.shutdown.end_at_once()?;
@@ -167,29 +182,37 @@ impl<'a> Session<'a> {
         held?;
         let how = command.as_ref().map(Running::how);
         let verdict = self.end(how.clone())?;
+        if self.has_to_end {
+            // The command was not started.
+            return Ok(EXIT_COMMAND);
+        }
         Ok(exit_code(&verdict, how.as_ref()))
     }
 
     async fn hold(&mut self, command: &mut Option<Running>) -> anyhow::Result<()> {
+        if self.has_to_end {
+            return Ok(());
+        }
         let end = self.args.duration.and_then(|duration| Instant::now().checked_add(duration));
         let mut ticks = ticks(self.args.interval);
         let failed = self.sink.failed();
         loop {
             tokio::select! {
                 () = at(end) => return Ok(()),
-                _ = ticks.tick() => self.look()?,
+                () = tick(&mut ticks) => self.sample()?,
                 ready = self.tracing.readable() => {
                     ready?;
                     let events = self.tracing.take()?;
                     self.events(events)?;
-                    // What comes within a moment is drawn together, at the next look at the latest.
+                    // What comes within a moment is drawn together, at the next sample at the latest.
                     if self.drawn.is_some_and(|drawn| drawn.elapsed() < PICTURES) {
                         continue;
                     }
                 }
                 () = failed.notified() => {
                     self.sink.check()?;
-                    // Its reader has closed it. A command still runs to its end, and the exit code says what came of it.
+                    // Its reader has closed it. A command still runs to its end, and the exit code
+                    // says what came of it.
                     if command.is_none() {
                         return Ok(());
                     }
@@ -229,14 +252,14 @@ impl<'a> Session<'a> {
         Ok(false)
     }
 
-    fn look(&mut self) -> anyhow::Result<()> {
+    fn sample(&mut self) -> anyhow::Result<()> {
         if let Some(text) = self.tracing.recount_if_needed() {
             self.sink.record(Record::Warning(Warning { name: "recounted".into(), text }))?;
         }
-        let look = self.tracing.look();
-        let events = self.tracing.poll_with(look)?;
+        let sample = self.tracing.sample();
+        let events = self.tracing.poll_with(sample)?;
         self.events(events)?;
-        self.diagnosis.told_tcp_mem(look.map(|look| look.tcp_mem));
+        self.diagnosis.told_tcp_mem(sample.map(|sample| sample.tcp_mem));
         let verdict =
             self.diagnosis.tick(&self.snapshot(), Some(&self.tracing), self.args.interval);
         if let Some(verdict) = verdict {
@@ -249,8 +272,8 @@ impl<'a> Session<'a> {
             self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
         }
         let limits = self.diagnosis.limits();
-        let (usage, has_changed) = self.measure.look(&self.tracing, look, &limits);
-        self.sink.look(usage, has_changed, limits, self.tracing.last_refused())?;
+        let (usage, has_changed) = self.measure.take(&self.tracing, sample, &limits);
+        self.sink.sample(usage, has_changed, limits, self.tracing.last_refused())?;
         Ok(())
     }
 
@@ -259,7 +282,8 @@ impl<'a> Session<'a> {
         self.sink.events(events)
     }
 
-    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any case.
+    /// Prints who holds the memory, if that was asked for; the view and the metrics have it in any
+    /// case.
     fn found(&mut self, found: Found) -> Result<(), WriteError> {
         let (was_asked, holders) = match found {
             Found::Holders { was_asked, holders } => (was_asked, *holders),
@@ -303,9 +327,9 @@ impl<'a> Session<'a> {
         screen.draw()
     }
 
-    /// The last look, limits, verdict and summary.
+    /// The last sample, limits, verdict and summary.
     fn end(&mut self, command: Option<CommandEnd>) -> anyhow::Result<Verdict> {
-        self.look()?;
+        self.sample()?;
         self.diagnosis.closing(&self.snapshot(), Some(&self.tracing));
         let verdict = self.diagnosis.end(&self.snapshot().errors, Some(&self.tracing));
         self.sink.conclude();
@@ -355,20 +379,6 @@ fn exit_code(verdict: &Verdict, command: Option<&CommandEnd>) -> u8 {
         Some(_) if root(verdict).is_some() => EXIT_LIMIT,
         Some(command) if command.code == Some(0) => 0,
         Some(_) => EXIT_COMMAND,
-    }
-}
-
-fn ticks(interval: Duration) -> Interval {
-    let interval = interval.max(MIN_INTERVAL);
-    let mut ticks = interval_at(Instant::now() + interval, interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
-}
-
-async fn at(end: Option<Instant>) {
-    match end {
-        Some(end) => sleep_until(end).await,
-        None => pending().await,
     }
 }
 

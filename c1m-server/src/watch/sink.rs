@@ -11,11 +11,11 @@ use c1m_program::{
     EnvironmentRefused,
     lines::Lines,
     streams,
-    writer::{Change, WriteError, Writer},
+    writer::{WriteError, Writer},
 };
 use c1m_record::{Limits, Record, Refused, Usage, Warning};
 use c1m_report::file::Page;
-use c1m_text::records::clock;
+use c1m_text::units::clock;
 use tokio::sync::Notify;
 
 use super::screen::Screen;
@@ -146,24 +146,9 @@ impl Sink {
     /// Says that the file can't be written, and that it can again. The file says it by itself.
     fn tell_changes(&mut self) -> Result<(), WriteError> {
         let Some(file) = &self.file else { return Ok(()) };
-        let name = file.path.display();
-        let texts: Vec<String> = file
-            .lines
-            .writer()
-            .changes()
-            .into_iter()
-            .map(|change| match change {
-                Change::Refused(why) => format!(
-                    "cannot write {name} ({why}): its lines are lost and counted until it can be written again"
-                ),
-                Change::Unread => format!(
-                    "nobody takes what is written to {name}: its lines are dropped and counted until somebody does"
-                ),
-                Change::Resumed { lines } => {
-                    format!("{name} is written again; lines missing in it: {lines}")
-                }
-            })
-            .collect();
+        let name = file.path.display().to_string();
+        let changes = file.lines.writer().changes();
+        let texts: Vec<String> = changes.iter().map(|change| change.text(&name)).collect();
         for text in texts {
             let (time, name) = (SystemTime::now(), "output".into());
             let warning = Record::Warning(Warning { name, text });
@@ -222,8 +207,8 @@ impl Sink {
         self.page.as_mut().map_or(Ok(()), Page::write)
     }
 
-    /// A look: lines have it when a number has changed, the view and the metrics always.
-    pub(super) fn look(
+    /// A sample: lines have it when a number has changed, the view and the metrics always.
+    pub(super) fn sample(
         &mut self,
         usage: Usage,
         has_changed: bool,
@@ -234,7 +219,7 @@ impl Sink {
         let usage = Record::Usage(usage);
         if let Some(metrics) = &mut self.metrics {
             let records = [Record::Limits(limits.clone()), Record::Refused(refused.clone())];
-            metrics.look(records.iter().chain([&usage]));
+            metrics.sample(records.iter().chain([&usage]));
         }
         if let Some(screen) = &mut self.screen {
             screen.view.take_limits(limits);

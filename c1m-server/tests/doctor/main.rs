@@ -137,7 +137,7 @@ fn a_file_is_assessed_line_by_line() {
         said.contains("tuning.conf:2  net.core.somaxconn = 1 ") && said.contains("does not count"),
         "{said}"
     );
-    assert!(said.contains("settings without an assessment  1: vm.swappiness"), "{said}");
+    assert!(said.contains("\nSettings without an assessment\n  1: vm.swappiness\n"), "{said}");
 }
 
 fn standard_input_and_folders_are_read() {
@@ -181,7 +181,7 @@ fn control_characters_stay_out_of_the_text() {
         &["--judge", "-"],
     );
     let said = text(&output.stdout);
-    assert!(said.contains("-:1  net.core.somaxconn") && said.contains("-:2"), "{said}");
+    assert!(said.contains("\n-:1    net.core.somaxconn") && said.contains("\n-:2 "), "{said}");
     assert!(!said.contains(|it: char| it.is_control() && it != '\n'), "{said:?}");
 }
 

@@ -14,8 +14,7 @@ use c1m_host::cpus;
 use c1m_limits::footprint::charged_pages;
 use c1m_record::{LimitName, LimitReading, Record, TcpState};
 use c1m_sys::{
-    confine,
-    machine::mount,
+    confine::{self, mount},
     netns::{Namespace, OWN},
     process::page_bytes,
 };

@@ -23,13 +23,21 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     for hook in &said.hooks {
         assert_eq!(hook, server.hook(&hook.signal));
     }
-    // For people: one line for each, with all that is said of it.
+    // For people: a row for each, with all that is said of it.
     let text = outcome(Command::new(binary()).args(arguments)).stdout();
+    let attached = said.hooks.iter().filter(|hook| hook.attached).count();
+    let sum = format!("probes: {attached} of {} attached, ", said.hooks.len());
+    assert!(text.starts_with(&sum), "{text}");
     for hook in &said.hooks {
-        let line = text.lines().find(|line| line.contains(&format!("hook  {}:", hook.signal)));
-        let line = line.unwrap_or_else(|| panic!("no {} in {text}", hook.signal));
+        let row = text.split('\n').skip_while(|line| line.split(' ').next() != Some(&hook.signal));
+        let row: Vec<&str> = row
+            .enumerate()
+            .take_while(|(at, line)| *at == 0 || line.starts_with("  "))
+            .map(|(_, line)| line.trim_start())
+            .collect();
+        let row = row.join("\n");
         let parts = [&hook.hook, &hook.says, &hook.reason];
-        assert!(parts.into_iter().flatten().all(|part| line.contains(part)), "{line}, {hook:?}");
+        assert!(parts.into_iter().flatten().all(|part| row.contains(part)), "{row}, {hook:?}");
     }
     Ok(())
 }

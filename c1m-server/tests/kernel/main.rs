@@ -128,6 +128,12 @@ fn main() -> ExitCode {
         test("a_watch_goes_on_while_its_file_cant_be_written", &[Tracing], watch::full_disk),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
         test(
+            "a_signal_while_attaching_ends_a_watch_in_order",
+            &[Tracing],
+            watch::signal_while_attaching,
+        ),
+        test("a_watch_takes_any_interval", &[Tracing], watch::any_interval),
+        test(
             "a_watched_command_inherits_what_it_would_without_a_watch",
             &[Tracing],
             inherit::as_without_a_watch,

@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use c1m_probe::{Options, Tracer, look::Place};
+use c1m_probe::{Options, Tracer, sample::Place};
 use c1m_record::{Refused, Summary};
 
 use c1m_testkit::{Settings, Skip, eventually, host::until_quiet};

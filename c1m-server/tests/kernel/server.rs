@@ -12,9 +12,9 @@ use std::{
     },
 };
 
-use c1m_probe::{plan::Signal, signals::SIGNALS};
+use c1m_probe::{plan::Probe, probes::PROBES};
 use c1m_record::{Hook, Record, Summary};
-use c1m_testkit::{Outcome, PATIENCE, Program, Skip, schema};
+use c1m_testkit::{Outcome, Program, Skip, schema};
 
 /// The server: what was built with this test, or what is beside it in a guest.
 pub(crate) fn binary() -> PathBuf {
@@ -65,12 +65,12 @@ impl Server {
         let mut command = Command::new(binary());
         command.args(["--trace", "--json", "--listen", listen]).args(without).args(arguments);
         let mut program = Program::start(&mut command, &schema::SERVER).unwrap();
-        let hooks = match program.next(PATIENCE) {
+        let hooks = match program.record() {
             Some(Record::Hooks(hooks)) => hooks.hooks,
             Some(other) => panic!("no hooks, but {other:?}"),
             None => return Err(refusal(&program.end())),
         };
-        let Some(Record::Listening(listening)) = program.next(PATIENCE) else {
+        let Some(Record::Listening(listening)) = program.record() else {
             panic!("it does not listen: {:?}", program.end());
         };
         assert_eq!(listening.pid, program.pid());
@@ -118,7 +118,7 @@ impl Server {
 /// What holds on every host.
 pub(crate) fn check(hooks: &[Hook]) {
     let ids: Vec<&str> = hooks.iter().map(|hook| hook.signal.as_str()).collect();
-    let known: Vec<&str> = SIGNALS.iter().map(|signal| signal.id).collect();
+    let known: Vec<&str> = PROBES.iter().map(|probe| probe.id).collect();
     assert_eq!(ids, known);
     for hook in hooks {
         // One that the verifier refuses is a failure of ours, and no reason to skip anything.
@@ -137,14 +137,14 @@ pub(crate) fn check(hooks: &[Hook]) {
 /// The ring buffer was large enough, and everything in it was understood. That the kernel skips a program which an interrupt finds running is
 /// rare, and nothing that a test can rule out; what it would have changed fails by itself.
 pub(crate) fn nothing_lost_by_us(summary: &Summary) {
-    let is_skip = |by: &String| SIGNALS.iter().any(|signal| tells_of(signal, by));
+    let is_skip = |by: &String| PROBES.iter().any(|probe| tells_of(probe, by));
     assert!(summary.dropped_by.keys().all(is_skip), "{summary:?}");
     assert_eq!(summary.dropped, Some(summary.dropped_by.values().sum()), "{summary:?}");
 }
 
-/// Has this signal a way by that hook?
-fn tells_of(signal: &Signal, hook: &str) -> bool {
-    signal.ways.iter().any(|way| way.name().split(" + ").any(|name| name == hook))
+/// Has this probe an attach method by that hook?
+fn tells_of(probe: &Probe, hook: &str) -> bool {
+    probe.methods.iter().any(|method| method.name().split(" + ").any(|name| name == hook))
 }
 
 /// Servers that are started now hook functions by kprobe alone. Tests run one after the other.

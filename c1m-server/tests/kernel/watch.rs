@@ -17,7 +17,7 @@ use c1m_record::{
 };
 use c1m_sys::confine;
 use c1m_testkit::{
-    Outcome, PATIENCE, Program, Skip,
+    Child, Outcome, PATIENCE, Program, Skip,
     child::closed_pipe,
     eventually,
     host::{reserve_pages, until_quiet},
@@ -41,7 +41,7 @@ pub(crate) fn run_role() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
-            c1m_sys::machine::set_nofile(32).unwrap();
+            confine::set_nofile(32).unwrap();
             let mut held = Vec::new();
             while let Ok(socket) = TcpListener::bind("127.0.0.1:0") {
                 held.push(socket);
@@ -285,7 +285,7 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     let mut watch = Watch::start(&["--pid", &std::process::id().to_string()]);
     let watching = watch.watching();
     assert!(watching.ports.contains(&port), "{watching:?}");
-    assert_eq!(watching.netns, c1m_host::netns::own());
+    assert_eq!(watching.netns, c1m_host::namespaces::own_inode());
     let limits = watch.wait_for("limits", only!(Record::Limits));
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
     let (soft, _) = c1m_sys::process::nofile().unwrap();
@@ -304,7 +304,7 @@ pub(crate) fn in_a_namespace() -> Result<(), Skip> {
         }
         let mut watch = Watch::start(&["--netns", "self"]);
         let watching = watch.watching();
-        assert_ne!(watching.netns, c1m_host::netns::own());
+        assert_ne!(watching.netns, c1m_host::namespaces::own_inode());
         let limits = watch.wait_for("limits", only!(Record::Limits));
         let ended = watch.finish();
         assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");
@@ -430,6 +430,44 @@ pub(crate) fn signals() -> Result<(), Skip> {
     // One that nobody has waited for yet has no program any more.
     let is_gone = eventually(|| !Path::new(&folder).exists());
     assert!(is_gone, "{command} outlived its watch");
+    Ok(())
+}
+
+/// An interval that no clock reaches: there is a first look and a last one.
+pub(crate) fn any_interval() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let mut watch = Watch::start(&["--interval", "213503982334601d"]);
+    watch.watching();
+    watch.finish();
+    Ok(())
+}
+
+/// A signal that comes while the probes are being attached ends the watch in order: with a last record, and without a command.
+pub(crate) fn signal_while_attaching() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let folder = tempfile::tempdir().unwrap();
+    let proof = folder.path().join("started");
+    let touch = ["--cmd", "touch", proof.to_str().unwrap()];
+    for (command, code) in [(&[][..], 0), (&touch[..], 5)] {
+        let file = folder.path().join(format!("{code}.jsonl"));
+        let mut watch = Command::new(binary());
+        watch.args(["watch", "--output", file.to_str().unwrap()]).args(command);
+        let mut child = Child::start(&mut watch).unwrap();
+        let descriptors = format!("/proc/{}/fd", child.pid());
+        let has_a_map = || {
+            let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
+            links
+                .filter_map(|link| std::fs::read_link(link.path()).ok())
+                .any(|target| target.to_string_lossy().contains("bpf-map"))
+        };
+        child.until("map", has_a_map).unwrap();
+        let ended = child.finish().unwrap();
+        assert_eq!(ended.code, Some(code), "{command:?}: {}", ended.stderr);
+        let text = std::fs::read_to_string(&file).unwrap();
+        let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert!(matches!(last.record, Record::Ended(_)), "{last:?}");
+    }
+    assert!(!proof.exists(), "the command was started");
     Ok(())
 }
 

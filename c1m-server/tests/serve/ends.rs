@@ -246,6 +246,16 @@ fn a_file_size_limit_is_an_error_and_no_end() {
 }
 
 #[test]
+fn an_interval_that_no_clock_reaches_never_comes() {
+    for interval in ["213503982334601d", "5124095576030h"] {
+        let program = Program::start(None, &["--workers", "1", "--interval", interval]);
+        let mut stream = connect(program.address);
+        ask(&mut stream);
+        assert_eq!(program.finish().held, 1, "{interval}");
+    }
+}
+
+#[test]
 fn a_reader_that_has_closed_the_pipe_ends_it_in_order() {
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("run.html");

@@ -1,6 +1,7 @@
 //! What the server says of limits, without any privilege.
 
 use c1m_record::{Confidence, LimitName, LimitReading, Limits, Record, Verdict};
+use c1m_testkit::net::{bound, bound_for, start_connecting};
 
 use crate::support::*;
 
@@ -73,4 +74,31 @@ fn a_full_table_is_the_root_of_what_queues_behind_it() {
     // The first verdict may have been made of a reading from just before the last descriptor was taken.
     let table = last.evidence.iter().find(|seen| seen.limit == Some(256)).unwrap();
     assert_eq!(table.value, 256, "{last:?}");
+}
+
+#[test]
+fn an_accept_queue_of_another_program_is_not_the_servers() {
+    let other = bound("127.0.0.1:0".parse().unwrap()).unwrap();
+    other.listen(1).unwrap();
+    let address = other.local_addr().unwrap().as_socket().unwrap();
+    let connects = |count| -> Vec<_> {
+        let begin = |_| start_connecting(bound_for(address).unwrap(), address).unwrap();
+        (0..count).map(begin).collect()
+    };
+    // Full before the server starts, and overflowing while it runs.
+    let _full = connects(2);
+    let mut program = Program::start(
+        None,
+        &["--workers", "1", "--interval", "50ms", "--max-connections", "100", "--backlog", "77"],
+    );
+    let mut streams: Vec<_> = (0..50).map(|_| connect(program.address)).collect();
+    let _more = connects(4);
+    streams.iter_mut().for_each(ask);
+    program.signal(&["TERM"]);
+    let (at_end, verdict) = ending(&mut program);
+    let queue = reading(&at_end, LimitName::AcceptQueue);
+    assert_eq!((queue.used, queue.ceiling), (Some(0), Some(77)), "its own");
+    let named = |cause: &c1m_record::Cause| cause.limit == LimitName::AcceptQueue;
+    assert!(!verdict.causes.iter().any(named), "{verdict:?}");
+    program.summary();
 }

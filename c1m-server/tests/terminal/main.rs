@@ -1,6 +1,9 @@
-//! The live view of `c1m-server watch` on a pseudo-terminal, which script(1) makes: a shell asks the terminal for its settings before and after.
+//! The live view of `c1m-server watch` and the pages of other commands on a pseudo-terminal, which script(1) makes: a shell asks the terminal for its
+//! settings before and after.
 //!
-//! Needs root, a kernel that takes the probes, and script and stty; where one of them is not there the tests are ignored, with the reason.
+//! Needs script and stty, and the view root and a kernel that takes the probes; where one of them is not there the tests are ignored, with the reason.
+
+mod pages;
 
 use std::{
     io::{Read as _, Write as _},
@@ -21,8 +24,8 @@ const LEAVE: &str = "\x1b[?1049l";
 fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let test = |name: &str, run: fn()| {
-        Trial::ignorable_test(name, move || match reason_to_skip() {
+    let test = |name: &str, reason: fn() -> Option<String>, run: fn()| {
+        Trial::ignorable_test(name, move || match reason() {
             Some(reason) => Ok(Completion::ignored_with(reason)),
             None => {
                 std::panic::catch_unwind(run).map_err(|_| Failed::from("see above"))?;
@@ -31,9 +34,12 @@ fn main() -> std::process::ExitCode {
         })
     };
     let tests = vec![
-        test("q_leaves_the_view_with_a_summary", by_key),
-        test("a_signal_leaves_it_in_order_too", by_signal),
-        test("no_color_gives_plain_lines", plain),
+        test("q_leaves_the_view_with_a_summary", no_view, by_key),
+        test("a_signal_leaves_it_in_order_too", no_view, by_signal),
+        test("no_color_gives_plain_lines", no_view, plain),
+        test("pages_are_as_wide_as_the_terminal", no_terminal, pages::width),
+        test("colours_are_for_terminals_that_want_them", no_terminal, pages::colors),
+        test("what_is_no_terminal_gets_a_line_for_each_row", no_terminal, pages::pipe),
     ];
     libtest_mimic::run(&arguments, tests).exit_code()
 }
@@ -42,12 +48,16 @@ fn server() -> &'static str {
     env!("CARGO_BIN_EXE_c1m-server")
 }
 
-/// What the host lacks, in words.
-fn reason_to_skip() -> Option<String> {
-    for tool in ["script", "stty"] {
-        if Command::new(tool).arg("--version").output().is_err() {
-            return Some(format!("{tool} is not there"));
-        }
+/// What the host lacks for a terminal, in words.
+fn no_terminal() -> Option<String> {
+    let lacks = |tool: &&str| Command::new(tool).arg("--version").output().is_err();
+    ["script", "stty"].iter().find(|tool| lacks(tool)).map(|tool| format!("no {tool} on this host"))
+}
+
+/// What the host lacks for the view, in words.
+fn no_view() -> Option<String> {
+    if let Some(reason) = no_terminal() {
+        return Some(reason);
     }
     let watch = Command::new(server()).args(["watch", "--json", "--duration", "1ms"]).output();
     let watch = watch.expect("the server");
@@ -148,7 +158,7 @@ fn by_key() {
     let mut terminal = Terminal::start("");
     terminal.wait_for(ENTER);
     // Words: only what differs from what stands there is written, and a space does not.
-    for text in ["tcp_mem", "limits", "usage,", "verdict:", "accounted"] {
+    for text in ["tcp_mem", "limits", "usage,", "verdict:", "found,"] {
         terminal.wait_for(text);
     }
     terminal.press("s");

@@ -1,12 +1,15 @@
-//! The memory cgroup that a process is in: version 2, version 1, or both (hybrid), from inside a cgroup namespace as well.
+//! The memory cgroup that a process is in: version 2, version 1, or both (hybrid), from inside a
+//! cgroup namespace as well.
 
 use std::{
+    collections::HashMap,
     fs,
-    os::unix::ffi::OsStringExt as _,
+    os::unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
     path::{Component, Path, PathBuf},
 };
 
-/// A limit from here on is none: version 1 says the largest multiple of a page (mm/page_counter.c, PAGE_COUNTER_MAX, 6.18).
+/// A limit from here on is none: version 1 says the largest multiple of a page (mm/page_counter.c,
+/// PAGE_COUNTER_MAX, 6.18).
 const UNLIMITED: u64 = 1 << 62;
 
 /// Usage and limit of one level, in bytes.
@@ -30,11 +33,14 @@ impl Level {
 pub struct Cgroup {
     /// Of the level that `max` is of; of the process's own level where none has a limit.
     pub used_bytes: Option<u64>,
-    /// memory.max (v1: memory.limit_in_bytes) of the level with the least room, from the process's own up. `None`: no level has one.
+    /// memory.max (v1: memory.limit_in_bytes) of the level with the least room, from the process's
+    /// own up. `None`: no level has one.
     pub max: Option<Level>,
-    /// memory.high (v2) of the level with the least room: above it processes are slowed down, nothing is refused.
+    /// memory.high (v2) of the level with the least room: above it processes are slowed down,
+    /// nothing is refused.
     pub high: Option<Level>,
-    /// memory.kmem.tcp.limit_in_bytes (v1) of the level with the least room: memory that sockets have queued data in, and nothing else.
+    /// memory.kmem.tcp.limit_in_bytes (v1) of the level with the least room: memory that sockets
+    /// have queued data in, and nothing else.
     pub sockets: Option<Level>,
     /// Sockets are charged to the cgroup's memory; version 1 has a counter of its own for them.
     pub counts_sockets: bool,
@@ -49,7 +55,8 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// What it leaves for more memory, in bytes: the tightest of memory.max and memory.high. `None`: no level has a limit.
+    /// What it leaves for more memory, in bytes: the tightest of memory.max and memory.high.
+    /// `None`: no level has a limit.
     #[must_use]
     pub fn headroom(&self) -> Option<u64> {
         [self.max, self.high].iter().flatten().map(Level::headroom).min()
@@ -63,7 +70,8 @@ pub struct Hierarchies(Vec<Mount>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mount {
     version: Version,
-    /// The cgroup that is at the mount's folder, as /proc/PID/cgroup names it: `/` but for containers.
+    /// The cgroup that is at the mount's folder, as /proc/PID/cgroup names it: `/` but for
+    /// containers.
     root: PathBuf,
     folder: PathBuf,
 }
@@ -74,14 +82,15 @@ enum Version {
     Two,
 }
 
-/// Reads the files of this process's own cgroup; a few, whatever it holds. `None`: there is no memory controller to be seen.
+/// Reads the files of this process's own cgroup; a few, whatever it holds. `None`: there is no
+/// memory controller to be seen.
 #[must_use]
 pub fn own() -> Option<Cgroup> {
     Hierarchies::here().of(&fs::read_to_string("/proc/self/cgroup").ok()?)
 }
 
-/// The same of another process. `None` also when its cgroup is not below what is mounted here: from inside a container, that of a process
-/// outside of it.
+/// The same of another process. `None` also when its cgroup is not below what is mounted here: from
+/// inside a container, that of a process outside of it.
 #[must_use]
 pub fn of(pid: u32) -> Option<Cgroup> {
     Hierarchies::here().of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
@@ -93,15 +102,68 @@ pub fn at(folder: &Path) -> Option<Cgroup> {
     Hierarchies::here().at(folder)
 }
 
-/// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup. `None`: there is none.
+/// The folder of a cgroup that is named by its folder, or by its path as in /proc/PID/cgroup.
+/// `None`: there is none.
 #[must_use]
 pub fn find(name: &Path) -> Option<PathBuf> {
     Hierarchies::here().find(name)
 }
 
+/// The path of a process's cgroup: of the memory controller where version 1 has it, else of
+/// version 2. `None`: it has ended, or there are no cgroups.
+#[must_use]
+pub fn path_of(pid: u32) -> Option<String> {
+    let membership = fs::read(format!("/proc/{pid}/cgroup")).ok()?;
+    path_in(&String::from_utf8_lossy(&membership)).map(str::to_owned)
+}
+
+fn path_in(membership: &str) -> Option<&str> {
+    [Version::One, Version::Two].iter().find_map(|version| version.path(membership))
+}
+
+/// Paths of the cgroups of version 2 by their ids, which are the inodes of their folders.
+#[must_use]
+pub fn paths_by_id() -> HashMap<u64, String> {
+    let hierarchies = Hierarchies::here();
+    let root = hierarchies.0.iter().find(|mount| mount.version == Version::Two);
+    root.map_or_else(HashMap::new, |root| paths_below(&root.folder))
+}
+
+fn paths_below(root: &Path) -> HashMap<u64, String> {
+    let path = |folder: PathBuf| {
+        let inode = fs::metadata(&folder).ok()?.ino();
+        Some((inode, format!("/{}", folder.strip_prefix(root).unwrap_or(&folder).display())))
+    };
+    tree(root).into_iter().filter_map(path).collect()
+}
+
+/// The processes of a cgroup and of those below it.
+#[must_use]
+pub fn members(folder: &Path) -> Vec<u32> {
+    let procs = |folder: PathBuf| fs::read_to_string(folder.join("cgroup.procs")).ok();
+    let numbers = |text: String| -> Vec<u32> {
+        text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
+    };
+    tree(folder).into_iter().filter_map(procs).flat_map(numbers).collect()
+}
+
+/// A folder and all that are below it, level by level.
+fn tree(folder: &Path) -> Vec<PathBuf> {
+    let mut folders = vec![folder.to_owned()];
+    let mut next = 0;
+    while let Some(folder) = folders.get(next).cloned() {
+        next += 1;
+        let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+        let is_folder = |it: &fs::DirEntry| it.file_type().is_ok_and(|kind| kind.is_dir());
+        folders.extend(entries.filter(is_folder).map(|it| it.path()));
+    }
+    folders
+}
+
 /// What this process's own memory cgroups leave it, in bytes; `None` without a limit.
 ///
-/// Sockets, their files and what is queued in them are all charged to the cgroup, so it can be the nearer limit than the host's memory.
+/// Sockets, their files and what is queued in them are all charged to the cgroup, so it can be the
+/// nearer limit than the host's memory.
 #[must_use]
 pub fn headroom() -> Option<u64> {
     own()?.headroom()
@@ -129,7 +191,8 @@ impl Hierarchies {
         Self::parse(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default())
     }
 
-    /// Understands the text of /proc/self/mountinfo: `36 35 0:31 ROOT FOLDER rw,... [optional fields] - cgroup SOURCE rw,memory`.
+    /// Understands the text of /proc/self/mountinfo: `36 35 0:31 ROOT FOLDER rw,... [optional
+    /// fields] - cgroup SOURCE rw,memory`.
     #[must_use]
     pub fn parse(mountinfo: &str) -> Self {
         let all: Vec<Place> = mountinfo.lines().filter_map(Place::parse).collect();
@@ -192,8 +255,9 @@ impl<'a> Place<'a> {
         Some(Self { id, parent, root: paths.next()?, folder: paths.next()?, system })
     }
 
-    /// Another mount lies over its folder, and its files can't be reached: the folder shows those of the other one. So it is where cgroups
-    /// are mounted anew in a mount namespace of its own; the old mount stays in the list.
+    /// Another mount lies over its folder, and its files can't be reached: the folder shows those
+    /// of the other one. So it is where cgroups are mounted anew in a mount namespace of its own;
+    /// the old mount stays in the list.
     fn is_hidden(&self, all: &[Self]) -> bool {
         let mut chain = vec![self];
         // No longer than the list, whatever stands in it.
@@ -227,8 +291,9 @@ impl Version {
 }
 
 impl Mount {
-    /// The folder of a path of /proc/PID/cgroup. `None`: it is not below what is mounted here, as `/../other` from inside a namespace. A path
-    /// is told relative to the root of the reader's cgroup namespace, and so is the mount's own (kernel/cgroup/cgroup.c, cgroup_show_path).
+    /// The folder of a path of /proc/PID/cgroup. `None`: it is not below what is mounted here, as
+    /// `/../other` from inside a namespace. A path is told relative to the root of the reader's
+    /// cgroup namespace, and so is the mount's own (kernel/cgroup/cgroup.c, cgroup_show_path).
     fn folder_of(&self, path: &str) -> Option<PathBuf> {
         let below = Path::new(path).strip_prefix(&self.root).ok()?;
         let is_below = below.components().all(|it| matches!(it, Component::Normal(_)));

@@ -8,7 +8,8 @@ use std::{
 
 use socket2::SockRef;
 
-/// Connections that are made to see whether they are tracked: more than come and go by themselves at the same time.
+/// Connections that are made to see whether they are tracked: more than come and go by themselves
+/// at the same time.
 const TRIES: usize = 16;
 /// Over loopback it takes no time, or does not come.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -27,8 +28,9 @@ pub fn counters() -> Option<Conntrack> {
     parse(&fs::read_to_string("/proc/net/stat/nf_conntrack").ok()?)
 }
 
-/// Does a connection within this network namespace get an entry? Tried with a few over loopback, since nothing says it: a rule has to ask for
-/// it, and then it does for all. `None`: there is no loopback to try it with.
+/// Does a connection within this network namespace get an entry? Tried with a few over loopback,
+/// since nothing says it: a rule has to ask for it, and then it does for all. `None`: there is no
+/// loopback to try it with.
 #[must_use]
 pub fn is_tracking() -> Option<bool> {
     let Some(before) = count() else { return Some(false) };
@@ -65,8 +67,8 @@ fn pairs() -> io::Result<Vec<(TcpStream, TcpStream)>> {
     (0..TRIES).map(pair).collect()
 }
 
-/// A line of names, then one of hexadecimal numbers a CPU (net/netfilter/nf_conntrack_standalone.c, ct_cpu_seq_show, 6.18). The columns
-/// have changed with versions, so they are found by name.
+/// A line of names, then one of hexadecimal numbers a CPU (net/netfilter/nf_conntrack_standalone.c,
+/// ct_cpu_seq_show, 6.18). The columns have changed with versions, so they are found by name.
 #[must_use]
 pub fn parse(text: &str) -> Option<Conntrack> {
     let mut lines = text.lines();

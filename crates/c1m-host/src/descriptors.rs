@@ -8,6 +8,11 @@ use std::{
 
 use c1m_sys::files::{share_table, socket_protocol};
 
+use super::{
+    listeners::low_inode,
+    task::{self, socket_inode},
+};
+
 /// Descriptors of TCP sockets.
 #[derive(Debug, Default)]
 pub struct Descriptors {
@@ -27,15 +32,15 @@ pub struct Holders {
     pub is_shared: bool,
 }
 
-/// Looks through the descriptor tables of all processes, and of threads that have one of their own. `is_known`: is this inode one of a
-/// socket in the kernel's tables?
+/// Looks through the descriptor tables of all processes, and of threads that have one of their own.
+/// `is_known`: is this inode one of a socket in the kernel's tables?
 ///
 /// # Errors
 /// There is no /proc.
 pub fn of_tcp(is_known: impl Fn(u32) -> bool) -> io::Result<Descriptors> {
     let mut found = Descriptors::default();
     let mut foreign = HashSet::new();
-    for pid in numbers(Path::new("/proc"))? {
+    for pid in task::all()? {
         let process = PathBuf::from(format!("/proc/{pid}"));
         match fs::read_dir(process.join("fd")) {
             Ok(_) => {}
@@ -45,7 +50,7 @@ pub fn of_tcp(is_known: impl Fn(u32) -> bool) -> io::Result<Descriptors> {
             }
             Err(_) => continue,
         }
-        for thread in numbers(&process.join("task")).unwrap_or_default() {
+        for thread in task::threads_of(pid) {
             let has_own = thread == pid || !matches!(share_table(pid, thread), Ok(true));
             if has_own {
                 let table = process.join("task").join(thread.to_string()).join("fd");
@@ -68,7 +73,8 @@ fn look_through(
     let Ok(entries) = fs::read_dir(table) else { return };
     for entry in entries.filter_map(Result::ok) {
         let path = entry.path();
-        let Some(inode) = fs::read_link(&path).ok().and_then(|link| socket_inode(&link)) else {
+        let inode = fs::read_link(&path).ok().and_then(|link| socket_inode(&link));
+        let Some(inode) = inode.map(low_inode) else {
             continue;
         };
         let map = if is_known(inode) {
@@ -86,17 +92,6 @@ fn look_through(
         let holders = map.entry(inode).or_insert(Holders { pid, is_shared: false });
         holders.is_shared |= holders.pid != pid;
     }
-}
-
-/// `socket:[123]`
-fn socket_inode(link: &Path) -> Option<u32> {
-    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// The entries of a folder whose names are numbers.
-fn numbers(folder: &Path) -> io::Result<Vec<u32>> {
-    let entries = fs::read_dir(folder)?.filter_map(Result::ok);
-    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 #[cfg(test)]
@@ -123,18 +118,11 @@ mod tests {
         let known = inode(&listener);
         let found = of_tcp(|inode| inode == known).unwrap();
         assert_eq!(found.holders, HashMap::from([(known, own)]));
-        // Not known as one of the tables, it counts as closed, as the one does that really is in none.
+        // Not known as one of the tables, it counts as closed, as the one does that really is in
+        // none.
         for socket in [inode(&stream), inode(&unconnected)] {
             assert_eq!(found.closed.get(&socket), Some(&own));
         }
         assert_eq!(found.closed.get(&inode(&udp)), None);
-    }
-
-    #[test]
-    fn links_of_sockets_are_told() {
-        assert_eq!(socket_inode(Path::new("socket:[17]")), Some(17));
-        for other in ["pipe:[17]", "socket:[x]", "/dev/null", "socket:[17"] {
-            assert_eq!(socket_inode(Path::new(other)), None, "{other}");
-        }
     }
 }

@@ -16,7 +16,8 @@ pub fn somaxconn() -> Option<u32> {
     number("/proc/sys/net/core/somaxconn")
 }
 
-/// net.ipv4.tcp_max_orphans, of the host. `None`: not to be read, as in any other network namespace than the first.
+/// net.ipv4.tcp_max_orphans, of the host. `None`: not to be read, as in any other network namespace
+/// than the first.
 #[must_use]
 pub fn tcp_max_orphans() -> Option<u64> {
     number("/proc/sys/net/ipv4/tcp_max_orphans")

@@ -1,8 +1,9 @@
 //! Changes kernel settings, and puts them back on every way out.
 //!
-//! What was there before is on disk, in a state file, before the first change is made. So whatever happens to the process, the next
-//! one finds the file and puts the values back. A value is put back only if it is still the one that was written here:
-//! somebody who changed it meanwhile meant it. Most `net.` settings are those of a network namespace: each is put back in the one that it
+//! What was there before is on disk, in a state file, before the first change is made. So whatever
+//! happens to the process, the next one finds the file and puts the values back. A value is put
+//! back only if it is still the one that was written here: somebody who changed it meanwhile meant
+//! it. Most `net.` settings are those of a network namespace: each is put back in the one that it
 //! was changed in, whichever the process is in that does so.
 
 mod kept;
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::origin::{Origin, Place};
-pub use self::outcome::{Fate, Outcome};
+pub use self::outcome::{Outcome, RestoreResult};
 use super::sysctl::{Name, SysctlError, Tree, normalized};
 
 /// Where the state file and the lock stand. Cleared by a reboot, as the settings are.
@@ -106,10 +107,11 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Takes the lock, waiting up to `patience` for it, and puts back what a run that did not come to its end has left.
+    /// Takes the lock, waiting up to `patience` for it, and puts back what a run that did not come
+    /// to its end has left.
     ///
-    /// The outcomes are those of that earlier run. When one of them failed, its state file stays, and is an error here
-    /// only if it is changed again.
+    /// The outcomes are those of that earlier run. When one of them failed, its state file stays,
+    /// and is an error here only if it is changed again.
     pub fn take(
         tree: Tree,
         folder: &Path,
@@ -137,7 +139,8 @@ impl Guard {
         Ok((guard, outcomes))
     }
 
-    /// Makes changes, all of which are undone together later. On an error the earlier ones of the list are made, and guarded.
+    /// Makes changes, all of which are undone together later. On an error the earlier ones of the
+    /// list are made, and guarded.
     pub fn set(&mut self, changes: &[Change]) -> Result<(), GuardError> {
         for Change { name, value } in changes {
             let value = normalized(value);
@@ -171,7 +174,8 @@ impl Guard {
         Ok(())
     }
 
-    /// A value that the kernel bent is not one that was written here, so it would be taken for somebody else's.
+    /// A value that the kernel bent is not one that was written here, so it would be taken for
+    /// somebody else's.
     fn take_back_adjusted(&self, error: &SysctlError) {
         let SysctlError::Adjusted { name, .. } = error else { return };
         let netns = Origin::of(name);
@@ -182,14 +186,15 @@ impl Guard {
         }
     }
 
-    /// Puts everything back, and says of each setting what became of it. What failed stays in the state file.
+    /// Puts everything back, and says of each setting what became of it. What failed stays in the
+    /// state file.
     pub fn restore(&mut self) -> Vec<Outcome> {
         // The newest change first, as one would undo by hand.
         let mut settings = std::mem::take(&mut self.state.settings);
         let mut outcomes = Vec::new();
         while let Some(entry) = settings.pop() {
             let outcome = put_back(&self.tree, &entry);
-            if matches!(outcome.fate, Fate::Failed { .. }) {
+            if matches!(outcome.fate, RestoreResult::Failed { .. }) {
                 self.state.settings.insert(0, entry);
             }
             outcomes.push(outcome);
@@ -199,7 +204,8 @@ impl Guard {
         } else {
             write_state(&self.folder, &self.state)
         };
-        // A file that could not be removed repeats the restoring later, which then finds everything unchanged.
+        // A file that could not be removed repeats the restoring later, which then finds everything
+        // unchanged.
         drop(kept);
         outcomes
     }
@@ -211,7 +217,8 @@ impl Drop for Guard {
             return;
         }
         for outcome in self.restore() {
-            // Standard error may be gone together with the terminal: that must not keep the rest from being put back.
+            // Standard error may be gone together with the terminal: that must not keep the rest
+            // from being put back.
             let _ = writeln!(io::stderr(), "{}", escape::line(&outcome.to_string()));
         }
     }
@@ -228,10 +235,10 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
         Ok(Place::Here) => put_back_here(tree, entry),
         Ok(Place::There(namespace)) => match namespace.within(|| put_back_here(tree, entry)) {
             Ok(fate) => fate,
-            Err(error) => Fate::Failed { reason: error.to_string() },
+            Err(error) => RestoreResult::Failed { reason: error.to_string() },
         },
-        Ok(Place::Gone) => Fate::Gone,
-        Err(reason) => Fate::Failed { reason },
+        Ok(Place::Gone) => RestoreResult::Gone,
+        Err(reason) => RestoreResult::Failed { reason },
     };
     Outcome {
         name: entry.name.clone(),
@@ -242,14 +249,14 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
     }
 }
 
-fn put_back_here(tree: &Tree, entry: &Entry) -> Fate {
+fn put_back_here(tree: &Tree, entry: &Entry) -> RestoreResult {
     match tree.read(&entry.name) {
-        Err(error) => Fate::Failed { reason: error.to_string() },
-        Ok(present) if present == entry.old => Fate::Unchanged,
-        Ok(present) if !entry.written.contains(&present) => Fate::Foreign { present },
+        Err(error) => RestoreResult::Failed { reason: error.to_string() },
+        Ok(present) if present == entry.old => RestoreResult::Unchanged,
+        Ok(present) if !entry.written.contains(&present) => RestoreResult::Foreign { present },
         Ok(_) => match tree.write(&entry.name, &entry.old) {
-            Ok(()) => Fate::Restored,
-            Err(error) => Fate::Failed { reason: error.to_string() },
+            Ok(()) => RestoreResult::Restored,
+            Err(error) => RestoreResult::Failed { reason: error.to_string() },
         },
     }
 }
@@ -339,12 +346,12 @@ fn is_alive(owner: &Owner) -> bool {
     start_ticks(owner.pid) == Some(owner.start_ticks)
 }
 
-/// When a process started, in clock ticks after boot; `None` when there is none of that number, or it has ended and was not
-/// waited for yet.
+/// When a process started, in clock ticks after boot; `None` when there is none of that number, or
+/// it has ended and was not waited for yet.
 fn start_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the command in parentheses, and may have anything in it. The state follows it; field 22 is the
-    // 20th after it.
+    // The second field is the command in parentheses, and may have anything in it. The state
+    // follows it; field 22 is the 20th after it.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?

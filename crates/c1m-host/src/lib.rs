@@ -1,4 +1,5 @@
-//! What the running host says of itself, /proc and /sys as values; and the guard that puts back what was changed.
+//! What the running host says of itself, /proc and /sys as values; and the guard that puts back
+//! what was changed.
 
 pub mod cgroup;
 pub mod conntrack;
@@ -6,12 +7,12 @@ pub mod cpus;
 pub mod descriptors;
 pub mod files;
 pub mod guard;
-pub mod holder;
+mod inet_diag;
 pub mod listeners;
 pub mod meminfo;
 pub mod namespaces;
-pub mod netns;
 pub mod netstat;
+pub mod ports;
 pub mod process;
 pub mod settings;
 pub mod slab;

@@ -1,177 +1,206 @@
-//! The accept queues of this network namespace, by sock_diag. The kernel walks its listeners alone for it, however many connections
-//! there are (net/ipv4/inet_diag.c, inet_diag_dump_icsk, 6.18).
+//! The accept queues of this network namespace, by sock_diag. The kernel walks its listeners alone
+//! for it, however many connections there are (net/ipv4/inet_diag.c, inet_diag_dump_icsk, 6.18).
 
-use std::{io, os::fd::AsRawFd as _, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
-use c1m_sys::socket::{receive, send};
-use socket2::{Domain, Protocol, Socket, Type};
+use crate::inet_diag::{self, INET_DIAG_SKMEMINFO, MESSAGE_BYTES, Query, attribute, half, word};
 
-const NETLINK_SOCK_DIAG: i32 = 4;
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// NLM_F_REQUEST | NLM_F_DUMP
-const DUMP: u16 = 0x301;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const TCP_LISTEN: u32 = 10;
-/// struct nlmsghdr
-const HEADER_BYTES: usize = 16;
-/// struct inet_diag_req_v2
-const REQUEST_BYTES: usize = 56;
-/// Of `idiag_sport` in struct inet_diag_msg, which is in network order.
+const LISTENERS: Query =
+    Query { states: 1 << TCP_LISTEN, attributes: 1 << (INET_DIAG_SKMEMINFO - 1) };
+/// struct inet_diag_msg: include/uapi/linux/inet_diag.h. `idiag_sport` and `idiag_src` are in
+/// network order.
 const PORT_AT: usize = 4;
-/// Of `idiag_rqueue` and `idiag_wqueue` in struct inet_diag_msg: of a listener its queue's length, and how long it may be.
+const ADDRESS_AT: usize = 8;
+/// Of `idiag_rqueue` and `idiag_wqueue`: of a listener its queue's length, and how long it may be.
 const QUEUED_AT: usize = 56;
 const MOST_AT: usize = 60;
-/// The kernel answers at once, or never.
-const PATIENCE: Duration = Duration::from_secs(1);
+const INODE_AT: usize = 68;
+/// Attribute of that name: there of every IPv6 listener, whether it was asked for or not
+/// (net/ipv4/inet_diag.c, inet_diag_msg_attrs_fill).
+const INET_DIAG_SKV6ONLY: u16 = 11;
+/// Word of INET_DIAG_SKMEMINFO: include/uapi/linux/sock_diag.h, SK_MEMINFO_DROPS
+const DROPS: usize = 8;
 
-/// One listener's accept queue.
+/// One listener and its accept queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    pub port: u16,
+pub struct Listener {
+    pub address: SocketAddr,
+    /// An IPv6 one that takes no IPv4.
+    pub is_v6_only: bool,
+    /// As in /proc/PID/fd, of which the kernel tells 32 bits here.
+    pub inode: u32,
     /// Connections that wait for accept.
     pub queued: u64,
     /// It is full when more than these wait.
     pub most: u64,
+    /// SYNs and ends of handshakes that it dropped since it was made, for whatever reason
+    /// (include/net/tcp.h, tcp_listendrop, 6.18). The kernel counts them in 32 bits.
+    pub drops: Option<u64>,
 }
 
-/// What all of them come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queues {
-    /// The queue that is nearest to being full.
-    pub fullest: Queue,
-    /// `most` of the queue that may be longest.
-    pub longest: u64,
-}
-
-/// The queue of every listener.
-///
-/// # Errors
-/// The kernel has no sock_diag for TCP, or a sandbox keeps it away.
-pub fn all() -> io::Result<Vec<Queue>> {
-    let mut queues = Vec::new();
-    for family in [libc::AF_INET, libc::AF_INET6] {
-        dump(family, &mut queues)?;
-    }
-    Ok(queues)
-}
-
-/// Asks for the queues of every listener. `None`: nobody listens.
-///
-/// # Errors
-/// As [`all`].
-pub fn queues() -> io::Result<Option<Queues>> {
-    let queues = all()?;
-    let longest = queues.iter().map(|queue| queue.most).max();
-    let fullest = queues.into_iter().max_by(|a, b| {
-        let product = |x: u64, y: u64| u128::from(x) * u128::from(y);
-        product(a.queued, b.most.max(1)).cmp(&product(b.queued, a.most.max(1)))
-    });
-    Ok(fullest.zip(longest).map(|(fullest, longest)| Queues { fullest, longest }))
-}
-
-fn dump(family: i32, queues: &mut Vec<Queue>) -> io::Result<()> {
-    let kind = Type::DGRAM.cloexec();
-    let socket = Socket::new_raw(
-        Domain::from(libc::AF_NETLINK),
-        kind,
-        Some(Protocol::from(NETLINK_SOCK_DIAG)),
-    )?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    send(socket.as_raw_fd(), &request(family))?;
-    let mut buffer = vec![0; 32 * 1024];
-    loop {
-        let length = receive(socket.as_raw_fd(), &mut buffer)?;
-        if !take(&buffer[..length], queues)? {
-            return Ok(());
+impl Listener {
+    /// Whether it may take connections to `target`: the address is its own, or it listens on every
+    /// one.
+    #[must_use]
+    pub fn takes(&self, target: IpAddr) -> bool {
+        let own = self.address.ip();
+        match (own, target.to_canonical()) {
+            (own, target) if own.to_canonical() == target => true,
+            (IpAddr::V4(own), IpAddr::V4(_)) => own.is_unspecified(),
+            (IpAddr::V6(own), IpAddr::V6(_)) => own.is_unspecified(),
+            (IpAddr::V6(own), IpAddr::V4(_)) => own.is_unspecified() && !self.is_v6_only,
+            (IpAddr::V4(_), IpAddr::V6(_)) => false,
         }
     }
 }
 
-fn request(family: i32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES + REQUEST_BYTES);
-    let length = u32::try_from(HEADER_BYTES + REQUEST_BYTES).unwrap_or(0);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(DUMP.to_ne_bytes());
-    bytes.extend([0; 8]);
-    bytes.extend([
-        u8::try_from(family).unwrap_or(0),
-        u8::try_from(libc::IPPROTO_TCP).unwrap_or(0),
-        0,
-        0,
-    ]);
-    bytes.extend((1u32 << TCP_LISTEN).to_ne_bytes());
-    bytes.resize(HEADER_BYTES + REQUEST_BYTES, 0);
-    bytes
-}
-
-/// Takes the messages of one datagram; `false` after the last of all.
-fn take(mut bytes: &[u8], queues: &mut Vec<Queue>) -> io::Result<bool> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidData);
-    while !bytes.is_empty() {
-        let length = number(bytes, 0).ok_or_else(invalid)? as usize;
-        let message = bytes.get(HEADER_BYTES..length).ok_or_else(invalid)?;
-        match u16::from_ne_bytes([bytes[4], bytes[5]]) {
-            NLMSG_DONE => return Ok(false),
-            NLMSG_ERROR => {
-                let errno = number(message, 0).ok_or_else(invalid)?.cast_signed();
-                return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
-            }
-            SOCK_DIAG_BY_FAMILY => {
-                let queued = number(message, QUEUED_AT).ok_or_else(invalid)?.into();
-                let most = number(message, MOST_AT).ok_or_else(invalid)?.into();
-                let port = message.get(PORT_AT..PORT_AT + 2).and_then(|it| it.try_into().ok());
-                let port = port.map(u16::from_be_bytes).ok_or_else(invalid)?;
-                queues.push(Queue { port, queued, most });
-            }
-            _ => {}
-        }
-        // Messages begin at multiples of four.
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+/// Every listener.
+///
+/// # Errors
+/// The kernel has no sock_diag for TCP, a sandbox keeps it away, or listeners came and went during
+/// each attempt, so that some may be missing.
+pub fn all() -> io::Result<Vec<Listener>> {
+    let dump = inet_diag::dump(LISTENERS, |all: &mut Vec<Listener>, message| {
+        all.push(listener(message)?);
+        Some(())
+    })?;
+    if dump.is_interrupted {
+        return Err(io::Error::other("the listeners changed while they were read"));
     }
-    Ok(true)
+    Ok(dump.value)
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+/// The one whose queue is nearest to being full. `None`: there is none.
+#[must_use]
+pub fn fullest(listeners: &[Listener]) -> Option<&Listener> {
+    let product = |x: u64, y: u64| u128::from(x) * u128::from(y);
+    listeners
+        .iter()
+        .max_by(|a, b| product(a.queued, b.most.max(1)).cmp(&product(b.queued, a.most.max(1))))
+}
+
+/// An inode as sock_diag tells it: its low 32 bits.
+#[must_use]
+pub fn low_inode(inode: u64) -> u32 {
+    u32::try_from(inode & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+}
+
+fn listener(message: &[u8]) -> Option<Listener> {
+    let address = message.get(ADDRESS_AT..ADDRESS_AT + 16)?;
+    let ip = match i32::from(*message.first()?) {
+        libc::AF_INET6 => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?)),
+        _ => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(&address[..4]).ok()?)),
+    };
+    let attributes = message.get(MESSAGE_BYTES..)?;
+    let memory = attribute(attributes, INET_DIAG_SKMEMINFO);
+    let v6_only = attribute(attributes, INET_DIAG_SKV6ONLY);
+    Some(Listener {
+        address: SocketAddr::new(ip, half(message, PORT_AT).map(u16::from_be)?),
+        is_v6_only: v6_only.and_then(|flag| flag.first()).is_some_and(|flag| *flag != 0),
+        inode: word(message, INODE_AT)?,
+        queued: word(message, QUEUED_AT)?.into(),
+        most: word(message, MOST_AT)?.into(),
+        drops: memory.and_then(|memory| word(memory, DROPS * 4)).map(u64::from),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::{
+        net::{TcpListener, TcpStream},
+        os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    };
 
     use proptest::prelude::*;
+    use socket2::{Domain, Socket, Type};
 
     use super::*;
+
+    fn of(listener: &TcpListener) -> Listener {
+        let link = format!("/proc/self/fd/{}", listener.as_raw_fd());
+        let inode = std::fs::metadata(link).unwrap().ino();
+        *all().unwrap().iter().find(|it| u64::from(it.inode) == inode).unwrap()
+    }
 
     #[test]
     fn connections_that_wait_are_counted_beside_what_fits() {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
         socket.listen(1).unwrap();
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().unwrap();
-        // One more than the backlog fits, and then no other listener can be fuller.
+        // One more than the backlog fits.
         let _waiting: Vec<_> = (0..2).map(|_| TcpStream::connect(address).unwrap()).collect();
-        let Queues { fullest, longest } = queues().unwrap().unwrap();
-        assert!(fullest.queued > fullest.most, "{fullest:?}");
-        assert!(longest >= 1);
+        let now = of(&listener);
+        assert_eq!((now.address, now.queued, now.most, now.drops), (address, 2, 1, Some(0)));
+        let late = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        late.set_nonblocking(true).unwrap();
+        assert!(late.connect(&address.into()).is_err(), "on its way");
+        // The SYN is dropped before connect returns: loopback delivers in the same call.
+        assert!(of(&listener).drops > Some(0));
     }
 
     #[test]
-    fn an_error_is_told() {
-        let mut message = vec![20, 0, 0, 0, 2, 0, 0, 0];
-        message.extend([0; 8]);
-        message.extend((-libc::ENOENT).to_ne_bytes());
-        let error = take(&message, &mut Vec::new()).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    fn the_fullest_is_the_nearest_to_its_limit() {
+        let of = |queued, most| Listener {
+            address: "127.0.0.1:1".parse().unwrap(),
+            is_v6_only: false,
+            inode: 1,
+            queued,
+            most,
+            drops: None,
+        };
+        assert_eq!(fullest(&[of(5, 100), of(2, 3), of(0, 1)]), Some(&of(2, 3)));
+        assert_eq!(fullest(&[]), None);
+    }
+
+    #[test]
+    fn a_listener_takes_its_own_address_or_every_one() {
+        let of = |address: &str, is_v6_only| Listener {
+            address: address.parse().unwrap(),
+            is_v6_only,
+            inode: 1,
+            queued: 0,
+            most: 1,
+            drops: None,
+        };
+        for (address, is_v6_only, target, takes) in [
+            ("127.0.0.1:1", false, "127.0.0.1", true),
+            ("127.0.0.2:1", false, "127.0.0.1", false),
+            ("0.0.0.0:1", false, "127.0.0.1", true),
+            ("0.0.0.0:1", false, "::1", false),
+            ("[::]:1", false, "127.0.0.1", true),
+            ("[::]:1", true, "127.0.0.1", false),
+            ("[::]:1", true, "::1", true),
+            ("[::ffff:127.0.0.1]:1", false, "127.0.0.1", true),
+        ] {
+            let takes_it = of(address, is_v6_only).takes(target.parse().unwrap());
+            assert_eq!(takes_it, takes, "{address} {is_v6_only} {target}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_listener_says_whether_it_takes_ipv4() {
+        for only in [false, true] {
+            let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+            // A kernel without IPv6 has no such listener.
+            let Ok(()) = socket.set_only_v6(only) else { return };
+            if socket.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).is_err() {
+                return;
+            }
+            socket.listen(1).unwrap();
+            assert_eq!(of(&TcpListener::from(socket)).is_v6_only, only);
+        }
     }
 
     proptest! {
         #[test]
-        fn any_answer_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let _ = take(&bytes, &mut Vec::new());
+        fn any_message_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = listener(&bytes);
         }
     }
 }

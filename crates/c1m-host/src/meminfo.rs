@@ -19,8 +19,9 @@ pub struct Meminfo {
     pub total_bytes: u64,
     /// What can be had without swapping, by the kernel's own estimate.
     pub available_bytes: u64,
-    /// Neither free nor page cache: what programs and the kernel hold. Not the rest of `available_bytes`, which takes half of the
-    /// sockets' inodes and dentries for reclaimable though nobody can reclaim one that is open.
+    /// Neither free nor page cache: what programs and the kernel hold. Not the rest of
+    /// `available_bytes`, which takes half of the sockets' inodes and dentries for reclaimable
+    /// though nobody can reclaim one that is open.
     pub used_bytes: u64,
     /// Of all slab caches together.
     pub slab_bytes: u64,

@@ -23,7 +23,8 @@ pub fn tcp_ext() -> Result<TcpExt, NetstatError> {
     parse(&fs::read_to_string("/proc/net/netstat")?)
 }
 
-/// Understands the text of /proc/net/netstat: a line of names, then a line of numbers, each after `TcpExt:`.
+/// Understands the text of /proc/net/netstat: a line of names, then a line of numbers, each after
+/// `TcpExt:`.
 pub fn parse(text: &str) -> Result<TcpExt, NetstatError> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("TcpExt:"));
     let names: Vec<&str> = lines.next().ok_or(NetstatError::Missing)?.split_whitespace().collect();

@@ -7,11 +7,13 @@ use std::{fs, io};
 pub struct Memory {
     /// Resident, shared pages in full.
     pub rss_bytes: u64,
-    /// Resident, each shared page divided by the processes that share it. `None`: the kernel does not say.
+    /// Resident, each shared page divided by the processes that share it. `None`: the kernel does
+    /// not say.
     pub pss_bytes: Option<u64>,
 }
 
-/// Reads /proc/self/smaps_rollup, or /proc/self/statm where a kernel before 4.14 or a sandbox has no such file.
+/// Reads /proc/self/smaps_rollup, or /proc/self/statm where a kernel before 4.14 or a sandbox has
+/// no such file.
 pub fn memory() -> io::Result<Memory> {
     let invalid = || io::Error::from(io::ErrorKind::InvalidData);
     match fs::read_to_string("/proc/self/smaps_rollup") {

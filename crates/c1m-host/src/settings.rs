@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use super::sysctl::{Name, Tree};
+use super::{
+    ports::Ports,
+    sysctl::{Name, Tree},
+};
 
 /// Host and network namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,8 +43,6 @@ pub fn read() -> Settings {
 fn at(tree: &Tree) -> Settings {
     let text = |name: &str| tree.read(&Name::new(name).ok()?).ok();
     let number = |name: &str| text(name)?.parse::<u64>().ok();
-    let range = text("net.ipv4.ip_local_port_range");
-    let reserved = text("net.ipv4.ip_local_reserved_ports").unwrap_or_default();
     Settings {
         tcp_mem: numbers(tree, "net.ipv4.tcp_mem"),
         tcp_rmem: numbers(tree, "net.ipv4.tcp_rmem"),
@@ -51,7 +52,7 @@ fn at(tree: &Tree) -> Settings {
         somaxconn: number("net.core.somaxconn"),
         tcp_max_syn_backlog: number("net.ipv4.tcp_max_syn_backlog"),
         tcp_syncookies: number("net.ipv4.tcp_syncookies"),
-        ports: range.and_then(|range| ports(&range, &reserved)),
+        ports: Ports::at(tree).ok().map(|ports| ports.usable.len() as u64),
         port_range: numbers(tree, "net.ipv4.ip_local_port_range"),
         first_unprivileged_port: number("net.ipv4.ip_unprivileged_port_start"),
         nf_conntrack_max: number("net.netfilter.nf_conntrack_max"),
@@ -59,7 +60,8 @@ fn at(tree: &Tree) -> Settings {
         nf_conntrack_count: number("net.netfilter.nf_conntrack_count"),
         epoll_max_user_watches: number("fs.epoll.max_user_watches"),
         tcp_max_tw_buckets: number("net.ipv4.tcp_max_tw_buckets"),
-        // Negative: shared with the first network namespace (net/ipv4/sysctl_net_ipv4.c, proc_tcp_ehash_entries, 6.18).
+        // Negative: shared with the first network namespace (net/ipv4/sysctl_net_ipv4.c,
+        // proc_tcp_ehash_entries, 6.18).
         ehash_buckets: text("net.ipv4.tcp_ehash_entries")
             .and_then(|text| Some(text.parse::<i64>().ok()?.unsigned_abs())),
     }
@@ -69,24 +71,8 @@ fn numbers<const COUNT: usize>(tree: &Tree, name: &str) -> Option<[u64; COUNT]> 
     tree.numbers(&Name::new(name).ok()?).ok()
 }
 
-/// `range` as in `32768 60999`, `reserved` as in `8080,9000-9100` or empty.
-fn ports(range: &str, reserved: &str) -> Option<u64> {
-    let span = |text: &str, between: char| -> Option<(u64, u64)> {
-        let (first, last) = text.split_once(between).unwrap_or((text, text));
-        let port = |text: &str| text.parse::<u16>().ok().map(u64::from);
-        Some((port(first)?, port(last)?))
-    };
-    let (first, last) = span(range, ' ')?;
-    // The kernel merges and sorts what is written there (kernel/sysctl.c, proc_do_large_bitmap), so no port counts twice.
-    let taken: u64 = reserved
-        .split(',')
-        .filter_map(|part| span(part, '-'))
-        .map(|(from, to)| (to.min(last) + 1).saturating_sub(from.max(first)))
-        .sum();
-    Some((last + 1).saturating_sub(first).saturating_sub(taken))
-}
-
-/// IPv6 addresses of the interfaces of this network namespace, but for those of a link alone. `None`: no IPv6 in the kernel.
+/// IPv6 addresses of the interfaces of this network namespace, but for those of a link alone.
+/// `None`: no IPv6 in the kernel.
 #[must_use]
 pub fn ipv6_addresses() -> Option<u64> {
     Some(count_addresses(&fs::read_to_string("/proc/net/if_inet6").ok()?))
@@ -116,21 +102,7 @@ mod tests {
         assert_eq!(settings.tcp_max_orphans, None);
     }
 
-    #[test]
-    fn reserved_ports_are_no_ports_for_clients() {
-        assert_eq!(ports("32768 60999", ""), Some(28_232));
-        assert_eq!(ports("1000 1009", "900-1001,1005,1008-2000"), Some(5));
-        assert_eq!(ports("1000 1009", "1-65535"), Some(0));
-        assert_eq!(ports("1000", ""), Some(1));
-        assert_eq!(ports("x y", ""), None);
-    }
-
     proptest! {
-        #[test]
-        fn whatever_stands_there_is_answered(range in "\\PC*|[0-9]{0,22} [0-9]{0,22}", reserved in "\\PC*|([0-9]{0,22}[-,]){0,4}[0-9]{0,6}") {
-            prop_assert!(ports(&range, &reserved).is_none_or(|ports| ports <= 65_536));
-        }
-
         #[test]
         fn garbage_in_the_tree_is_unknown_or_a_number(garbage in prop::collection::vec(any::<u8>(), 0..40)) {
             let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! How large the slabs of the kernel's caches are: /sys/kernel/slab, where a cache that was merged with another one still has its name.
+//! How large the slabs of the kernel's caches are: /sys/kernel/slab, where a cache that was merged
+//! with another one still has its name.
 
 use std::{fs, path::Path};
 
@@ -9,7 +10,8 @@ const FOLDER: &str = "/sys/kernel/slab";
 /// Larger slabs than this SLUB does not make (mm/slub.c, MAX_ORDER of the page allocator; 6.18).
 const ORDER_MAX: u64 = 10;
 
-/// Bytes of one object of this cache, those of a slab, and how many objects are in it. `None`: there is no such cache, or it may not be read.
+/// Bytes of one object of this cache, those of a slab, and how many objects are in it. `None`:
+/// there is no such cache, or it may not be read.
 #[must_use]
 pub fn of(cache: &str) -> Option<[u64; 3]> {
     below(Path::new(FOLDER), cache, page_bytes().ok()?)

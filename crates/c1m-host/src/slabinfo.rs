@@ -36,8 +36,8 @@ pub struct Growth {
     pub bytes: u64,
 }
 
-/// Understands the text of /proc/slabinfo, version 2 (mm/slab_common.c, `slab_show`, 6.18). Only root may read the file.
-/// It counts in pages, of so many bytes.
+/// Understands the text of /proc/slabinfo, version 2 (mm/slab_common.c, `slab_show`, 6.18). Only
+/// root may read the file. It counts in pages, of so many bytes.
 pub fn parse(text: &str, page_bytes: u64) -> Result<Slabinfo, SlabinfoError> {
     let mut lines = text.lines().enumerate();
     let version = lines.next().map_or("", |(_, line)| line);
@@ -59,7 +59,8 @@ pub fn parse(text: &str, page_bytes: u64) -> Result<Slabinfo, SlabinfoError> {
     Ok(caches)
 }
 
-/// `name active_objs num_objs objsize objperslab pagesperslab : tunables ... : slabdata active_slabs num_slabs sharedavail`
+/// `name active_objs num_objs objsize objperslab pagesperslab : tunables ... : slabdata
+/// active_slabs num_slabs sharedavail`
 fn cache(line: &str, page_bytes: u64) -> Option<(String, Cache)> {
     let (sizes, rest) = line.split_once(" : ")?;
     let (_, slabs) = rest.split_once("slabdata")?;
@@ -74,7 +75,8 @@ fn cache(line: &str, page_bytes: u64) -> Option<(String, Cache)> {
     (!name.is_empty()).then(|| (name.join(" "), cache))
 }
 
-/// The caches of which at least `objects_min` more objects are in use than before, the largest growth in bytes first.
+/// The caches of which at least `objects_min` more objects are in use than before, the largest
+/// growth in bytes first.
 #[must_use]
 pub fn growth(before: &Slabinfo, after: &Slabinfo, objects_min: u64) -> Vec<Growth> {
     let mut grown: Vec<Growth> = after

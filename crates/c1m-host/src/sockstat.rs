@@ -1,4 +1,5 @@
-//! /proc/net/sockstat and sockstat6: how many TCP sockets there are, and how many pages their queues hold.
+//! /proc/net/sockstat and sockstat6: how many TCP sockets there are, and how many pages their
+//! queues hold.
 
 use std::{fs, io};
 

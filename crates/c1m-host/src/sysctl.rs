@@ -100,7 +100,8 @@ impl Tree {
             .map_err(|source| SysctlError::Read { name: name.clone(), source })
     }
 
-    /// Sets the value, and checks that the kernel took it as it is: some settings are clamped without an error.
+    /// Sets the value, and checks that the kernel took it as it is: some settings are clamped
+    /// without an error.
     pub fn write(&self, name: &Name, value: &str) -> Result<(), SysctlError> {
         let failed =
             |source| SysctlError::Write { name: name.clone(), value: value.into(), source };

@@ -1,18 +1,28 @@
-//! Processes that are not ours: which they are, and the limits that bound them.
+//! The target of a watch: processes, a cgroup, a network namespace, ports or the whole host; and
+//! the limits of its processes.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
+    io,
     os::unix::fs::FileExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use crate::{cgroup, task};
+use c1m_sys::netns::Namespace;
+use thiserror::Error;
 
-/// Processes come and go; they are looked for this often.
+use crate::{
+    cgroup,
+    namespaces::{self, NamespaceError, NetnsArgument},
+    task,
+};
+
+/// Processes come and go; they are listed this often.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// What bounds somebody, at one moment. `None`: not known from here.
+/// The limits of a target, and their usage, at one moment. `None`: not known from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounds {
     pub nofile: Option<u64>,
@@ -21,46 +31,178 @@ pub struct Bounds {
     pub descriptors_max: Option<u64>,
     /// What their listeners asked for.
     pub backlog: Option<u64>,
+    /// Connections in the fullest accept queue of their listeners, and how many may wait there.
+    pub accept_queue: Option<(u64, u64)>,
+    /// Of their listeners, how many connections the longest queue takes.
+    pub longest_backlog: Option<u64>,
     pub epoll_watches: Option<u64>,
     pub max_orphans: Option<u64>,
 }
 
-/// Which processes.
+/// The processes of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
-    /// None in particular: what bounds a process is not known.
-    Nobody,
+pub enum Processes {
+    /// None in particular: limits of processes are not known.
+    None,
     /// This one, and those that it started.
-    Family(u32),
+    Tree(u32),
     /// All of a cgroup.
     Cgroup(PathBuf),
 }
 
-/// Processes that are not ours.
-pub struct Others {
-    which: Which,
+/// What the user named. Nothing: the whole host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Named<'a> {
+    pub pid: Option<u32>,
+    pub cgroup: Option<&'a Path>,
+    /// The target is a command that this process is about to start.
+    pub is_child: bool,
+    pub ports: &'a [u16],
+    /// So many ports can be distinguished.
+    pub ports_max: usize,
+    pub netns: Option<NetnsArgument>,
+}
+
+/// Why there is no such target: one cause and one remedy.
+#[derive(Debug, Error)]
+pub enum TargetError {
+    #[error("there is no process {0}")]
+    NoProcess(u32),
+    #[error("there is no cgroup {0}: name its folder, or its path as in /proc/PID/cgroup")]
+    NoCgroup(PathBuf),
+    #[error("it listens on no TCP port: give the ports by --port, or start it first")]
+    NoPort,
+    #[error(
+        "it listens on {ports} ports, more than the {most} that can be told apart: choose by --port"
+    )]
+    TooManyPorts { ports: usize, most: usize },
+    #[error(
+        "cannot see on which ports it listens ({0}): give them by --port, or start c1m-server watch \
+         with sudo"
+    )]
+    Ports(io::Error),
+    #[error(
+        "cannot enter the network namespace {inode} ({error}): start c1m-server watch with sudo, or \
+         inside of it"
+    )]
+    Enter { inode: u32, error: io::Error },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+}
+
+impl TargetError {
+    /// Whether the command line asked for it, rather than the host refusing it.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::NoProcess(_) | Self::NoCgroup(_) | Self::NoPort | Self::TooManyPorts { .. }
+        )
+    }
+}
+
+/// What is watched.
+pub struct Target {
+    pub processes: Processes,
+    /// In order; empty: every port.
+    pub ports: Vec<u16>,
+    /// Inode of its network namespace; `None`: every one.
+    pub netns: Option<u32>,
     pids: Vec<u32>,
-    /// Of them, those that are not looked at.
+    /// Processes whose limits are not read.
     left_out: usize,
     refreshed: Option<Instant>,
-    /// Opened before another network namespace was entered, which does not show it: net.ipv4.tcp_max_orphans.
+    /// net.ipv4.tcp_max_orphans. Opened before another network namespace is entered, which does not
+    /// show it.
     max_orphans: Option<File>,
 }
 
-impl Others {
+impl Target {
+    /// Finds it, and enters its network namespace if that is another one: to be called before there
+    /// are other threads.
+    ///
+    /// # Errors
+    /// There is no such process, cgroup or namespace, or it may not be read.
+    pub fn find(named: &Named<'_>) -> Result<Self, TargetError> {
+        let mut target = Self::of(processes(named)?);
+        let netns = target.named_netns(named.netns)?;
+        target.ports = target.listening(named)?;
+        if let Some(netns) = &netns
+            && Some(netns.inode) != namespaces::own_inode()
+        {
+            let inode = netns.inode;
+            netns.enter().map_err(|error| TargetError::Enter { inode, error })?;
+        }
+        target.netns = netns.map(|netns| netns.inode);
+        Ok(target)
+    }
+
+    /// These processes, on every port and in every network namespace.
     #[must_use]
-    pub fn new(which: Which) -> Self {
+    pub fn of(processes: Processes) -> Self {
         let max_orphans = File::open("/proc/sys/net/ipv4/tcp_max_orphans").ok();
-        Self { which, pids: Vec::new(), left_out: 0, refreshed: None, max_orphans }
+        Self {
+            processes,
+            ports: Vec::new(),
+            netns: None,
+            pids: Vec::new(),
+            left_out: 0,
+            refreshed: None,
+            max_orphans,
+        }
+    }
+
+    /// The network namespace to count in: as named, else that of the first process.
+    fn named_netns(
+        &mut self,
+        named: Option<NetnsArgument>,
+    ) -> Result<Option<Namespace>, NamespaceError> {
+        match named {
+            Some(named) => named.open(),
+            None => self.pids().first().map(|pid| namespaces::of_process(*pid)).transpose(),
+        }
+    }
+
+    /// The ports that were named, else those on which the processes listen.
+    fn listening(&mut self, named: &Named<'_>) -> Result<Vec<u16>, TargetError> {
+        let ports: BTreeSet<u16> = named.ports.iter().copied().collect();
+        if !ports.is_empty() || (named.pid.is_none() && named.cgroup.is_none()) {
+            return Ok(ports.into_iter().collect());
+        }
+        let found = task::listening_ports(self.pids()).map_err(TargetError::Ports)?;
+        match found.len() {
+            0 => Err(TargetError::NoPort),
+            ports if ports > named.ports_max => {
+                Err(TargetError::TooManyPorts { ports, most: named.ports_max })
+            }
+            _ => Ok(found.into_iter().collect()),
+        }
+    }
+
+    /// Of a worker process the server's main process, by which all workers are watched: the parent
+    /// that has the same name and listens too.
+    #[must_use]
+    pub fn main_process(&self, pid: u32) -> Option<u32> {
+        let parent = task::parent(pid)?;
+        let has_same_name = task::comm(pid) == task::comm(parent);
+        let is_shared = |ports: BTreeSet<u16>| self.ports.iter().any(|port| ports.contains(port));
+        let listens = || task::listening_ports(&[parent]).is_ok_and(is_shared);
+        (has_same_name && listens()).then_some(parent)
+    }
+
+    /// Whether processes were named; without any, the target is the network namespace.
+    #[must_use]
+    pub fn has_processes(&self) -> bool {
+        self.processes != Processes::None
     }
 
     /// As they are now, found out anew every few seconds.
     pub fn pids(&mut self) -> &[u32] {
         if self.refreshed.is_none_or(|time| time.elapsed() >= REFRESH) {
-            self.pids = match &self.which {
-                Which::Nobody => Vec::new(),
-                Which::Family(pid) => task::family(*pid),
-                Which::Cgroup(folder) => task::members(folder),
+            self.pids = match &self.processes {
+                Processes::None => Vec::new(),
+                Processes::Tree(pid) => task::family(*pid),
+                Processes::Cgroup(folder) => cgroup::members(folder),
             };
             self.left_out = self.pids.len().saturating_sub(task::PROCESSES_MAX);
             self.pids.truncate(task::PROCESSES_MAX);
@@ -72,10 +214,10 @@ impl Others {
     /// The memory cgroup that they are in.
     #[must_use]
     pub fn cgroup(&self) -> Option<cgroup::Cgroup> {
-        match &self.which {
-            Which::Nobody => None,
-            Which::Family(pid) => cgroup::of(*pid),
-            Which::Cgroup(folder) => cgroup::at(folder),
+        match &self.processes {
+            Processes::None => None,
+            Processes::Tree(pid) => cgroup::of(*pid),
+            Processes::Cgroup(folder) => cgroup::at(folder),
         }
     }
 
@@ -101,6 +243,22 @@ impl Others {
     }
 }
 
+fn processes(named: &Named<'_>) -> Result<Processes, TargetError> {
+    if let Some(pid) = named.pid {
+        return match task::comm(pid) {
+            Some(_) => Ok(Processes::Tree(pid)),
+            None => Err(TargetError::NoProcess(pid)),
+        };
+    }
+    if named.is_child {
+        // The command will be among those that this process started, and in its cgroup.
+        return Ok(Processes::Tree(std::process::id()));
+    }
+    let Some(name) = named.cgroup else { return Ok(Processes::None) };
+    let folder = cgroup::find(name).ok_or_else(|| TargetError::NoCgroup(name.to_owned()))?;
+    Ok(Processes::Cgroup(folder))
+}
+
 fn left_out(processes: usize, threads: u64) -> Option<String> {
     let processes = (processes > 0)
         .then(|| format!("{processes} processes beyond the first {}", task::PROCESSES_MAX));
@@ -115,7 +273,8 @@ fn left_out(processes: usize, threads: u64) -> Option<String> {
     })
 }
 
-/// The table that is nearest to its limit; of those whose usage is not known, the one that holds least.
+/// The table that is nearest to its limit; of those whose usage is not known, the one that holds
+/// least.
 fn fullest(tables: impl Iterator<Item = (Option<u64>, Option<u64>)>) -> (Option<u64>, Option<u64>) {
     let share = |used: u64, most: u64| u128::from(used) * 1_000_000 / u128::from(most.max(1));
     tables
@@ -139,8 +298,38 @@ mod tests {
         assert_eq!(left_out(0, 0), None);
         let told = left_out(3, 7).unwrap();
         assert!(told.contains("3 processes") && told.contains("7 threads"), "{told}");
-        let mut others = Others::new(Which::Family(std::process::id()));
-        assert_eq!(others.left_out(), None);
+        let mut target = Target::of(Processes::Tree(std::process::id()));
+        assert_eq!(target.left_out(), None);
+    }
+
+    #[test]
+    fn a_target_is_found_or_refused_with_what_to_do() {
+        let own = std::process::id();
+        let find = |named: Named<'_>| Target::find(&Named { ports_max: 64, ..named });
+        let named = Named { pid: Some(own), ports: &[81, 80], ..Named::default() };
+        let target = find(named).unwrap();
+        assert_eq!(
+            (target.ports.as_slice(), target.netns),
+            (&[80, 81][..], namespaces::own_inode())
+        );
+        assert_eq!(target.processes, Processes::Tree(own));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(find(Named { pid: Some(own), ..Named::default() }).unwrap().ports.contains(&port));
+        let refused = |named| find(named).err().unwrap();
+        for (named, is_usage, remedy) in [
+            (Named { pid: Some(u32::MAX), ..Named::default() }, true, "no process"),
+            (Named { cgroup: Some(Path::new("/gone")), ..Named::default() }, true, "its folder"),
+            (
+                Named { netns: Some(NetnsArgument::Inode(1)), ..Named::default() },
+                false,
+                "lsns -t net",
+            ),
+        ] {
+            let error = refused(named);
+            assert_eq!(error.is_usage(), is_usage);
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Other processes: their descriptors, their limits, those that they started, and the ports on which they listen. Nothing here is read once a
-//! descriptor or once a socket, but for the search for listeners, which has an end.
+//! Other processes: their descriptors, their limits, those that they started, and the ports on
+//! which they listen. Nothing here is read once a descriptor or once a socket, but for the search
+//! for listeners, which has an end.
 
 use std::{
     collections::BTreeSet,
@@ -15,17 +16,39 @@ use c1m_sys::files::share_table;
 pub const PROCESSES_MAX: usize = 1024;
 /// Descriptors of a process among which its listeners are searched: a server opens them first.
 const DESCRIPTORS_MAX: usize = 4096;
-/// Threads of a process that are asked for a table of their own: as many as c1m-server has workers at most.
+/// Threads of a process that are asked for a table of their own: as many as c1m-server has workers
+/// at most.
 pub const THREADS_MAX: usize = 4096;
 
 fn folder(pid: u32) -> PathBuf {
     Path::new("/proc").join(pid.to_string())
 }
 
+/// The processes that are seen from here.
+///
+/// # Errors
+/// There is no /proc.
+pub fn all() -> io::Result<Vec<u32>> {
+    entries(Path::new("/proc"))
+}
+
+/// The threads of a process; none where it has ended.
+#[must_use]
+pub fn threads_of(pid: u32) -> Vec<u32> {
+    entries(&folder(pid).join("task")).unwrap_or_default()
+}
+
+/// The entries of a folder whose names are numbers.
+fn entries(folder: &Path) -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir(folder)?.filter_map(Result::ok);
+    Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
+}
+
 /// The name of a process; `None`: there is none of that number.
 #[must_use]
 pub fn comm(pid: u32) -> Option<String> {
-    fs::read_to_string(folder(pid).join("comm")).ok().map(|name| name.trim_end().to_owned())
+    let name = fs::read(folder(pid).join("comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end_matches('\n').to_owned())
 }
 
 /// The process that started it, or that took it over.
@@ -35,8 +58,9 @@ pub fn parent(pid: u32) -> Option<u32> {
     text.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
-/// How many descriptors the process has open, in the fullest of its tables: the size of its folder, which the kernel tells since 6.2
-/// (fs/proc/fd.c, proc_fd_getattr). `None`: an older kernel, or not to be seen from here.
+/// How many descriptors the process has open, in the fullest of its tables: the size of its folder,
+/// which the kernel tells since 6.2 (fs/proc/fd.c, proc_fd_getattr). `None`: an older kernel, or
+/// not to be seen from here.
 #[must_use]
 pub fn descriptors(pid: u32) -> Option<u64> {
     let size = |folder: PathBuf| fs::metadata(folder).ok().map(|folder| folder.len());
@@ -44,7 +68,13 @@ pub fn descriptors(pid: u32) -> Option<u64> {
     tables(pid).filter_map(size).max().filter(|count| *count > 0)
 }
 
-/// The descriptors of its main thread, and of its other ones, as far as they are not known to share its table.
+/// The inode in `socket:[123]`, the link of a socket's descriptor.
+pub(super) fn socket_inode(link: &Path) -> Option<u64> {
+    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The descriptors of its main thread, and of its other ones, as far as they are not known to share
+/// its table.
 fn tables(pid: u32) -> impl Iterator<Item = PathBuf> {
     let threads = fs::read_dir(folder(pid).join("task")).into_iter().flatten();
     let of_threads = threads.take(THREADS_MAX).filter_map(move |thread| {
@@ -56,7 +86,8 @@ fn tables(pid: u32) -> impl Iterator<Item = PathBuf> {
     std::iter::once(folder(pid).join("fd")).chain(of_threads)
 }
 
-/// How many threads it has; the kernel tells it as the links of the folder (fs/proc/base.c, proc_task_getattr). `None`: it has ended.
+/// How many threads it has; the kernel tells it as the links of the folder (fs/proc/base.c,
+/// proc_task_getattr). `None`: it has ended.
 #[must_use]
 pub fn threads(pid: u32) -> Option<u64> {
     fs::metadata(folder(pid).join("task")).ok()?.nlink().checked_sub(2)
@@ -99,28 +130,6 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// The processes of a cgroup and of those below it.
-#[must_use]
-pub fn members(cgroup: &Path) -> Vec<u32> {
-    let mut members = Vec::new();
-    let mut level = vec![cgroup.to_owned()];
-    while !level.is_empty() {
-        let mut below = Vec::new();
-        for folder in level {
-            let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-            members.extend(numbers(&text));
-            let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-            below.extend(
-                entries
-                    .filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|it| it.path()),
-            );
-        }
-        level = below;
-    }
-    members
-}
-
 /// The local ports on which these processes listen, in order.
 ///
 /// # Errors
@@ -148,7 +157,10 @@ pub fn listening_ports(pids: &[u32]) -> io::Result<BTreeSet<u16>> {
 }
 
 /// Inodes of the sockets among the first descriptors of its tables.
-fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
+///
+/// # Errors
+/// It has ended, or may not be looked at.
+pub fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
     let mut sockets = sockets_of(&folder(pid).join("fd"))?;
     for table in tables(pid).skip(1) {
         // A thread that has ended meanwhile is no error.
@@ -158,25 +170,23 @@ fn sockets(pid: u32) -> io::Result<BTreeSet<u64>> {
 }
 
 fn sockets_of(table: &Path) -> io::Result<BTreeSet<u64>> {
-    let inode = |link: PathBuf| {
-        let text = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned();
-        text.parse().ok()
-    };
     Ok(fs::read_dir(table)?
         .take(DESCRIPTORS_MAX)
-        .filter_map(|entry| inode(fs::read_link(entry.ok()?.path()).ok()?))
+        .filter_map(|entry| socket_inode(&fs::read_link(entry.ok()?.path()).ok()?))
         .collect())
 }
 
-/// Port and inode of each listener of its network namespace. They stand before all connections in the file (net/ipv4/tcp_ipv4.c, tcp_seq_start,
-/// 5.4 to 6.18), so that reading ends where those begin.
+/// Port and inode of each listener of its network namespace. They stand before all connections in
+/// the file (net/ipv4/tcp_ipv4.c, tcp_seq_start, 5.4 to 6.18), so that reading ends where those
+/// begin.
 fn listeners(pid: u32, name: &str) -> Vec<(u16, u64)> {
     let Ok(file) = fs::File::open(folder(pid).join("net").join(name)) else { return Vec::new() };
     let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
     lines.map_while(|line| parse_listener(&line)).collect()
 }
 
-/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, numbers of the first ones in hexadecimal. `None`: no listener.
+/// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode`, numbers of the first
+/// ones in hexadecimal. `None`: no listener.
 fn parse_listener(line: &str) -> Option<(u16, u64)> {
     const LISTEN: &str = "0A";
     let mut words = line.split_ascii_whitespace().skip(1);
@@ -204,6 +214,14 @@ mod tests {
         let (soft, _) = c1m_sys::process::nofile().unwrap();
         assert_eq!(nofile(own), Some(soft));
         assert!(comm(own).is_some() && family(own).contains(&own));
+    }
+
+    #[test]
+    fn links_of_sockets_have_an_inode() {
+        assert_eq!(socket_inode(Path::new("socket:[17]")), Some(17));
+        for other in ["pipe:[17]", "socket:[x]", "/dev/null", "socket:[17"] {
+            assert_eq!(socket_inode(Path::new(other)), None, "{other}");
+        }
     }
 
     #[test]
@@ -294,16 +312,5 @@ mod tests {
         sharing.into_iter().for_each(|thread| thread.join().unwrap());
         assert!(seen >= more as u64, "{seen} of {more}");
         assert_eq!(threads(5_000_000), None);
-    }
-
-    #[test]
-    fn a_cgroup_has_the_processes_of_those_below() {
-        let mount = tempfile::tempdir().unwrap();
-        let below = mount.path().join("a/b/c/d/e/f/g/h/i/j");
-        fs::create_dir_all(&below).unwrap();
-        fs::write(mount.path().join("a/cgroup.procs"), "1\n2\n").unwrap();
-        fs::write(below.join("cgroup.procs"), "3\n").unwrap();
-        assert_eq!(members(&mount.path().join("a")), [1, 2, 3]);
-        assert!(members(&mount.path().join("c")).is_empty());
     }
 }

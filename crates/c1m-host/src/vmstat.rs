@@ -7,7 +7,8 @@ use std::fs;
 pub struct Vmstat {
     /// Processes ended by the OOM killer, for the host or for a cgroup. `None`: before Linux 4.13.
     pub oom_kill: Option<u64>,
-    /// Allocations that had to free memory of the host first, all zones together. A cgroup's do not count.
+    /// Allocations that had to free memory of the host first, all zones together. A cgroup's do not
+    /// count.
     pub allocstall: u64,
 }
 

@@ -1,51 +1,33 @@
 //! Configured settings: what somebody wrote into files, or set in the running kernel, and the assessment of each line. Advice that is copied from
 //! page to page is often for another kernel, another unit, or another problem.
 //!
-//! - [`lines`]: what stands in a line.
-//! - [`kernel`]: what the kernel makes of a value; [`known`]: the settings that are assessed.
-//! - [`order`]: which of two lines counts.
-//! - `rules`, `memory`, `descriptors`: what a value does, for a planned run on a host.
+//! - [`lines`]: what a line says; [`order`]: which of two lines counts; [`descriptors`]: a line that limits open files.
+//! - [`kernel`]: what the kernel makes of a value; [`setting`]: a setting, and what its assessment depends on; [`known`]: all that are
+//!   assessed. What a value does to a limit, that limit's own file says.
 
-mod descriptors;
+pub mod descriptors;
 pub mod kernel;
 pub mod known;
 pub mod lines;
-mod memory;
 pub mod order;
-mod rules;
-
-use std::collections::BTreeMap;
+pub mod setting;
 
 use self::{
     kernel::{Kind, Taken, take},
-    known::{Known, Rule, similar},
+    known::{Known, similar},
     lines::Line,
     order::{Entry, What, entries},
+    setting::{Answer, PORT_RANGE, Range, Rule, spaced},
 };
-use super::walls::{Examination, Host, Run};
+use crate::limits::REGISTRY;
 use c1m_record::{Assessment, ConfiguredSetting};
+
+pub use self::setting::Context;
 
 /// The place of what the running kernel has.
 pub const NOW: &str = "now";
-/// The ports that connections take theirs from.
-const RANGE: &str = "net.ipv4.ip_local_port_range";
-/// The first port, and the last one.
-type Range = (i128, i128);
 /// The name of RLIMIT_NOFILE, as limits.conf has it.
 pub const NOFILE: &str = "nofile";
-
-/// What an assessment depends on.
-#[derive(Debug, Clone, Copy)]
-pub struct Circumstances<'a> {
-    pub run: &'a Run,
-    pub host: &'a Host,
-    pub examination: &'a Examination,
-    /// This process belongs to a unit of systemd.
-    pub unit: Option<&'a str>,
-    /// The host's own settings by their names with dots. `None`: this kernel has no such setting, or does not show it here. A name that is not
-    /// in it was not looked for.
-    pub present: &'a BTreeMap<String, Option<String>>,
-}
 
 /// What is to be said of all lines.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -57,42 +39,12 @@ pub struct Assessed {
     pub has_fault: bool,
 }
 
-/// An assessment, and its reason.
-pub(super) struct Say {
-    assessment: Assessment,
-    text: String,
-    /// The numbers that the kernel takes.
-    taken: Option<String>,
-    /// It is told although nobody named the file.
-    unasked: bool,
-}
-
-impl Say {
-    fn new(assessment: Assessment, text: impl Into<String>) -> Self {
-        let unasked = assessment == Assessment::Harms;
-        Self { assessment, text: text.into(), taken: None, unasked }
-    }
-
-    /// Behind the reason why it is not.
-    fn if_read(&self) -> String {
-        format!(". If it were read: it {}: {}", self.assessment.says(), self.text)
-    }
-
-    fn harms(text: impl Into<String>) -> Self {
-        Self::new(Assessment::Harms, text)
-    }
-
-    fn nothing(text: impl Into<String>) -> Self {
-        Self::new(Assessment::Nothing, text)
-    }
-}
-
-/// Assesses every line. Of lines that nobody asked for, only those that harm are told.
+/// Assesses every line. Of lines that nobody asked for, only those that harm are reported.
 #[must_use]
-pub fn assess(lines: &[Line], case: &Circumstances<'_>) -> Assessed {
+pub fn assess(lines: &[Line], case: &Context<'_>) -> Assessed {
     let entries = entries(lines);
     let range = case.configured_range(&entries);
-    let said: Vec<Option<Say>> = entries.iter().map(|entry| case.say(entry, range)).collect();
+    let said: Vec<Option<Answer>> = entries.iter().map(|entry| case.say(entry, range)).collect();
     let mut all = Assessed::default();
     for (entry, say) in entries.iter().zip(&said) {
         let name = entry.name();
@@ -131,7 +83,7 @@ fn place(line: &Line) -> String {
 }
 
 /// Why the line does not count, and what it would do by itself.
-fn overridden(entry: &Entry<'_>, by: &Entry<'_>, by_refused: bool, say: &Say) -> String {
+fn overridden(entry: &Entry<'_>, by: &Entry<'_>, by_refused: bool, say: &Answer) -> String {
     let place = place(by.line);
     let how = match by.value() == entry.value() {
         true => format!("repeated by {place} with the same value"),
@@ -165,43 +117,48 @@ fn ranges(ports: &[(u16, u16)]) -> String {
     all.iter().map(range).collect::<Vec<_>>().join(",")
 }
 
-impl Circumstances<'_> {
+impl Context<'_> {
     /// `None`: c1m has no opinion.
-    fn say(&self, entry: &Entry<'_>, range: Option<Range>) -> Option<Say> {
+    fn say(&self, entry: &Entry<'_>, range: Option<Range>) -> Option<Answer> {
         let Some(by) = &entry.line.masked_by else { return self.say_read(entry, range) };
         let why = format!("{by} has the same name, and is read instead of this file");
         let say = self.say_read(entry, range);
-        Some(Say::new(Assessment::Ignored, why + &say.as_ref().map_or(String::new(), Say::if_read)))
+        Some(Answer::new(
+            Assessment::Ignored,
+            why + &say.as_ref().map_or(String::new(), Answer::if_read),
+        ))
     }
 
     /// The same, of a file that is read.
-    fn say_read(&self, entry: &Entry<'_>, range: Option<Range>) -> Option<Say> {
+    fn say_read(&self, entry: &Entry<'_>, range: Option<Range>) -> Option<Answer> {
         match &entry.what {
             What::Sysctl { name, value } => self.sysctl(name, value, range),
             What::NotRead { name, value, why } => {
                 let say = self.sysctl(name, value, range);
-                let then = say.as_ref().map_or(String::new(), Say::if_read);
-                Some(Say::new(Assessment::Ignored, format!("{why}{then}")))
+                let then = say.as_ref().map_or(String::new(), Answer::if_read);
+                Some(Answer::new(Assessment::Ignored, format!("{why}{then}")))
             }
-            What::Descriptors(descriptors) => Some(self.descriptors(descriptors)),
+            What::Descriptors(descriptors) => {
+                REGISTRY.iter().find_map(|limit| limit.assess_descriptors(descriptors, self))
+            }
             What::Unassessed { .. } => None,
-            What::Other { .. } => Some(Say::new(
+            What::Other { .. } => Some(Answer::new(
                 Assessment::Ignored,
                 "this is no setting: neither `name = value` nor a line of limits.conf. It sets nothing",
             )),
         }
     }
 
-    fn sysctl(&self, name: &str, value: &str, range: Option<Range>) -> Option<Say> {
+    fn sysctl(&self, name: &str, value: &str, range: Option<Range>) -> Option<Answer> {
         let Some(known) = Known::of(name) else {
             let is_absent = self.present.get(name).is_some_and(Option::is_none);
             let near = similar(name).map_or(String::new(), |near| format!("; {near} is one"));
             return is_absent.then(|| {
-                Say::new(Assessment::Absent, format!("there is no setting of this name{near}"))
+                Answer::new(Assessment::Absent, format!("there is no setting of this name{near}"))
             });
         };
         if let Rule::Removed(why) = known.rule {
-            return Some(Say::new(Assessment::Absent, why));
+            return Some(Answer::new(Assessment::Absent, why));
         }
         Some(match take(&self.kind(known), value) {
             Err(refused) => {
@@ -210,19 +167,20 @@ impl Circumstances<'_> {
                     [] => String::new(),
                     set => format!("; but it sets what stands before that: {}", set.join(" ")),
                 };
-                Say::new(Assessment::Refused, format!("{} (EINVAL){but}", refused.why))
+                Answer::new(Assessment::Refused, format!("{} (EINVAL){but}", refused.why))
             }
             Ok(taken) => self.taken(known, &taken, range),
         })
     }
 
-    fn taken(&self, known: &Known, taken: &Taken, range: Option<Range>) -> Say {
+    fn taken(&self, known: &Known, taken: &Taken, range: Option<Range>) -> Answer {
         let (text, say) = match taken {
-            Taken::Ports(ports) => (ranges(ports), self.reserved_ports(ports, range)),
+            Taken::Ports(ports) => match known.rule {
+                Rule::Ports(assess) => (ranges(ports), assess(self, ports, range)),
+                _ => (ranges(ports), Answer::depends_on_present()),
+            },
             Taken::Numbers(numbers) => {
-                let all = self.completed(known, numbers);
-                let text = numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-                (text, self.numbers(known, &all))
+                (spaced(numbers), self.numbers(known, &self.completed(known, numbers)))
             }
         };
         let missing = match taken {
@@ -233,7 +191,39 @@ impl Circumstances<'_> {
             ),
             _ => String::new(),
         };
-        Say { text: missing + &say.text, taken: Some(text), ..say }
+        Answer { text: missing + &say.text, taken: Some(text), ..say }
+    }
+
+    /// `all`: as many as the setting has, or fewer where the host's own are not known.
+    fn numbers(&self, known: &Known, all: &[i128]) -> Answer {
+        match (known.rule, all) {
+            (Rule::Larger(limit, less), [value]) => self.larger(known, limit, None, less, *value),
+            (Rule::LargerThan(default, limit, less), [value]) => {
+                self.larger(known, Some(limit), default(self.host), less, *value)
+            }
+            (Rule::Larger(_, less), values) => self.each_larger(known.name, less, values),
+            (Rule::Numbers(assess), values) if values.len() == known.count() => {
+                assess(self, known.name, values)
+            }
+            (Rule::Switch { harmful, harms, .. }, [value]) if *value == harmful => {
+                Answer::harms(harms)
+            }
+            (Rule::Switch { else_: text, .. } | Rule::Inert(text) | Rule::Removed(text), _) => {
+                Answer::nothing(text)
+            }
+            _ => Answer::depends_on_present(),
+        }
+    }
+
+    fn each_larger(&self, name: &str, less: &str, values: &[i128]) -> Answer {
+        let present = self.present_numbers(name);
+        if values.iter().zip(&present).any(|(value, present)| value < present) {
+            let own = spaced(&present);
+            return Answer::harms(format!(
+                "lower than the {own} that this host has already: {less}"
+            ));
+        }
+        Answer::nothing("TCP connections need none of it")
     }
 
     fn kind(&self, known: &Known) -> Kind {
@@ -244,9 +234,9 @@ impl Circumstances<'_> {
 
     /// The range of local ports that the lines set.
     fn configured_range(&self, entries: &[Entry<'_>]) -> Option<Range> {
-        let known = Known::of(RANGE)?;
+        let known = Known::of(PORT_RANGE)?;
         let counts = entries.iter().rev().find_map(|entry| match &entry.what {
-            What::Sysctl { name, value } if name == RANGE && entry.overridden_by.is_none() => {
+            What::Sysctl { name, value } if name == PORT_RANGE && entry.overridden_by.is_none() => {
                 Some(value)
             }
             _ => None,
@@ -268,12 +258,6 @@ impl Circumstances<'_> {
         numbers.iter().chain(rest).copied().collect()
     }
 
-    /// The host's own value as numbers; empty when it is not known.
-    fn present_numbers(&self, name: &str) -> Vec<i128> {
-        let text = self.present.get(name).cloned().flatten().unwrap_or_default();
-        text.split_whitespace().map(str::parse).collect::<Result<_, _>>().unwrap_or_default()
-    }
-
     fn present_of(&self, entry: &Entry<'_>) -> Option<String> {
         match &entry.what {
             _ if entry.line.file == NOW => None,
@@ -290,14 +274,16 @@ impl Circumstances<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use c1m_record::{FileNr, Role, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         footprint::Sizes,
+        preflight::{Host, Run, Tables, examine},
         reading::Readings,
-        walls::{Tables, examine},
     };
 
     const GIB: u64 = 1 << 30;
@@ -387,8 +373,7 @@ mod tests {
     fn assessed(run: &Run, unit: Option<&str>, lines: &[Line]) -> Assessed {
         let (host, present) = (host(), present());
         let examination = examine(run, &host);
-        let case =
-            Circumstances { run, host: &host, examination: &examination, unit, present: &present };
+        let case = Context { run, host: &host, examination: &examination, unit, present: &present };
         assess(lines, &case)
     }
 

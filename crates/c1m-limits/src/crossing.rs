@@ -48,7 +48,7 @@ pub struct Crossing {
 /// come together only when limits were moved.
 pub type Steps = Flatten<array::IntoIter<Option<Crossing>, 6>>;
 
-/// What was seen so far.
+/// What was observed so far.
 #[derive(Debug, Clone, Default)]
 pub struct Crossings {
     last: Option<Usage>,

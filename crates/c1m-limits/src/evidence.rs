@@ -1,8 +1,8 @@
 //! What was seen, as plain numbers: the input of every verdict. All counts are since the start.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use c1m_record::Tier;
+use c1m_record::{Refused, Tier};
 
 /// A system call whose error can be a limit's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,24 @@ pub struct OomVictim {
     pub comm: String,
     /// For the memory cgroup that it is in, not for the host; `None`: the kernel did not say.
     pub in_cgroup: Option<bool>,
+}
+
+/// Whose listeners the readings of accept queues are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Listeners {
+    /// Everybody's in this network namespace, which is what TcpExt counts.
+    #[default]
+    All,
+    /// A target's. `drops`: SYNs and ends of handshakes that they dropped since the start, for whatever reason; `None`: not known.
+    Target { drops: Option<u64> },
+}
+
+impl Listeners {
+    /// What is known to have dropped nothing has not been full, whatever the network namespace counts.
+    #[must_use]
+    pub fn dropped_nothing(self) -> bool {
+        self == Self::Target { drops: Some(0) }
+    }
 }
 
 /// Everything that was counted. `None`: this kernel, or what it lets be hooked, does not tell; never a guess.
@@ -107,7 +125,53 @@ pub struct Evidence {
     pub oom_kills: Vec<OomVictim>,
     /// What the kernel's own counters of this network namespace have grown by (/proc/net/netstat TcpExt).
     pub tcp_ext: BTreeMap<String, u64>,
+    pub listeners: Listeners,
     pub host: Growth,
+}
+
+impl Evidence {
+    /// Of the probes alone. `calls`: failed system calls of any process; `accept_queue`: the longest
+    /// one at an overflow, and what it may hold.
+    #[must_use]
+    pub fn of_probes(
+        tier: Tier,
+        refused: Refused,
+        calls: BTreeMap<(Call, i32), u64>,
+        accept_queue: Option<(u64, u64)>,
+    ) -> Self {
+        Self {
+            tier: Some(tier),
+            refused_high_send: refused.high_send,
+            refused_high_receive: refused.high_receive,
+            refused_fair_share_send: refused.fair_share_send,
+            refused_fair_share_receive: refused.fair_share_receive,
+            refused_memcg_send: refused.memcg_send,
+            refused_memcg_receive: refused.memcg_receive,
+            allowed_above_high: refused.allowed_above_high,
+            forced_above_high: refused.forced_above_high,
+            pressure_entries: refused.pressure_entries,
+            pressure_entries_allocator: refused.pressure_entries_allocator,
+            pressure_exits: refused.pressure_exits,
+            pressure_ms: refused
+                .pressure_ms
+                .map(|ms| Duration::from_millis(ms).as_secs_f64() * 1e3),
+            dropped_receive_buffer: refused.dropped_receive_buffer,
+            dropped_tcp_mem: refused.dropped_tcp_mem,
+            orphans_too_many: refused.orphans_aborted_too_many,
+            orphans_out_of_memory: refused.orphans_aborted_out_of_memory,
+            orphans_in_timers: refused.orphans_in_timers,
+            orphans_max: refused.orphans_max,
+            accept_queue_syn: refused.accept_queue_syn,
+            accept_queue_ack: refused.accept_queue_ack,
+            syn_queue_full: refused.syn_queue_full,
+            accept_queue_len: accept_queue.map(|(len, _)| len),
+            accept_queue_max: accept_queue.map(|(_, max)| max),
+            ports_exhausted: refused.ports_exhausted,
+            call_errors: calls,
+            tcp_ext: refused.kernel,
+            ..Self::default()
+        }
+    }
 }
 
 /// Counters besides TcpExt that a look at the start and one at the end can tell: by how much they have grown. `None`: the host

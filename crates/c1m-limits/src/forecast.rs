@@ -1,14 +1,14 @@
-//! At which connection, and when, is each limit hit? From readings that were taken one after the other.
+//! At which connection, and when, is each limit hit? From samples that were taken one after the other.
 
-use std::collections::VecDeque;
+use c1m_record::{LimitReading, Limits};
 
-use super::{
-    catalog::{CATALOG, Limit},
-    reading::{Peak, Reading, Readings},
+pub use crate::history::History;
+use crate::{
+    history::{LIMITS, Point},
+    limits::{Limit, shown},
+    reading::{Peak, Readings, Usage},
 };
-use c1m_record::{LimitName, LimitReading, Limits};
 
-const LIMITS: usize = CATALOG.len();
 /// Readings that say how things go now.
 const RECENT: usize = 16;
 /// Fewer new connections than this between two readings say nothing about what one of them takes.
@@ -16,54 +16,21 @@ const CONNECTIONS_MIN: u64 = 16;
 /// Beyond this many connections a forecast is no news.
 const FAR: u64 = 1_000_000_000;
 
-/// What is kept of one look.
-#[derive(Debug, Clone, Copy)]
-struct Point {
-    readings: Readings,
-    used: [Option<u64>; LIMITS],
-}
-
-impl Point {
-    fn of(readings: &Readings) -> Self {
-        let mut used = [None; LIMITS];
-        for (slot, limit) in used.iter_mut().zip(&CATALOG) {
-            *slot = limit.reading(readings).used;
-        }
-        Self { readings: *readings, used }
-    }
-
-    fn connections(&self) -> u64 {
-        self.readings.connections
-    }
-}
-
-/// The readings so far: the first, the newest ones, and how near each limit came.
-#[derive(Debug, Clone, Default)]
-pub struct History {
-    first: Option<Point>,
-    recent: VecDeque<Point>,
-    peaks: [Option<Peak>; LIMITS],
-    /// Connections when each was first seen to be past.
-    past_at: [Option<u64>; LIMITS],
-    /// tcp_mem was above its first value, where pressure ends.
-    past_low: bool,
-    sockets_max: u64,
-    available_bytes_min: Option<u64>,
-}
-
+/// Forecasts.
 impl History {
-    /// Takes a look. They come in the order of their time.
+    /// Adds a sample. They come in the order of their time.
     pub fn add(&mut self, readings: &Readings) {
-        let point = Point::of(readings);
-        for (index, limit) in CATALOG.iter().enumerate() {
-            let reading = limit.reading(readings);
-            if let (Some(used), Some(ceiling)) = (reading.used, reading.ceiling) {
+        let mut used_of_all = [None; LIMITS];
+        for (index, limit) in shown().enumerate() {
+            let usage = limit.usage(readings);
+            used_of_all[index] = usage.used;
+            if let (Some(used), Some(ceiling)) = (usage.used, usage.ceiling) {
                 let peak = Peak { used, ceiling };
                 if self.peaks[index].is_none_or(|highest| peak.is_above(&highest)) {
                     self.peaks[index] = Some(peak);
                 }
             }
-            if reading.is_past() {
+            if usage.is_past() {
                 self.past_at[index].get_or_insert(readings.connections);
             }
         }
@@ -77,6 +44,7 @@ impl History {
             self.available_bytes_min =
                 Some(self.available_bytes_min.map_or(bytes, |least| least.min(bytes)));
         }
+        let point = Point { readings: *readings, used: used_of_all };
         self.first.get_or_insert(point);
         if self.recent.len() == RECENT {
             self.recent.pop_front();
@@ -84,42 +52,11 @@ impl History {
         self.recent.push_back(point);
     }
 
-    /// The newest look; nothing is known before the first.
-    #[must_use]
-    pub fn now(&self) -> Readings {
-        self.recent.back().map(|point| point.readings).unwrap_or_default()
-    }
-
-    /// The reading that was nearest to its ceiling, or past it.
-    #[must_use]
-    pub fn peak(&self, limit: LimitName) -> Option<Peak> {
-        self.peaks[limit as usize]
-    }
-
-    /// tcp_mem usage was seen above the value at which pressure ends.
-    #[must_use]
-    pub fn was_past_low(&self) -> bool {
-        self.past_low
-    }
-
-    /// The most TCP sockets seen, TIME_WAIT included.
-    #[must_use]
-    pub fn sockets_max(&self) -> u64 {
-        self.sockets_max
-    }
-
-    /// The least memory that was seen to be available.
-    #[must_use]
-    pub fn available_bytes_min(&self) -> Option<u64> {
-        self.available_bytes_min
-    }
-
     /// Every limit with its forecast, and which comes next.
     #[must_use]
     pub fn limits(&self) -> Limits {
         let now = self.now();
-        let limits: Vec<LimitReading> =
-            CATALOG.iter().map(|limit| self.line(limit, &now)).collect();
+        let limits: Vec<LimitReading> = shown().map(|limit| self.line(limit, &now)).collect();
         let next = limits
             .iter()
             .filter(|line| line.in_s != Some(0.0) && line.headroom != Some(0))
@@ -129,36 +66,37 @@ impl History {
         Limits { limits, next }
     }
 
-    fn line(&self, limit: &Limit, now: &Readings) -> LimitReading {
-        let mut reading = limit.reading(now);
-        let softer = now.softer_cgroup_limit().filter(|_| limit.name == LimitName::MemoryCgroup);
+    fn line(&self, limit: &dyn Limit, now: &Readings) -> LimitReading {
+        let about = limit.about();
+        let mut usage = limit.usage(now);
+        let softer = limit.softer(now);
         if let Some(softer) = softer {
-            (reading.used, reading.ceiling) = (Some(softer.used), Some(softer.ceiling));
+            usage = Usage::new(Some(softer.used), Some(softer.ceiling));
         }
         let (at_connection, in_s) = match softer {
             // How memory grows says nothing about what is queued.
             Some(softer) if softer.counts_sockets_alone => (None, None),
-            _ => self.forecast(limit, &reading),
+            _ => self.forecast(limit, &usage),
         };
         LimitReading {
-            limit: limit.name,
-            scope: limit.scope,
-            unit: limit.unit.into(),
-            used: reading.used,
-            ceiling: reading.ceiling,
-            headroom: reading.headroom(),
-            source: softer.map_or(limit.source, |softer| softer.source).into(),
+            limit: about.name,
+            scope: about.scope,
+            unit: about.unit.into(),
+            used: usage.used,
+            ceiling: usage.ceiling,
+            headroom: usage.headroom(),
+            source: softer.map_or(about.source, |softer| softer.source).into(),
             at_connection,
             in_s,
         }
     }
 
     /// The connection at which it is hit, and in how many seconds.
-    fn forecast(&self, limit: &Limit, reading: &Reading) -> (Option<u64>, Option<f64>) {
-        if reading.is_past() {
-            return (self.past_at[limit.name as usize], Some(0.0));
+    fn forecast(&self, limit: &dyn Limit, usage: &Usage) -> (Option<u64>, Option<f64>) {
+        if usage.is_past() {
+            return (self.past_at[limit.about().name as usize], Some(0.0));
         }
-        let (Some(headroom), Some(last)) = (reading.headroom(), self.recent.back()) else {
+        let (Some(headroom), Some(last)) = (usage.headroom(), self.recent.back()) else {
             return (None, None);
         };
         let Some((grown, connections)) = self.growth(limit, last) else { return (None, None) };
@@ -172,15 +110,15 @@ impl History {
 
     /// By how much usage grew over how many connections, the latter at least 1: as measured lately, else since the start, else as it is
     /// by construction. `None`: it does not grow.
-    fn growth(&self, limit: &Limit, last: &Point) -> Option<(u64, u64)> {
-        let by_construction = limit.per_connection.map(|each| (each, 1));
+    fn growth(&self, limit: &dyn Limit, last: &Point) -> Option<(u64, u64)> {
+        let by_construction = limit.per_connection().map(|each| (each, 1));
         let before = self
             .recent
             .iter()
             .chain(&self.first)
             .find(|point| point.connections() + CONNECTIONS_MIN <= last.connections());
         let Some(before) = before else { return by_construction };
-        let index = limit.name as usize;
+        let index = limit.about().name as usize;
         let (Some(was), Some(is)) = (before.used[index], last.used[index]) else {
             return by_construction;
         };
@@ -191,7 +129,7 @@ impl History {
         by_construction
     }
 
-    /// New connections a second, as it goes now; `None`: none come.
+    /// New connections per second, as it goes now; `None`: none come.
     fn rate(&self) -> Option<f64> {
         let last = self.recent.back()?;
         let before = self.recent.iter().rev().nth(1)?;
@@ -215,7 +153,7 @@ fn as_float(connections: u64) -> f64 {
 mod tests {
     use std::time::Duration;
 
-    use c1m_record::{FileNr, Sockstat};
+    use c1m_record::{FileNr, LimitName, Sockstat};
     use proptest::prelude::*;
 
     use super::*;
@@ -239,7 +177,7 @@ mod tests {
     fn usage_that_grows_with_connections_names_the_connection_and_the_time() {
         let mut history = History::default();
         for step in 0..5 {
-            // Two pages each, a thousand connections a second.
+            // Two pages each, a thousand connections per second.
             history.add(&readings(step, step * 1000, step * 2000));
         }
         let line = of(&history, LimitName::TcpMemPressure);
@@ -311,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_known_before_the_first_look() {
+    fn nothing_is_known_before_the_first_sample() {
         let limits = History::default().limits();
         assert_eq!(limits.limits.len(), LIMITS);
         assert!(

@@ -16,6 +16,16 @@ pub(super) fn at_least(wanted: u64, present: Option<u64>) -> u64 {
     wanted.max(present.unwrap_or(0))
 }
 
+/// A quarter more, so that the next run does not meet the limit again.
+pub(super) fn with_slack(number: u64) -> u64 {
+    number.saturating_add(number / 4)
+}
+
+/// Of bytes, rounded up.
+pub(super) fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
 /// The value to write for the kernel setting `name` when `present` is set and `wanted` would do: of each number the more permissive. Larger
 /// permits more, but for the first port of a range. A text without numbers, or with another count of them, is left as it is wanted.
 #[must_use]
@@ -36,17 +46,17 @@ pub fn raised(name: &str, present: &str, wanted: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use c1m_record::{FileNr, LimitName, Role, Sockstat, Tier};
+    use c1m_record::{FileNr, Role, Sockstat, Tier};
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
-        advice::advise,
         case::Case,
         evidence::Evidence,
         footprint::Sizes,
         forecast::History,
-        walls::{Host, Run, Tables, examine},
+        limits::REGISTRY,
+        preflight::{Host, Run, Tables, examine},
     };
 
     #[test]
@@ -192,9 +202,9 @@ mod tests {
                 cgroup_counts_sockets: true,
                 is_exempt_from_file_max: false,
             };
-            for wall in examine(&run, &host).walls {
-                let settings = wall.settings.iter().map(|it| format!("{}=\"{}\"", it.name, it.value));
-                for text in wall.fix.iter().cloned().chain(settings) {
+            for row in examine(&run, &host).rows {
+                let settings = row.settings.iter().map(|it| format!("{}=\"{}\"", it.name, it.value));
+                for text in row.fix.iter().cloned().chain(settings) {
                     for (name, present, value) in named(&text, &now) {
                         prop_assert_eq!(&raised(&name, &present, &value), &value, "{} is {}: {}", name, present, text);
                     }
@@ -202,18 +212,18 @@ mod tests {
             }
         }
 
-        /// The same of the advice of a verdict.
+        /// The same of the remedies of a verdict.
         #[test]
-        fn no_advice_lowers_what_is_set(before in readings(), now in readings(), accept_queue_max in prop::option::of(0u64..100_000), emfile: bool) {
+        fn no_remedy_of_a_verdict_lowers_what_is_set(before in readings(), now in readings(), accept_queue_max in prop::option::of(0u64..100_000), emfile: bool) {
             let mut history = History::default();
             history.add(&before);
             history.add(&now);
-            let mut seen = Evidence { accept_queue_max, ..Evidence::default() };
+            let mut observed = Evidence { accept_queue_max, ..Evidence::default() };
             if emfile {
-                seen.own_errors.insert("accept EMFILE".into(), 1);
+                observed.own_errors.insert("accept EMFILE".into(), 1);
             }
-            let case = Case { seen: &seen, history: &history, now, tier: Tier::Counters };
-            for text in LimitName::ALL.into_iter().filter_map(|limit| advise(limit, &case)) {
+            let case = Case { observed: &observed, history: &history, now, tier: Tier::Counters };
+            for text in REGISTRY.iter().map(|limit| limit.remedy(&case)) {
                 for (name, present, value) in named(&text, &now) {
                     prop_assert_eq!(&raised(&name, &present, &value), &value, "{} is {}: {}", name, present, text);
                 }

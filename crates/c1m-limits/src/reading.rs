@@ -1,11 +1,11 @@
-//! What host, process and listener show at one moment, as plain numbers; and one limit's usage beside its ceiling.
+//! A sample: what host, process and listener show at one moment, as plain numbers; and one limit's usage beside its ceiling.
 
 use std::time::Duration;
 
-use c1m_record::{FileNr, LimitName, Sockstat};
+use c1m_record::{FileNr, Sockstat};
 
-/// The numbers of one moment. `None`: not to be seen from here (tcp_mem inside another network namespace than the host's), which is
-/// never the same as 0.
+/// The numbers of one moment. `None`: not shown here (tcp_mem inside another network namespace than the host's), which is never the same
+/// as 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Readings {
     /// Since the start.
@@ -32,7 +32,8 @@ pub struct Readings {
     pub nr_open: Option<u64>,
     pub file_nr: Option<FileNr>,
 
-    /// The accept queue that is fullest, of the listeners of this network namespace, and how long it may be.
+    /// The accept queue that is fullest, of the target's listeners (without a target: of those of this network namespace), and how long it
+    /// may be.
     pub accept_queue: Option<(u64, u64)>,
     /// The longest accept queue that any of them may have.
     pub longest_backlog: Option<u64>,
@@ -112,15 +113,18 @@ pub struct CgroupLimit {
     pub counts_sockets_alone: bool,
 }
 
-/// One limit at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reading {
-    pub limit: LimitName,
+/// How much of a limit is used, and the ceiling. `None`: not known from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
     pub used: Option<u64>,
     pub ceiling: Option<u64>,
 }
 
-impl Reading {
+impl Usage {
+    pub(crate) fn new(used: Option<u64>, ceiling: Option<u64>) -> Self {
+        Self { used, ceiling }
+    }
+
     /// `ceiling` less `used`, 0 when it is past.
     #[must_use]
     pub fn headroom(&self) -> Option<u64> {
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tightest_limit_of_a_cgroup_is_told() {
+    fn the_tightest_limit_of_a_cgroup_counts() {
         let of = |max: Option<u64>, high, sockets| {
             let now = Readings {
                 cgroup_used_bytes: Some(50),
@@ -185,12 +189,12 @@ mod tests {
 
     #[test]
     fn headroom_ends_at_zero_and_needs_both() {
-        let reading = |used, ceiling| Reading { limit: LimitName::Orphans, used, ceiling };
-        assert_eq!(reading(Some(3), Some(10)).headroom(), Some(7));
-        assert_eq!(reading(Some(11), Some(10)).headroom(), Some(0));
-        assert_eq!(reading(None, Some(10)).headroom(), None);
-        assert!(!reading(Some(10), Some(10)).is_past() && reading(Some(11), Some(10)).is_past());
-        assert!(!reading(Some(1), None).is_past());
+        let usage = Usage::new;
+        assert_eq!(usage(Some(3), Some(10)).headroom(), Some(7));
+        assert_eq!(usage(Some(11), Some(10)).headroom(), Some(0));
+        assert_eq!(usage(None, Some(10)).headroom(), None);
+        assert!(!usage(Some(10), Some(10)).is_past() && usage(Some(11), Some(10)).is_past());
+        assert!(!usage(Some(1), None).is_past());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use c1m_btf::Btf;
 use c1m_host::{cgroup, conntrack, settings, slab, target::Bounds};
 use c1m_limits::{
     footprint::Sizes,
+    preflight::{Examination, Host, Run, Tables, examine},
     reading::Readings,
-    walls::{Examination, Host, Run, Tables, examine},
 };
 use c1m_record::Role;
 use c1m_sys::{interface, process};

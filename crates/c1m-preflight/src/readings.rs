@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use c1m_host::{cgroup, cpus, files, listeners, meminfo, settings, sockstat, target::Bounds};
+use c1m_host::{cgroup, cpus, files, meminfo, settings, sockstat, target::Bounds};
 use c1m_limits::reading::Readings;
 use c1m_sys::process::page_bytes;
 
@@ -29,7 +29,6 @@ pub fn read(
 ) -> Readings {
     let settings = settings::read();
     let memory = meminfo::read().ok();
-    let queues = listeners::queues().ok().flatten();
     let both = |level: cgroup::Level| (level.used_bytes, level.max_bytes);
     let backlog = bounds.backlog.map(|asked| settings.somaxconn.unwrap_or(u64::MAX).min(asked));
     Readings {
@@ -47,8 +46,8 @@ pub fn read(
         descriptors_max: bounds.descriptors_max,
         nr_open: settings.nr_open,
         file_nr: files::file_nr().ok(),
-        accept_queue: queues.map(|queues| (queues.fullest.queued, queues.fullest.most)),
-        longest_backlog: queues.map(|queues| queues.longest),
+        accept_queue: bounds.accept_queue,
+        longest_backlog: bounds.longest_backlog,
         backlog,
         somaxconn: settings.somaxconn,
         max_syn_backlog: settings.tcp_max_syn_backlog,

@@ -16,10 +16,10 @@ use super::{
     counters::CounterMaps,
     decode::{Clocks, Observation, decode, held},
     layout,
-    look::{self, Look, Place},
     lost::{Descriptors, Lost, Skipped, taken_over},
+    methods::Methods,
     plan,
-    ways::Ways,
+    sample::{self, Place, Sample},
 };
 
 mod recount;
@@ -59,7 +59,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Is the program of this purpose (`HOOK_*`) attached, by whichever way?
+    /// Is the program of this purpose (`HOOK_*`) attached, by whichever method?
     #[must_use]
     pub fn has(&self, hook: u32) -> bool {
         self.hooks.iter().any(|attached| plan::purpose(*attached) == hook)
@@ -85,7 +85,8 @@ impl Attached {
 }
 
 impl Tracer {
-    /// Attaches what this kernel allows. The second value says, for every hook, whether and why not. Needs a tokio runtime.
+    /// Attaches what this kernel allows. The second value says, for every hook, whether and why
+    /// not. Needs a tokio runtime.
     pub fn attach(options: &Options) -> Result<(Self, Vec<Hook>), TraceError> {
         check_privilege()?;
         let cpus = aya::util::nr_cpus()
@@ -111,8 +112,8 @@ impl Tracer {
             _ => return Err(TraceError::Load("COUNTERS and SHARED are not arrays".into())),
         };
         let (hooks, (attached, programs), present) = {
-            let mut ways = Ways::new(&mut ebpf, &btf, (&layout, &config), options)?;
-            (ways.take_best()?, ways.attached(), ways.count_present(&maps))
+            let mut methods = Methods::new(&mut ebpf, &btf, (&layout, &config), options)?;
+            (methods.take_best()?, methods.attached(), methods.count_present(&maps))
         };
         drop(btf);
 
@@ -176,8 +177,8 @@ impl Tracer {
         Ok(observations)
     }
 
-    /// Connections established and not yet closed on the watched ports. Of those that were there before and were not counted then, only
-    /// the end is: such a number below zero is 0 here.
+    /// Connections established and not yet closed on the watched ports. Of those that were there
+    /// before and were not counted then, only the end is: such a number below zero is 0 here.
     #[must_use]
     pub fn connections(&self) -> u64 {
         held(self.maps.shared().connections)
@@ -191,16 +192,18 @@ impl Tracer {
         self.present.as_ref().copied().map_err(String::as_str)
     }
 
-    /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook that tells is not there.
+    /// Usage and memory pressure of this instant, from the kernel's own variables. `None`: the hook
+    /// that tells is not there.
     #[must_use]
-    pub fn look(&self) -> Option<Look> {
+    pub fn sample(&self) -> Option<Sample> {
         let before = self.maps.shared().samples;
-        look::provoke().ok()?;
+        sample::provoke().ok()?;
         let shared = self.maps.shared();
-        (shared.samples != before).then(|| Look::of(&shared))
+        (shared.samples != before).then(|| Sample::of(&shared))
     }
 
-    /// Crossings, and beginnings and ends of memory pressure, that were counted without being reported.
+    /// Crossings, and beginnings and ends of memory pressure, that were counted without being
+    /// reported.
     #[must_use]
     pub fn suppressed(&self) -> u64 {
         let shared = self.maps.shared();
@@ -248,7 +251,8 @@ impl Tracer {
     }
 }
 
-/// What loading needs, as bits and by name; CAP_SYS_ADMIN contains both: include/uapi/linux/capability.h, since 5.8.
+/// What loading needs, as bits and by name; CAP_SYS_ADMIN contains both:
+/// include/uapi/linux/capability.h, since 5.8.
 pub const CAPABILITIES: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
 
 pub(super) fn check_privilege() -> Result<(), TraceError> {
@@ -258,7 +262,8 @@ pub(super) fn check_privilege() -> Result<(), TraceError> {
     let missing: Vec<_> =
         CAPABILITIES.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
     if missing.is_empty() || has(CAP_SYS_ADMIN) {
-        // The kernel asks for them in the first user namespace (kernel/bpf/syscall.c, bpf_map_create, 5.10 to 6.18).
+        // The kernel asks for them in the first user namespace (kernel/bpf/syscall.c,
+        // bpf_map_create, 5.10 to 6.18).
         return match process::is_in_own_user_namespace() {
             true => Err(TraceError::UserNamespace),
             false => Ok(()),
@@ -275,12 +280,14 @@ fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf,
             .into(),
     };
     EbpfLoader::new()
-        // aya's own look at the kernel's types is needed for relocations, and ours have none: offsets are globals.
+        // aya's own look at the kernel's types is needed for relocations, and ours have none:
+        // offsets are globals.
         .btf(None)
         .override_global("LAYOUT", layout.words(), true)
         .override_global("CONFIG", config.words(), true)
         .map_max_entries("COUNTERS", config.cpus)
-        // Of calls in flight, which a CPU has few of; a map of the least recently used hands its entries to CPUs by the dozen.
+        // Of calls in flight, which a CPU has few of; a map of the least recently used hands its
+        // entries to CPUs by the dozen.
         .map_max_entries("ENTRY_ARGUMENTS", config.cpus.saturating_mul(256))
         .map_max_entries("COUNTED", config.cpus.saturating_mul(256))
         .load(&bytes)

@@ -48,7 +48,8 @@ pub struct UsageSeen {
     pub socket: Socket,
     pub hook: String,
     pub precision: Precision,
-    /// How long the kernel had been under pressure; `None`: it was not, or its tick rate is not known.
+    /// How long the kernel had been under pressure; `None`: it was not, or its tick rate is not
+    /// known.
     pub pressure_age_ms: Option<f64>,
     /// Crossings counted without being reported, since the start.
     pub suppressed: u64,
@@ -126,7 +127,7 @@ fn usage(event: &Event, hook: String) -> UsageSeen {
         socket: socket(&event.socket),
         hook,
         // The others stand on the allocation that crossed.
-        precision: if event.hook == HOOK_DESTROY && is_look(&event.socket) {
+        precision: if event.hook == HOOK_DESTROY && is_sample(&event.socket) {
             Precision::Interval
         } else if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
             Precision::Connection
@@ -157,12 +158,14 @@ fn refusal(event: &Event, hook: String) -> Refusal {
     }
 }
 
-/// A socket that never had a port nor a peer: the one by which user space looks, once an interval. The crossing is not its.
-fn is_look(record: &SocketRecord) -> bool {
+/// A socket that never had a port nor a peer: the one by which user space looks, once an interval.
+/// The crossing is not its.
+fn is_sample(record: &SocketRecord) -> bool {
     (record.local_port, record.remote_port) == (0, 0)
 }
 
-/// Connections that were there before the programs are counted as they close: then the number can be below zero.
+/// Connections that were there before the programs are counted as they close: then the number can
+/// be below zero.
 pub(super) fn held(connections: u64) -> u64 {
     u64::try_from(connections.cast_signed()).unwrap_or(0)
 }
@@ -221,7 +224,8 @@ fn ip(bytes: &[u8; 16], family: u16) -> Option<IpAddr> {
 
 fn socket(record: &SocketRecord) -> Socket {
     let address = |bytes: &[u8; 16], port: u16| {
-        // Port 0 is no port: a socket that was disconnected has lost its peer's (net/ipv4/tcp.c, tcp_disconnect, 6.18).
+        // Port 0 is no port: a socket that was disconnected has lost its peer's (net/ipv4/tcp.c,
+        // tcp_disconnect, 6.18).
         if port == 0 {
             return None;
         }
@@ -253,9 +257,10 @@ fn pressure_age_ms(event: &Event) -> Option<f64> {
     Some(f64::from(ticks) * 1000.0 / f64::from(tick_rate(event.jiffies, event.ktime_ns)?))
 }
 
-/// CONFIG_HZ, which no interface tells: jiffies start at 2³² − 300 × HZ (include/linux/jiffies.h, INITIAL_JIFFIES) and grow with the
-/// clock, so that one pair of both gives it. `None` where two rates fit: within some seconds of an uptime of five minutes, and after
-/// a suspend, which stops one clock only.
+/// CONFIG_HZ, which no interface tells: jiffies start at 2³² − 300 × HZ (include/linux/jiffies.h,
+/// INITIAL_JIFFIES) and grow with the clock, so that one pair of both gives it. `None` where two
+/// rates fit: within some seconds of an uptime of five minutes, and after a suspend, which stops
+/// one clock only.
 pub(super) fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
     const START_S: i128 = 300;
     /// More than jiffies ever lag behind the clock

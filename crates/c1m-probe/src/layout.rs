@@ -13,8 +13,8 @@ pub(super) fn outline(
     aya::Btf::parse(&btf.outline(names), aya::Endianness::Little)
 }
 
-/// The offsets of every member that the programs read. One that is missing is an error that names it, but for those that not every
-/// kernel has: the plan tells what their absence costs.
+/// The offsets of every member that the programs read. One that is missing is an error that names
+/// it, but for those that not every kernel has: the plan tells what their absence costs.
 pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
     let member = |structure: &'static str, path: &'static str| {
         find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
@@ -70,7 +70,8 @@ pub fn layout(btf: &Btf) -> Result<Layout, TraceError> {
     })
 }
 
-/// The numbers that are not offsets. What the kernel does not have stays [`ABSENT`]; the plan tells what that costs.
+/// The numbers that are not offsets. What the kernel does not have stays [`ABSENT`]; the plan tells
+/// what that costs.
 pub fn config(
     btf: &Btf,
     watch_ports: &[u16],
@@ -150,7 +151,8 @@ struct Registers {
     return_bytes: u32,
 }
 
-/// x86_64 and aarch64 are told apart by the names that their registers have; of another architecture none is known.
+/// x86_64 and aarch64 are told apart by the names that their registers have; of another
+/// architecture none is known.
 fn registers(btf: &Btf) -> Result<Registers, TraceError> {
     /// System V ABI for x86_64, 3.2.3
     const X86_64: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];
@@ -173,7 +175,8 @@ fn registers(btf: &Btf) -> Result<Registers, TraceError> {
     Ok(Registers { arguments, result: Some(first), stack_pointer, return_bytes: 0 })
 }
 
-/// SOCK_MIN_SNDBUF: twice 2048 and an sk_buff, aligned to a cache line. include/net/sock.h, `TCP_SKB_MIN_TRUESIZE`, 5.10 to 6.18.
+/// SOCK_MIN_SNDBUF: twice 2048 and an sk_buff, aligned to a cache line. include/net/sock.h,
+/// `TCP_SKB_MIN_TRUESIZE`, 5.10 to 6.18.
 fn min_sndbuf_bytes(sk_buff_bytes: u32) -> u32 {
     2 * (2048 + sk_buff_bytes.next_multiple_of(64))
 }

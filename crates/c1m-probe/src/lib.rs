@@ -1,34 +1,42 @@
-//! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and what they count. Prints nothing.
+//! Kernel to Rust values: what the running kernel lets us attach, what its programs report, and
+//! what they count. Prints nothing.
 //!
 //! - [`layout`]: what the programs need of them: offsets, argument positions, numbers of reasons.
-//! - [`plan`]: what a signal is, and a way to it.
-//! - [`signals`]: the table of all signals.
+//! - [`plan`]: what a probe is, and a method to it.
+//! - [`probes`]: the table of all probes.
 //! - [`calls`]: which number is which system call.
-//! - `ways`: takes the best way to each signal, and says why a better one is refused.
+//! - `methods`: takes the best method to each probe, and says why a better one is refused.
 //! - [`attach`]: loads the object, and holds what is attached.
 //! - [`decode`]: an entry of the ring buffer as a Rust value.
 //! - [`snapshot`]: every socket of this moment, by iterators.
-//! - [`look`]: usage and memory pressure at a time of our choice; what was there before.
+//! - [`sockets`]: snapshots of what `--netns` names; without iterators by sock_diag and /proc.
+//! - [`holders`]: a snapshot grouped by what holds the memory.
+//! - [`sample`]: usage and memory pressure at a time of our choice; what was there before.
 //! - [`lost`]: what did not reach us.
+//! - [`refused`]: counters as what they mean, each from the best hook that counts it.
 //! - [`counters`]: what is counted in the kernel, read without a system call.
 
 use std::{io, path::PathBuf};
 
+use c1m_host::namespaces::NamespaceError;
 use thiserror::Error;
 
 pub mod attach;
 pub mod calls;
 pub mod counters;
 pub mod decode;
+pub mod holders;
 pub mod layout;
 mod log;
-pub mod look;
 pub mod lost;
+mod methods;
 mod options;
 pub mod plan;
-pub mod signals;
+pub mod probes;
+pub mod refused;
+pub mod sample;
 pub mod snapshot;
-mod ways;
+pub mod sockets;
 
 pub use attach::{CAPABILITIES, Tracer};
 pub use options::Options;
@@ -74,6 +82,18 @@ pub enum TraceError {
     Load(String),
     #[error("no hook could be attached: {0}")]
     NoHook(String),
+    #[error(
+        "another network namespace takes eBPF iterators, and there are none ({0}): use --netns \
+         self, or start it with sudo"
+    )]
+    OtherNamespace(String),
+    #[error(
+        "the sockets can't be looked at: no eBPF iterators, since {why}, and no sock_diag \
+         ({error}): start it with sudo, outside of a sandbox"
+    )]
+    NoSockets { why: String, error: io::Error },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     #[error("tracing failed: {0}")]
     Io(#[from] io::Error),
 }

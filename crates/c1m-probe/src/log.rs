@@ -1,4 +1,5 @@
-//! Lines of aya-log, from an object that was built with `cargo xtask build-ebpf --log`. The committed one has none.
+//! Lines of aya-log, from an object that was built with `cargo xtask build-ebpf --log`. The
+//! committed one has none.
 
 use std::{io, os::fd::AsFd as _};
 

@@ -7,11 +7,13 @@ use c1m_ebpf::Counters;
 /// Events that did not reach the reader.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// The ring buffer was full, or a return of a function came whose beginning was missed: events that were no crossings.
+    /// The ring buffer was full, or a return of a function came whose beginning was missed: events
+    /// that were no crossings.
     pub ring: u64,
     /// Crossings that found the ring buffer full.
     pub crossings: u64,
-    /// By hook: calls that the kernel skipped each of its programs for, since they were running on that CPU; `None` where it does not tell (before 5.12).
+    /// By hook: calls that the kernel skipped each of its programs for, since they were running on
+    /// that CPU; `None` where it does not tell (before 5.12).
     pub missed: Option<BTreeMap<String, u64>>,
     /// Entries that this version does not understand.
     pub undecoded: u64,
@@ -60,8 +62,9 @@ impl Skipped {
         self.first
     }
 
-    /// Calls that no program saw, when the backup program has taken over as many: exact, but for a task that was moved to another CPU between the two
-    /// programs of a function, whose call counts as taken over too.
+    /// Calls that no program saw, when the backup program has taken over as many: exact, but for a
+    /// task that was moved to another CPU between the two programs of a function, whose call counts
+    /// as taken over too.
     pub(super) fn lost(self, taken_over: u64) -> u64 {
         match self.backup {
             None => self.first,
@@ -87,7 +90,8 @@ pub(super) fn taken_over(counters: &Counters, hook: u32) -> u64 {
     counters.taken_over.get(hook as usize).copied().unwrap_or(0)
 }
 
-/// How often the kernel skipped this program because it was running on that CPU already (since 5.12).
+/// How often the kernel skipped this program because it was running on that CPU already (since
+/// 5.12).
 fn recursion_misses(program: i32) -> Option<u64> {
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
     info.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?.trim().parse().ok()

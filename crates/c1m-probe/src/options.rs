@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::look::Place;
+use crate::sample::Place;
 
 /// What to trace, and with which object.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Connections to these local ports are counted, at most [`c1m_ebpf::WATCHED_PORTS`]; none: to every port.
+    /// Connections to these local ports are counted, at most [`c1m_ebpf::WATCHED_PORTS`]; none: to
+    /// every port.
     pub ports: Vec<u16>,
     /// Inode of the network namespace in which they are counted; `None`: in each.
     pub netns: Option<u32>,

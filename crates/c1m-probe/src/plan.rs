@@ -1,4 +1,5 @@
-//! What a signal is, what a way to it is, and what a kernel lacks for one; [`super::signals`] has the table of all.
+//! What a probe is, what a method to it is, and what a kernel lacks for one; [`super::probes`] has
+//! the table of all.
 
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
@@ -7,7 +8,7 @@ use c1m_record::Precision;
 
 /// Something that c1m tells.
 #[derive(Debug, Clone, Copy)]
-pub struct Signal {
+pub struct Probe {
     /// snake_case, as in the `hooks` record
     pub id: &'static str,
     pub proves: &'static str,
@@ -16,12 +17,12 @@ pub struct Signal {
     /// Members of kernel structures that the programs read
     pub reads: &'static str,
     /// The most exact first
-    pub ways: &'static [Way],
+    pub methods: &'static [AttachMethod],
 }
 
-/// One way to a signal.
+/// One method to a probe.
 #[derive(Debug, Clone, Copy)]
-pub struct Way {
+pub struct AttachMethod {
     pub source: Source,
     pub precision: Precision,
     /// What the precision means here
@@ -32,16 +33,17 @@ pub struct Way {
     pub lack: fn(&Layout, &Config) -> Option<&'static str>,
 }
 
-/// Where a way takes it from.
+/// Where a method takes it from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// `needed`: all of these programs (`HOOK_*`), or it is not this way. `also`: these as well, where the kernel has what they are for.
+    /// `needed`: all of these programs (`HOOK_*`), or it is not this method. `also`: these as well,
+    /// where the kernel has what they are for.
     Programs { needed: &'static [u32], also: &'static [u32] },
     /// Read by user space once an interval, without a program
     Read(&'static str),
 }
 
-impl Way {
+impl AttachMethod {
     /// As the `hooks` record has it: `fexit/tcp_check_oom`, or a counter's name.
     #[must_use]
     pub fn name(&self) -> String {
@@ -74,7 +76,8 @@ pub fn is_of_functions(index: u32) -> bool {
     program(index).is_some_and(|it| it.attachment != Attachment::Tracepoint)
 }
 
-/// Why this program can't do its work on this kernel, by the kernel's types alone; `None` when they have all that it needs.
+/// Why this program can't do its work on this kernel, by the kernel's types alone; `None` when they
+/// have all that it needs.
 #[must_use]
 pub fn lack(btf: &Btf, arguments: &Arguments, program: &Program) -> Option<String> {
     let is_known = match program.attachment {
@@ -89,7 +92,7 @@ pub fn lack(btf: &Btf, arguments: &Arguments, program: &Program) -> Option<Strin
     }
     let missing = [(program.object, arguments.object), (program.value, arguments.value)];
     for (name, position) in missing {
-        // The socket of a dropped skb makes the signal better, and is not what it stands on.
+        // The socket of a dropped skb makes the probe better, and is not what it stands on.
         let is_optional =
             program.target == PROGRAMS[HOOK_DROP as usize].target && name == program.object;
         if let Some(name) = name.filter(|_| position == ABSENT && !is_optional) {
@@ -113,36 +116,32 @@ mod tests {
 
     use c1m_ebpf::{HOOK_CHECK_OOM, HOOK_OOM_EXIT, HOOK_ORPHAN_SUM, HOOK_SYN_RECV_6};
 
-    use super::{super::signals::SIGNALS, *};
+    use super::{super::probes::PROBES, *};
 
     #[test]
-    fn signals_have_a_name_of_their_own_and_a_way() {
-        let ids: BTreeSet<_> = SIGNALS.iter().map(|it| it.id).collect();
-        assert_eq!(ids.len(), SIGNALS.len());
-        for signal in SIGNALS {
-            assert!(!signal.ways.is_empty(), "{}", signal.id);
-            assert!(
-                signal.id.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
-                "{}",
-                signal.id
-            );
+    fn probes_have_a_name_and_a_method() {
+        let ids: BTreeSet<_> = PROBES.iter().map(|it| it.id).collect();
+        assert_eq!(ids.len(), PROBES.len());
+        for probe in PROBES {
+            assert!(!probe.methods.is_empty(), "{}", probe.id);
+            assert!(probe.id.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{}", probe.id);
             // What needs no program always works, so nothing can come after it.
-            let reads = signal
-                .ways
+            let reads = probe
+                .methods
                 .iter()
                 .rev()
                 .skip(1)
-                .filter(|way| matches!(way.source, Source::Read(_)));
-            assert_eq!(reads.count(), 0, "{}", signal.id);
+                .filter(|method| matches!(method.source, Source::Read(_)));
+            assert_eq!(reads.count(), 0, "{}", probe.id);
         }
     }
 
     #[test]
     fn every_program_is_in_use() {
-        let used: BTreeSet<u32> = SIGNALS
+        let used: BTreeSet<u32> = PROBES
             .iter()
-            .flat_map(|signal| signal.ways)
-            .flat_map(|way| match way.source {
+            .flat_map(|probe| probe.methods)
+            .flat_map(|method| match method.source {
                 Source::Programs { needed, also } => [needed, also].concat(),
                 Source::Read(_) => Vec::new(),
             })

@@ -1,6 +1,7 @@
 //! Snapshots: every TCP socket that there is at this moment, with what it holds and who holds it.
 //!
-//! The iterators are loaded once; taking a snapshot costs a walk over all sockets and all descriptors, and attaches nothing that stays.
+//! The iterators are loaded once; taking a snapshot costs a walk over all sockets and all
+//! descriptors, and attaches nothing that stays.
 //!
 //! - [`held`]: one socket, as it was found.
 //! - `iterator`: runs an iterator, and reads what it writes.
@@ -37,8 +38,8 @@ use self::{
 };
 use super::{TraceError, attach, chain};
 
-/// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a second time. What finds no room is looked at
-/// one by one.
+/// Processes with idle sockets, by namespace, cgroup and state; and sockets that are come upon a
+/// second time. What finds no room is looked at one by one.
 const ROWS: u32 = 1 << 16;
 
 /// The loaded iterators.
@@ -56,11 +57,11 @@ pub struct Snapshots {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
     All,
-    /// The same, but those that hold nothing are not told one by one: a million idle connections of a process are one entry. Without their
-    /// ports and addresses.
+    /// The same, but those that hold nothing are not told one by one: a million idle connections of
+    /// a process are one entry. Without their ports and addresses.
     ByProcess,
-    /// Those that hold memory, and those that are closed: what a list of top holders needs. A million idle connections then cost a walk
-    /// over them, and no memory.
+    /// Those that hold memory, and those that are closed: what a list of top holders needs. A
+    /// million idle connections then cost a walk over them, and no memory.
     Holding,
 }
 
@@ -83,7 +84,8 @@ impl Snapshots {
     /// Loads the iterators. Needs what `--trace` needs, and no runtime.
     ///
     /// # Errors
-    /// No privilege, no BTF, or a kernel before 5.11, whose verifier does not know `bpf_sock_from_file`.
+    /// No privilege, no BTF, or a kernel before 5.11, whose verifier does not know
+    /// `bpf_sock_from_file`.
     pub fn load() -> Result<Self, TraceError> {
         attach::check_privilege()?;
         let btf = Btf::parse(
@@ -146,8 +148,9 @@ impl Snapshots {
         self.has_reserve
     }
 
-    /// Takes one. Sockets with a descriptor are found wherever they are; those of no process in `namespaces`, and with `follow` also in
-    /// those that threads are in: orphans, what is not accepted yet, and what else holds memory.
+    /// Takes one. Sockets with a descriptor are found wherever they are; those of no process in
+    /// `namespaces`, and with `follow` also in those that threads are in: orphans, what is not
+    /// accepted yet, and what else holds memory.
     ///
     /// # Errors
     /// An iterator can't be run at all. A namespace that can't be entered is in `unseen`.
@@ -201,8 +204,9 @@ impl Snapshots {
         Ok(Snapshot { sockets, unseen })
     }
 
-    /// Sockets that were idle when their descriptor was come upon, and were not a moment later: they belong to their process, and are among
-    /// its idle ones no more. `false`: they are too many.
+    /// Sockets that were idle when their descriptor was come upon, and were not a moment later:
+    /// they belong to their process, and are among its idle ones no more. `false`: they are too
+    /// many.
     fn give_back(
         &mut self,
         without: &mut Vec<HeldSocket>,
@@ -234,8 +238,9 @@ impl Snapshots {
         Ok(true)
     }
 
-    /// Counts connections by state, local port and namespace, in the kernel; and unless there is known to be `none_closed`, sockets that are
-    /// closed, or not yet connected, by their descriptors.
+    /// Counts connections by state, local port and namespace, in the kernel; and unless there is
+    /// known to be `none_closed`, sockets that are closed, or not yet connected, by their
+    /// descriptors.
     ///
     /// # Errors
     /// As of [`Snapshots::take`].
@@ -333,8 +338,8 @@ impl Snapshots {
     }
 }
 
-/// What is not found where a namespace can't be entered: sockets that a process has are found by their descriptors, but states are counted in
-/// the namespace alone.
+/// What is not found where a namespace can't be entered: sockets that a process has are found by
+/// their descriptors, but states are counted in the namespace alone.
 fn sought(iterator: iterator::Iterator) -> &'static str {
     if iterator == ITER_STATES { "connections" } else { "sockets without a process" }
 }

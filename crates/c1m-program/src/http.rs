@@ -1,6 +1,10 @@
-//! Heads of HTTP/1 requests, and the date of responses. Pure.
+//! HTTP/1: heads of requests and the date of responses here, responses in [`response`], and what
+//! both have in common in [`field`]. Pure.
 //!
 //! Strict where RFC 9110 and RFC 9112 are: what another reader of the same bytes may take for something else is refused.
+
+pub mod field;
+pub mod response;
 
 use std::{fmt, net::Ipv6Addr};
 

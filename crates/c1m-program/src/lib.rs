@@ -7,6 +7,7 @@ pub mod lines;
 pub mod metrics;
 pub mod replace;
 pub mod streams;
+pub mod usage;
 pub mod version;
 pub mod writer;
 

@@ -1,7 +1,8 @@
-//! Records as lines: JSON for programs, `HH:MM:SS.mmm  text` for people. Times are UTC in both.
+//! What programs print: JSON lines for programs. For people a page of a command that answers once, and lines `HH:MM:SS.mmm  text` of one that works
+//! on. Times are UTC.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     sync::Arc,
     time::SystemTime,
 };
@@ -10,8 +11,11 @@ use c1m_record::*;
 use c1m_sys::stream::Stream;
 use c1m_text::{
     escape,
-    records::{self, held},
+    page::{Format, Page},
+    records,
+    units::clock,
 };
+use clap::ColorChoice;
 use serde::Serialize;
 
 use crate::{
@@ -21,51 +25,31 @@ use crate::{
 
 /// Standard output, as errors name it.
 pub const STDOUT: &str = "standard output";
+/// Of a terminal that does not say how wide it is.
+const COLUMNS: usize = 80;
 
-/// Standard output of a command that answers once. Each record is written and flushed as a whole.
+/// Standard output of a command that answers once. What it prints is written and flushed as a whole.
 #[derive(Debug)]
 pub struct Printer<W> {
     out: W,
     json: bool,
+    format: Format,
 }
 
 impl<W: Write> Printer<W> {
-    pub fn new(out: W, json: bool) -> Self {
-        Self { out, json }
+    pub fn new(out: W, json: bool, format: Format) -> Self {
+        Self { out, json, format }
     }
 
+    /// The record as one line of JSON, or its page.
+    ///
     /// # Errors
     /// Those of the output. That its reader has closed the pipe is none: see [`unless_closed`].
-    pub fn print(&mut self, time: SystemTime, record: Record) -> Result<(), WriteError> {
-        let lines = formatted(self.json, time, &record);
-        self.write(lines)
-    }
-
-    /// The same record as [`Printer::print`] has, with every signal for people as well.
-    ///
-    /// # Errors
-    /// As of [`Printer::print`].
-    pub fn print_every_hook(&mut self, time: SystemTime, hooks: Hooks) -> Result<(), WriteError> {
-        if self.json {
-            return self.print(time, Record::Hooks(hooks));
-        }
-        self.write(Ok(stamped(time, &records::every_hook(&hooks))))
-    }
-
-    /// For people, at most `top` rows.
-    ///
-    /// # Errors
-    /// As of [`Printer::print`].
-    pub fn print_states(
-        &mut self,
-        time: SystemTime,
-        states: &States,
-        top: usize,
-    ) -> Result<(), WriteError> {
-        self.write(Ok(stamped(time, &held::states_lines(states, top))))
-    }
-
-    fn write(&mut self, text: io::Result<String>) -> Result<(), WriteError> {
+    pub fn print(&mut self, record: Record, page: &Page) -> Result<(), WriteError> {
+        let text = match self.json {
+            true => json_line(SystemTime::now(), record),
+            false => Ok(page.render(self.format)),
+        };
         let write = |text: String| {
             unless_closed(self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()))
         };
@@ -77,10 +61,28 @@ impl<W: Write> Printer<W> {
 ///
 /// # Errors
 /// It can't be written.
-pub fn printer(json: bool) -> Result<Printer<Stream>, EnvironmentRefused> {
+pub fn printer(json: bool, color: ColorChoice) -> Result<Printer<Stream>, EnvironmentRefused> {
     let out = Stream::stdout()
         .map_err(|error| EnvironmentRefused(format!("cannot write standard output: {error}")))?;
-    Ok(Printer::new(out, json))
+    Ok(Printer::new(out, json, format_of(color)))
+}
+
+/// As wide as the terminal that standard output is. Elsewhere nothing is wrapped: one line per row, for `grep` and `awk`.
+fn format_of(color: ColorChoice) -> Format {
+    let is_terminal = io::stdout().is_terminal();
+    let columns = || terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into());
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let color = match color {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        // https://no-color.org
+        ColorChoice::Auto => {
+            is_terminal
+                && variable("NO_COLOR").is_none()
+                && variable("TERM").is_none_or(|terminal| terminal != "dumb")
+        }
+    };
+    Format { width: is_terminal.then(columns), color }
 }
 
 /// Records of a program that works on, written by a thread of their own.
@@ -140,11 +142,8 @@ fn json_line<R: Serialize>(time: SystemTime, record: R) -> io::Result<String> {
 
 /// One or more lines, each with the time in front.
 fn human(time: SystemTime, record: &Record) -> String {
-    stamped(time, &records::lines(record))
-}
-
-fn stamped(time: SystemTime, lines: &[String]) -> String {
-    let clock = records::clock(time);
+    let clock = clock(time);
+    let lines = records::lines(record);
     lines.iter().map(|line| format!("{clock}  {}\n", escape::line(line))).collect()
 }
 
@@ -158,19 +157,17 @@ mod tests {
         Record::Warning(Warning { name: "EMFILE".into(), text: "the table is full".into() })
     }
 
-    fn printed(json: bool, record: Record) -> String {
-        let mut out = Vec::new();
+    fn printed(json: bool, record: &Record) -> String {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(45_296_789);
-        Printer::new(&mut out, json).print(time, record).unwrap();
-        String::from_utf8(out).unwrap()
+        formatted(json, time, record).unwrap()
     }
 
     #[test]
     fn json_lines_have_version_time_and_kind() {
-        let line = printed(true, warning());
+        let line = printed(true, &warning());
         assert_eq!(
             line,
-            "{\"v\":1,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
+            "{\"v\":2,\"ts\":\"1970-01-01T12:34:56.789000Z\",\"kind\":\"warning\",\"name\":\"EMFILE\",\
              \"text\":\"the table is full\"}\n"
         );
         let back: Line<Record> = serde_json::from_str(&line).unwrap();
@@ -179,7 +176,10 @@ mod tests {
 
     #[test]
     fn human_lines_have_a_time() {
-        assert_eq!(printed(false, warning()), "12:34:56.789  warning  EMFILE: the table is full\n");
+        assert_eq!(
+            printed(false, &warning()),
+            "12:34:56.789  warning  EMFILE: the table is full\n"
+        );
         let online = Record::Online(Online {
             online: 1_024_000,
             accepted: 1_024_000,
@@ -190,7 +190,19 @@ mod tests {
             connections: None,
             dropped: None,
         });
-        assert_eq!(printed(false, online), "12:34:56.789  online user 1024000\n");
+        assert_eq!(printed(false, &online), "12:34:56.789  online user 1024000\n");
+    }
+
+    #[test]
+    fn a_page_has_no_time_and_json_is_not_a_page() {
+        let mut page = Page::default();
+        page.line("text\u{1b}");
+        for (json, first) in [(false, "text\\u{1b}\n"), (true, "{\"v\":")] {
+            let mut out = Vec::new();
+            Printer::new(&mut out, json, Format::default()).print(warning(), &page).unwrap();
+            let out = String::from_utf8(out).unwrap();
+            assert!(out.starts_with(first) && out.lines().count() == 1, "{out}");
+        }
     }
 
     #[test]
@@ -204,8 +216,10 @@ mod tests {
                 Ok(())
             }
         }
-        let print =
-            |kind| Printer::new(Broken(kind), true).print(SystemTime::UNIX_EPOCH, warning());
+        let print = |kind| {
+            let mut printer = Printer::new(Broken(kind), true, Format::default());
+            printer.print(warning(), &Page::default())
+        };
         let result = print(io::ErrorKind::StorageFull);
         let Err(WriteError::Refused { name, source }) = result else { panic!("{result:?}") };
         assert_eq!((name.as_str(), source.kind()), (STDOUT, io::ErrorKind::StorageFull));

@@ -7,7 +7,7 @@ use std::{
 
 use clap::{CommandFactory, Error, FromArgMatches};
 
-use crate::{lines::STDOUT, streams::say, unless_closed};
+use crate::{lines::STDOUT, streams::say, unless_closed, usage};
 
 /// The exit code: standard output can't be written.
 const REFUSED: i32 = 3;
@@ -26,14 +26,16 @@ pub fn parse<C: CommandFactory + FromArgMatches>(commit: &str, more: impl Fn() -
         command = command.long_version(version);
     }
     let name = command.get_name().to_owned();
-    let matches = command.try_get_matches().unwrap_or_else(|error| end(&name, &error));
-    C::from_arg_matches(&matches).unwrap_or_else(|error| end(&name, &error))
+    // Not the one that the caller calls it by, which clap would print.
+    let command = command.bin_name(name.clone());
+    let matches = command.try_get_matches().unwrap_or_else(|error| end(&name, error));
+    C::from_arg_matches(&matches).unwrap_or_else(|error| end(&name, error))
 }
 
 /// Help and versions are results: what keeps them from standard output is an error. What is wrong with a flag goes to standard error.
-fn end(program: &str, error: &Error) -> ! {
+fn end(program: &str, error: Error) -> ! {
     if error.use_stderr() {
-        error.exit();
+        usage::end(error);
     }
     // clap leaves what it has printed in std's buffer, which tells nobody at the end of the process that it was not written.
     let printed = error.print().and_then(|()| io::stdout().flush());

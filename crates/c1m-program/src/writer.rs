@@ -105,6 +105,24 @@ pub enum Change {
     Resumed { lines: u64 },
 }
 
+impl Change {
+    /// For people. `name`: of the stream.
+    #[must_use]
+    pub fn text(&self, name: &str) -> String {
+        match self {
+            Self::Refused(why) => format!(
+                "cannot write {name} ({why}): its lines are lost and counted until it can be written again"
+            ),
+            Self::Unread => format!(
+                "nobody takes what is written to {name}: its lines are dropped and counted until somebody does"
+            ),
+            Self::Resumed { lines } => {
+                format!("{name} is written again; lines missing in it: {lines}")
+            }
+        }
+    }
+}
+
 /// How a wait for the thread has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waited {

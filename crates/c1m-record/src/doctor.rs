@@ -81,6 +81,7 @@ pub struct Wall {
     /// What to do; `null` when nothing has to be done.
     pub fix: Option<String>,
     /// What can go wrong when the limit is moved.
+    #[serde(rename = "risk", alias = "danger")]
     pub danger: String,
     /// The settings that do it, where settings of the kernel can. Empty when nothing has to be done.
     pub settings: Vec<Setting>,
@@ -203,13 +204,14 @@ pub struct Doctor {
     pub queued_bytes: u64,
     /// Source addresses; `null` where no client is here.
     pub sources: Option<u64>,
-    /// New connections a second; `null` when not given.
+    /// New connections per second; `null` when not given.
     pub rate: Option<u64>,
     /// `null`: something that decides is not known.
     pub fits: Option<bool>,
     /// The limit that is met first.
     pub first: Option<LimitName>,
     /// Every limit, the one that is met first in front.
+    #[serde(rename = "limits", alias = "walls")]
     pub walls: Vec<Wall>,
     pub unknown: Vec<Unknown>,
     pub memory: MemoryNeed,
@@ -240,7 +242,7 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// They stay after the end of the program, until `--restore`.
     pub keep: bool,
-    /// Walls that no setting of the kernel moves.
+    /// Limits that no setting of the kernel moves.
     pub left: Vec<LimitName>,
 }
 

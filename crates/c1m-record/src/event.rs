@@ -18,24 +18,26 @@ pub struct Hooks {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hook {
-    /// The signal's id, such as `orphans_given_up`.
+    /// The probe's id, such as `orphans_given_up`.
+    #[serde(rename = "probe", alias = "signal")]
     pub signal: String,
     pub proves: String,
-    /// The way in use, such as `fexit/tcp_check_oom` or `TcpExt TCPAbortOnMemory`; `null`: there is none on this host.
+    /// The attach method in use, such as `fexit/tcp_check_oom` or `TcpExt TCPAbortOnMemory`; `null`: there is none on this host.
     pub hook: Option<String>,
     /// Is a program attached for it?
     pub attached: bool,
-    /// `null` without a way.
+    /// `null` without an attach method.
+    #[serde(rename = "resolution", alias = "precision")]
     pub precision: Option<Precision>,
-    /// The precision in words; `null` without a way.
+    /// The resolution in words; `null` without an attach method.
     pub says: Option<String>,
-    /// Why no better way: all that were refused, in words; `null` for the best one.
+    /// Why no better attach method: all that were refused, in words; `null` for the best one.
     pub reason: Option<String>,
-    /// The better ways, each with why it was refused.
+    /// The better attach methods, each with why it was refused.
     pub refused: Vec<RefusedHook>,
 }
 
-/// A way to a signal that this host does not allow.
+/// An attach method that this host does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RefusedHook {
@@ -46,12 +48,14 @@ pub struct RefusedHook {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Precision {
     /// To the one allocation that crossed.
     Exact,
     /// To the one connection.
     Connection,
-    /// To the interval at which user space looks.
+    /// To the interval at which user space takes samples.
     Interval,
 }
 
@@ -75,6 +79,7 @@ pub struct Crossing {
     #[serde(flatten)]
     pub socket: Socket,
     pub hook: String,
+    #[serde(rename = "resolution", alias = "precision")]
     pub precision: Precision,
     /// How long the kernel had been under memory pressure, from its own time stamp; `null` when it was not.
     pub pressure_age_ms: Option<f64>,

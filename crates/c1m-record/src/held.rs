@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum TcpState {
     Established,
     SynSent,
@@ -48,32 +50,14 @@ impl TcpState {
             _ => Self::Unknown,
         }
     }
-
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Established => "established",
-            Self::SynSent => "syn_sent",
-            Self::SynRecv => "syn_recv",
-            Self::FinWait1 => "fin_wait1",
-            Self::FinWait2 => "fin_wait2",
-            Self::TimeWait => "time_wait",
-            Self::CloseWait => "close_wait",
-            Self::LastAck => "last_ack",
-            Self::Listen => "listen",
-            Self::Closing => "closing",
-            Self::ClosedButOpen => "closed_but_open",
-            Self::Unconnected => "unconnected",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// Who holds a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Holder {
     /// A process has a descriptor of it.
     Process,
@@ -88,21 +72,6 @@ pub enum Holder {
     Elsewhere,
     /// Another user's process, whose descriptors are not to be seen from here.
     Unknown,
-}
-
-impl Holder {
-    /// In words.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Process => "process",
-            Self::Orphan => "orphan",
-            Self::AcceptQueue => "accept_queue",
-            Self::Kernel => "kernel",
-            Self::Elsewhere => "elsewhere",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// How the sockets were found.
@@ -241,15 +210,5 @@ mod tests {
         assert_eq!(TcpState::from_kernel(7, false), TcpState::Unconnected);
         assert_eq!(TcpState::from_kernel(12, true), TcpState::SynRecv);
         assert_eq!(TcpState::from_kernel(13, true), TcpState::Unknown);
-    }
-
-    #[test]
-    fn names_are_those_of_json() {
-        for number in 0..14 {
-            for state in [true, false].map(|peer| TcpState::from_kernel(number, peer)) {
-                assert_eq!(serde_json::to_value(state).unwrap(), state.name());
-            }
-        }
-        assert_eq!(serde_json::to_value(Holder::AcceptQueue).unwrap(), Holder::AcceptQueue.name());
     }
 }

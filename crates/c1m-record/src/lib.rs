@@ -23,8 +23,9 @@ pub use self::{
     },
 };
 
-/// The version of the schema: raised when a field changes its meaning or goes, not when one comes.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The version of the schema: raised when a field changes its meaning or goes, not when one comes. Version 1 had other names for some fields, which are
+/// still read.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// In `dropped_by`: crossings that found the ring buffer full.
 pub const LOST_CROSSINGS: &str = "ring buffer: crossing";
@@ -52,6 +53,8 @@ impl<R> Line<R> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Record {
     Hooks(Hooks),
     Listening(Listening),
@@ -77,6 +80,14 @@ pub enum Record {
     Doctor(Doctor),
     Applied(Applied),
     Restored(Restored),
+}
+
+impl Record {
+    /// Its `kind`, as in JSON.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The port is bound and the workers run.
@@ -120,6 +131,8 @@ pub struct Online {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Level {
     Low,
     Pressure,
@@ -130,13 +143,13 @@ impl Level {
     /// From the lowest up.
     pub const ALL: [Self; 3] = [Self::Low, Self::Pressure, Self::High];
 
-    /// As in JSON.
+    /// The limit that this value of tcp_mem is. Low is none: below it pressure ends.
     #[must_use]
-    pub fn name(self) -> &'static str {
+    pub fn limit(self) -> Option<LimitName> {
         match self {
-            Self::Low => "low",
-            Self::Pressure => "pressure",
-            Self::High => "high",
+            Self::Low => None,
+            Self::Pressure => Some(LimitName::TcpMemPressure),
+            Self::High => Some(LimitName::TcpMemHigh),
         }
     }
 }
@@ -232,3 +245,31 @@ pub struct Summary {
     #[serde(default)]
     pub lines_dropped: u64,
 }
+
+/// Gives enums whose names strum derives a function that has them.
+macro_rules! named {
+    ($($name:ident),+) => {$(
+        impl $name {
+            /// The name, as in JSON.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                self.into()
+            }
+        }
+    )+
+
+        #[cfg(test)]
+        mod tests {
+            use strum::VariantArray as _;
+
+            #[test]
+            fn names_are_those_of_json() {
+                $(for variant in super::$name::VARIANTS {
+                    assert_eq!(serde_json::to_value(variant).unwrap(), variant.name());
+                })+
+            }
+        }
+    };
+}
+
+named!(Confidence, Holder, Level, LimitName, Precision, Scope, TcpState);

@@ -1,11 +1,14 @@
 //! Limits and verdicts, as records have them.
 
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 /// A limit that can stop a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum LimitName {
     /// `net.ipv4.tcp_mem`, second value: above it each socket has to stay within its fair share.
     TcpMemPressure,
@@ -45,55 +48,16 @@ pub enum LimitName {
 
 impl LimitName {
     /// Every limit, in the order in which they are shown.
-    pub const ALL: [Self; 17] = [
-        Self::TcpMemPressure,
-        Self::TcpMemHigh,
-        Self::MemoryCgroup,
-        Self::ReceiveBuffer,
-        Self::SendBuffer,
-        Self::Orphans,
-        Self::OrphanMemory,
-        Self::Nofile,
-        Self::NrOpen,
-        Self::FileMax,
-        Self::AcceptQueue,
-        Self::SynQueue,
-        Self::Ports,
-        Self::Conntrack,
-        Self::EpollWatches,
-        Self::TimeWait,
-        Self::Memory,
-    ];
-
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TcpMemPressure => "tcp_mem_pressure",
-            Self::TcpMemHigh => "tcp_mem_high",
-            Self::MemoryCgroup => "memory_cgroup",
-            Self::ReceiveBuffer => "receive_buffer",
-            Self::SendBuffer => "send_buffer",
-            Self::Orphans => "orphans",
-            Self::OrphanMemory => "orphan_memory",
-            Self::Nofile => "nofile",
-            Self::NrOpen => "nr_open",
-            Self::FileMax => "file_max",
-            Self::AcceptQueue => "accept_queue",
-            Self::SynQueue => "syn_queue",
-            Self::Ports => "ports",
-            Self::Conntrack => "conntrack",
-            Self::EpollWatches => "epoll_watches",
-            Self::TimeWait => "time_wait",
-            Self::Memory => "memory",
-        }
-    }
+    pub const ALL: [Self; Self::VARIANTS.len()] =
+        *Self::VARIANTS.first_chunk().expect("it is as long");
 }
 
 /// What a limit is a limit of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Scope {
     Host,
     Netns,
@@ -104,23 +68,6 @@ pub enum Scope {
     Socket,
     /// One source address, destination address and destination port.
     Tuple,
-}
-
-impl Scope {
-    /// As in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Host => "host",
-            Self::Netns => "netns",
-            Self::Cgroup => "cgroup",
-            Self::User => "user",
-            Self::Process => "process",
-            Self::Listener => "listener",
-            Self::Socket => "socket",
-            Self::Tuple => "tuple",
-        }
-    }
 }
 
 /// What the kernel lets be hooked, which is how exact an answer can be.
@@ -172,6 +119,8 @@ pub struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[derive(strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Confidence {
     /// Fits what was seen; so may others.
     Possible,
@@ -205,8 +154,10 @@ pub struct Cause {
     pub text: String,
     pub evidence: Vec<Evidence>,
     /// What would make it certain; `null` when it is.
+    #[serde(rename = "to_confirm", alias = "settle")]
     pub settle: Option<String>,
-    /// The knob, and what it has to be; `null` when no knob helps.
+    /// The setting, and what it has to be; `null` when no setting helps.
+    #[serde(rename = "remedy", alias = "advice")]
     pub advice: Option<String>,
 }
 

@@ -37,6 +37,7 @@ pub(super) struct ActCrossing {
     pub(super) pages: Option<u64>,
     pub(super) limit_pages: u64,
     pub(super) hook: Option<String>,
+    #[serde(rename = "resolution", alias = "precision")]
     pub(super) precision: Option<Precision>,
 }
 

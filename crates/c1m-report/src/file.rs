@@ -20,8 +20,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// Checks before the run that the file can be written, so that the run does not end without its page. An older file stays as it is until the
-    /// new page is whole.
+    /// Checks before the run that the file can be written, so that the run does not end without its
+    /// page. An older file stays as it is until the new page is whole.
     ///
     /// # Errors
     /// It can't be written.
@@ -42,7 +42,8 @@ impl Page {
         self.report.take_line(line)
     }
 
-    /// Writes what was taken so far, and puts it where an older page may be. Nothing of a run that said nothing.
+    /// Writes what was taken so far, and puts it where an older page may be. Nothing of a run that
+    /// said nothing.
     ///
     /// # Errors
     /// It can't be written, or it is a pipe that nobody reads.

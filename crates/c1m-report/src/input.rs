@@ -66,8 +66,8 @@ impl Report {
     /// Takes JSON lines to their end.
     ///
     /// # Errors
-    /// The first line that is not one of `--json` or `--output`, with its number. A last line without its end is no error: it was cut off
-    /// when the program was, and the page says so.
+    /// The first line that is not one of `--json` or `--output`, with its number. A last line
+    /// without its end is no error: it was cut off when the program was, and the page says so.
     pub fn read(&mut self, mut input: impl BufRead) -> Result<(), BadInput> {
         let mut line = Vec::new();
         loop {
@@ -108,9 +108,9 @@ impl Report {
         let envelope: Envelope = serde_json::from_slice(line).map_err(|error| {
             self.bad(format!("not a JSON line of c1m ({error}): it needs v, ts and kind, as --json and --output write them"))
         })?;
-        if envelope.v != SCHEMA_VERSION {
+        if !(1..=SCHEMA_VERSION).contains(&envelope.v) {
             return Err(self.bad(format!(
-                "version {} of the records, and this program knows version {SCHEMA_VERSION}: use the c1m-server that wrote it",
+                "version {} of the records, and this program knows versions up to {SCHEMA_VERSION}: use the c1m-server that wrote it",
                 envelope.v
             )));
         }
@@ -158,7 +158,8 @@ impl Report {
     }
 }
 
-/// Is it a record of c1m-server? One of its names, and the error is about what is missing; else about the name.
+/// Is it a record of c1m-server? One of its names, and the error is about what is missing; else
+/// about the name.
 fn is_known(kind: &str) -> bool {
     let probe = serde_json::json!({ "kind": kind });
     match serde_json::from_value::<Record>(probe) {
@@ -186,7 +187,7 @@ mod tests {
             ("not JSON", "line 3: not a JSON line of c1m"),
             ("[1]", "line 3: not a JSON line of c1m"),
             ("{}", "it needs v, ts and kind"),
-            (r#"{"v":2,"ts":"2026-01-02T03:04:05Z","kind":"warning"}"#, "line 3: version 2"),
+            (r#"{"v":3,"ts":"2026-01-02T03:04:05Z","kind":"warning"}"#, "line 3: version 3"),
             (r#"{"v":1,"ts":"yesterday","kind":"warning"}"#, "line 3: `yesterday` is not a time"),
             (
                 r#"{"v":1,"ts":"2026-01-02T03:04:05Z","kind":"warning","name":"x"}"#,

@@ -1,7 +1,9 @@
-//! A run as one page that a person looks at: a function of records alone, in memory that does not grow with them.
+//! A run as one page that a person looks at: a function of records alone, in memory that does not
+//! grow with them.
 //!
 //! - [`input`]: JSON lines, one at a time.
-//! - [`run`], [`series`], [`acts`]: what is kept of a run, and what `cargo xtask reproduce` says of it.
+//! - [`run`], [`series`], [`acts`]: what is kept of a run, and what `cargo xtask reproduce` says of
+//!   it.
 //! - [`page`]: the page; [`plot`]: its pictures; [`say`]: numbers and foreign text.
 
 mod acts;
@@ -17,6 +19,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use c1m_record::Record;
 pub use input::{BadInput, LONGEST_LINE};
+pub use plot::panels;
 
 use acts::{Act, Reproduction};
 use run::Run;
@@ -33,7 +36,7 @@ pub enum PlotName {
     Connections,
     /// Pages of tcp_mem and connections over time.
     Time,
-    /// Memory a connection, by component, beside the article's.
+    /// Memory per connection, by component, beside the article's.
     Memory,
 }
 
@@ -114,7 +117,8 @@ impl Report {
         *self.unknown.entry(name.into()).or_default() += 1;
     }
 
-    /// The run that goes on, or a new one. `None`: there is no room for a further one, and what follows is not of the last that had some.
+    /// The run that goes on, or a new one. `None`: there is no room for a further one, and what
+    /// follows is not of the last that had some.
     fn run_for(&mut self, is_over: impl Fn(&Run) -> bool) -> Option<&mut Run> {
         let is_new = self.left_out == 0 && self.runs.last().is_none_or(is_over);
         if self.left_out > 0 || (is_new && self.runs.len() == RUNS) {
@@ -139,7 +143,8 @@ impl Report {
         plot::file(self)
     }
 
-    /// One plot of the run that is number `run` in the input, from 1 on, as an SVG file. `None`: there is no such run, or nothing to draw.
+    /// One plot of the run that is number `run` in the input, from 1 on, as an SVG file. `None`:
+    /// there is no such run, or nothing to draw.
     #[must_use]
     pub fn picture(&self, run: usize, plot: PlotName) -> Option<String> {
         plot::file_of(self.runs.get(run.checked_sub(1)?)?, plot)

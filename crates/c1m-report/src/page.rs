@@ -1,8 +1,11 @@
 //! The page: what a run comes to first, then what it stands on, and the raw events last.
 //!
-//! - [`summary`]: titles, the verdict in one line, the figures that matter; [`article`]: a reproduction beside the article.
-//! - [`verdict`], [`crossings`], [`limits`], [`memory`], [`holders`], [`refused`]: the parts of a run.
-//! - [`hooks`]: how all of it was seen; [`events`]: what happened, line by line, and what the page left out.
+//! - [`summary`]: titles, the verdict in one line, the figures that matter; [`article`]: a
+//!   reproduction beside the article.
+//! - [`verdict`], [`crossings`], [`limits`], [`memory`], [`holders`], [`refused`]: the parts of a
+//!   run.
+//! - [`hooks`]: how all of it was seen; [`events`]: what happened, line by line, and what the page
+//!   left out.
 
 mod article;
 mod crossings;
@@ -23,7 +26,8 @@ use super::{
 };
 
 const STYLE: &str = include_str!("page/page.css");
-/// Nothing but what stands in the file: no script, no network. The empty icon keeps a browser from asking for one.
+/// Nothing but what stands in the file: no script, no network. The empty icon keeps a browser from
+/// asking for one.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
 
 /// The whole page.
@@ -105,7 +109,8 @@ fn figure(id: &str, plot: Option<plot::Plot>, none: &str) -> Markup {
     }
 }
 
-/// A table that scrolls by itself where it is wider than the page, and can be reached by keyboard then.
+/// A table that scrolls by itself where it is wider than the page, and can be reached by keyboard
+/// then.
 fn table(name: &str, body: Markup) -> Markup {
     html! {
         div.scroll role="region" tabindex="0" aria-label=(name) { table { (body) } }

@@ -1,12 +1,17 @@
-//! Pictures as SVG, each drawn for a wide and for a narrow page; without colours as readable as with them.
+//! Pictures as SVG, each drawn for a wide and for a narrow page; without colours as readable as
+//! with them.
 //!
-//! - [`axis`]: from numbers to places; [`labels`]: text that lies on nothing; [`frame`]: axes, grid, the levels of tcp_mem.
-//! - [`tcp_mem`]: pages over connections, and over time; [`memory`]: what a connection costs, by component.
+//! - [`axis`]: from numbers to places; [`labels`]: text that lies on nothing; [`frame`]: axes,
+//!   grid, the levels of tcp_mem.
+//! - [`panels`]: curves of a bench.
+//! - [`tcp_mem`]: pages over connections, and over time; [`memory`]: what a connection costs, by
+//!   component.
 
 mod axis;
 mod frame;
 mod labels;
 pub(super) mod memory;
+pub mod panels;
 mod tcp_mem;
 
 use maud::{Markup, PreEscaped, html};

@@ -1,4 +1,5 @@
-//! What is kept of one run: the last of what is a state, the first of what is an event, numbers of the rest.
+//! What is kept of one run: the last of what is a state, the first of what is an event, numbers of
+//! the rest.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,7 +14,8 @@ use c1m_text::records;
 
 /// Events that are kept from the beginning, and as many from the end.
 pub(super) const EVENTS: usize = 250;
-/// The longest line of an event, in characters, is as long as any foreign text may be; and it has at most so many lines.
+/// The longest line of an event, in characters, is as long as any foreign text may be; and it has
+/// at most so many lines.
 const EVENT_LINES: usize = 4;
 /// Periods of memory pressure that are drawn, and times that tcp_mem was written.
 const PERIODS: usize = 128;
@@ -57,7 +59,8 @@ pub(super) struct Warned {
     pub(super) first: Kept<Warning>,
 }
 
-/// What tcp_mem was, each time that it was another one. Of a level that no record told nothing is known.
+/// What tcp_mem was, each time that it was another one. Of a level that no record told nothing is
+/// known.
 #[derive(Debug, Default)]
 pub(super) struct TcpMem {
     pub(super) values: Vec<(u64, [Option<u64>; 3])>,
@@ -97,7 +100,8 @@ pub(super) struct Event {
 }
 
 impl Run {
-    /// Bytes of a page of the kernel that ran, never of the one that makes the page; with line and place. `None`: no record has it.
+    /// Bytes of a page of the kernel that ran, never of the one that makes the page; with line and
+    /// place. `None`: no record has it.
     pub(super) fn page_bytes(&self) -> Option<(u64, String, u64)> {
         let root = || "/page_bytes".to_owned();
         let of_listening = || {
@@ -132,7 +136,7 @@ impl Run {
     pub(super) fn take(&mut self, line: u64, at: u64, record: &Record) {
         let (begin, end) = self.times.unwrap_or((at, at));
         self.times = Some((begin.min(at), end.max(at)));
-        *self.kinds.entry(kind(record)).or_default() += 1;
+        *self.kinds.entry(record.kind()).or_default() += 1;
         if is_event(record) {
             self.events.push(line, at, record);
         }
@@ -206,16 +210,18 @@ impl Run {
                 self.pressure.look(at, pressure.direction == Direction::Up);
             }
             Record::Limits(limits) => {
-                let ceiling =
-                    |name| limits.limits.iter().find(|reading| reading.limit == name)?.ceiling;
-                let known = [ceiling(LimitName::TcpMemPressure), ceiling(LimitName::TcpMemHigh)];
-                self.tcp_mem.take(at, [None, known[0], known[1]]);
+                let ceiling = |level: Level| {
+                    let name = level.limit()?;
+                    limits.limits.iter().find(|reading| reading.limit == name)?.ceiling
+                };
+                self.tcp_mem.take(at, Level::ALL.map(ceiling));
             }
             _ => {}
         }
     }
 
-    /// What tcp_mem was last, as far as it is known. Where nothing was crossed no server has told low; an act knows what it wrote.
+    /// What tcp_mem was last, as far as it is known. Where nothing was crossed no server has told
+    /// low; an act knows what it wrote.
     pub(super) fn levels(&self) -> [Option<u64>; 3] {
         let read = self.tcp_mem.values.last().map_or([None; 3], |(_, levels)| *levels);
         let written = self.act.as_ref().map_or([None; 3], |act| act.record.tcp_mem.map(Some));
@@ -246,7 +252,8 @@ impl Run {
 }
 
 impl TcpMem {
-    /// A level that this record does not tell is as it was, unless others show that all was written anew.
+    /// A level that this record does not tell is as it was, unless others show that all was written
+    /// anew.
     fn take(&mut self, at: u64, levels: [Option<u64>; 3]) {
         let Some((_, last)) = self.values.last_mut() else {
             if levels.iter().any(Option::is_some) {
@@ -336,36 +343,6 @@ fn is_event(record: &Record) -> bool {
             | Record::CallError(_)
             | Record::Warning(_)
     )
-}
-
-/// As in JSON.
-fn kind(record: &Record) -> &'static str {
-    match record {
-        Record::Hooks(_) => "hooks",
-        Record::Listening(_) => "listening",
-        Record::Online(_) => "online",
-        Record::Crossing(_) => "crossing",
-        Record::Refused(_) => "refused",
-        Record::Refusal(_) => "refusal",
-        Record::Aborted(_) => "aborted",
-        Record::OomKill(_) => "oom_kill",
-        Record::Pressure(_) => "pressure",
-        Record::Overflow(_) => "overflow",
-        Record::Ports(_) => "ports",
-        Record::CallError(_) => "call_error",
-        Record::Warning(_) => "warning",
-        Record::Limits(_) => "limits",
-        Record::Verdict(_) => "verdict",
-        Record::Summary(_) => "summary",
-        Record::Holders(_) => "holders",
-        Record::States(_) => "states",
-        Record::Watching(_) => "watching",
-        Record::Usage(_) => "usage",
-        Record::Ended(_) => "ended",
-        Record::Doctor(_) => "doctor",
-        Record::Applied(_) => "applied",
-        Record::Restored(_) => "restored",
-    }
 }
 
 /// What the run was of.

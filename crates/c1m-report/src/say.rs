@@ -98,7 +98,7 @@ pub(super) fn moment(at: u64) -> String {
 
 /// `21:53:45.796`
 pub(super) fn clock(at: u64) -> String {
-    c1m_text::records::clock(time(at))
+    c1m_text::units::clock(time(at))
 }
 
 /// For `datetime`.

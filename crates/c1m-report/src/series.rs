@@ -19,7 +19,8 @@ impl Point {
     }
 }
 
-/// Readings in the order in which they came. Of too many the highest and the lowest of each stretch are kept, so that no peak is lost.
+/// Readings in the order in which they came. Of too many the highest and the lowest of each stretch
+/// are kept, so that no peak is lost.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Series {
     points: Vec<Point>,

@@ -2,8 +2,8 @@
 
 use std::io;
 
-/// Seconds since 1970, up to a timer interrupt (1 to 10 ms) late: CLOCK_REALTIME_COARSE, which needs no system call whatever clock the machine has
-/// (man 7 vdso).
+/// Seconds since 1970, up to a timer interrupt (1 to 10 ms) late: CLOCK_REALTIME_COARSE, which
+/// needs no system call whatever clock the machine has (man 7 vdso).
 pub fn wall_seconds() -> io::Result<u64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel fills a local of the right type.

@@ -1,22 +1,18 @@
 //! What a program under test is confined to: a network of its own, a limit of open files, a small disk, a narrow pipe.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs::File,
     io,
     os::{
-        fd::{AsFd, AsRawFd as _},
+        fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{ffi::OsStrExt as _, process::CommandExt as _},
     },
     path::Path,
     process::{Child, Command},
 };
 
-use super::{
-    check,
-    machine::{interface_up, mount, set_nofile},
-    process::die_with_parent,
-};
+use super::{check, process::die_with_parent};
 
 /// Puts the calling thread, and what it starts from now on, into a network namespace of its own, whose loopback interface is up.
 ///
@@ -102,4 +98,49 @@ pub fn signal(child: &mut Child, signal: libc::c_int) -> io::Result<()> {
     let pid = child.id().try_into().map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     // SAFETY: takes no pointer.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Mounts a file system of the kernel's own, such as `proc`, on a folder; `options` as in mount(8), separated by commas.
+pub fn mount(kind: &str, folder: &Path, options: &str) -> io::Result<()> {
+    let kind = CString::new(kind)?;
+    let folder = CString::new(folder.as_os_str().as_encoded_bytes())?;
+    let options = CString::new(options)?;
+    // SAFETY: four strings that end in zero and outlive the call; these file systems take their options as a string.
+    check(unsafe {
+        libc::mount(kind.as_ptr(), folder.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast())
+    })
+    .map(drop)
+}
+
+/// Brings an interface of this network namespace up.
+fn interface_up(name: &CStr) -> io::Result<()> {
+    let bytes = name.to_bytes_with_nul();
+    // SAFETY: all zeros are a valid value of this structure.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    if bytes.len() > request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: takes no pointer; the result is a descriptor that nobody else has.
+    let socket = unsafe {
+        let socket = check(libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0))?;
+        OwnedFd::from_raw_fd(socket)
+    };
+    // SAFETY: a name that ends in zero; the kernel fills the flags, the union's active field for this request.
+    unsafe {
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request))?;
+        #[expect(clippy::cast_possible_truncation, reason = "IFF_UP is 1")]
+        let up = libc::IFF_UP as libc::c_short;
+        request.ifr_ifru.ifru_flags |= up;
+        check(libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)).map(drop)
+    }
+}
+
+/// Sets the soft and the hard limit of open files of this process, and of those that it starts.
+pub fn set_nofile(files: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: files, rlim_max: files };
+    // SAFETY: reads a local of the right type.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }).map(drop)
 }

@@ -69,9 +69,11 @@ impl Epoll {
             .map(drop)
     }
 
-    /// Waits for events, at most `timeout` (`None`: without end). EINTR is a wait that ended early, with no event.
+    /// Waits for events, at most `timeout` (`None`: without end). EINTR is a wait that ended early,
+    /// with no event.
     ///
-    /// The timeout is kept to the microsecond from Linux 5.11 on; before, it is rounded up to the millisecond.
+    /// The timeout is kept to the microsecond from Linux 5.11 on; before, it is rounded up to the
+    /// millisecond.
     pub fn wait(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         let capacity = libc::c_int::try_from(events.0.capacity()).unwrap_or(libc::c_int::MAX);
         events.0.clear();
@@ -110,7 +112,8 @@ impl Epoll {
             nanoseconds: t.subsec_nanos().into(),
         });
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the vector has room for `capacity` events; the timeout is null or lives through the call; no signal mask.
+        // SAFETY: the vector has room for `capacity` events; the timeout is null or lives through
+        // the call; no signal mask.
         let count = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,
@@ -157,7 +160,8 @@ impl std::os::fd::AsRawFd for Epoll {
     }
 }
 
-/// Wakes epoll loops. Created before the workers have tables of their own, so that its number means the same in all of them.
+/// Wakes epoll loops. Created before the workers have tables of their own, so that its number means
+/// the same in all of them.
 #[derive(Debug)]
 pub struct Waker(OwnedFd);
 
@@ -169,7 +173,8 @@ impl Waker {
         }))
     }
 
-    /// Wakes every epoll that watches this with [`EDGE`], once. Never blocks: a full counter has woken them already.
+    /// Wakes every epoll that watches this with [`EDGE`], once. Never blocks: a full counter has
+    /// woken them already.
     pub fn wake(&self) {
         let one = 1u64;
         // SAFETY: writes eight bytes from a local; the result does not matter, see above.

@@ -4,7 +4,8 @@ use std::io;
 
 macro_rules! names {
     ($($name:ident),* $(,)?) => {
-        /// The symbolic name of an error number, such as `EMFILE`; `EUNKNOWN` for one that sockets do not return.
+        /// The symbolic name of an error number, such as `EMFILE`; `EUNKNOWN` for one that sockets
+        /// do not return.
         #[must_use]
         pub fn name(number: i32) -> &'static str {
             match number {

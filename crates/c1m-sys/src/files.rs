@@ -8,20 +8,23 @@ const KCMP_FILES: libc::c_int = 2;
 /// Have these two threads one descriptor table? (man 2 kcmp)
 ///
 /// # Errors
-/// EPERM for somebody else's threads, ESRCH when one has ended, ENOSYS in a kernel without CONFIG_KCMP.
+/// EPERM for somebody else's threads, ESRCH when one has ended, ENOSYS in a kernel without
+/// CONFIG_KCMP.
 pub fn share_table(one: u32, other: u32) -> io::Result<bool> {
     // SAFETY: takes no pointer.
     let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, KCMP_FILES, 0, 0) };
     if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
 }
 
-/// The name of the protocol of the socket behind /proc/PID/fd/N, such as `TCP` or `TCPv6`: an extended attribute that the kernel gives every
-/// socket (net/socket.c, sockfs_xattr_get, since 4.9). `None`: no socket.
+/// The name of the protocol of the socket behind /proc/PID/fd/N, such as `TCP` or `TCPv6`: an
+/// extended attribute that the kernel gives every socket (net/socket.c, sockfs_xattr_get, since
+/// 4.9). `None`: no socket.
 #[must_use]
 pub fn socket_protocol(link: &Path) -> Option<String> {
     let path = CString::new(link.as_os_str().as_bytes()).ok()?;
     let mut name = [0u8; 32];
-    // SAFETY: both strings end with a zero and the kernel writes at most as many bytes as `name` has.
+    // SAFETY: both strings end with a zero and the kernel writes at most as many bytes as `name`
+    // has.
     let length = unsafe {
         libc::getxattr(
             path.as_ptr(),

@@ -1,4 +1,5 @@
-//! What a program inherits: limits, blocked signals, ignored signals. Recorded before `main`, so that a child can be given the same.
+//! What a program inherits: limits, blocked signals, ignored signals. Recorded before `main`, so
+//! that a child can be given the same.
 
 use std::{
     io,
@@ -14,10 +15,11 @@ const SIGNALS: libc::c_int = 64;
 
 static AT_START: OnceLock<Inherited> = OnceLock::new();
 
-/// Rust's runtime ignores SIGPIPE before it calls `main` (std, `rt::init`), so only a constructor sees what the caller left.
+/// Rust's runtime ignores SIGPIPE before it calls `main` (std, `rt::init`), so only a constructor
+/// sees what the caller left.
 #[used]
-// SAFETY: an array of function pointers is what the section holds. The function makes system calls and stores their results; it uses no
-// part of std that the runtime has to set up first.
+// SAFETY: an array of function pointers is what the section holds. The function makes system calls
+// and stores their results; it uses no part of std that the runtime has to set up first.
 #[unsafe(link_section = ".init_array")]
 static RECORD: extern "C" fn() = record;
 
@@ -49,7 +51,8 @@ impl Inherited {
     pub fn now() -> Self {
         let mut inherited = Self { nofile: super::process::nofile().ok(), blocked: 0, ignored: 0 };
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-        // SAFETY: sigemptyset initialises the set, the second call replaces it by the thread's own mask and changes nothing.
+        // SAFETY: sigemptyset initialises the set, the second call replaces it by the thread's own
+        // mask and changes nothing.
         let set = unsafe {
             libc::sigemptyset(set.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, std::ptr::null(), set.as_mut_ptr());
@@ -74,7 +77,8 @@ impl Inherited {
         1 << (signal - 1)
     }
 
-    /// Makes it so for the calling thread and its process. Safe between fork and exec: system calls only.
+    /// Makes it so for the calling thread and its process. Safe between fork and exec: system calls
+    /// only.
     fn restore(&self) -> io::Result<()> {
         let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         // SAFETY: initialises a local.
@@ -121,18 +125,20 @@ fn action(signal: libc::c_int) -> Option<libc::sigaction> {
     (result == 0).then(|| unsafe { action.assume_init() })
 }
 
-/// Starts a program that inherits this, whatever the calling process made of its own limits and signals since, and that the kernel ends by SIGKILL
-/// when the calling *thread* ends.
+/// Starts a program that inherits this, whatever the calling process made of its own limits and
+/// signals since, and that the kernel ends by SIGKILL when the calling *thread* ends.
 ///
 /// # Errors
-/// There is no such program, it can't be run, or a limit can't be set: ESRCH when the parent is gone already.
+/// There is no such program, it can't be run, or a limit can't be set: ESRCH when the parent is
+/// gone already.
 pub fn spawn(command: &mut Command, inherited: Inherited) -> io::Result<Child> {
     let parent = std::process::id();
     let set_up = move || {
         inherited.restore()?;
         die_with_parent(parent, libc::SIGKILL)
     };
-    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates nothing.
+    // SAFETY: the closure makes system calls that are safe between fork and exec, and allocates
+    // nothing.
     unsafe { command.pre_exec(set_up) }.spawn()
 }
 
@@ -142,8 +148,9 @@ mod tests {
 
     use super::*;
 
-    /// `SigBlk:\t0000000000000200` of a child's /proc/self/status, without the signals 32 to 34, which a C library keeps for itself: nobody
-    /// can set them, and they pass from the caller to the child as they are.
+    /// `SigBlk:\t0000000000000200` of a child's /proc/self/status, without the signals 32 to 34,
+    /// which a C library keeps for itself: nobody can set them, and they pass from the caller to
+    /// the child as they are.
     fn field(status: &str, name: &str) -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         u64::from_str_radix(line.unwrap().trim(), 16).unwrap() & !(0b111 << 31)
@@ -174,7 +181,8 @@ mod tests {
         assert_eq!(Inherited::now(), now, "the caller keeps its own");
     }
 
-    /// Cargo and a shell start programs with SIGPIPE as it is by default, and Rust's runtime ignores it.
+    /// Cargo and a shell start programs with SIGPIPE as it is by default, and Rust's runtime
+    /// ignores it.
     #[test]
     fn the_start_is_recorded_before_the_runtime_changes_it() {
         let text = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -1,4 +1,5 @@
-//! The addresses and the numbers of this host's interfaces, as the caller's network namespace has them.
+//! The addresses and the numbers of this host's interfaces, as the caller's network namespace has
+//! them.
 
 use std::{
     ffi::CString,
@@ -50,7 +51,8 @@ unsafe fn address_of(address: *const libc::sockaddr) -> Option<IpAddr> {
     }
 }
 
-/// The number of the interface `name`, by which the kernel takes it in a scope (`sin6_scope_id`). `None`: there is no such interface.
+/// The number of the interface `name`, by which the kernel takes it in a scope (`sin6_scope_id`).
+/// `None`: there is no such interface.
 pub fn number_of(name: &str) -> io::Result<Option<u32>> {
     // A name with a zero in it is nobody's.
     let Ok(name) = CString::new(name) else { return Ok(None) };
@@ -64,15 +66,16 @@ pub fn number_of(name: &str) -> io::Result<Option<u32>> {
 /// Whether there is an interface of this number.
 pub fn exists(number: u32) -> io::Result<bool> {
     let mut name = [0; libc::IF_NAMESIZE];
-    // SAFETY: the buffer has the room that the call may fill, IF_NAMESIZE bytes with the zero at the end.
+    // SAFETY: the buffer has the room that the call may fill, IF_NAMESIZE bytes with the zero at
+    // the end.
     match unsafe { libc::if_indextoname(number, name.as_mut_ptr()) }.is_null() {
         true => Ok(none_if_missing::<()>(io::Error::last_os_error())?.is_some()),
         false => Ok(true),
     }
 }
 
-/// ENODEV is the kernel's word for an interface that does not exist (net/core/dev_ioctl.c, `dev_ioctl`, 6.18), ENXIO the C library's for the same in
-/// `if_indextoname`.
+/// ENODEV is the kernel's word for an interface that does not exist (net/core/dev_ioctl.c,
+/// `dev_ioctl`, 6.18), ENXIO the C library's for the same in `if_indextoname`.
 fn none_if_missing<T>(error: io::Error) -> io::Result<Option<T>> {
     match error.raw_os_error() {
         Some(libc::ENODEV | libc::ENXIO) => Ok(None),

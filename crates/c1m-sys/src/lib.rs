@@ -1,4 +1,5 @@
-//! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server and client.
+//! System calls that neither std nor socket2 wraps, each with its safety argument, shared by server
+//! and client.
 //!
 //! Everything that is `unsafe` in user space stands in this crate.
 
@@ -9,7 +10,6 @@ pub mod errno;
 pub mod files;
 pub mod inherited;
 pub mod interface;
-pub mod machine;
 pub mod mapping;
 pub mod netns;
 pub mod process;

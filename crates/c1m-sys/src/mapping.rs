@@ -68,14 +68,16 @@ impl Mapping {
         }
     }
 
-    /// The first word at `index` or behind it that is not 0. Passes over the empty blocks of a large array as fast as memory is compared.
+    /// The first word at `index` or behind it that is not 0. Passes over the empty blocks of a
+    /// large array as fast as memory is compared.
     #[must_use]
     pub fn next_set(&self, mut index: usize) -> Option<usize> {
         while index < self.words {
             let end = (index / BLOCK + 1) * BLOCK;
             let is_empty = index.is_multiple_of(BLOCK) && end <= self.words && {
                 let mut block = [0u64; BLOCK];
-                // SAFETY: within the mapping; what the kernel writes meanwhile may be in the copy or not.
+                // SAFETY: within the mapping; what the kernel writes meanwhile may be in the copy
+                // or not.
                 unsafe {
                     let from = self.address.add(index).cast::<u64>();
                     from.copy_to_nonoverlapping(NonNull::from(&mut block).cast(), BLOCK);

@@ -42,8 +42,9 @@ impl Namespace {
         super::confine::enter_network(&self.file)
     }
 
-    /// Runs `body` there: in a thread that ends with it, so that no other one changes its namespace, or right here where the calling thread is in
-    /// it already, which takes no privilege.
+    /// Runs `body` there: in a thread that ends with it, so that no other one changes its
+    /// namespace, or right here where the calling thread is in it already, which takes no
+    /// privilege.
     ///
     /// # Errors
     /// EPERM without CAP_SYS_ADMIN, or when no thread can be had.
@@ -66,7 +67,8 @@ impl Namespace {
     }
 }
 
-/// A number that the namespace of the calling thread has, and no other one since the boot. An inode's number is given to a later namespace again.
+/// A number that the namespace of the calling thread has, and no other one since the boot. An
+/// inode's number is given to a later namespace again.
 ///
 /// # Errors
 /// ENOPROTOOPT before Linux 5.14 (net/core/sock.c, `sk_getsockopt`, SO_NETNS_COOKIE).

@@ -16,10 +16,12 @@ pub fn nofile() -> io::Result<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// Raises the soft limit of open files to the hard one, and returns it: how many descriptors one table can hold.
+/// Raises the soft limit of open files to the hard one, and returns it: how many descriptors one
+/// table can hold.
 ///
-/// A hard limit from before fs.nr_open was lowered is worth no more than that: no table grows past it (fs/file.c, `expand_files`), and
-/// setting a limit above it is refused even where it is there already (kernel/sys.c, `do_prlimit`; 6.18).
+/// A hard limit from before fs.nr_open was lowered is worth no more than that: no table grows past
+/// it (fs/file.c, `expand_files`), and setting a limit above it is refused even where it is there
+/// already (kernel/sys.c, `do_prlimit`; 6.18).
 pub fn raise_nofile() -> io::Result<u64> {
     let (soft, hard) = nofile()?;
     let nr_open = std::fs::read_to_string("/proc/sys/fs/nr_open").ok();
@@ -33,10 +35,12 @@ pub fn raise_nofile() -> io::Result<u64> {
     Ok(most)
 }
 
-/// Raises the soft limit of open files to the hard one, and leaves the hard one as it is, so that a child can have the limits from before.
+/// Raises the soft limit of open files to the hard one, and leaves the hard one as it is, so that a
+/// child can have the limits from before.
 ///
 /// # Errors
-/// EPERM where the hard limit is above fs.nr_open: no limit can be set then that keeps it (kernel/sys.c, `do_prlimit`; 6.18).
+/// EPERM where the hard limit is above fs.nr_open: no limit can be set then that keeps it
+/// (kernel/sys.c, `do_prlimit`; 6.18).
 pub fn raise_soft_nofile() -> io::Result<()> {
     let (soft, hard) = nofile()?;
     if soft < hard {
@@ -47,10 +51,12 @@ pub fn raise_soft_nofile() -> io::Result<()> {
     Ok(())
 }
 
-/// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no privilege.
+/// Gives the calling thread a descriptor table of its own (a copy of the present one). Needs no
+/// privilege.
 ///
-/// From here on a descriptor number means something in this thread alone: descriptors must not be handed to or
-/// taken from other threads, and no signal handler that writes to one may run here (see [`block_signals`]).
+/// From here on a descriptor number means something in this thread alone: descriptors must not be
+/// handed to or taken from other threads, and no signal handler that writes to one may run here
+/// (see [`block_signals`]).
 pub fn unshare_files() -> io::Result<()> {
     // SAFETY: changes nothing but the calling thread's own table.
     check(unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
@@ -59,8 +65,8 @@ pub fn unshare_files() -> io::Result<()> {
 /// Closes every descriptor of the calling thread's table but `keep` and the three standard ones.
 ///
 /// # Safety
-/// The table must be the thread's own ([`unshare_files`]), and no owned descriptor of this thread may be outside
-/// `keep` and be used or closed later.
+/// The table must be the thread's own ([`unshare_files`]), and no owned descriptor of this thread
+/// may be outside `keep` and be used or closed later.
 pub unsafe fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut keep: Vec<u32> =
         keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
@@ -92,7 +98,8 @@ pub unsafe fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 unsafe fn close_listed_but(keep: &[u32]) -> io::Result<()> {
     let number =
         |entry: io::Result<std::fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse().ok();
-    // All of them first: the list has a descriptor of its own, which is closed by then, and no other thread has this table.
+    // All of them first: the list has a descriptor of its own, which is closed by then, and no
+    // other thread has this table.
     let open: Vec<u32> = std::fs::read_dir("/proc/thread-self/fd")?.filter_map(number).collect();
     for fd in open.into_iter().filter(|fd| *fd > 2 && !keep.contains(fd)) {
         let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
@@ -104,8 +111,8 @@ unsafe fn close_listed_but(keep: &[u32]) -> io::Result<()> {
 
 /// Blocks every signal in the calling thread, and in the threads that it starts from now on.
 ///
-/// tokio's signal handler writes to a descriptor. In a thread with a table of its own that number is somebody's
-/// connection, so no signal may ever be delivered there.
+/// tokio's signal handler writes to a descriptor. In a thread with a table of its own that number
+/// is somebody's connection, so no signal may ever be delivered there.
 pub fn block_signals() -> io::Result<SignalMask> {
     let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
@@ -119,7 +126,8 @@ pub fn block_signals() -> io::Result<SignalMask> {
     }
 }
 
-/// The signals that were blocked before [`block_signals`]; dropping it puts them back for the calling thread.
+/// The signals that were blocked before [`block_signals`]; dropping it puts them back for the
+/// calling thread.
 pub struct SignalMask(libc::sigset_t);
 
 impl Drop for SignalMask {
@@ -131,8 +139,8 @@ impl Drop for SignalMask {
     }
 }
 
-/// Asks the kernel to send this process `signal` when its parent dies, so that nothing stays behind a SIGKILL.
-/// The answer to a parent that is already gone is an error.
+/// Asks the kernel to send this process `signal` when its parent dies, so that nothing stays behind
+/// a SIGKILL. The answer to a parent that is already gone is an error.
 pub fn die_with_parent(parent: u32, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) })?;
@@ -143,13 +151,15 @@ pub fn die_with_parent(parent: u32, signal: libc::c_int) -> io::Result<()> {
     Ok(())
 }
 
-/// Starts a program that the kernel ends by `signal` when the calling *thread* ends, in whatever way.
+/// Starts a program that the kernel ends by `signal` when the calling *thread* ends, in whatever
+/// way.
 ///
-/// So it has to be called from a thread that lives as long as the child may. A program that is set-user-id loses the wish
-/// (man 2 prctl, PR_SET_PDEATHSIG).
+/// So it has to be called from a thread that lives as long as the child may. A program that is
+/// set-user-id loses the wish (man 2 prctl, PR_SET_PDEATHSIG).
 pub fn spawn_dying_with_parent(command: &mut Command, signal: libc::c_int) -> io::Result<Child> {
     let parent = std::process::id();
-    // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates nothing.
+    // SAFETY: the closure makes two system calls that are safe between fork and exec, and allocates
+    // nothing.
     unsafe { command.pre_exec(move || die_with_parent(parent, signal)) }.spawn()
 }
 
@@ -177,7 +187,8 @@ pub fn cpu_seconds() -> io::Result<(f64, f64)> {
     Ok((seconds(usage.ru_utime), seconds(usage.ru_stime)))
 }
 
-/// Gives memory that the allocator holds for later back to the kernel: after parsing BTF there are megabytes of it.
+/// Gives memory that the allocator holds for later back to the kernel: after parsing BTF there are
+/// megabytes of it.
 pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: touches free memory only.
@@ -196,7 +207,8 @@ pub fn effective_capabilities() -> io::Result<u64> {
         .ok_or_else(|| io::Error::other("/proc/self/status has no CapEff line"))
 }
 
-/// Is this another user namespace than the first one? Capabilities then count for what belongs to it, and for nothing of the host's.
+/// Is this another user namespace than the first one? Capabilities then count for what belongs to
+/// it, and for nothing of the host's.
 pub fn is_in_own_user_namespace() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     /// include/linux/proc_ns.h, PROC_USER_INIT_INO
@@ -204,7 +216,8 @@ pub fn is_in_own_user_namespace() -> bool {
     std::fs::metadata("/proc/self/ns/user").is_ok_and(|it| it.ino() != INITIAL)
 }
 
-/// Gives up every capability of the calling thread, and of those that it starts from now on, for good.
+/// Gives up every capability of the calling thread, and of those that it starts from now on, for
+/// good.
 pub fn drop_capabilities() -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -215,7 +228,8 @@ pub fn drop_capabilities() -> io::Result<()> {
     const VERSION: u32 = 0x2008_0522;
     let header = Header { version: VERSION, pid: 0 };
     let none = [[0u32; 3]; 2];
-    // SAFETY: header and data have the layout of version 3 and live through the call; the rest takes no pointer.
+    // SAFETY: header and data have the layout of version 3 and live through the call; the rest
+    // takes no pointer.
     unsafe {
         // Without this an exec as root would bring them back.
         check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))?;
@@ -239,7 +253,8 @@ pub fn monotonic_ns() -> io::Result<u64> {
     }
 }
 
-/// Bytes of one page of memory, as the kernel tells it when a program starts (man 3 getauxval, AT_PAGESZ): the unit of tcp_mem and of slabs.
+/// Bytes of one page of memory, as the kernel tells it when a program starts (man 3 getauxval,
+/// AT_PAGESZ): the unit of tcp_mem and of slabs.
 ///
 /// # Errors
 /// The C library does not know it, which none is known for.

@@ -12,19 +12,21 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub struct Readable(AsyncFd<OwnedFd>);
 
 impl Readable {
-    /// Watches a duplicate of `fd`, so that this lives independently of it. To be called in a tokio runtime.
+    /// Watches a duplicate of `fd`, so that this lives independently of it. To be called in a tokio
+    /// runtime.
     ///
     /// # Errors
     /// EMFILE, or EPERM for something that epoll can't watch.
     pub fn new(fd: BorrowedFd<'_>) -> io::Result<Self> {
         let own = fd.try_clone_to_owned()?;
-        // SAFETY: the descriptor is owned by what is returned, and nothing there replaces or closes it.
+        // SAFETY: the descriptor is owned by what is returned, and nothing there replaces or closes
+        // it.
         let watched = unsafe { AsyncFd::register_with_interest(own, Interest::READABLE) };
         watched.map(Self).map_err(|error| error.into_parts().1)
     }
 
-    /// Waits until something has come since the last wait. What is there must be taken as a whole before the next one:
-    /// readiness that stays is not told again.
+    /// Waits until something has come since the last wait. What is there must be taken as a whole
+    /// before the next one: readiness that stays is not told again.
     ///
     /// # Errors
     /// The runtime is shutting down.

@@ -1,4 +1,5 @@
-//! The signals that end a program, as something to wait for: no handler runs while the program works.
+//! The signals that end a program, as something to wait for: no handler runs while the program
+//! works.
 
 use std::{
     io,
@@ -17,14 +18,16 @@ const SIGNAL_EXIT: libc::c_int = 128;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     pub number: libc::c_int,
-    /// The kernel sent it, such as a terminal's Ctrl-C, which its whole foreground group gets; else a process did.
+    /// The kernel sent it, such as a terminal's Ctrl-C, which its whole foreground group gets; else
+    /// a process did.
     pub by_kernel: bool,
 }
 
 /// SIGHUP, SIGINT, SIGQUIT and SIGTERM, without SIGHUP where it is ignored.
 ///
-/// nohup(1) ignores SIGHUP so that a program outlives its terminal, and that is respected. An ignored SIGINT or SIGQUIT is not: a shell without
-/// job control ignores both for whatever it starts in the background (POSIX, Shell Command Language, 2.11), and whoever sends one there
+/// nohup(1) ignores SIGHUP so that a program outlives its terminal, and that is respected. An
+/// ignored SIGINT or SIGQUIT is not: a shell without job control ignores both for whatever it
+/// starts in the background (POSIX, Shell Command Language, 2.11), and whoever sends one there
 /// means it.
 ///
 /// # Errors
@@ -36,17 +39,20 @@ pub fn ends() -> io::Result<Vec<libc::c_int>> {
 
 /// The end of a program by signals: the first one ends it in order, the second one at once.
 ///
-/// From [`Shutdown::begin`] on the signals of [`ends`] wait to be taken. Once the end has begun, for whatever reason, [`Shutdown::end_at_once`]
-/// lets the next one end the process, wherever it is: also in a write that nobody reads.
+/// From [`Shutdown::begin`] on the signals of [`ends`] wait to be taken. Once the end has begun,
+/// for whatever reason, [`Shutdown::end_at_once`] lets the next one end the process, wherever it
+/// is: also in a write that nobody reads.
 #[derive(Debug)]
 pub struct Shutdown(OwnedFd);
 
 impl Shutdown {
-    /// Blocks the signals in the calling thread and in the threads that it starts from now on: call it in the main thread, before there are
-    /// others, and after whatever may wait without end, such as opening a pipe. A program that it starts has them blocked as well, unless
+    /// Blocks the signals in the calling thread and in the threads that it starts from now on: call
+    /// it in the main thread, before there are others, and after whatever may wait without end,
+    /// such as opening a pipe. A program that it starts has them blocked as well, unless
     /// [`super::inherited::spawn`] starts it.
     ///
-    /// SIGXFSZ is blocked too, so that a write beyond the limit of a file's size (`ulimit -f`) is an error and not the end.
+    /// SIGXFSZ is blocked too, so that a write beyond the limit of a file's size (`ulimit -f`) is
+    /// an error and not the end.
     ///
     /// # Errors
     /// There is no descriptor left.
@@ -79,8 +85,9 @@ impl Shutdown {
         Ok(Some(Taken { number: info.ssi_signo.cast_signed(), by_kernel }))
     }
 
-    /// The end has begun: from here on a signal of [`ends`] ends the process at once, with exit code 128 and the signal's number. One that
-    /// waits to be taken does so now. Call it in the thread that called [`Shutdown::begin`].
+    /// The end has begun: from here on a signal of [`ends`] ends the process at once, with exit
+    /// code 128 and the signal's number. One that waits to be taken does so now. Call it in the
+    /// thread that called [`Shutdown::begin`].
     ///
     /// # Errors
     /// None that is known.
@@ -112,7 +119,8 @@ extern "C" fn exit_now(number: libc::c_int) {
 
 fn handle(number: libc::c_int) -> io::Result<()> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all zeros are a valid value; what it points to is a function that may run at any time in any thread.
+    // SAFETY: all zeros are a valid value; what it points to is a function that may run at any time
+    // in any thread.
     unsafe {
         (*action.as_mut_ptr()).sa_sigaction = exit_now as extern "C" fn(libc::c_int) as usize;
         check(libc::sigaction(number, action.as_ptr(), std::ptr::null_mut())).map(drop)
@@ -121,7 +129,8 @@ fn handle(number: libc::c_int) -> io::Result<()> {
 
 fn is_ignored(number: libc::c_int) -> io::Result<bool> {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: changes nothing; the kernel fills the structure, of which all zeros are a valid value.
+    // SAFETY: changes nothing; the kernel fills the structure, of which all zeros are a valid
+    // value.
     let action = unsafe {
         check(libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()))?;
         action.assume_init()

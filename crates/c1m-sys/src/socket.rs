@@ -9,11 +9,13 @@ use std::{
 
 use super::check;
 
-/// Responses up to here are copied into one piece: less than what an array of pieces costs the kernel to read.
+/// Responses up to here are copied into one piece: less than what an array of pieces costs the
+/// kernel to read.
 const ONE_PIECE_BYTES: usize = 512;
 
-/// A system call of the hot path, past the C library's wrapper: in a program with threads glibc makes each of these calls a
-/// point at which the thread can be cancelled, with two atomic operations a call. Nobody cancels threads here.
+/// A system call of the hot path, past the C library's wrapper: in a program with threads glibc
+/// makes each of these calls a point at which the thread can be cancelled, with two atomic
+/// operations a call. Nobody cancels threads here.
 ///
 /// # Safety
 /// As of the call: what `arguments` point to is valid for it.
@@ -30,7 +32,8 @@ fn int(value: libc::c_int) -> usize {
     value as usize
 }
 
-/// Takes one connection from the accept queue: non-blocking, close-on-exec, without asking for the peer's address.
+/// Takes one connection from the accept queue: non-blocking, close-on-exec, without asking for the
+/// peer's address.
 pub fn accept(listener: RawFd) -> io::Result<OwnedFd> {
     let flags = int(libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
     // SAFETY: null addresses are allowed.
@@ -100,10 +103,11 @@ pub fn shutdown_write(fd: RawFd) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd, libc::SHUT_WR) }).map(drop)
 }
 
-/// Closes a connection that is known by its number alone, as an epoll loop without objects per connection does.
+/// Closes a connection that is known by its number alone, as an epoll loop without objects per
+/// connection does.
 ///
-/// The caller got the number out of an `OwnedFd` (`into_raw_fd`) and uses it no more. Linux frees the number even when
-/// it reports an error, so there is nothing to do about one.
+/// The caller got the number out of an `OwnedFd` (`into_raw_fd`) and uses it no more. Linux frees
+/// the number even when it reports an error, so there is nothing to do about one.
 pub fn close(fd: RawFd) {
     // SAFETY: the caller's promise.
     let _ = unsafe { call(libc::SYS_close, [int(fd), 0, 0, 0, 0, 0]) };
@@ -116,13 +120,14 @@ pub fn take_error(fd: RawFd) -> io::Result<Option<io::Error>> {
     Ok((error != 0).then(|| io::Error::from_raw_os_error(error)))
 }
 
-/// From now on closing `fd` sends a reset: neither an orphan nor a TIME_WAIT is left (SO_LINGER with 0 seconds).
+/// From now on closing `fd` sends a reset: neither an orphan nor a TIME_WAIT is left (SO_LINGER
+/// with 0 seconds).
 pub fn reset_on_close(fd: RawFd) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
 }
 
-/// Whether what arrives is acknowledged at once (TCP_QUICKACK), or may wait for data to travel with; the kernel goes on from
-/// there by itself (net/ipv4/tcp.c, `__tcp_sock_set_quickack`, 6.18).
+/// Whether what arrives is acknowledged at once (TCP_QUICKACK), or may wait for data to travel
+/// with; the kernel goes on from there by itself (net/ipv4/tcp.c, `__tcp_sock_set_quickack`, 6.18).
 ///
 /// Off before `connect` saves the segment that ends the handshake: it goes with the first request
 /// (net/ipv4/tcp_input.c, `tcp_rcv_synsent_state_process`).
@@ -130,7 +135,8 @@ pub fn set_quick_ack(fd: RawFd, is_on: bool) -> io::Result<()> {
     set_option(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, &libc::c_int::from(is_on))
 }
 
-/// Memory of one socket (SO_MEMINFO), bytes but for `drops`. include/uapi/linux/sock_diag.h, since 4.12.
+/// Memory of one socket (SO_MEMINFO), bytes but for `drops`. include/uapi/linux/sock_diag.h, since
+/// 4.12.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct MemInfo {
@@ -167,13 +173,16 @@ pub fn mem_info(fd: RawFd) -> io::Result<MemInfo> {
     })
 }
 
-/// Spreads new connections evenly over these members of a SO_REUSEPORT group, by their index in it (the order of their
-/// `listen` calls). The others stay in the group, keep what is queued, and get nothing new.
+/// Spreads new connections evenly over these members of a SO_REUSEPORT group, by their index in it
+/// (the order of their `listen` calls). The others stay in the group, keep what is queued, and get
+/// nothing new.
 ///
-/// A classic BPF program: it needs no privilege, and takes effect for the whole group, whichever member it is set on.
-/// net/core/sock_reuseport.c, `reuseport_select_sock`: an index that is out of range falls back to the flow's hash.
+/// A classic BPF program: it needs no privilege, and takes effect for the whole group, whichever
+/// member it is set on. net/core/sock_reuseport.c, `reuseport_select_sock`: an index that is out of
+/// range falls back to the flow's hash.
 pub fn steer_reuseport(listener: &impl AsRawFd, members: &[u32]) -> io::Result<()> {
-    // BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_MOD|BPF_K, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K: include/uapi/linux/bpf_common.h.
+    // BPF_LD|BPF_W|BPF_ABS, BPF_ALU|BPF_MOD|BPF_K, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K:
+    // include/uapi/linux/bpf_common.h.
     const LOAD: u16 = 0x20;
     const MODULO: u16 = 0x94;
     const JUMP_IF_EQUAL: u16 = 0x15;
@@ -225,7 +234,8 @@ fn set_option<T>(fd: RawFd, level: libc::c_int, name: libc::c_int, value: &T) ->
         .map(drop)
 }
 
-/// Reads an option that is an array of plain integers; a kernel that knows fewer of them leaves the rest as they are.
+/// Reads an option that is an array of plain integers; a kernel that knows fewer of them leaves the
+/// rest as they are.
 fn get_option<T: bytemuck::Pod>(
     fd: RawFd,
     level: libc::c_int,

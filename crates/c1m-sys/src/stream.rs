@@ -1,4 +1,5 @@
-//! Standard output and standard error as descriptors: no buffer stands between them and what is written.
+//! Standard output and standard error as descriptors: no buffer stands between them and what is
+//! written.
 
 use std::{
     fs::File,
@@ -38,8 +39,8 @@ impl Stream {
 }
 
 impl Write for Stream {
-    /// Blocks until something is taken, also where another program has made the stream non-blocking: the flag is of the open file, which
-    /// programs share.
+    /// Blocks until something is taken, also where another program has made the stream
+    /// non-blocking: the flag is of the open file, which programs share.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {

@@ -9,11 +9,13 @@ use std::{
 
 use super::process::{block_signals, close_all_but, unshare_files};
 
-/// Starts a thread whose descriptor table is its own and holds only `keep` and the three standard descriptors. No signal
-/// is delivered there. When `body` returns, what is left in the table is closed before the thread ends.
+/// Starts a thread whose descriptor table is its own and holds only `keep` and the three standard
+/// descriptors. No signal is delivered there. When `body` returns, what is left in the table is
+/// closed before the thread ends.
 ///
-/// Returns once the table stands: from then on the caller may close its own copies of `keep`. `body` may use descriptors
-/// of `keep` by their numbers; it must own no other descriptor, and hand none to another thread.
+/// Returns once the table stands: from then on the caller may close its own copies of `keep`.
+/// `body` may use descriptors of `keep` by their numbers; it must own no other descriptor, and hand
+/// none to another thread.
 ///
 /// # Errors
 /// Whatever refused the thread (EAGAIN) or the table (ENOMEM).
@@ -28,7 +30,8 @@ pub fn spawn_with_own_table<T: Send + 'static>(
     let _mask = block_signals()?;
     let thread = Builder::new().name(name).stack_size(stack_bytes).spawn(move || {
         let table = unshare_files().and_then(|()| {
-            // SAFETY: the table is this thread's own since the line above, and `body` owns nothing outside `keep`.
+            // SAFETY: the table is this thread's own since the line above, and `body` owns nothing
+            // outside `keep`.
             unsafe { close_all_but(&keep) }
         });
         let failed = table.is_err();
@@ -54,10 +57,12 @@ mod tests {
     use super::*;
     use crate::epoll::Waker;
 
-    /// Has each call of close_range refused with this error, in this thread and in those that it starts.
+    /// Has each call of close_range refused with this error, in this thread and in those that it
+    /// starts.
     fn without_close_range(errno: i32) {
-        // BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K: include/uapi/linux/bpf_common.h; the number of the call is the
-        // first word of struct seccomp_data.
+        // BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K:
+        // include/uapi/linux/bpf_common.h; the number of the call is the first word of struct
+        // seccomp_data.
         let code = |code, jf, k| libc::sock_filter { code, jt: 0, jf, k };
         let call = u32::try_from(libc::SYS_close_range).unwrap();
         let refuse = libc::SECCOMP_RET_ERRNO | errno.unsigned_abs();
@@ -68,7 +73,8 @@ mod tests {
             code(0x06, 0, libc::SECCOMP_RET_ALLOW),
         ];
         let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
-        // SAFETY: changes the calling thread alone, and reads the program, which lives through the call.
+        // SAFETY: changes the calling thread alone, and reads the program, which lives through the
+        // call.
         unsafe {
             assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
             let mode = libc::SECCOMP_MODE_FILTER;

@@ -2,11 +2,14 @@
 
 use std::{
     fs::{self, Permissions},
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
+    io::{self, BufRead as _, BufReader, Read, Write as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{self, ChildStdin, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
@@ -48,7 +51,8 @@ pub struct Child {
     child: process::Child,
     input: Option<ChildStdin>,
     lines: Receiver<Printed>,
-    stderr: Option<JoinHandle<String>>,
+    stderr: Option<JoinHandle<()>>,
+    said: Arc<Mutex<Vec<u8>>>,
     /// For how long it may do nothing while it is waited for.
     patience: Duration,
 }
@@ -87,16 +91,13 @@ impl Child {
                 }
             });
         }
-        let stderr = child.stderr.take().map(|mut errors| {
-            thread::spawn(move || {
-                let mut bytes = Vec::new();
-                // What was read until an error is all that there is.
-                let _ = errors.read_to_end(&mut bytes);
-                String::from_utf8_lossy(&bytes).into_owned()
-            })
+        let said = Arc::<Mutex<Vec<u8>>>::default();
+        let stderr = child.stderr.take().map(|errors| {
+            let said = said.clone();
+            thread::spawn(move || keep(errors, &said))
         });
         let input = child.stdin.take();
-        Self { name, child, input, lines, stderr, patience: PATIENCE }
+        Self { name, child, input, lines, stderr, said, patience: PATIENCE }
     }
 
     /// It may do nothing for so long while it is waited for.
@@ -132,6 +133,57 @@ impl Child {
         }
     }
 
+    /// The next line, however long it uses its CPU before; `None`: it has closed its output.
+    ///
+    /// # Errors
+    /// A signal has come, it does nothing any more, or `end` is over.
+    pub(crate) fn line(&mut self, end: Instant) -> io::Result<Option<Printed>> {
+        let (mut patience, mut used) = (Patience::new(self.patience), None);
+        loop {
+            check_interrupted()?;
+            let left = patience.left().min(left(end));
+            match self.lines.recv_timeout(LOOK.min(left)) {
+                Ok(line) => return Ok(Some(line)),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = cpu_ticks(self.pid());
+            if now != used {
+                used = now;
+                patience.step();
+            } else if left.is_zero() {
+                return Err(self.is_silent());
+            }
+        }
+    }
+
+    /// Waits until `done`, however long it uses its CPU before.
+    ///
+    /// # Errors
+    /// A signal has come, or it does nothing any more, without `what`.
+    pub fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) -> io::Result<()> {
+        let (mut patience, mut used) = (Patience::new(self.patience), None);
+        while !done() {
+            check_interrupted()?;
+            let now = cpu_ticks(self.pid());
+            if now != used {
+                used = now;
+                patience.step();
+            }
+            if patience.left().is_zero() {
+                return Err(io::Error::other(format!("{}: no {what}", self.name)));
+            }
+            thread::sleep(STEP);
+        }
+        Ok(())
+    }
+
+    /// What it has written to standard error so far, where that is a pipe.
+    pub fn said(&self) -> String {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
     fn is_silent(&self) -> io::Error {
         let text = format!("{} has printed nothing for {:?}", self.name, self.patience);
         io::Error::new(io::ErrorKind::TimedOut, text)
@@ -147,7 +199,7 @@ impl Child {
         mut choose: impl FnMut(&Printed) -> Result<Option<T>, E>,
     ) -> Result<T, E> {
         let end = Instant::now() + CEILING;
-        while let Some(line) = self.next(self.patience.min(left(end)))? {
+        while let Some(line) = self.line(end)? {
             if let Some(answer) = choose(&line)? {
                 return Ok(answer);
             }
@@ -241,8 +293,11 @@ impl Child {
                 thread::sleep(STEP / 5);
             }
         };
-        let stderr = self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        Ok(Outcome { code: status.code(), status, lines, stderr })
+        if let Some(thread) = self.stderr.take() {
+            // It has no reason to panic; what it has read is there.
+            let _ = thread.join();
+        }
+        Ok(Outcome { code: status.code(), status, lines, stderr: self.said() })
     }
 
     /// Ends it by SIGTERM.
@@ -263,6 +318,14 @@ impl From<process::Child> for Child {
 impl Drop for Child {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// Reads to the end, or to an error: what was read until then is all that there is.
+fn keep(mut from: impl Read, into: &Mutex<Vec<u8>>) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`host`]: settings of the kernel, which are put back, and its counters; [`cgroup`]: a memory cgroup.
 //! - [`trip`]: how a limit is met with real sockets.
 //! - [`retry`]: tests whose figures are a whole host's.
+//! - [`usage`]: command lines with hostile values.
 //! - [`schema`], [`scrape`], [`figures`]: JSON lines, metrics and pages that are compared with what they must say.
 
 pub mod cgroup;
@@ -20,6 +21,7 @@ pub mod retry;
 pub mod schema;
 pub mod scrape;
 pub mod trip;
+pub mod usage;
 pub mod wait;
 
 pub use child::{Child, Outcome};

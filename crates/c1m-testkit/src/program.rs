@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     child::{Child, Outcome},
     schema::Schema,
-    wait::{CEILING, PATIENCE, left},
+    wait::{CEILING, left},
 };
 
 /// A running program whose records are read. It is killed when dropped.
@@ -100,29 +100,41 @@ impl<R: DeserializeOwned + Clone + std::fmt::Debug> Program<R> {
         line.record
     }
 
-    /// The first record from now on for which `choose` has an answer. `None`: the program has ended, or prints nothing any more.
-    pub fn find<T>(&mut self, choose: impl FnMut(&R) -> Option<T>) -> Option<T> {
-        self.find_within(PATIENCE, CEILING, choose)
+    /// The next record, however long the program uses its CPU before; `None`: it has ended, or does nothing any more.
+    ///
+    /// # Panics
+    /// It is not understood.
+    #[track_caller]
+    pub fn record(&mut self) -> Option<R> {
+        self.record_before(Instant::now() + CEILING)
+    }
+
+    #[track_caller]
+    fn record_before(&mut self, end: Instant) -> Option<R> {
+        let line = self.child.line(end).ok()??;
+        Some(self.take(&line.text))
+    }
+
+    /// The first record from now on for which `choose` has an answer. `None`: the program has ended, or does nothing any more.
+    pub fn find<T>(&mut self, mut choose: impl FnMut(&R) -> Option<T>) -> Option<T> {
+        let end = Instant::now() + CEILING;
+        loop {
+            let record = self.record_before(end)?;
+            if let Some(chosen) = choose(&record) {
+                return Some(chosen);
+            }
+        }
     }
 
     /// The same within `limit`.
     pub fn find_in<T>(
         &mut self,
         limit: Duration,
-        choose: impl FnMut(&R) -> Option<T>,
-    ) -> Option<T> {
-        self.find_within(limit, limit, choose)
-    }
-
-    fn find_within<T>(
-        &mut self,
-        patience: Duration,
-        ceiling: Duration,
         mut choose: impl FnMut(&R) -> Option<T>,
     ) -> Option<T> {
-        let end = Instant::now() + ceiling;
+        let end = Instant::now() + limit;
         loop {
-            let record = self.next(patience.min(left(end)))?;
+            let record = self.next(left(end))?;
             if let Some(chosen) = choose(&record) {
                 return Some(chosen);
             }

@@ -5,7 +5,7 @@
 //! another meaning elsewhere by accident: each kind has its own parser. Every option that takes an integer uses one of them: what `parse` of the
 //! standard library takes besides (a sign) and what it does not (groups of digits) would otherwise differ from option to option.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
@@ -216,11 +216,83 @@ pub fn grouped(count: u64) -> String {
 #[must_use]
 pub fn bytes(count: f64) -> String {
     match count.abs() {
+        size if size >= 1_099_511_627_776.0 => format!("{:.2} TiB", count / 1_099_511_627_776.0),
         size if size >= 1_073_741_824.0 => format!("{:.2} GiB", count / 1_073_741_824.0),
         size if size >= 1_048_576.0 => format!("{:.1} MiB", count / 1_048_576.0),
         size if size >= 1_024.0 => format!("{:.2} KiB", count / 1_024.0),
         _ => format!("{count:.1} B"),
     }
+}
+
+/// A whole number of bytes as people read it.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+pub fn size(count: u64) -> String {
+    if count < 1024 { format!("{count} B") } else { bytes(count as f64) }
+}
+
+/// As [`size`], of a number that can be below zero.
+#[must_use]
+pub fn signed_size(count: i64) -> String {
+    let sign = if count < 0 { "-" } else { "" };
+    format!("{sign}{}", size(count.unsigned_abs()))
+}
+
+/// `1 socket`, `1,024,000 sockets`
+#[must_use]
+pub fn counted(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
+/// A count of which the first digits are enough: `71.7m`, with the suffixes of [`COUNTS`].
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "rounded for people")]
+pub fn rounded(count: u64) -> String {
+    match count {
+        0..10_000_000 => grouped(count),
+        10_000_000..1_000_000_000 => format!("{:.1}m", count as f64 / 1e6),
+        _ => format!("{:.1}g", count as f64 / 1e9),
+    }
+}
+
+/// A count as people read it, or that it is not known.
+#[must_use]
+pub fn known(count: Option<u64>) -> String {
+    count.map_or_else(|| "unknown".into(), grouped)
+}
+
+/// A number of something, without its unit. Pages are their bytes, where the size of a page is known; bytes have a unit of their own.
+#[must_use]
+pub fn quantity(count: u64, unit: &str, page_bytes: Option<u64>) -> String {
+    match (unit, page_bytes) {
+        ("pages", Some(page)) => size(count.saturating_mul(page)),
+        ("bytes", _) => size(count),
+        _ => grouped(count),
+    }
+}
+
+/// The unit behind a [`quantity`]; `None`: it has one.
+#[must_use]
+pub fn unit_of(unit: &str, page_bytes: Option<u64>) -> Option<&str> {
+    match (unit, page_bytes) {
+        ("pages", Some(_)) | ("bytes", _) => None,
+        _ => Some(unit),
+    }
+}
+
+/// A span of time as people read it, from milliseconds.
+#[must_use]
+pub fn span_ms(ms: f64) -> String {
+    if ms < 1000.0 { format!("{ms:.1} ms") } else { format!("{:.2} s", ms / 1000.0) }
+}
+
+/// The time of day in UTC, as lines for people begin with it: `08:16:54.123`.
+#[must_use]
+pub fn clock(time: SystemTime) -> String {
+    let stamp = humantime::format_rfc3339_millis(time).to_string();
+    // 2026-11-22T08:16:54.123Z
+    stamp.get(11..23).unwrap_or(&stamp).to_owned()
 }
 
 #[cfg(test)]
@@ -334,6 +406,35 @@ mod tests {
         assert_eq!(bytes(8_601.6), "8.40 KiB");
         assert_eq!(bytes(-2_097_152.0), "-2.0 MiB");
         assert_eq!(bytes(17_179_869_184.0), "16.00 GiB");
+        assert_eq!(
+            [0, 1023, 1024, 1 << 20, 3 << 40].map(size),
+            ["0 B", "1023 B", "1.00 KiB", "1.0 MiB", "3.00 TiB"]
+        );
+        assert_eq!([-12, 4096].map(signed_size), ["-12 B", "4.00 KiB"]);
+        assert_eq!([0.25, 999.94, 2345.0].map(span_ms), ["0.2 ms", "999.9 ms", "2.35 s"]);
+        assert_eq!(
+            [0, 1, 2000].map(|it| counted(it, "port")),
+            ["0 ports", "1 port", "2,000 ports"]
+        );
+        assert_eq!(
+            [9_999_999, 71_655_425, 473_647_078_257].map(rounded),
+            ["9,999,999", "71.7m", "473.6g"]
+        );
+        assert_eq!([None, Some(1000)].map(known), ["unknown", "1,000"]);
+        for (unit, page, text, behind) in [
+            ("pages", Some(65_536), "64.0 MiB", None),
+            ("pages", None, "1,024", Some("pages")),
+            ("bytes", None, "1.00 KiB", None),
+            ("files", Some(4096), "1,024", Some("files")),
+        ] {
+            assert_eq!((quantity(1024, unit, page).as_str(), unit_of(unit, page)), (text, behind));
+        }
+    }
+
+    #[test]
+    fn the_clock_is_the_time_of_day() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(86_400_000 + 45_296_789);
+        assert_eq!(clock(time), "12:34:56.789");
     }
 
     #[test]

@@ -11,7 +11,8 @@ use c1m_sys::process::page_bytes;
 
 use super::{
     End, expect,
-    measure::{Host, Snapshot},
+    host::Host,
+    measure::Snapshot,
     outcome::{Act, ActCrossing, ActName, SlabShare, per_connection, rounded},
     patience::Patience,
     preflight::{self, Facts},

@@ -27,12 +27,6 @@ pub(super) fn baseline(sockstat_pages: u64, reserve_pages: u64) -> u64 {
     sockstat_pages.saturating_sub(reserve_pages)
 }
 
-/// Pages that may be charged outside the kernel's counter: one fewer than the batch, by CPU.
-#[must_use]
-pub(super) fn reserve(batch_pages: u64, cpus: u64) -> u64 {
-    batch_pages.saturating_sub(1).saturating_mul(cpus)
-}
-
 /// How far `actual` is from `expected`, in percent of it.
 #[must_use]
 pub(super) fn error_percent(actual: u64, expected: u64) -> f64 {
@@ -100,7 +94,6 @@ mod tests {
 
     #[test]
     fn a_residue_is_no_baseline() {
-        assert_eq!(reserve(256, 2), 510);
         assert_eq!(baseline(275, 510), 0);
         assert_eq!(baseline(10_510, 510), 10_000);
     }

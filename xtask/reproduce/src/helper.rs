@@ -12,8 +12,7 @@ use std::{
 use super::{
     End, Places,
     privileged::{COMMAND, forward},
-    protocol::Request,
-    stage::Event,
+    protocol::{Event, Request},
 };
 
 /// The other end of the pipes. Dropping it closes them, on which the privileged half puts everything back and ends.

@@ -6,13 +6,14 @@
 //! - [`helper`], [`privileged`], [`protocol`]: the half that runs as root, and how both halves speak; [`signals`] is for both.
 //! - [`programs`]: server and client; [`patience`]: how long anything may take.
 //! - [`stage`], [`seen`]: the one place where everything arrives, and what it adds up to.
-//! - [`act`], [`measure`], [`expect`]: one act, what is read during it, and what had to come out.
+//! - [`act`], [`host`], [`measure`], [`expect`]: one act, what is read during it, and what had to come out.
 //! - [`outcome`], [`report`], [`progress`], [`log`]: what was found, and how it is told.
 
 mod act;
 mod cli;
 mod expect;
 mod helper;
+mod host;
 mod log;
 mod measure;
 pub mod outcome;
@@ -119,7 +120,8 @@ pub fn main(args: &Args) -> ExitCode {
     };
     let ended = run::perform(args, &mut stage);
     // Also of a run that failed: the page shows how far it came.
-    let written = stage.log.write_page();
+    let written = stage.log.finish();
+    stage.tell_changes();
     match ended.and_then(|code| written.map(|()| code)) {
         Ok(code) => {
             stage.end();

@@ -6,15 +6,16 @@ use std::{
 };
 
 use c1m_host::{
-    cgroup,
+    cgroup, cpus,
     guard::Change,
+    ports::Ports,
     sysctl::{Name, SysctlError, Tree},
 };
 use c1m_sys::process;
 
 use super::{
     End, expect,
-    measure::Host,
+    host::Host,
     progress::{bytes, grouped},
     scale,
 };
@@ -29,8 +30,6 @@ const FILES_SPARE: u64 = 10_000;
 const PORTS_PER_SOURCE_MAX: u64 = 64_000;
 /// Loopback addresses that are tried, 127.0.1.0 and on.
 const SOURCES_MAX: u64 = 65_536;
-/// What every kernel had before there was a setting for it.
-const BATCH_PAGES: u64 = 256;
 
 /// What the host says before the run.
 #[derive(Debug, Clone)]
@@ -67,9 +66,8 @@ impl Facts {
                 "{error}: tcp_mem is the host's, so run this in the host's network namespace, not in a container's"
             ))
         })?;
-        let [low, high] = tree.numbers(&name("net.ipv4.ip_local_port_range")?).map_err(refused)?;
-        let batch = number("net.core.mem_pcpu_rsv").unwrap_or(BATCH_PAGES);
-        let reserve_pages = expect::reserve(batch, host.cpus()?);
+        let ports = Ports::at(tree).map_err(|error| End::Refused(error.to_string()))?;
+        let reserve_pages = cpus::reserve(number("net.core.mem_pcpu_rsv").ok(), host.cpus()?);
         let sockstat = host.sockstat()?;
         let (_, nofile_hard) = process::nofile().map_err(|error| {
             End::Refused(format!("cannot read the limit of open files: {error}"))
@@ -87,7 +85,7 @@ impl Facts {
             files: host.file_nr()?.allocated,
             file_max: number("fs.file-max")?,
             user_watches_max: number("fs.epoll.max_user_watches")?,
-            ports: (high + 1).saturating_sub(low),
+            ports: ports.usable.len() as u64,
             conntrack_max: number("net.netfilter.nf_conntrack_max").ok(),
         })
     }

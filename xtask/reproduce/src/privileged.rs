@@ -20,7 +20,7 @@ use c1m_sys::process;
 
 use super::{
     Places,
-    measure::Host,
+    host::Host,
     patience::Patience,
     protocol::{Reply, Request, SETTINGS, address},
     signals,

@@ -27,6 +27,20 @@ pub(super) enum Request {
     Slabinfo,
 }
 
+/// What arrives in the unprivileged half.
+pub(super) enum Event {
+    /// A line of the privileged half.
+    Reply(String),
+    HelperGone,
+    ClientLine(String),
+    ClientError(String),
+    /// The client closed its output.
+    ClientGone,
+    /// What was typed after a question.
+    Answer(String),
+    Signal,
+}
+
 /// Where the server listens.
 pub(super) fn address(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))

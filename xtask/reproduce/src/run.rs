@@ -1,15 +1,14 @@
 //! One run from the first look at the host to the last line.
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::PathBuf,
     process::ExitCode,
     time::{Instant, SystemTime},
 };
 
 use c1m_host::{
-    guard::{Change, Fate, Outcome},
+    guard::{Change, Outcome, RestoreResult},
     sysctl::{Name, Tree},
 };
 use c1m_record::Line;
@@ -18,8 +17,9 @@ use super::{
     End,
     act::{self, Play},
     cli::{Args, Connections},
-    log::is_page,
-    measure::{Host, Snapshot},
+    host::Host,
+    log::{Log, print},
+    measure::Snapshot,
     outcome::{self, Act, ActName, ReproduceRecord, Reproduction},
     preflight::{self, Facts},
     programs,
@@ -45,7 +45,9 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     if args.restore {
         return Ok(restored_only(stage, &stale));
     }
-    if let Some(failed) = stale.iter().find(|outcome| matches!(outcome.fate, Fate::Failed { .. })) {
+    if let Some(failed) =
+        stale.iter().find(|outcome| matches!(outcome.fate, RestoreResult::Failed { .. }))
+    {
         return Err(End::Refused(failed.to_string()));
     }
     let tree = args.places.tree();
@@ -230,31 +232,19 @@ fn publish(args: &Args, stage: &mut Stage, run: Reproduction) -> Result<ExitCode
         }
     }
     stage.log.take(&line)?;
-    tell(args, &run, &line)?;
+    tell(args, &mut stage.log, &run, &line)?;
     Ok(code)
 }
 
 /// Writes a report in Markdown, and prints the table, or `line`, which is the same as JSON.
-pub fn tell(args: &Args, run: &Reproduction, line: &str) -> Result<(), End> {
-    if let Some(path) = args.report.as_ref().filter(|path| !is_page(path)) {
-        fs::write(path, report::markdown(run, line))
-            .map_err(|error| End::Failed(format!("cannot write {}: {error}", path.display())))?;
-    }
-    if args.json { print(line) } else { print(report::table(run).trim_end()) }
+pub fn tell(args: &Args, log: &mut Log, run: &Reproduction, line: &str) -> Result<(), End> {
+    let written = log.write_markdown(|| report::markdown(run, line));
+    // A file that can't be written costs nobody the table.
+    let printed = if args.json { print(line) } else { print(report::table(run).trim_end()) };
+    written.and(printed)
 }
 
 fn json(record: ReproduceRecord) -> Result<String, End> {
     serde_json::to_string(&Line::at(SystemTime::now(), record))
         .map_err(|error| End::Failed(format!("cannot write JSON: {error}")))
-}
-
-/// One line, or several, on standard output. A reader that has gone away is no error.
-pub(super) fn print(text: &str) -> Result<(), End> {
-    let mut output = io::stdout().lock();
-    match writeln!(output, "{text}").and_then(|()| output.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(End::Failed(format!("cannot write to standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
 }

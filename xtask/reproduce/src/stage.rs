@@ -16,12 +16,12 @@ use c1m_sys::process;
 use super::{
     End, Places,
     helper::Helper,
+    host::Host,
     log::Log,
-    measure::Host,
     patience::Patience,
     privileged::forward,
     progress::Progress,
-    protocol::{ClientRecord, Ended, Reply, Request},
+    protocol::{ClientRecord, Ended, Event, Reply, Request},
     seen::Seen,
     signals,
 };
@@ -32,20 +32,6 @@ const CAUSE_LIMIT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(500);
 /// How often an ended client is looked for.
 const REAP_STEP: Duration = Duration::from_millis(20);
-
-/// Something arrived.
-pub(super) enum Event {
-    /// A line of the privileged half.
-    Reply(String),
-    HelperGone,
-    ClientLine(String),
-    ClientError(String),
-    /// The client closed its output.
-    ClientGone,
-    /// What was typed after a question.
-    Answer(String),
-    Signal,
-}
 
 /// Everything that runs for a reproduction. [`Stage::end`] ends all of it, and so does dropping it.
 pub(super) struct Stage {
@@ -190,8 +176,8 @@ impl Stage {
 
     /// Lets things arrive for so long.
     pub(super) fn pause(&mut self, time: Duration) -> Result<(), End> {
-        let end = Instant::now() + time;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
+        let start = Instant::now();
+        while let Some(left) = time.checked_sub(start.elapsed()) {
             self.wait(left.min(TICK))?;
         }
         Ok(())
@@ -310,6 +296,7 @@ impl Stage {
         match reply {
             Reply::ServerLine { line } => {
                 self.log.server(&line)?;
+                self.tell_changes();
                 let line: Line<Record> = serde_json::from_str(&line).map_err(|error| {
                     End::Failed(format!("the server printed `{line}`, which is no record: {error}"))
                 })?;
@@ -333,6 +320,13 @@ impl Stage {
             reply => self.replies.push_back(reply),
         }
         Ok(())
+    }
+
+    /// Says that the file of `--output` can't be written, and that it can again.
+    pub(super) fn tell_changes(&mut self) {
+        for text in self.log.changes() {
+            self.progress.say(&text);
+        }
     }
 
     fn show(&mut self) {

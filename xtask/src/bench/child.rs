@@ -30,8 +30,8 @@ pub(crate) fn start(command: &mut Command) -> Result<Child> {
 
 /// Lets time pass; a signal ends it.
 pub(crate) fn pause(time: Duration) -> Result<()> {
-    let end = Instant::now() + time;
-    while let Some(left) = end.checked_duration_since(Instant::now()) {
+    let start = Instant::now();
+    while let Some(left) = time.checked_sub(start.elapsed()) {
         check_interrupted()?;
         thread::sleep(left.min(LOOK));
     }

@@ -3,6 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
+use c1m_report::panels::{self, Panel, Series};
 use c1m_text::units;
 
 use super::{
@@ -11,7 +12,6 @@ use super::{
     host::{self, Settings},
     look,
     rounds::Quiet,
-    svg::{self, Panel, Series},
 };
 use crate::{bench::board::per, place, process};
 
@@ -119,7 +119,7 @@ fn picture(points: &[Point], machine: &str) -> String {
             series: vec![series("used", 7)],
         },
     ];
-    svg::draw(machine, &ticks, &panels)
+    panels::svg(machine, &ticks, &panels)
 }
 
 #[cfg(test)]

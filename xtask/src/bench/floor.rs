@@ -29,7 +29,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use c1m_client::{ports::Ports, ramp::Crew, shard::Shard, target::Target, tuple::Plan};
+use c1m_client::{ramp::Crew, shard::Shard, target::Target, tuple::Plan};
+use c1m_host::ports::Ports;
 use c1m_preflight::plan::Workers;
 use c1m_sys::{
     epoll::{self, Epoll, Events},

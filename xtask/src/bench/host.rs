@@ -17,6 +17,7 @@ use c1m_host::{
 use c1m_limits::footprint::{self, Sizes};
 use c1m_record::{Role, Sockstat};
 use c1m_sys::process::page_bytes;
+use c1m_text::units::size;
 
 use super::child::pause;
 use crate::exit;
@@ -37,7 +38,7 @@ pub(crate) fn machine() -> Result<String> {
     let model = model.and_then(|rest| rest.split_once(':')).map_or("unknown processor", |it| it.1);
     let cpus = std::thread::available_parallelism()?;
     let memory = meminfo::read()?.total_bytes;
-    Ok(format!("{}, {cpus} CPUs, {} MiB of memory", model.trim(), memory >> 20))
+    Ok(format!("{}, {cpus} CPUs, {} of memory", model.trim(), size(memory)))
 }
 
 pub(crate) fn kernel() -> Result<String> {
@@ -60,9 +61,9 @@ pub(crate) fn check_memory(connections: u64) -> Result<()> {
         return Ok(());
     }
     Err(exit::refused(format!(
-        "{connections} connections, both ends, need {} MiB of memory, and {} MiB are available",
-        need >> 20,
-        available >> 20
+        "{connections} connections, both ends, need {} of memory, and {} are available",
+        size(need),
+        size(available)
     )))
 }
 

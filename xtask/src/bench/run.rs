@@ -1,14 +1,15 @@
 //! The whole run: what it needs, each part, and the result.
 
 use std::{
-    env, fs,
-    path::PathBuf,
+    env, fs, io,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Once, atomic::Ordering::Relaxed},
     time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
+use c1m_program::{replace::Place, writer::Patience};
 use c1m_record::Line;
 use c1m_sys::process::raise_nofile;
 use xtask_reproduce::signals;
@@ -46,6 +47,8 @@ fn run(args: &Args) -> Result<u8> {
     raise_nofile().context("cannot raise the limit of open files")?;
     let scale = args.scale();
     let most = if args.has(Part::RampDouble) { 2 * scale } else { scale };
+    // Before minutes of work: what is measured has to go somewhere.
+    let (path, mut output) = open_output(args)?;
     let programs = programs(args)?;
     if args.curve {
         return curve::run(args, &programs).map(|()| 0);
@@ -64,7 +67,7 @@ fn run(args: &Args) -> Result<u8> {
         figures: board.figures(|part| args.has(part), !args.quick),
         elapsed_s: start.elapsed().as_secs_f64(),
     };
-    publish(args, &bench)?;
+    publish(args, &bench, &path, &mut output)?;
     Ok(u8::from(bench.figures.iter().any(|figure| figure.median.is_none())))
 }
 
@@ -214,16 +217,29 @@ fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     host::settle()
 }
 
+/// Where the result is kept.
+fn open_output(args: &Args) -> Result<(PathBuf, Place)> {
+    let path = args.output.clone().unwrap_or_else(|| default_output(args));
+    if args.output.is_none()
+        && let Some(folder) = path.parent()
+    {
+        fs::create_dir_all(folder).map_err(|error| unwritten(folder, &error))?;
+    }
+    let output = Place::open(&path).map_err(|error| unwritten(&path, &error))?;
+    Ok((path, output))
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> anyhow::Error {
+    exit::refused(format!("cannot write {}: {error}", path.display()))
+}
+
 /// Keeps the result, and tells it.
-fn publish(args: &Args, bench: &Bench) -> Result<()> {
+fn publish(args: &Args, bench: &Bench, path: &Path, output: &mut Place) -> Result<()> {
     let line = Line::at(SystemTime::now(), BenchRecord::Bench(bench.clone()));
     let line = serde_json::to_string(&line)?;
-    let file = args.output.clone().unwrap_or_else(|| default_output(args));
-    if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    }
-    fs::write(&file, format!("{line}\n"))
-        .with_context(|| format!("cannot write {}", file.display()))?;
+    output
+        .write(format!("{line}\n").as_bytes(), Some(Patience::END))
+        .map_err(|error| unwritten(path, &error))?;
     if args.write_docs {
         report::write_docs(&place::root().join(PAGE), bench)?;
     }

@@ -30,7 +30,7 @@ use super::{
 
 const BUSY: u64 = 64;
 const PATH: &str = "/bytes/64";
-/// New connections a second in a smoke test, so that its ramp is long enough for some events.
+/// New connections per second in a smoke test, so that its ramp is long enough for some events.
 const RATE_QUICK: &str = "2000";
 /// More pairs than runs, for a difference of a few percent.
 const PAIRS_MORE: u32 = 2;

@@ -55,15 +55,23 @@ impl<'a> Fixture<'a> {
         &self.server
     }
 
-    /// Starts the observer, which may be the server under test as well.
+    /// Starts a server that observes itself, and may be the one under test.
     pub(crate) fn observe(&mut self, arguments: &[&str], confined: Confined) -> Step<SocketAddr> {
-        let without = self.without_hook.iter().flat_map(|hook| ["--without-hook", hook.as_str()]);
-        let arguments: Vec<&str> =
-            ["--trace"].into_iter().chain(without).chain(arguments.iter().copied()).collect();
+        let arguments = [&["--trace"], self.without_hooks().as_slice(), arguments].concat();
         let observer = Program::start(&self.server, &arguments, confined)?;
         let address = observer.address;
         self.observer = Some(observer);
         Ok(address)
+    }
+
+    /// Starts a watch of a process: its accept queues are judged as its own.
+    pub(crate) fn watch(&mut self, pid: u32) -> Step {
+        self.observer = Some(Program::watch(&self.server, pid, &self.without_hooks())?);
+        Ok(())
+    }
+
+    fn without_hooks(&self) -> Vec<&'a str> {
+        self.without_hook.iter().flat_map(|hook| ["--without-hook", hook.as_str()]).collect()
     }
 
     pub(crate) fn observer(&mut self) -> Step<&mut Program> {
@@ -80,21 +88,23 @@ impl<'a> Fixture<'a> {
         (self.observer, self.counted)
     }
 
-    /// Starts the server under test: the observer itself, or somebody else's with the observer beside it.
+    /// Starts the server under test: the observer itself, or somebody else's, which a watch observes.
     pub(crate) fn serve(&mut self) -> Step<SocketAddr> {
-        let observer = self.observe(&[], Confined::default())?;
-        let Some(kind) = self.subject else { return Ok(observer) };
-        let other = Other::start(kind, None)?;
+        if self.subject.is_none() {
+            return self.observe(&[], Confined::default());
+        }
+        let other = self.watched(None)?;
         let address = other.address;
         self.other = Some(other);
         Ok(address)
     }
 
-    /// Somebody else's server, with the observer beside it.
-    pub(crate) fn beside(&mut self, nofile: Option<u64>) -> Step<Other> {
-        self.observe(&[], Confined::default())?;
+    /// Somebody else's server, and a watch of it.
+    pub(crate) fn watched(&mut self, nofile: Option<u64>) -> Step<Other> {
         let kind = self.subject.ok_or_else(|| Stop::wrong("there is nobody else's server"))?;
-        Other::start(kind, nofile)
+        let other = Other::start(kind, nofile)?;
+        self.watch(other.pid())?;
+        Ok(other)
     }
 
     /// A second server, without eBPF.

@@ -1,7 +1,9 @@
 //! What is right about one run. Pure: from what was seen to what was wrong.
 
+use std::collections::BTreeMap;
+
 use c1m_probe::plan::PROGRAMS;
-use c1m_record::{LimitName, Record, Refused, Summary, Tier, Verdict};
+use c1m_record::{LimitName, Record, Refused, Tier, Verdict};
 
 use super::record::{Counter, Fault, Run};
 
@@ -46,11 +48,13 @@ pub(crate) struct Counted {
     pub(crate) ebpf: &'static str,
 }
 
-/// The end of what the observer printed.
+/// The end of what the observer printed: a server's summary, or the end of a watch.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Told {
     pub(crate) verdict: Option<Verdict>,
-    pub(crate) summary: Option<Summary>,
+    pub(crate) refused: Option<Refused>,
+    /// `None`: it did not say what was dropped.
+    pub(crate) dropped_by: Option<BTreeMap<String, u64>>,
 }
 
 impl Told {
@@ -59,7 +63,14 @@ impl Told {
         for record in records {
             match record {
                 Record::Verdict(verdict) => told.verdict = Some(verdict.clone()),
-                Record::Summary(summary) => told.summary = Some(summary.clone()),
+                Record::Summary(summary) => {
+                    told.refused = summary.refused.as_deref().cloned();
+                    told.dropped_by = summary.dropped.map(|_| summary.dropped_by.clone());
+                }
+                Record::Ended(ended) => {
+                    told.refused = Some((*ended.refused).clone());
+                    told.dropped_by = Some(ended.dropped_by.clone());
+                }
                 _ => {}
             }
         }
@@ -83,18 +94,14 @@ pub(crate) fn judge(expect: Expect, told: &Told, counters: &[Counter]) -> Vec<St
         let Counter { kernel_name, kernel, ebpf_name, ebpf } = counter;
         wrong.push(format!("{kernel_name} is {kernel}, but {ebpf_name} is {ebpf}"));
     }
-    match &told.summary {
-        None => wrong.push("the observer printed no summary".into()),
-        Some(Summary { dropped: None, .. }) => wrong.push("it is not said what was lost".into()),
-        Some(summary) => {
-            wrong.extend(
-                summary
-                    .dropped_by
-                    .iter()
-                    .filter(|(by, _)| !is_skip(by))
-                    .map(|(by, count)| format!("{count} events were lost by the observer: {by}")),
-            );
-        }
+    match &told.dropped_by {
+        None => wrong.push("the observer did not say what it dropped".into()),
+        Some(dropped_by) => wrong.extend(
+            dropped_by
+                .iter()
+                .filter(|(by, _)| !is_skip(by))
+                .map(|(by, count)| format!("{count} events were lost by the observer: {by}")),
+        ),
     }
     wrong
 }

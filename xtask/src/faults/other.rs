@@ -134,6 +134,10 @@ impl Other {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
     /// What it wrote to standard error.
     pub(crate) fn said(&self) -> Step<String> {
         Ok(String::from_utf8_lossy(&fs::read(self.folder.join("stderr"))?).into_owned())

@@ -212,8 +212,8 @@ fn trip(fault: &Fault, settings: &mut Settings, server: PathBuf, without_hook: &
 
 fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
     let told = Told::from(&ended.records);
-    let refused = told.summary.as_ref().and_then(|summary| summary.refused.as_ref());
-    let counters = refused.map(|it| judge::counters(it, &ended.counted)).unwrap_or_default();
+    let counters =
+        told.refused.as_ref().map(|it| judge::counters(it, &ended.counted)).unwrap_or_default();
     let (wrong, skipped_because) = match ended.stop {
         Some(Stop::Skip(reason)) => (Vec::new(), Some(reason)),
         // What the observer said of a fault that is not there is neither right nor wrong.
@@ -235,10 +235,10 @@ fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {
         right: None,
         counters,
         wrong,
-        dropped_by: told.summary.as_ref().map(|it| it.dropped_by.clone()).unwrap_or_default(),
+        dropped_by: told.dropped_by.unwrap_or_default(),
         skipped_because,
         elapsed_s: 0.0,
-        refused: refused.map(|refused| (**refused).clone()),
+        refused: told.refused,
         verdict: told.verdict,
     }
 }

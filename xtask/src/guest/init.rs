@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::CStr,
     fs::{self, File, OpenOptions, Permissions},
     io::{self, BufReader, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
@@ -13,7 +14,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use c1m_sys::machine;
+use rustix::{
+    io::Errno,
+    mount::{MountFlags, mount},
+    process::{Resource, Rlimit, WaitOptions, setrlimit, wait},
+    system::{RebootCommand, finit_module, reboot},
+    termios::tcdrain,
+};
 
 use super::channel::{self, Stream};
 
@@ -32,17 +39,20 @@ const INTERNAL: i32 = 4;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// File systems, in this order: kind, folder, options.
-const MOUNTS: [(&str, &str, &str); 7] = [
-    ("devtmpfs", "/dev", ""),
-    ("proc", "/proc", ""),
-    ("sysfs", "/sys", ""),
-    ("tmpfs", "/run", "mode=755"),
-    ("cgroup2", "/sys/fs/cgroup", ""),
-    ("tracefs", "/sys/kernel/tracing", ""),
-    ("bpf", "/sys/fs/bpf", ""),
+const MOUNTS: [(&str, &str, &CStr); 7] = [
+    ("devtmpfs", "/dev", c""),
+    ("proc", "/proc", c""),
+    ("sysfs", "/sys", c""),
+    ("tmpfs", "/run", c"mode=755"),
+    ("cgroup2", "/sys/fs/cgroup", c""),
+    ("tracefs", "/sys/kernel/tracing", c""),
+    ("bpf", "/sys/fs/bpf", c""),
 ];
 
 const TEMPORARY: &str = "/tmp";
+/// Flags of the loopback interface, and IFF_UP among them (net/core/net-sysfs.c, flags_store, 6.18).
+const LOOPBACK_FLAGS: &str = "/sys/class/net/lo/flags";
+const IFF_UP: &str = "0x1";
 
 /// What the guest has to do.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
@@ -74,7 +84,10 @@ pub(crate) fn main() -> ExitCode {
         }
         Err(error) => eprintln!("guest: {error:#}"),
     }
-    eprintln!("guest: cannot switch off: {}", machine::power_off());
+    rustix::fs::sync();
+    if let Err(error) = reboot(RebootCommand::PowerOff) {
+        eprintln!("guest: cannot switch off: {error}");
+    }
     ExitCode::FAILURE
 }
 
@@ -83,7 +96,7 @@ type Channel = Arc<Mutex<File>>;
 fn mount_all() -> Result<()> {
     for (kind, folder, options) in MOUNTS {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {folder}"))?;
-        machine::mount(kind, Path::new(folder), options)
+        mount(kind, folder, kind, MountFlags::empty(), options)
             .with_context(|| format!("cannot mount {kind} on {folder}"))?;
     }
     // In memory as it is, and nothing may hide what was brought along there.
@@ -107,7 +120,11 @@ fn run(channel: &Channel) -> Result<i32> {
     let orders: Orders = serde_json::from_slice(&orders).context("the orders are torn")?;
     for module in &orders.modules {
         let file = File::open(module).with_context(|| format!("cannot open {module}"))?;
-        machine::load_module(&file).with_context(|| format!("the kernel refuses {module}"))?;
+        match finit_module(&file, c"", 0) {
+            // One that is there already is no error.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).context(format!("the kernel refuses {module}")),
+        }
     }
     prepare()?;
     let (program, arguments) = orders.command.split_first().context("there is no command")?;
@@ -130,12 +147,7 @@ fn run(channel: &Channel) -> Result<i32> {
     if let Some(output) = child.stderr.take() {
         relay(Stream::Stderr, output, channel, ended);
     }
-    let code = loop {
-        match machine::reap().context("cannot wait for the command")? {
-            (pid, code) if pid == child.id() => break code,
-            _ => {}
-        }
-    };
+    let code = code_of(child.id()).context("cannot wait for the command")?;
     // Both streams have ended, or somebody who was left behind holds one of them.
     for _ in 0..2 {
         if relays.recv_timeout(PATIENCE).is_err() {
@@ -145,14 +157,28 @@ fn run(channel: &Channel) -> Result<i32> {
     Ok(code)
 }
 
+/// Waits for the end of a child, and of every other process: the first process inherits those that
+/// their parents left. The child's exit code, or 128 and the number of the signal that ended it.
+fn code_of(child: u32) -> io::Result<i32> {
+    loop {
+        if let Some((pid, status)) = wait(WaitOptions::empty())?
+            && pid.as_raw_nonzero().get().cast_unsigned() == child
+        {
+            let by_signal = || status.terminating_signal().map_or(INTERNAL, |it| 128 + it);
+            return Ok(status.exit_status().unwrap_or_else(by_signal));
+        }
+    }
+}
+
 /// What a system's start would have done.
 fn prepare() -> Result<()> {
-    machine::interface_up(c"lo").context("cannot bring the loopback interface up")?;
     let set = |file: &str, value: &str| {
         fs::write(file, value).with_context(|| format!("cannot write {value} to {file}"))
     };
+    set(LOOPBACK_FLAGS, IFF_UP)?;
     set("/proc/sys/fs/nr_open", &NR_OPEN.to_string())?;
-    machine::set_nofile(NOFILE).context("cannot raise the limit of open files")?;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(NOFILE), maximum: Some(NOFILE) })
+        .context("cannot raise the limit of open files")?;
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")
         .context("cannot read the controllers of cgroup2")?;
     for controller in controllers.split_whitespace().filter(|name| CONTROLLERS.contains(name)) {
@@ -193,5 +219,5 @@ fn tell(channel: &Channel, text: &str) {
 fn end(channel: Channel, code: i32) -> io::Result<()> {
     let mut port = lock(&channel);
     channel::verdict(&mut *port, code)?;
-    machine::drain(&port)
+    Ok(tcdrain(&*port)?)
 }

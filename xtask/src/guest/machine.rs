@@ -46,10 +46,11 @@ pub(crate) enum Limit {
 
 impl Limit {
     /// When a guest has had its time that was started then, and of which a line came last then.
-    fn end(self, start: Instant, last_line: Instant) -> Instant {
+    /// `None`: never, since the clock does not reach it.
+    fn end(self, start: Instant, last_line: Instant) -> Option<Instant> {
         match self {
-            Self::Whole(time) => start + time,
-            Self::Silence(time) => last_line + time,
+            Self::Whole(time) => start.checked_add(time),
+            Self::Silence(time) => last_line.checked_add(time),
         }
     }
 }
@@ -225,7 +226,9 @@ impl Qemu {
     ) -> Verdict {
         let mut last_line = start;
         loop {
-            let left = limit.end(start, last_line).saturating_duration_since(Instant::now());
+            let left = limit
+                .end(start, last_line)
+                .map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     last_line = Instant::now();
@@ -319,9 +322,13 @@ mod tests {
     fn a_guest_that_says_something_now_and_then_has_no_end() {
         let (second, start) = (Duration::from_secs(1), Instant::now());
         let silence = Limit::Silence(10 * second);
-        assert_eq!(silence.end(start, start), start + 10 * second);
-        assert_eq!(silence.end(start, start + 500 * second), start + 510 * second);
-        assert_eq!(Limit::Whole(10 * second).end(start, start + 9 * second), start + 10 * second);
+        assert_eq!(silence.end(start, start), Some(start + 10 * second));
+        assert_eq!(silence.end(start, start + 500 * second), Some(start + 510 * second));
+        let whole = Limit::Whole(10 * second);
+        assert_eq!(whole.end(start, start + 9 * second), Some(start + 10 * second));
+        for never in [Limit::Whole(Duration::MAX), Limit::Silence(Duration::MAX)] {
+            assert_eq!(never.end(start, start), None);
+        }
     }
 
     #[test]

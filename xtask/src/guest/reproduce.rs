@@ -34,7 +34,7 @@ pub(crate) struct Args {
     kernel: kernel::Wanted,
 }
 
-/// Without hardware help some thousand connections a second come up.
+/// Without hardware help some thousand connections per second come up.
 const CONNECTIONS: u64 = 16_000;
 const MEMORY_MIN_BYTES: u64 = 2 << 30;
 /// The guest's kernel, and its first file system.
@@ -83,10 +83,14 @@ fn play(args: &Args) -> Result<ExitCode, End> {
         }
     })
     .map_err(ended)?;
-    logged.and_then(|()| log.write_page())?;
+    let written = log.finish();
+    for text in log.changes() {
+        pass_on(Stream::Stderr, text.as_bytes());
+    }
+    logged?;
     match (last, u8::try_from(ended.code)) {
         (Some((run, line)), Ok(code)) => {
-            tell(&args.run, &run, &line)?;
+            tell(&args.run, &mut log, &run, &line).and(written)?;
             Ok(ExitCode::from(code))
         }
         // It has said why.

@@ -26,12 +26,6 @@ pub(crate) fn upward(dependencies: &[(String, String)]) -> Vec<String> {
     broken.map(|(from, to)| format!("{from} depends on {to}, which is not below it")).collect()
 }
 
-/// Circles of modules that are still there, by the folder of their crate. An entry that is no longer needed fails too.
-pub(crate) const CIRCLES: [(&str, &[&str]); 1] = [(
-    "xtask/reproduce",
-    &["act", "helper", "log", "measure", "preflight", "privileged", "run", "stage"],
-)];
-
 /// Modules that import each other in circles, of one crate whose sources are `files`. A module and those inside of it may
 /// name each other. Tests may import what they like.
 pub(crate) fn circles(files: &[(&str, &str)]) -> BTreeSet<Vec<String>> {
@@ -164,9 +158,9 @@ fn is_of(file: &str, module: &str) -> bool {
     file.strip_prefix(module).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
 }
 
-/// A module of tests alone, in a file of its own.
+/// A module of tests alone, in a file of its own, or one inside of it.
 fn is_of_tests(file: &str) -> bool {
-    file.ends_with("/tests.rs")
+    file.ends_with("/tests.rs") || file.contains("/tests/")
 }
 
 /// What decides from readings must be the same for the same readings: no I/O, no clock, no unsafe, data types only.
@@ -199,7 +193,12 @@ fn local_names(code: &[Token]) -> Vec<String> {
         [Token::Word(word), Token::Word(name)] if word == "mod" => Some(name.clone()),
         _ => None,
     });
-    modules.chain(paths(code).into_iter().filter_map(|mut path| path.pop())).collect()
+    let brought = |mut path: Path| {
+        let last = path.pop()?;
+        // `use a::b::{self, c}` brings b.
+        if last == "self" { path.pop() } else { Some(last) }
+    };
+    modules.chain(paths(code).into_iter().filter_map(brought)).collect()
 }
 
 fn is_pure(path: &Path) -> bool {
@@ -224,6 +223,29 @@ fn is_pure(path: &Path) -> bool {
 fn is_primitive(name: &str) -> bool {
     ["bool", "char", "str", "usize", "isize"].contains(&name)
         || name.strip_prefix(['u', 'i', 'f']).is_some_and(|bits| bits.parse::<u32>().is_ok())
+}
+
+/// Where a limit may be named: in its own file, in the registry, in the record that declares the names, and in the table of faults.
+const NAMING_LIMITS: [&str; 4] = [
+    "crates/c1m-limits/src/limits/",
+    "crates/c1m-limits/src/limits.rs",
+    "crates/c1m-record/src/",
+    "xtask/src/faults/catalog.rs",
+];
+
+/// What is to be known of one limit stands in its file, so that another one is added there and nowhere else.
+pub(crate) fn limits_are_named_in_their_files(file: &str, source: &str) -> Vec<String> {
+    let is_ours = file.contains("/src/") && !is_of_tests(file);
+    if !is_ours || NAMING_LIMITS.iter().any(|it| file.starts_with(it)) {
+        return Vec::new();
+    }
+    let names_one = |path: &&Path| match path.iter().rev().take(2).collect::<Vec<_>>()[..] {
+        [name, of] => of == "LimitName" && name.starts_with(char::is_uppercase) && name != "ALL",
+        _ => false,
+    };
+    let why = "what is known of a limit stands in its own file of c1m-limits";
+    let used = used(file, source);
+    used.iter().filter(names_one).map(|path| refuse(file, path, why)).collect()
 }
 
 /// Where records become text, metrics and pages.
@@ -283,6 +305,8 @@ pub(crate) fn rooms_meet_in_commands_only(file: &str, source: &str) -> Vec<Strin
             [name, ..] => {
                 ["c1m_host", "c1m_limits", "c1m_preflight", "c1m_probe"].contains(&name.as_str())
                     && !begins(path, &["c1m_preflight", "plan"])
+                    // Names and metrics of limits: constants.
+                    && !begins(path, &["c1m_limits", "limits"])
             }
             [] => false,
         })

@@ -9,7 +9,6 @@ use std::{
 use pulldown_cmark::Event;
 
 use crate::{
-    APART,
     pages::{self, Page},
     root,
 };
@@ -91,18 +90,35 @@ const FOLDERS: [&str; 5] = ["c1m-", "crates/", "dist/", "docs/", "xtask/"];
 
 #[test]
 fn files_that_pages_name_exist() {
-    for page in pages::all(root()).iter().filter(|page| page.name() != APART) {
+    let mut sources = Vec::new();
+    for folder in ["c1m-client", "c1m-ebpf", "c1m-server", "crates", "xtask"] {
+        sources_of(&root().join(folder), &mut sources);
+    }
+    for page in &pages::all(root()) {
         let codes = page.events().filter_map(|event| match event {
             Event::Code(code) => Some(code.to_string()),
             _ => None,
         });
-        let is_path = |code: &String| {
-            FOLDERS.iter().any(|folder| code.starts_with(folder))
-                && code.contains('/')
-                && !code.contains([' ', '*', '{', '…'])
-        };
-        for path in codes.filter(is_path) {
-            assert!(root().join(&path).exists(), "{} names {path}", page.name());
+        for code in codes.filter(|code| !code.contains([' ', '*', '{', '…'])) {
+            let is_path = FOLDERS.iter().any(|it| code.starts_with(it)) && code.contains('/');
+            let exists = match code.ends_with(".rs") && !is_path {
+                // The end of a path, whose beginning stands before it.
+                true => sources.iter().any(|path| path.ends_with(&code)),
+                false => !is_path || root().join(&code).exists(),
+            };
+            assert!(exists, "{} names {code}", page.name());
+        }
+    }
+}
+
+/// The source files in this folder, and in those of it.
+fn sources_of(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of the tree") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources_of(&path, found);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            found.push(path);
         }
     }
 }

@@ -13,6 +13,3 @@ use std::path::Path;
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask has a parent")
 }
-
-/// The page whose lines, words, examples and names of files are not tested yet. Its links are.
-const APART: &str = "docs/architecture.md";

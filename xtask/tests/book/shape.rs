@@ -2,7 +2,7 @@
 
 use pulldown_cmark::{Event, HeadingLevel, Tag};
 
-use crate::{APART, pages, root};
+use crate::{pages, root};
 
 /// What two pages fit beside each other with, and a terminal beside an editor.
 const COLUMNS: usize = 100;
@@ -34,7 +34,7 @@ fn too_long(text: &str) -> Vec<String> {
 
 #[test]
 fn lines_of_pages_fit() {
-    for page in pages::all(root()).iter().filter(|page| page.name() != APART) {
+    for page in &pages::all(root()) {
         let long = too_long(&page.text);
         assert!(long.is_empty(), "{}: more than {COLUMNS} columns: {long:#?}", page.name());
     }
@@ -54,7 +54,7 @@ fn the_readme_fits() {
 #[test]
 fn each_page_begins_with_what_it_answers_and_an_example() {
     let pages = pages::all(root());
-    let lists = ["docs/SUMMARY.md", "README.md", APART];
+    let lists = ["docs/SUMMARY.md", "README.md"];
     for page in pages.iter().filter(|page| !lists.contains(&page.name().as_str())) {
         let mut events = page.events().filter_map(|event| match event {
             Event::Start(tag) => Some(tag),

@@ -1,15 +1,18 @@
 //! One word for each thing, and the field's: what stands on the left is not used in the prose
-//! of the pages. Code, names of fields and output are
+//! of the pages, in `--help` and in the HELP of metrics. Code, names of fields and output are
 //! not prose.
 //!
 //! Words with a second meaning that is right are left out: `way`, `see`, `say`, `stand`,
 //! `found`, `held`, `subject`, `window`, `room`, `miss`, and
 //! `stage`, which is a label of a metric.
 
+use c1m_client::metrics::METRICS;
+use c1m_program::metrics::{Metric, OWN};
+use c1m_server::output::metrics::tables;
+use clap::{Command, CommandFactory as _, builder::PossibleValue};
 use pulldown_cmark::{Event, Tag, TagEnd};
 
 use crate::{
-    APART,
     pages::{self, Page},
     root,
 };
@@ -21,6 +24,8 @@ const WORDS: &[(&str, &str)] = &[
     ("signals by programs", "probes"),
     ("each signal", "each probe"),
     ("signal is got", "attach method"),
+    ("two looks", "two samples"),
+    ("hand metrics out", "serve Prometheus metrics"),
     ("as exact as can be", "at full resolution"),
     ("precision", "resolution"),
     ("keeper", "entry arguments"),
@@ -112,22 +117,69 @@ fn words(text: &str) -> String {
 
 /// What is not to be written, with what is, and where.
 fn wrong(page: &Page) -> Vec<String> {
-    let mut found = Vec::new();
-    for block in prose(page) {
-        for (wrong, right) in WORDS {
-            if block.contains(&format!(" {wrong} ")) {
-                found.push(format!("{}: `{wrong}`: write {right}:{block}", page.name()));
-            }
-        }
+    prose(page).iter().flat_map(|block| wrong_words(&page.name(), block)).collect()
+}
+
+/// The same of one text, as `words` returns it.
+fn wrong_words(place: &str, block: &str) -> Vec<String> {
+    let is_in = |(wrong, _): &&(&str, &str)| block.contains(&format!(" {wrong} "));
+    WORDS
+        .iter()
+        .filter(is_in)
+        .map(|(wrong, right)| format!("{place}: `{wrong}`: write {right}:{block}"))
+        .collect()
+}
+
+/// What `--help` and the manual pages say of a program, of its commands and of their options:
+/// each text with its place.
+fn help(command: &Command, place: &str) -> Vec<(String, String)> {
+    let place = format!("{place} {}", command.get_name());
+    let own = [
+        command.get_about(),
+        command.get_long_about(),
+        command.get_after_help(),
+        command.get_after_long_help(),
+    ];
+    let mut texts: Vec<(String, String)> =
+        own.into_iter().flatten().map(|text| (place.clone(), text.to_string())).collect();
+    for option in command.get_arguments() {
+        let place = format!("{place} {}", option.get_id());
+        let values = option.get_possible_values();
+        let of_option = [option.get_help(), option.get_long_help()];
+        let of_values = values.iter().map(PossibleValue::get_help);
+        let all = of_option.into_iter().chain(of_values).flatten();
+        texts.extend(all.map(|text| (place.clone(), text.to_string())));
     }
-    found
+    texts.extend(command.get_subcommands().flat_map(|command| help(command, &place)));
+    texts
+}
+
+/// The HELP of each metric, with its name.
+fn help_of_metrics() -> Vec<(String, String)> {
+    fn of<S>(table: &'static [Metric<S>]) -> impl Iterator<Item = (String, String)> {
+        table.iter().map(|metric| (metric.exported(), metric.help.to_owned()))
+    }
+    tables().into_iter().flat_map(of).chain(of(METRICS)).chain(of(OWN)).collect()
 }
 
 #[test]
 fn pages_have_one_word_for_each_thing() {
     let pages = pages::all(root());
-    let read = pages.iter().filter(|page| page.name() != APART);
-    let found: Vec<String> = read.flat_map(wrong).collect();
+    let found: Vec<String> = pages.iter().flat_map(wrong).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+#[test]
+fn help_has_one_word_for_each_thing() {
+    let mut texts = Vec::new();
+    for mut program in [c1m_server::cli::Cli::command(), c1m_client::cli::Cli::command()] {
+        program.build();
+        texts.extend(help(&program, ""));
+    }
+    assert!(texts.iter().any(|(place, _)| place.contains(" watch ")), "no commands");
+    texts.extend(help_of_metrics());
+    let found: Vec<String> =
+        texts.iter().flat_map(|(place, text)| wrong_words(place, &words(text))).collect();
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -65,6 +65,7 @@ impl Fixture {
             ("fs/file-nr", "900\t0\t9223372036854775807\n"),
             ("net/ipv4/tcp_mem", "287898\t383867\t575796\n"),
             ("net/ipv4/ip_local_port_range", "32768\t60999\n"),
+            ("net/ipv4/ip_local_reserved_ports", "\n"),
             ("net/core/mem_pcpu_rsv", "256\n"),
             ("fs/file-max", "9223372036854775807\n"),
             ("fs/epoll/max_user_watches", "5491511\n"),

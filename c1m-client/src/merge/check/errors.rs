@@ -1,4 +1,5 @@
-//! What a part says of errors, beside the figures that they are errors of. Names of other errors have no figure beside them.
+//! What a part says of errors, beside the figures that they are errors of. Names of other errors
+//! have no figure beside them.
 
 use super::at_most;
 use crate::record::{EndedBy, Summary};

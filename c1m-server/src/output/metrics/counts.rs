@@ -203,7 +203,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
         name: "c1m_hook_info",
         kind: Kind::Gauge,
         unit: Base::Count,
-        labels: &["signal", "hook", "precision"],
+        labels: &["probe", "hook", "resolution"],
         help: "Always 1: the hook of each probe, and its resolution; a probe without an attach method is absent",
         source: "`hooks`",
         read: |seen| {
@@ -211,11 +211,7 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
                 .iter()
                 .flat_map(|hooks| &hooks.hooks)
                 .filter_map(|hook| {
-                    let precision = match hook.precision? {
-                        c1m_record::Precision::Exact => "exact",
-                        c1m_record::Precision::Connection => "connection",
-                        c1m_record::Precision::Interval => "interval",
-                    };
+                    let precision = hook.precision?.name();
                     Some(labelled([&hook.signal, hook.hook.as_deref()?, precision], 1))
                 })
                 .collect()

@@ -1,121 +1,52 @@
 //! Usage of every limit, and what it stands beside.
 
+use std::sync::LazyLock;
+
 use super::Seen;
+use c1m_limits::limits::{self, Visitor};
 use c1m_program::metrics::{Base, Kind, Metric, Sample, labelled};
-use c1m_record::{Level, LimitName, LimitReading, Scope};
+use c1m_record::{Level, LimitName, LimitReading};
 
-/// A number, and what it is a number of.
-type Value = fn(&LimitReading) -> Option<(Scope, u64)>;
-const USED: Value = |reading| Some((scope_of_usage(reading), reading.used?));
-const CEILING: Value = |reading| Some((reading.scope, reading.ceiling?));
+/// Of each limit that has them: usage, and beside it `_limit`, in the order in which limits are shown.
+pub(super) static LIMITS: LazyLock<Vec<Metric<Seen>>> = LazyLock::new(|| {
+    let mut found = Found(Vec::new());
+    limits::visit(&mut found);
+    found.0.sort_by_key(|(limit, _)| *limit);
+    found.0.into_iter().flat_map(|(_, both)| both).collect()
+});
 
-/// Of limits that several processes share, what is read of one process is that process's.
-fn scope_of_usage(reading: &LimitReading) -> Scope {
-    match reading.limit {
-        LimitName::NrOpen | LimitName::EpollWatches => Scope::Process,
-        _ => reading.scope,
+struct Found(Vec<(LimitName, [Metric<Seen>; 2])>);
+
+impl Visitor for Found {
+    fn limit<const INDEX: usize>(&mut self) {
+        let limit = LimitName::ALL[INDEX];
+        let about = limits::of(limit).about();
+        let Some(metric) = about.metric else { return };
+        let of = |name, help: String, source, read| Metric {
+            name,
+            kind: Kind::Gauge,
+            unit: if about.unit == "bytes" { Base::Bytes } else { Base::Count },
+            labels: &["scope"],
+            // There are as many as limits, once in the life of the program.
+            help: help.leak(),
+            source,
+            read,
+        };
+        let used = of(
+            metric.name,
+            format!("{}: usage", metric.help),
+            "`limits.used`",
+            used::<INDEX> as fn(&Seen) -> Vec<Sample>,
+        );
+        let ceiling = of(
+            format!("{}_limit", metric.name).leak(),
+            format!("{}: the limit", metric.help),
+            "`limits.ceiling`",
+            ceiling::<INDEX>,
+        );
+        self.0.push((limit, [used, ceiling]));
     }
 }
-
-/// A limit's metrics: usage, and beside it `_limit`. tcp_mem is not among them: its three values are limits of one usage.
-macro_rules! limit {
-    ($limit:expr, $unit:expr, $used:literal, $ceiling:literal, $what:literal) => {
-        [
-            Metric {
-                name: $used,
-                kind: Kind::Gauge,
-                unit: $unit,
-                labels: &["scope"],
-                help: concat!($what, ": usage"),
-                source: "`limits.used`",
-                read: |seen| of(seen, $limit, USED),
-            },
-            Metric {
-                name: $ceiling,
-                kind: Kind::Gauge,
-                unit: $unit,
-                labels: &["scope"],
-                help: concat!($what, ": the limit"),
-                source: "`limits.ceiling`",
-                read: |seen| of(seen, $limit, CEILING),
-            },
-        ]
-    };
-}
-
-/// By limit. A usage that nobody can read has no metric here: that of one buffer, of one listener's SYN queue, of one tuple's ports.
-pub(super) const LIMITS: [[Metric<Seen>; 2]; 10] = [
-    limit!(
-        LimitName::MemoryCgroup,
-        Base::Bytes,
-        "c1m_memory_cgroup",
-        "c1m_memory_cgroup_limit",
-        "Memory of the tightest memory cgroup above the server"
-    ),
-    limit!(
-        LimitName::Orphans,
-        Base::Count,
-        "c1m_orphans",
-        "c1m_orphans_limit",
-        "TCP sockets without a process (net.ipv4.tcp_max_orphans, where one may count twice or four times)"
-    ),
-    limit!(
-        LimitName::Nofile,
-        Base::Count,
-        "c1m_descriptors",
-        "c1m_descriptors_limit",
-        "Open descriptors of the server, which RLIMIT_NOFILE limits in each of its tables"
-    ),
-    limit!(
-        LimitName::NrOpen,
-        Base::Count,
-        "c1m_rlimit_nofile",
-        "c1m_rlimit_nofile_limit",
-        "RLIMIT_NOFILE of the server, which fs.nr_open limits"
-    ),
-    limit!(
-        LimitName::FileMax,
-        Base::Count,
-        "c1m_files",
-        "c1m_files_limit",
-        "Open files of the host (fs.file-max)"
-    ),
-    limit!(
-        LimitName::AcceptQueue,
-        Base::Count,
-        "c1m_accept_queue_connections",
-        "c1m_accept_queue_connections_limit",
-        "Connections in the accept queue that is nearest to its backlog"
-    ),
-    limit!(
-        LimitName::Conntrack,
-        Base::Count,
-        "c1m_conntrack_entries",
-        "c1m_conntrack_entries_limit",
-        "Tracked connections (net.netfilter.nf_conntrack_max)"
-    ),
-    limit!(
-        LimitName::EpollWatches,
-        Base::Count,
-        "c1m_epoll_watches",
-        "c1m_epoll_watches_limit",
-        "epoll watches of the server (fs.epoll.max_user_watches)"
-    ),
-    limit!(
-        LimitName::TimeWait,
-        Base::Count,
-        "c1m_time_wait_sockets",
-        "c1m_time_wait_sockets_limit",
-        "Sockets in TIME_WAIT (net.ipv4.tcp_max_tw_buckets)"
-    ),
-    limit!(
-        LimitName::Memory,
-        Base::Bytes,
-        "c1m_memory",
-        "c1m_memory_limit",
-        "Memory of the host that is not available"
-    ),
-];
 
 pub(super) const RATIOS: &[Metric<Seen>] = &[
     Metric {
@@ -197,7 +128,19 @@ fn each<V: Into<c1m_program::metrics::Value>>(
     readings(seen).filter_map(sample).collect()
 }
 
-fn of(seen: &Seen, limit: LimitName, value: Value) -> Vec<Sample> {
-    let reading = readings(seen).filter(|reading| reading.limit == limit);
-    reading.filter_map(value).map(|(scope, value)| labelled([scope.name()], value)).collect()
+fn used<const INDEX: usize>(seen: &Seen) -> Vec<Sample> {
+    let metric = limits::of(LimitName::ALL[INDEX]).about().metric;
+    of_limit::<INDEX>(seen, |reading| Some(labelled([metric?.scope.name()], reading.used?)))
+}
+
+fn ceiling<const INDEX: usize>(seen: &Seen) -> Vec<Sample> {
+    of_limit::<INDEX>(seen, |reading| Some(labelled([reading.scope.name()], reading.ceiling?)))
+}
+
+fn of_limit<const INDEX: usize>(
+    seen: &Seen,
+    sample: impl Fn(&LimitReading) -> Option<Sample>,
+) -> Vec<Sample> {
+    let limit = LimitName::ALL[INDEX];
+    readings(seen).filter(|reading| reading.limit == limit).filter_map(sample).collect()
 }

@@ -84,12 +84,7 @@ impl Seen {
     }
 
     fn limit_of_tcp_mem(&self, level: Level) -> Option<&c1m_record::LimitReading> {
-        use c1m_record::LimitName;
-        let name = match level {
-            Level::Low => return None,
-            Level::Pressure => LimitName::TcpMemPressure,
-            Level::High => LimitName::TcpMemHigh,
-        };
+        let name = level.limit()?;
         self.limits.as_ref()?.limits.iter().find(|reading| reading.limit == name)
     }
 }

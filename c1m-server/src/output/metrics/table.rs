@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use c1m_program::metrics::{Base, Kind, Metric, Sample, labelled, one};
-use c1m_record::{Confidence, Holder, HolderRow, Holders, Memory, Summary, Watched};
+use c1m_record::{Holder, HolderRow, Holders, Memory, Summary, Watched};
 
 use super::{
     Seen,
@@ -14,8 +14,7 @@ use super::{
 /// What is exported of a server, and of a watch.
 #[must_use]
 pub fn tables() -> Vec<&'static [Metric<Seen>]> {
-    let limits = LIMITS.iter().map(<[_; 2]>::as_slice);
-    [RATIOS].into_iter().chain(limits).chain([SOCKETS, COUNTS, FOUND]).collect()
+    vec![RATIOS, LIMITS.as_slice(), SOCKETS, COUNTS, FOUND]
 }
 
 /// A counter of connections on the watched ports.
@@ -183,12 +182,8 @@ const FOUND: &[Metric<Seen>] = &[
             let causes = seen.verdict.iter().flat_map(|verdict| &verdict.causes);
             causes
                 .map(|cause| {
-                    let confidence = match cause.confidence {
-                        Confidence::Certain => "certain",
-                        Confidence::Likely => "likely",
-                        Confidence::Possible => "possible",
-                    };
-                    labelled([cause.limit.name(), cause.scope.name(), confidence], 1)
+                    let names = [cause.limit.name(), cause.scope.name(), cause.confidence.name()];
+                    labelled(names, 1)
                 })
                 .collect()
         },

@@ -1,9 +1,12 @@
-//! The picture. What a terminal has no room for is left out, the least important first: holders, rates, charts, events, limits.
+//! The picture. What a terminal has no room for is left out, the least important first: holders, rates, charts, events, limits. Connections and the
+//! usage of tcp_mem have a line of their own where the charts do not show them.
 
-use c1m_record::{HostUsage, Usage, Verdict};
+use std::collections::VecDeque;
+
+use c1m_record::{Confidence, HostUsage, Verdict};
 use c1m_text::{
     escape,
-    records::watch::{known, until},
+    units::{grouped, known, span_ms},
 };
 use ratatui::{
     Frame,
@@ -29,8 +32,9 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     let area = frame.area();
     let rows = view.rows();
     let heights = Heights::of(area.height, rows.len(), view.holders.is_some());
-    let [title, charts, limits, holders, events, verdict, keys] = Layout::vertical([
+    let [title, now, charts, limits, holders, events, verdict, keys] = Layout::vertical([
         Constraint::Length(heights.title),
+        Constraint::Length(heights.now),
         Constraint::Length(heights.charts),
         Constraint::Length(heights.limits),
         Constraint::Length(heights.holders),
@@ -40,6 +44,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
     ])
     .areas(area);
     frame.render_widget(Line::from(escape::line(&title_line(view))).style(Modifier::BOLD), title);
+    frame.render_widget(Line::from(now_line(view)), now);
     if charts.height > 0 {
         draw_charts(view, frame, charts);
     }
@@ -61,6 +66,7 @@ pub fn draw(view: &View, frame: &mut Frame<'_>) {
 #[derive(Debug, PartialEq, Eq)]
 struct Heights {
     title: u16,
+    now: u16,
     charts: u16,
     limits: u16,
     holders: u16,
@@ -78,7 +84,7 @@ impl Heights {
             given
         };
         // In the order of what is wanted most.
-        let (verdict, title, keys) = (take(1, 1), take(1, 1), take(1, 1));
+        let (verdict, title, now, keys) = (take(1, 1), take(1, 1), take(1, 1), take(1, 1));
         // Frame and header.
         let wanted = u16::try_from(limits).unwrap_or(u16::MAX).saturating_add(3).max(PANE_MIN);
         let half = lines / 2;
@@ -90,7 +96,7 @@ impl Heights {
             // Too little for events is not too little for this.
             limits += take(u16::MAX, 0);
         }
-        Self { title, charts, limits, holders, events, verdict, keys }
+        Self { title, now, charts, limits, holders, events, verdict, keys }
     }
 }
 
@@ -117,7 +123,20 @@ fn title_line(view: &View) -> String {
     }
     if let Some(usage) = &view.usage {
         let cost = usage.own_cpu_percent.map_or("unknown".into(), |cost| format!("{cost:.1} %"));
-        line += &format!("  own cpu {cost}  lost {}", usage.dropped);
+        line += &format!("  own cpu {cost}  dropped {}", grouped(usage.dropped));
+    }
+    line
+}
+
+/// What is asked for first, on a terminal of any size.
+fn now_line(view: &View) -> String {
+    let Some(usage) = &view.usage else { return "no sample yet".into() };
+    let HostUsage { tcp_mem_pages, tcp_mem, .. } = usage.host;
+    let pages = tcp_mem_pages.map_or("unknown".into(), |pages| view.memory(pages));
+    let mut line = format!("{} connections  {pages} tcp_mem", known(usage.watched.connections));
+    if let (Some(pages), Some([.., high])) = (tcp_mem_pages, tcp_mem) {
+        let percent = u128::from(pages) * 100 / u128::from(high.max(1));
+        line += &format!(" ({percent}% of high)");
     }
     line
 }
@@ -135,11 +154,11 @@ fn draw_charts(view: &View, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(block, left);
     let [text, chart] =
         Layout::vertical([Constraint::Length(2), Constraint::Fill(1)]).areas(inside);
-    frame.render_widget(Paragraph::new(memory_lines(view.usage.as_ref())), text);
+    frame.render_widget(Paragraph::new(memory_lines(view)), text);
     let limits = view.usage.as_ref().and_then(|usage| usage.host.tcp_mem);
-    let newest = newest(&view.pages, chart.width);
-    let most = newest.iter().copied().max().unwrap_or(0);
-    let bars = newest
+    let columns = across(&view.pages, chart.width);
+    let most = columns.iter().copied().max().unwrap_or(0);
+    let bars = columns
         .iter()
         .map(|pages| SparklineBar::from(*pages).style(limits.map(|limits| zone(*pages, limits))));
     let mut sparkline = Sparkline::default().data(bars);
@@ -163,26 +182,25 @@ fn zone(pages: u64, [low, pressure, high]: [u64; 3]) -> Style {
     })
 }
 
-fn memory_lines(usage: Option<&Usage>) -> Vec<Line<'static>> {
-    let Some(HostUsage { tcp_mem_pages, tcp_mem, pressure, .. }) = usage.map(|usage| usage.host)
-    else {
-        return vec![Line::from("no look yet")];
-    };
-    let limits = tcp_mem.map_or("limits unknown from here".into(), |[low, pressure, high]| {
-        format!("low {low}  pressure {pressure}  high {high}")
+fn memory_lines(view: &View) -> Vec<Line<'static>> {
+    let Some(usage) = &view.usage else { return Vec::new() };
+    let HostUsage { tcp_mem, pressure, .. } = usage.host;
+    let limits = tcp_mem.map_or("limits unknown from here".into(), |limits| {
+        let [low, pressure, high] = limits.map(|pages| view.memory(pages));
+        format!("low {low}, pressure {pressure}, high {high}")
     });
-    let ms = |ms: Option<f64>| ms.map_or("unknown".into(), |ms| format!("{:.1}s", ms / 1000.0));
+    let span = |ms: Option<f64>| ms.map_or("unknown".into(), span_ms);
     let now = match pressure.now {
         Some(true) => Span::styled(
-            format!("under pressure for {}", ms(pressure.lasting_ms)),
+            format!("under pressure for {}", span(pressure.lasting_ms)),
             Style::new().fg(Color::Red),
         ),
         Some(false) => Span::raw("no pressure"),
         None => Span::raw("pressure unknown from here"),
     };
     vec![
-        Line::from(format!("pages {}  {limits}", known(tcp_mem_pages))),
-        Line::from(vec![now, Span::raw(format!(", {} in all", ms(pressure.total_ms)))]),
+        Line::from(limits),
+        Line::from(vec![now, Span::raw(format!(", {} in all", span(pressure.total_ms)))]),
     ]
 }
 
@@ -194,7 +212,14 @@ fn draw_rates(view: &View, frame: &mut Frame<'_>, area: Rect) {
         Layout::vertical([Constraint::Length(3), Constraint::Fill(1), Constraint::Fill(1)])
             .areas(inside);
     let watched = view.usage.as_ref().map(|usage| usage.watched).unwrap_or_default();
-    let rate = |rate: Option<f64>| rate.map_or("unknown".into(), |rate| format!("{rate:.0}/s"));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rate for people"
+    )]
+    let rate = |rate: Option<f64>| {
+        rate.map_or("unknown".into(), |rate| format!("{}/s", grouped(rate.max(0.0).round() as u64)))
+    };
     let lines = [
         format!("now {}", known(watched.connections)),
         format!("new {} ({})", rate(watched.opened_per_s), known(watched.opened)),
@@ -202,21 +227,28 @@ fn draw_rates(view: &View, frame: &mut Frame<'_>, area: Rect) {
     ];
     frame.render_widget(Paragraph::new(lines.map(Line::from).to_vec()), text);
     for (past, area) in [(&view.opened, opened), (&view.closed, closed)] {
-        frame.render_widget(Sparkline::default().data(newest(past, area.width)), area);
+        frame.render_widget(Sparkline::default().data(across(past, area.width)), area);
     }
 }
 
-/// As many of the newest as there are columns.
-fn newest(past: &std::collections::VecDeque<u64>, columns: u16) -> Vec<u64> {
-    past.iter().skip(past.len().saturating_sub(columns.into())).copied().collect()
+/// One value per column: the newest, or all of them spread over the whole width while there are fewer.
+fn across(past: &VecDeque<u64>, columns: u16) -> Vec<u64> {
+    let columns = usize::from(columns);
+    let first = past.len().saturating_sub(columns);
+    let kept = past.len() - first;
+    let at = |column: usize| if kept == columns { column } else { column * kept / columns };
+    (0..columns).filter_map(|column| past.get(first + at(column)).copied()).collect()
 }
 
 fn draw_limits(view: &View, frame: &mut Frame<'_>, area: Rect) {
     let next = match view.usage.as_ref().and_then(|usage| usage.next.as_ref()) {
-        Some(next) => format!("{}{}", next.limit.name(), until(next.in_s)),
+        Some(next) => {
+            let time = next.in_s.map_or(String::new(), |seconds| format!(" in {seconds:.0}s"));
+            format!("{}{time}", next.limit.name())
+        }
         None => "none in sight".into(),
     };
-    let mut title = format!("limits by {}, next wall: {next}", view.sort.name());
+    let mut title = format!("limits by {}, next: {next}", view.sort.name());
     if !view.filter.is_empty() {
         title += &format!(", only /{}", view.filter);
     }
@@ -262,7 +294,7 @@ fn draw_holders(view: &View, frame: &mut Frame<'_>, area: Rect) {
         .map_or(String::new(), |holders| escape::line(&holders.title).into_owned());
     let widths = [Constraint::Fill(1)].into_iter().chain([Constraint::Length(14); 3]);
     let rows = view.holder_rows().into_iter().map(ratatui::widgets::Row::new);
-    let header = ["holder", "sockets", "receive bytes", "send bytes"];
+    let header = ["holder", "sockets", "receive", "send"];
     let table = Table::new(rows, widths)
         .header(ratatui::widgets::Row::new(header).style(Modifier::BOLD))
         .block(Block::new().borders(Borders::ALL).title(title));
@@ -294,9 +326,15 @@ fn draw_events(view: &View, frame: &mut Frame<'_>, area: Rect) {
 fn verdict_line(verdict: Option<&Verdict>) -> (String, Style) {
     match verdict.and_then(|verdict| verdict.causes.first()) {
         Some(cause) => {
-            let text =
-                format!("verdict: {} ({}): {}", cause.limit.name(), cause.scope.name(), cause.text);
-            (text, Style::new().fg(Color::Red).add_modifier(Modifier::BOLD))
+            let (confidence, style) = match cause.confidence {
+                Confidence::Certain => {
+                    ("certain", Style::new().fg(Color::Red).add_modifier(Modifier::BOLD))
+                }
+                Confidence::Likely => ("likely", Style::new().fg(Color::Red)),
+                Confidence::Possible => ("possible", Style::new().fg(Color::Yellow)),
+            };
+            let (limit, scope) = (cause.limit.name(), cause.scope.name());
+            (format!("verdict: {limit} ({confidence}, {scope}): {}", cause.text), style)
         }
         None => ("verdict: no limit was hit".into(), Style::new().fg(Color::Green)),
     }
@@ -318,12 +356,28 @@ mod tests {
         for lines in 0..100 {
             for (limits, has_holders) in [(0, false), (5, true), (17, false), (17, true)] {
                 let given = Heights::of(lines, limits, has_holders);
-                let Heights { title, charts, limits, holders, events, verdict, keys } = given;
-                let sum = title + charts + limits + holders + events + verdict + keys;
+                let Heights { title, now, charts, limits, holders, events, verdict, keys } = given;
+                let sum = title + now + charts + limits + holders + events + verdict + keys;
                 assert!(sum <= lines, "{given:?} of {lines}");
                 assert_eq!(verdict, lines.min(1));
             }
         }
+    }
+
+    #[test]
+    fn a_chart_is_as_wide_as_its_panel() {
+        let few: VecDeque<u64> = [1, 2, 3].into();
+        assert_eq!(across(&few, 7), [1, 1, 1, 2, 2, 3, 3]);
+        assert_eq!(across(&few, 2), [2, 3]);
+        for samples in 1..100 {
+            let past: VecDeque<u64> = (0..samples).collect();
+            for columns in [1, 40, 99, 100, 512] {
+                let drawn = across(&past, columns);
+                assert_eq!(drawn.len(), usize::from(columns), "{samples} samples");
+                assert_eq!(drawn.last(), past.back(), "the newest is on the right");
+            }
+        }
+        assert!(across(&VecDeque::new(), 9).is_empty());
     }
 
     #[test]

@@ -4,7 +4,10 @@ use std::cmp::Ordering;
 
 use super::{Sort, View};
 use c1m_record::LimitReading;
-use c1m_text::{escape, records::watch::known};
+use c1m_text::{
+    escape,
+    units::{grouped, quantity, size, unit_of},
+};
 
 /// One limit, as it is shown.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,7 +23,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn of(reading: &LimitReading) -> Self {
+    fn of(reading: &LimitReading, page_bytes: Option<u64>) -> Self {
+        let amount = |value: u64| quantity(value, &reading.unit, page_bytes);
+        let known = |value: Option<u64>| value.map_or_else(|| "unknown".into(), amount);
+        let unit =
+            unit_of(&reading.unit, page_bytes).map_or(String::new(), |unit| format!(" {unit}"));
         Self {
             name: reading.limit.name(),
             scope: reading.scope.name(),
@@ -28,12 +35,12 @@ impl Row {
             ceiling: known(reading.ceiling),
             percent: percent(reading),
             headroom: reading.headroom.map_or("unknown from here".into(), |left| {
-                format!("{left} {}", escape::line(&reading.unit))
+                escape::line(&(amount(left) + &unit)).into_owned()
             }),
             time: match (reading.in_s, reading.at_connection) {
                 (Some(seconds), _) if seconds <= 0.0 => "past".into(),
                 (Some(seconds), _) => format!("{seconds:.0}s"),
-                (None, Some(connection)) => format!("at {connection}"),
+                (None, Some(connection)) => format!("at {}", grouped(connection)),
                 (None, None) => String::new(),
             },
         }
@@ -46,6 +53,16 @@ fn percent(reading: &LimitReading) -> Option<u64> {
 }
 
 impl View {
+    pub(super) fn page_bytes(&self) -> Option<u64> {
+        self.watching.as_ref()?.page_bytes
+    }
+
+    /// Pages of tcp_mem for people.
+    pub(super) fn memory(&self, pages: u64) -> String {
+        let unit = if self.page_bytes().is_some() { "" } else { " pages" };
+        quantity(pages, "pages", self.page_bytes()) + unit
+    }
+
     /// The limits that pass the filter, in order.
     pub(super) fn rows(&self) -> Vec<Row> {
         let Some(limits) = &self.limits else { return Vec::new() };
@@ -57,7 +74,7 @@ impl View {
             Sort::Name => a.limit.name().cmp(b.limit.name()),
             Sort::Scope => a.scope.cmp(&b.scope),
         });
-        let rows = readings.into_iter().map(Row::of);
+        let rows = readings.into_iter().map(|reading| Row::of(reading, self.page_bytes()));
         rows.filter(|row| self.passes(&format!("{} {}", row.name, row.scope))).collect()
     }
 
@@ -69,9 +86,9 @@ impl View {
             .map(|holder| {
                 [
                     escape::line(&holder.name).into_owned(),
-                    holder.sockets.to_string(),
-                    holder.receive_bytes.to_string(),
-                    holder.send_bytes.to_string(),
+                    grouped(holder.sockets),
+                    size(holder.receive_bytes),
+                    size(holder.send_bytes),
                 ]
             })
             .collect()

@@ -109,7 +109,8 @@ fn version_1_has_a_limit_for_sockets() {
     assert!(!cgroup.counts_sockets);
 }
 
-/// Version 2 is mounted for its processes, the memory controller is in version 1; or the other way around.
+/// Version 2 is mounted for its processes, the memory controller is in version 1; or the other way
+/// around.
 #[test]
 fn in_a_hybrid_the_hierarchy_with_the_controller_counts() {
     let tree = Tree::new();
@@ -170,7 +171,8 @@ fn mounts_are_found_where_they_are() {
     assert_eq!(unescaped("a\\0b\\134"), Path::new("a\\0b\\"));
 }
 
-/// The first mount of all stands behind those below it where an initial system has moved them there, and covers none of them.
+/// The first mount of all stands behind those below it where an initial system has moved them
+/// there, and covers none of them.
 #[test]
 fn a_mount_below_another_one_is_not_seen() {
     let first = "\
@@ -228,4 +230,35 @@ fn without_a_controller_there_is_nothing() {
     assert_eq!(tree.mounted(&[(Version::Two, "", "/")]).of("0::/\n4:memory:/x\n"), None);
     assert_eq!(tree.mounted(&[]).of("0::/\n"), None);
     assert_eq!(tree.mounted(&[(Version::One, "", "/")]).of(""), None);
+}
+
+#[test]
+fn a_process_has_the_path_of_its_memory_controller() {
+    assert_eq!(path_in("0::/a/b:c\n"), Some("/a/b:c"));
+    assert_eq!(path_in("5:devices:/d\n4:cpu,memory:/m\n0::/u\n"), Some("/m"));
+    assert_eq!(path_in("1:name=systemd:/s\n0::/u\n"), Some("/u"));
+    assert_eq!(path_in("1:name=systemd:/s\n"), None);
+    assert_eq!(path_in(""), None);
+    assert_eq!(path_of(u32::MAX), None);
+}
+
+#[test]
+fn folders_are_found_by_their_inodes() {
+    let root = tempfile::tempdir().unwrap();
+    let inner = root.path().join("a/b");
+    fs::create_dir_all(&inner).unwrap();
+    let paths = paths_below(root.path());
+    assert_eq!(paths[&fs::metadata(inner).unwrap().ino()], "/a/b");
+    assert_eq!(paths[&fs::metadata(root.path()).unwrap().ino()], "/");
+}
+
+#[test]
+fn a_cgroup_has_the_processes_of_those_below() {
+    let mount = tempfile::tempdir().unwrap();
+    let below = mount.path().join("a/b/c/d/e/f/g/h/i/j");
+    fs::create_dir_all(&below).unwrap();
+    fs::write(mount.path().join("a/cgroup.procs"), "1\n2\n").unwrap();
+    fs::write(below.join("cgroup.procs"), "3\n").unwrap();
+    assert_eq!(members(&mount.path().join("a")), [1, 2, 3]);
+    assert!(members(&mount.path().join("c")).is_empty());
 }

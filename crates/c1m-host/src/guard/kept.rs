@@ -11,7 +11,8 @@ use super::{
 const KEPT_FILE: &str = "kept.json";
 
 impl Guard {
-    /// Leaves the settings as they are. What was there before stays on disk, for [`Self::restore_kept`].
+    /// Leaves the settings as they are. What was there before stays on disk, for
+    /// [`Self::restore_kept`].
     pub fn keep(mut self) -> Result<(), GuardError> {
         let failed = folder_error(&self.folder);
         let mut settings = kept(&self.folder)?;
@@ -35,7 +36,7 @@ impl Guard {
         let mut outcomes = Vec::new();
         for entry in kept(&self.folder)?.into_iter().rev() {
             let outcome = put_back(&self.tree, &entry);
-            if matches!(outcome.fate, super::Fate::Failed { .. }) {
+            if matches!(outcome.fate, super::RestoreResult::Failed { .. }) {
                 left.insert(0, entry);
             }
             outcomes.push(outcome);

@@ -12,7 +12,8 @@ use crate::namespaces;
 
 use super::Name;
 
-/// Of CAP_SYS_ADMIN and CAP_SYS_PTRACE, with which every namespace that something keeps can be seen: include/uapi/linux/capability.h.
+/// Of CAP_SYS_ADMIN and CAP_SYS_PTRACE, with which every namespace that something keeps can be
+/// seen: include/uapi/linux/capability.h.
 const SEES_ALL: u64 = 1 << 21 | 1 << 19;
 
 /// A network namespace, so that it is known again by another process.
@@ -48,7 +49,8 @@ impl Origin {
         Some(Self { inode: own.inode, dev: own.dev, cookie: netns::cookie().ok(), mount })
     }
 
-    /// That of a setting which the calling thread reads or writes; `None` for one that is the whole host's.
+    /// That of a setting which the calling thread reads or writes; `None` for one that is the whole
+    /// host's.
     pub(super) fn of(name: &Name) -> Option<Self> {
         if name.as_str().starts_with("net.") { Self::here() } else { None }
     }
@@ -99,7 +101,8 @@ impl std::fmt::Display for Origin {
     }
 }
 
-/// Is a namespace that is not found none? Not inside a container, nor without the privilege to look at every process.
+/// Is a namespace that is not found none? Not inside a container, nor without the privilege to look
+/// at every process.
 fn sees_all() -> bool {
     namespaces::is_initial_pid_namespace()
         && !is_in_own_user_namespace()

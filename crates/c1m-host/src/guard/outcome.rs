@@ -7,7 +7,7 @@ use crate::sysctl::Name;
 /// What became of one setting when it was put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fate", rename_all = "snake_case")]
-pub enum Fate {
+pub enum RestoreResult {
     /// It is again as it was before.
     Restored,
     /// It had never been changed, or somebody had put it back already.
@@ -27,18 +27,22 @@ pub struct Outcome {
     pub old: String,
     /// The value that was written last.
     pub new: String,
-    /// The network namespace that it belongs to, where that is another one than this process's, in words.
+    /// The network namespace that it belongs to, where that is another one than this process's, in
+    /// words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
     #[serde(flatten)]
-    pub fate: Fate,
+    pub fate: RestoreResult,
 }
 
 impl Outcome {
     /// Is the setting as it was before, or gone?
     #[must_use]
     pub fn is_back(&self) -> bool {
-        matches!(self.fate, Fate::Restored | Fate::Unchanged | Fate::Gone)
+        matches!(
+            self.fate,
+            RestoreResult::Restored | RestoreResult::Unchanged | RestoreResult::Gone
+        )
     }
 }
 
@@ -46,16 +50,16 @@ impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { name, old, new, elsewhere, fate } = self;
         match fate {
-            Fate::Restored => write!(f, "{name} is `{old}` again"),
-            Fate::Unchanged => write!(f, "{name} is `{old}`, as it was before"),
-            Fate::Foreign { present } => write!(
+            RestoreResult::Restored => write!(f, "{name} is `{old}` again"),
+            RestoreResult::Unchanged => write!(f, "{name} is `{old}`, as it was before"),
+            RestoreResult::Foreign { present } => write!(
                 f,
                 "{name} was left at `{present}`: somebody changed it after this program made it `{new}`; before that it was `{old}`"
             ),
-            Fate::Failed { reason } => {
+            RestoreResult::Failed { reason } => {
                 write!(f, "{name} could not be put back to `{old}`: {reason}")
             }
-            Fate::Gone => write!(
+            RestoreResult::Gone => write!(
                 f,
                 "{name} is gone with its network namespace; before it was changed it was `{old}`"
             ),

@@ -38,7 +38,8 @@ impl Host {
         Guard::take(Tree::at(self.tree.path()), self.run.path(), Duration::ZERO)
     }
 
-    /// A state file as a process leaves it that was killed after it had written `written` or was about to.
+    /// A state file as a process leaves it that was killed after it had written `written` or was
+    /// about to.
     fn leave_behind(&self, owner: Owner, written: &[&str]) {
         let settings = vec![Entry {
             name: name("net.ipv4.tcp_mem"),
@@ -64,7 +65,7 @@ fn dead() -> Owner {
     Owner { pid: child.id(), start_ticks: 1, boot_id: boot_id().unwrap() }
 }
 
-fn fates(outcomes: &[Outcome]) -> Vec<&Fate> {
+fn fates(outcomes: &[Outcome]) -> Vec<&RestoreResult> {
     outcomes.iter().map(|outcome| &outcome.fate).collect()
 }
 
@@ -78,7 +79,7 @@ fn what_was_changed_is_put_back() {
     guard.set(&[change("net.ipv4.tcp_mem", "4 5 6")]).unwrap();
     assert_eq!(host.tcp_mem(), "4 5 6");
     assert!(host.state().exists());
-    assert_eq!(fates(&guard.restore()), [&Fate::Restored, &Fate::Restored]);
+    assert_eq!(fates(&guard.restore()), [&RestoreResult::Restored, &RestoreResult::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert!(!host.state().exists());
     // What is back is forgotten.
@@ -120,7 +121,7 @@ fn a_change_by_somebody_else_is_left_alone() {
     let error = guard.set(&[change("net.ipv4.tcp_mem", "4 5 6")]).unwrap_err();
     assert!(matches!(error, GuardError::Foreign { .. }), "{error}");
     let outcomes = guard.restore();
-    assert_eq!(fates(&outcomes), [&Fate::Foreign { present: "7 8 9".into() }]);
+    assert_eq!(fates(&outcomes), [&RestoreResult::Foreign { present: "7 8 9".into() }]);
     assert!(!outcomes[0].is_back());
     let told = outcomes[0].to_string();
     for value in ["7 8 9", "1 2 3", BEFORE] {
@@ -137,7 +138,7 @@ fn the_next_run_puts_back_what_a_killed_one_left() {
     // Killed between the file and the second change.
     host.write("net/ipv4/tcp_mem", "1 2 3");
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&Fate::Restored]);
+    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert!(!host.state().exists());
 }
@@ -147,7 +148,7 @@ fn a_crash_before_the_change_is_harmless() {
     let host = Host::new();
     host.leave_behind(dead(), &["1 2 3"]);
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&Fate::Unchanged]);
+    assert_eq!(fates(&stale), [&RestoreResult::Unchanged]);
     assert_eq!(host.tcp_mem(), BEFORE);
 }
 
@@ -215,7 +216,10 @@ fn what_cannot_be_put_back_is_kept_for_the_next_attempt() {
     guard.set(&[change("net.ipv4.tcp_mem", "1 2 3"), change("fs.file-max", "2000")]).unwrap();
     fs::rename(host.tree.path().join("fs"), host.tree.path().join("away")).unwrap();
     let outcomes = guard.restore();
-    assert!(matches!(fates(&outcomes)[..], [Fate::Failed { .. }, Fate::Restored]), "{outcomes:?}");
+    assert!(
+        matches!(fates(&outcomes)[..], [RestoreResult::Failed { .. }, RestoreResult::Restored]),
+        "{outcomes:?}"
+    );
     drop(guard);
     assert!(host.state().exists());
 
@@ -224,7 +228,7 @@ fn what_cannot_be_put_back_is_kept_for_the_next_attempt() {
     state.owner = dead();
     write_state(host.run.path(), &state).unwrap();
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&Fate::Restored]);
+    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
     assert_eq!(fs::read_to_string(host.tree.path().join("fs/file-max")).unwrap(), "1000\n");
 }
 
@@ -244,7 +248,8 @@ fn a_process_that_was_not_waited_for_is_no_owner() {
 #[test]
 fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     let host = Host::new();
-    // A test beside this one that starts a program has the lock for an instant, too: between fork and exec.
+    // A test beside this one that starts a program has the lock for an instant, too: between fork
+    // and exec.
     let take = || Guard::take(Tree::at(host.tree.path()), host.run.path(), Duration::from_secs(10));
     let (mut guard, _) = take().unwrap();
     guard.set(&[change("net.ipv4.tcp_mem", "1 2 3"), change("fs.file-max", "2000")]).unwrap();
@@ -262,13 +267,15 @@ fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     assert_eq!(host.tcp_mem(), "4 5 6");
     host.write("fs/file-max", "3000");
     let (mut guard, _) = take().unwrap();
-    let fates: Vec<Fate> = guard.restore_kept().unwrap().into_iter().map(|it| it.fate).collect();
-    assert_eq!(fates, [Fate::Foreign { present: "3000".into() }, Fate::Restored]);
+    let fates: Vec<RestoreResult> =
+        guard.restore_kept().unwrap().into_iter().map(|it| it.fate).collect();
+    assert_eq!(fates, [RestoreResult::Foreign { present: "3000".into() }, RestoreResult::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert_eq!(guard.restore_kept().unwrap(), []);
 }
 
-/// A thread in a network namespace of its own, and whatever it returns. `None`: this process may not have one.
+/// A thread in a network namespace of its own, and whatever it returns. `None`: this process may
+/// not have one.
 fn in_own_namespace<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     thread::spawn(|| c1m_sys::confine::unshare_network().ok().map(|()| body())).join().unwrap()
 }
@@ -277,7 +284,8 @@ fn somaxconn() -> String {
     Tree::at(Tree::KERNEL).read(&name("net.core.somaxconn")).unwrap()
 }
 
-/// A run in one namespace was killed; another one, in another namespace, puts back what it left, where it belongs.
+/// A run in one namespace was killed; another one, in another namespace, puts back what it left,
+/// where it belongs.
 #[test]
 fn a_setting_is_put_back_in_its_own_network_namespace() {
     let run = tempfile::tempdir().unwrap();
@@ -297,7 +305,7 @@ fn a_setting_is_put_back_in_its_own_network_namespace() {
     let Some((before, namespace)) = there else { return };
     assert_eq!(namespace.within(somaxconn).unwrap(), "1234");
     let (mut guard, stale) = take(run.path()).unwrap();
-    assert_eq!(fates(&stale), [&Fate::Restored]);
+    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
     let told = stale[0].to_string();
     assert!(told.contains(&format!("net:[{}]", namespace.inode)), "{told}");
     assert_eq!(namespace.within(somaxconn).unwrap(), before);
@@ -308,7 +316,7 @@ fn a_setting_is_put_back_in_its_own_network_namespace() {
     guard.keep().unwrap();
     let (mut guard, _) = take(run.path()).unwrap();
     let outcomes = guard.restore_kept().unwrap();
-    assert_eq!(fates(&outcomes), [&Fate::Unchanged, &Fate::Restored]);
+    assert_eq!(fates(&outcomes), [&RestoreResult::Unchanged, &RestoreResult::Restored]);
     assert_eq!((outcomes[0].elsewhere.is_some(), outcomes[1].elsewhere.is_some()), (false, true));
     assert_eq!(namespace.within(somaxconn).unwrap(), before);
 }
@@ -332,9 +340,9 @@ fn a_setting_of_a_namespace_that_is_gone_is_not_written_elsewhere() {
     let (_guard, stale) = host.take().unwrap();
     assert_eq!(host.tcp_mem(), "1 2 3", "this one belongs to another namespace");
     match fates(&stale)[..] {
-        [Fate::Gone] => assert!(stale[0].is_back() && !host.state().exists()),
+        [RestoreResult::Gone] => assert!(stale[0].is_back() && !host.state().exists()),
         // Inside a container it may be somewhere else.
-        [Fate::Failed { .. }] => assert!(!stale[0].is_back() && host.state().exists()),
+        [RestoreResult::Failed { .. }] => assert!(!stale[0].is_back() && host.state().exists()),
         ref other => panic!("{other:?}"),
     }
 }

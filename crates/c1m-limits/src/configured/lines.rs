@@ -1,4 +1,4 @@
-//! What stands in a line: of sysctl.d(5), of limits.conf(5), of a unit of systemd(5), or of a shell script that calls sysctl(8).
+//! What a line says: of sysctl.d(5), of limits.conf(5), of a unit of systemd(5), or of a shell script that calls sysctl(8).
 
 /// One line that says something, and what it says. Comments and empty lines are none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +8,7 @@ pub struct Line {
     /// From 1 on; `None` where there are no lines.
     pub number: Option<u64>,
     pub statement: Statement,
-    /// Somebody named the file: then every line is told, and not only what harms.
+    /// Somebody named the file: then every line is reported, and not only what harms.
     pub asked: bool,
     /// This host reads the file by itself, at boot or at log-in.
     pub installed: bool,
@@ -34,16 +34,16 @@ pub enum Statement {
     /// A kernel setting in a line that the program which reads the file does not take for one.
     NotRead { name: String, value: String, why: &'static str },
     /// A line of limits.conf.
-    Limit { domain: String, which: Which, item: String, value: String },
+    Limit { domain: String, limit_type: LimitType, item: String, value: String },
     /// A line of a unit or of system.conf; `unit` is empty in the latter.
     Unit { unit: String, key: String, value: String },
     /// Neither of them.
     Other { text: String },
 }
 
-/// Which of the two limits a line of limits.conf sets.
+/// The limit that a line of limits.conf sets: its `type` there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Which {
+pub enum LimitType {
     Soft,
     Hard,
     Both,
@@ -98,7 +98,7 @@ enum Reader {
     Unit { unit: String },
     /// A shell.
     Shell,
-    /// sysctl or `pam_limits`: which one is told by the line.
+    /// sysctl or `pam_limits`: the line says which one.
     Settings,
 }
 
@@ -173,16 +173,16 @@ fn settings(line: &str, marked: bool) -> Vec<Statement> {
 /// A line of limits.conf: domain, type, item, value.
 fn limit(line: &str) -> Option<Statement> {
     let words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
-    let [domain, which, item, value] = words.as_slice() else { return None };
-    let which = match *which {
-        "soft" => Which::Soft,
-        "hard" => Which::Hard,
-        "-" => Which::Both,
+    let [domain, limit_type, item, value] = words.as_slice() else { return None };
+    let limit_type = match *limit_type {
+        "soft" => LimitType::Soft,
+        "hard" => LimitType::Hard,
+        "-" => LimitType::Both,
         _ => return None,
     };
     Some(Statement::Limit {
         domain: (*domain).into(),
-        which,
+        limit_type,
         item: (*item).into(),
         value: (*value).into(),
     })
@@ -345,13 +345,13 @@ mod tests {
                 Statement::Other { text: "no setting".into() },
                 Statement::Limit {
                     domain: "*".into(),
-                    which: Which::Both,
+                    limit_type: LimitType::Both,
                     item: "nofile".into(),
                     value: "7".into()
                 },
                 Statement::Limit {
                     domain: "root".into(),
-                    which: Which::Soft,
+                    limit_type: LimitType::Soft,
                     item: "nproc".into(),
                     value: "9".into()
                 },

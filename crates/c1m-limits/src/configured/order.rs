@@ -1,12 +1,13 @@
-//! Which of several lines counts: for a kernel setting the last one, but a name before a pattern; for a limit the last one of the same domain and type,
+//! The line that counts of several: for a kernel setting the last one, but a name before a pattern; for a limit the last one of the same domain and type,
 //! or of the same unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     NOFILE, NOW,
-    known::{KNOWN, canonical},
-    lines::{Line, Statement, Which, is_pattern, matches},
+    descriptors::{Descriptors, Setter},
+    known::{all as all_known, canonical},
+    lines::{LimitType, Line, Statement, is_pattern, matches},
 };
 
 /// One setting of one line; a pattern has several.
@@ -28,31 +29,6 @@ pub enum What {
     Other { text: String },
 }
 
-/// A limit of open files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptors {
-    pub from: Setter,
-    pub value: String,
-}
-
-impl Descriptors {
-    #[must_use]
-    pub fn is_soft(&self) -> bool {
-        matches!(&self.from, Setter::LogIn { which: Which::Soft, .. })
-    }
-}
-
-/// Who sets it for whom.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Setter {
-    /// limits.conf, for a user, a group or everybody.
-    LogIn { domain: String, which: Which },
-    /// `LimitNOFILE=`
-    Unit(String),
-    /// `DefaultLimitNOFILE=`, for units without their own.
-    EveryUnit,
-}
-
 impl Entry<'_> {
     /// The setting, as the line has it.
     #[must_use]
@@ -62,13 +38,13 @@ impl Entry<'_> {
             | What::NotRead { name, .. }
             | What::Unassessed { name, .. } => name.clone(),
             What::Descriptors(Descriptors { from, .. }) => match from {
-                Setter::LogIn { domain, which } => {
-                    let which = match which {
-                        Which::Soft => "soft",
-                        Which::Hard => "hard",
-                        Which::Both => "-",
+                Setter::LogIn { domain, limit_type } => {
+                    let limit_type = match limit_type {
+                        LimitType::Soft => "soft",
+                        LimitType::Hard => "hard",
+                        LimitType::Both => "-",
                     };
-                    format!("{domain} {which} {NOFILE}")
+                    format!("{domain} {limit_type} {NOFILE}")
                 }
                 Setter::Unit(_) => "LimitNOFILE".into(),
                 Setter::EveryUnit => "DefaultLimitNOFILE".into(),
@@ -102,9 +78,13 @@ impl Entry<'_> {
         let keys = match &self.what {
             What::Sysctl { name, .. } => vec![canonical(name).to_owned()],
             What::Descriptors(Descriptors { from, .. }) => match from {
-                Setter::LogIn { domain, which: Which::Soft } => vec![format!("{domain} soft")],
-                Setter::LogIn { domain, which: Which::Hard } => vec![format!("{domain} hard")],
-                Setter::LogIn { domain, which: Which::Both } => {
+                Setter::LogIn { domain, limit_type: LimitType::Soft } => {
+                    vec![format!("{domain} soft")]
+                }
+                Setter::LogIn { domain, limit_type: LimitType::Hard } => {
+                    vec![format!("{domain} hard")]
+                }
+                Setter::LogIn { domain, limit_type: LimitType::Both } => {
                     vec![format!("{domain} soft"), format!("{domain} hard")]
                 }
                 Setter::Unit(unit) if unit.is_empty() => vec![format!("{}=", self.line.file)],
@@ -117,7 +97,7 @@ impl Entry<'_> {
     }
 }
 
-/// All settings of all lines, which stand in the order in which they are read.
+/// All settings of all lines, in the order in which they are read.
 #[must_use]
 pub fn entries(lines: &[Line]) -> Vec<Entry<'_>> {
     let explicit: BTreeSet<(bool, &str)> = lines
@@ -163,8 +143,7 @@ fn what(line: &Line, explicit: &BTreeSet<(bool, &str)>) -> Vec<What> {
     vec![match line.statement.clone() {
         Statement::Sysctl { name, value } if is_pattern(&name) => {
             let of_known = |known: &str| What::Sysctl { name: known.into(), value: value.clone() };
-            let matched =
-                KNOWN.iter().map(|known| known.name).filter(|known| matches(&name, known));
+            let matched = all_known().map(|known| known.name).filter(|known| matches(&name, known));
             let set: Vec<What> = matched.filter(|name| !is_explicit(name)).map(of_known).collect();
             if !set.is_empty() {
                 return set;
@@ -174,8 +153,8 @@ fn what(line: &Line, explicit: &BTreeSet<(bool, &str)>) -> Vec<What> {
         Statement::Sysctl { name, value } => What::Sysctl { name, value },
         Statement::Exclusion { name } => What::Unassessed { name, value: String::new() },
         Statement::NotRead { name, value, why } => What::NotRead { name, value, why },
-        Statement::Limit { domain, which, item, value } if item == NOFILE => {
-            What::Descriptors(Descriptors { from: Setter::LogIn { domain, which }, value })
+        Statement::Limit { domain, limit_type, item, value } if item == NOFILE => {
+            What::Descriptors(Descriptors { from: Setter::LogIn { domain, limit_type }, value })
         }
         Statement::Limit { item, value, .. } => What::Unassessed { name: item, value },
         Statement::Unit { unit, key, value } => match key.as_str() {

@@ -1,4 +1,5 @@
-//! What the kernel has counted instead of writing a record for each: sockets by state and port, and idle ones by process.
+//! What the kernel has counted instead of writing a record for each: sockets by state and port, and
+//! idle ones by process.
 
 use std::{collections::HashMap, io, os::fd::AsFd as _};
 
@@ -79,7 +80,8 @@ pub(super) fn idle(ebpf: &mut Ebpf) -> io::Result<Vec<Held>> {
     Ok(counts.iter().map(|(key, sockets)| held(key, *sockets)).collect())
 }
 
-/// Has the walk of [`c1m_ebpf::ITER_WANTED`] look for these sockets, by their addresses. `false`: they are too many.
+/// Has the walk of [`c1m_ebpf::ITER_WANTED`] look for these sockets, by their addresses. `false`:
+/// they are too many.
 pub(super) fn want(ebpf: &mut Ebpf, sockets: impl Iterator<Item = u64>) -> io::Result<bool> {
     clear::<u64>(ebpf, "WANTED")?;
     let mut wanted: KernelMap<_, u64, u64> = map_mut(ebpf, "WANTED")?;

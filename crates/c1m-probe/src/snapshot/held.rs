@@ -7,8 +7,8 @@ use c1m_record::{Holder, TcpState};
 
 const AF_INET6: u16 = 10;
 
-/// What one socket holds, and who holds it; or many that are alike, and hold nothing. The numbers are of one instant each, not of the same
-/// one: nobody stops the traffic.
+/// What one socket holds, and who holds it; or many that are alike, and hold nothing. The numbers
+/// are of one instant each, not of the same one: nobody stops the traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
     /// How many it stands for. Of more than one, ports, addresses and cgroup are not told.
@@ -65,13 +65,14 @@ impl Held {
         }
     }
 
-    /// One more descriptor of it was found. A process may have several, and then shares it with nobody.
+    /// One more descriptor of it was found. A process may have several, and then shares it with
+    /// nobody.
     pub(super) fn add_holder(&mut self, tgid: u32) {
         self.is_shared |= tgid != self.pid;
     }
 
-    /// Takes it out of those that were counted as idle: the same process's in the same state, or in another, if it has changed since. Of a
-    /// connection that was made meanwhile there is none.
+    /// Takes it out of those that were counted as idle: the same process's in the same state, or in
+    /// another, if it has changed since. Of a connection that was made meanwhile there is none.
     pub(super) fn leave(&self, idle: &mut [Self]) {
         let of_process = idle.iter_mut().filter(|it| {
             it.sockets > 0
@@ -83,8 +84,8 @@ impl Held {
         }
     }
 
-    /// Pages of tcp_mem: what the kernel charges is queued bytes and what it holds in advance, in whole pages (net/core/sock.c,
-    /// __sk_mem_schedule, 5.10 to 6.18).
+    /// Pages of tcp_mem: what the kernel charges is queued bytes and what it holds in advance, in
+    /// whole pages (net/core/sock.c, __sk_mem_schedule, 5.10 to 6.18).
     #[must_use]
     pub fn pages(&self, page_bytes: u64) -> u64 {
         let bytes = i64::from(self.receive_bytes)

@@ -13,7 +13,8 @@ use c1m_ebpf::HeldSocket;
 
 use crate::{TraceError, chain};
 
-/// Twice what the kernel gathers before it hands on: kernel/bpf/bpf_iter.c, `bpf_iter_open`, 8 pages.
+/// Twice what the kernel gathers before it hands on: kernel/bpf/bpf_iter.c, `bpf_iter_open`, 8
+/// pages.
 const BUFFER_BYTES: usize = 64 * 1024;
 const RECORD_BYTES: usize = size_of::<HeldSocket>();
 
@@ -44,7 +45,8 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> io::Result<&'a mut Iter> {
     program.try_into().map_err(io::Error::other)
 }
 
-/// Begins one, in the network namespace of the calling thread and the PID namespace of its process. Nothing of it outlives the file.
+/// Begins one, in the network namespace of the calling thread and the PID namespace of its process.
+/// Nothing of it outlives the file.
 pub(super) fn open(ebpf: &mut Ebpf, (_, name): Iterator) -> io::Result<File> {
     let program = program(ebpf, name)?;
     let link = program.attach().map_err(io::Error::other)?;
@@ -60,7 +62,8 @@ pub(super) fn read(mut source: impl Read, mut take: impl FnMut(&HeldSocket)) -> 
             Ok(0) if filled == 0 => return Ok(()),
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(length) => filled += length,
-            // After 1,000,000 objects without a record the kernel lets others run: kernel/bpf/bpf_iter.c, MAX_ITER_OBJECTS.
+            // After 1,000,000 objects without a record the kernel lets others run:
+            // kernel/bpf/bpf_iter.c, MAX_ITER_OBJECTS.
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {

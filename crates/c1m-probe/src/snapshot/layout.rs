@@ -5,12 +5,14 @@ use c1m_ebpf::{ABSENT, SnapshotLayout};
 
 use crate::{TraceError, layout::find};
 
-/// The offsets of every member that only iterators read. One that is missing is an error that names it.
+/// The offsets of every member that only iterators read. One that is missing is an error that names
+/// it.
 pub(super) fn layout(btf: &Btf) -> Result<SnapshotLayout, TraceError> {
     let member = |structure: &'static str, path: &'static str| {
         find(btf, structure, path)?.ok_or(TraceError::NoMember(path))
     };
-    // A counter of references until 6.12; after it one that has 0 for a single one (include/linux/file_ref.h, 6.13).
+    // A counter of references until 6.12; after it one that has 0 for a single one
+    // (include/linux/file_ref.h, 6.13).
     let (file_count, file_count_alone) = match find(btf, "file", "f_ref")? {
         Some(file_ref) => (file_ref, 1),
         None => (member("file", "f_count")?, 2),

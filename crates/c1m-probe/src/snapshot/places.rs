@@ -30,7 +30,8 @@ impl Places {
         self.sockets.insert(netns);
     }
 
-    /// Those that are not among `told`; and in words those that can't be opened, where `sought` is not found then.
+    /// Those that are not among `told`; and in words those that can't be opened, where `sought` is
+    /// not found then.
     pub(super) fn open(self, told: &[Namespace], sought: &str) -> (Vec<Namespace>, Vec<String>) {
         let is_new = |inode: &u32| told.iter().all(|namespace| namespace.inode != *inode);
         let (mut found, mut unseen) = (Vec::new(), Vec::new());

@@ -20,7 +20,8 @@ use c1m_sys::netns::Namespace;
 
 use super::counted;
 
-/// What one run reads: under a millisecond with ten sockets a bucket, since RCU is held meanwhile, and a CPU without preemption does nothing else.
+/// What one run reads: under a millisecond with ten sockets a bucket, since RCU is held meanwhile,
+/// and a CPU without preemption does nothing else.
 const BUCKETS_A_RUN: u64 = 1024;
 
 /// How many walk at a time: one a CPU. Each has its own counts: 4 MB.
@@ -29,7 +30,8 @@ pub(super) fn walkers() -> u32 {
         .map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(MAX_WALKERS).min(MAX_WALKERS))
 }
 
-/// Loads what reads the tables. `false`: this kernel has not got what that takes, and an iterator has to do.
+/// Loads what reads the tables. `false`: this kernel has not got what that takes, and an iterator
+/// has to do.
 pub(super) fn load(ebpf: &mut Ebpf, layout: &SnapshotLayout) -> bool {
     let known = [
         layout.sock_nulls_node,
@@ -49,7 +51,8 @@ pub(super) fn load(ebpf: &mut Ebpf, layout: &SnapshotLayout) -> bool {
         })
 }
 
-/// Counts the sockets of a namespace by state and port. `false`: a table changed while it was read, and the counts are not to be used.
+/// Counts the sockets of a namespace by state and port. `false`: a table changed while it was read,
+/// and the counts are not to be used.
 pub(super) fn count(ebpf: &mut Ebpf, walkers: u32, namespace: &Namespace) -> io::Result<bool> {
     let find = program(ebpf, FIND_TABLES)?;
     if !namespace.within(|| run(find, 0, 0..0)).and_then(|found| found)? {

@@ -1,4 +1,5 @@
-//! Every crossing of tcp_mem: the first of each level and direction, with its connection, its socket and how sharply it is known.
+//! Every crossing of tcp_mem: the first of each level and direction, with its connection, its
+//! socket and how sharply it is known.
 
 use c1m_record::{Crossing, Direction, Precision};
 use maud::{Markup, html};
@@ -32,7 +33,7 @@ fn without(run: &Run) -> Markup {
         html! {
             thead { tr {
                 th scope="col" { "level" } th.number scope="col" { "connection" } th.number scope="col" { "expected" }
-                th.number scope="col" { "pages" } th.number scope="col" { "limit" } th scope="col" { "precision" } th scope="col" { "hook" }
+                th.number scope="col" { "pages" } th.number scope="col" { "limit" } th scope="col" { "resolution" } th scope="col" { "hook" }
             } }
             tbody { @for (index, crossing) in act.record.crossings.iter().enumerate() {
                 @let place = |name: &str| format!("{}/crossings/{index}/{name}", act.record.place);
@@ -59,7 +60,7 @@ fn seen(run: &Run) -> Markup {
                 th scope="col" { "level" } th scope="col" { "first, UTC" } th.number scope="col" { "connection" }
                 @if run.act.is_some() { th.number scope="col" { "expected" } }
                 th.number scope="col" { "pages" }
-                th scope="col" { "precision, hook" } th scope="col" { "by" }
+                th scope="col" { "resolution, hook" } th scope="col" { "by" }
             } }
             tbody { @for kept in first {
                 @let crossing = &kept.record;

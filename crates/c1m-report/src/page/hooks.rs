@@ -1,4 +1,4 @@
-//! How all of it was seen: kernel, hooks, precision, and what was lost.
+//! How all of it was observed: kernel, probes, their resolution, and dropped events.
 
 use maud::{Markup, html};
 
@@ -13,7 +13,7 @@ use super::{
 
 pub(super) fn section(run: &Run) -> Markup {
     html! {
-        h3 { "Kernel, hooks and precision" }
+        h3 { "Kernel, probes and resolution" }
         (lost(run))
         @match &run.hooks {
             None => p.empty { "No hook: nothing was traced, or these records begin behind the line that says it." },
@@ -21,10 +21,10 @@ pub(super) fn section(run: &Run) -> Markup {
                 @let hooks = &kept.record.hooks;
                 @let attached = hooks.iter().filter(|hook| hook.attached).count();
                 @let exact = hooks.iter().filter(|hook| hook.reason.is_none() && hook.hook.is_some()).count();
-                p { "Linux " strong { (foreign(&kept.record.kernel)) } ": " (attached) " of " (hooks.len()) " signals by programs in the kernel, " (exact) " of them by the most exact way there is." }
-                details { summary { "Each signal, how it was got, and why not better" }
+                p { "Linux " strong { (foreign(&kept.record.kernel)) } ": " (attached) " of " (hooks.len()) " probes attached, " (exact) " at full resolution." }
+                details { summary { "The attach method of each probe, and why a better one is not available" }
                     (table("Hooks", html! {
-                        thead { tr { th scope="col" { "signal" } th scope="col" { "got by" } th scope="col" { "precision" } th scope="col" { "why no better way" } } }
+                        thead { tr { th scope="col" { "probe" } th scope="col" { "attach method" } th scope="col" { "resolution" } th scope="col" { "why no better one" } } }
                         tbody { @for hook in hooks { tr {
                             th scope="row" { code { (foreign(&hook.signal)) } br; span.quiet { (foreign(&hook.proves)) } }
                             td { @match &hook.hook { Some(way) => code { (foreign(way)) }, None => span.unknown { "not on this host" } } }
@@ -43,7 +43,7 @@ fn lost(run: &Run) -> Markup {
         run.ended.as_ref().and_then(|ended| Some((ended.line, ended.record.own_cpu_percent?)));
     html! {
         p {
-            "Events lost: "
+            "Dropped events: "
             @match run.lost() {
                 Some((line, lost, by)) => {
                     strong { (figure(line, "/dropped", lost)) }

@@ -14,7 +14,7 @@ use super::{
 pub(super) fn section(run: &Run, id: &str) -> Markup {
     let costs = costs(run);
     html! {
-        h3 { "Memory a connection" }
+        h3 { "Memory per connection" }
         @match &costs {
             Some(costs) => {
                 (figure(id, bars(costs), "Memory did not grow with the connections."))

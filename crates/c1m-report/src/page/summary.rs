@@ -1,5 +1,6 @@
 //! What a run is called, what came of it in one line, and the figures that matter.
 
+use c1m_limits::limits;
 use c1m_record::{Cause, Confidence, Direction, LimitName};
 use maud::{Markup, html};
 
@@ -61,20 +62,11 @@ fn kernel(report: &Report) -> String {
     of_hooks.or(whole).map_or(UNKNOWN.into(), |kernel| foreign(kernel))
 }
 
-/// How sure, as a word.
-pub(super) fn sure(confidence: Confidence) -> &'static str {
-    match confidence {
-        Confidence::Certain => "certain",
-        Confidence::Likely => "likely",
-        Confidence::Possible => "possible",
-    }
-}
-
 fn in_a_word(run: &Run) -> String {
     match run.verdict.as_ref().map(|verdict| verdict.record.causes.first()) {
         None => "no verdict".into(),
         Some(None) => "no limit was hit".into(),
-        Some(Some(cause)) => format!("{} ({})", limit(cause.limit), sure(cause.confidence)),
+        Some(Some(cause)) => format!("{} ({})", limit(cause.limit), cause.confidence.name()),
     }
 }
 
@@ -94,7 +86,7 @@ pub(super) fn verdict_line(run: &Run) -> Markup {
                 @match root {
                     None => { strong { "No verdict." } " These records end before one was given; what follows is what was seen until then." },
                     Some(None) => { strong { "No limit was hit." } " Nothing was refused, lost or killed for one, as far as could be seen." },
-                    Some(Some(cause)) => { strong { (limit(cause.limit)) " (" (sure(cause.confidence)) ")." } " " (foreign(&cause.text)) },
+                    Some(Some(cause)) => { strong { (limit(cause.limit)) " (" (cause.confidence.name()) ")." } " " (foreign(&cause.text)) },
                 }
             }
         }
@@ -103,25 +95,7 @@ pub(super) fn verdict_line(run: &Run) -> Markup {
 
 /// A limit's name for people, with its sysctl where it is one.
 pub(super) fn limit(name: LimitName) -> &'static str {
-    match name {
-        LimitName::TcpMemPressure => "tcp_mem pressure",
-        LimitName::TcpMemHigh => "tcp_mem high",
-        LimitName::MemoryCgroup => "memory cgroup",
-        LimitName::ReceiveBuffer => "receive buffer",
-        LimitName::SendBuffer => "send buffer",
-        LimitName::Orphans => "orphans (tcp_max_orphans)",
-        LimitName::OrphanMemory => "orphan memory",
-        LimitName::Nofile => "open files of a process (RLIMIT_NOFILE)",
-        LimitName::NrOpen => "fs.nr_open",
-        LimitName::FileMax => "open files of the host (fs.file-max)",
-        LimitName::AcceptQueue => "accept queue",
-        LimitName::SynQueue => "SYN queue",
-        LimitName::Ports => "local ports",
-        LimitName::Conntrack => "conntrack",
-        LimitName::EpollWatches => "epoll watches",
-        LimitName::TimeWait => "TIME_WAIT",
-        LimitName::Memory => "memory of the host",
-    }
+    limits::of(name).about().label
 }
 
 /// Figures with their unit, the most important first.

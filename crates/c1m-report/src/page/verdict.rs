@@ -8,7 +8,7 @@ use super::{
         run::Run,
         say::{figure, foreign, perhaps},
     },
-    summary::{limit, sure},
+    summary::limit,
     table,
 };
 
@@ -41,7 +41,7 @@ fn tier(tier: Tier) -> &'static str {
 fn one(line: u64, index: usize, cause: &Cause) -> Markup {
     html! {
         li {
-            h4 { (limit(cause.limit)) " " span.tag { (sure(cause.confidence)) } span.tag { "of the " (cause.scope.name()) } }
+            h4 { (limit(cause.limit)) " " span.tag { (cause.confidence.name()) } span.tag { "of the " (cause.scope.name()) } }
             // That of the root stands at the head of the run.
             @if index > 0 { p { (foreign(&cause.text)) } }
             @if !cause.evidence.is_empty() {

@@ -39,6 +39,17 @@ pub(super) fn counts(to: f64, most: f64) -> Vec<(f64, String)> {
     values(step, to.max(1.0)).map(|value| (value, grouped(rounded(value)))).collect()
 }
 
+/// Values and labels from 0 to the first step that is not below `to`; fractions as well.
+pub(super) fn numbers(to: f64, most: f64) -> Vec<(f64, String)> {
+    let to = if to > 0.0 { to } else { 1.0 };
+    let step = step(to, most, &[]);
+    let label = |value: f64| match step < 1.0 {
+        true => format!("{value:.3}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => grouped(rounded(value)),
+    };
+    values(step, (to / step - 1e-6).ceil() * step).map(|value| (value, label(value))).collect()
+}
+
 /// The same of seconds.
 pub(super) fn times(to: f64, most: f64) -> Vec<(f64, String)> {
     const STEPS: [f64; 23] = [
@@ -103,6 +114,16 @@ mod tests {
         );
         assert_eq!(labels(times(700.0, 4.0)), ["0", "5 min", "10 min"]);
         assert_eq!(labels(times(1_000_000.0, 3.0)).len(), 3);
+    }
+
+    #[test]
+    fn a_scale_ends_at_a_round_number_that_is_not_below() {
+        for (to, most) in
+            [(0.0, "1"), (0.3, "0.3"), (0.31, "0.4"), (4.0, "4"), (9.1, "10"), (8_601.0, "10,000")]
+        {
+            assert_eq!(labels(numbers(to, 5.0)).last().unwrap(), most, "{to}");
+        }
+        assert_eq!(labels(numbers(1.0, 5.0)), ["0", "0.2", "0.4", "0.6", "0.8", "1"]);
     }
 
     #[test]

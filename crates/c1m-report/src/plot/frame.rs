@@ -108,7 +108,8 @@ impl Frame {
         self.labels.avoid(&line);
     }
 
-    /// A line through all of `points`, and dots where they are few: what is between them was not read.
+    /// A line through all of `points`, and dots where they are few: what is between them was not
+    /// read.
     pub(super) fn curve(&self, class: &str, points: &[(f64, f64)]) -> Markup {
         const DOTS: usize = 80;
         let places: Vec<(f64, f64)> =

@@ -68,8 +68,8 @@ impl Labels {
         }
     }
 
-    /// Where a text beside `x`, `y` begins and has its base line, at one of `places` (offsets of its left top corner); `None`: there is
-    /// no room for it.
+    /// Where a text beside `x`, `y` begins and has its base line, at one of `places` (offsets of
+    /// its left top corner); `None`: there is no room for it.
     pub(super) fn put(
         &mut self,
         text: &str,

@@ -72,7 +72,7 @@ pub(in super::super) fn bars(bars: &[Bar]) -> Option<Plot> {
         };
         Picture { height: bottom + 44.0, drawn }
     };
-    Some(Plot::new("Memory a connection, by component".into(), description, draw))
+    Some(Plot::new("Memory per connection, by component".into(), description, draw))
 }
 
 /// Where each part begins and ends.

@@ -1,4 +1,5 @@
-//! Pages of tcp_mem over connections, and over time, with low, pressure and high drawn in and each crossing marked.
+//! Pages of tcp_mem over connections, and over time, with low, pressure and high drawn in and each
+//! crossing marked.
 
 use c1m_record::{Direction, Level};
 use maud::{Markup, html};
@@ -254,8 +255,8 @@ fn under_pressure(run: &Run, frame: &mut Frame, seconds: impl Fn(u64) -> f64, to
 /// Height of the triangle of a crossing.
 const MARK: f64 = 10.5;
 
-/// Triangles, filled upwards and hollow downwards, with the number of the connection. They stand on the crossing and hang below it, so that
-/// neither of two at one place covers the other.
+/// Triangles, filled upwards and hollow downwards, with the number of the connection. They stand on
+/// the crossing and hang below it, so that neither of two at one place covers the other.
 fn marked(
     frame: &mut Frame,
     marks: &[Mark],

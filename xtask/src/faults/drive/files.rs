@@ -71,7 +71,7 @@ pub(crate) fn nofile(fixture: &mut Fixture<'_>) -> Step {
 
 /// The same with somebody else's server.
 pub(crate) fn nofile_of_other(fixture: &mut Fixture<'_>) -> Step {
-    let other = fixture.beside(Some(NOFILE_OF_OTHER))?;
+    let other = fixture.watched(Some(NOFILE_OF_OTHER))?;
     let mut streams = connections(other.address, MORE_THAN_NOFILE)?;
     eventually("it met no EMFILE", || Ok(other.said()?.contains("Too many open files")))?;
     let mut rest = streams.split_off(MORE_THAN_NOFILE - TAKEN);

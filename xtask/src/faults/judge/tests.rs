@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use c1m_record::{Cause, Confidence, Scope};
+use c1m_record::{Cause, Confidence, Scope, Summary};
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn verdict(limits: &[LimitName]) -> Verdict {
     }
 }
 
-fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
+fn summary(dropped: Option<u64>) -> Summary {
     Summary {
         held: 0,
         peak: 0,
@@ -37,7 +37,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
         elapsed_s: 0.0,
         sockstat: None,
         file_nr: None,
-        refused: refused.map(Box::new),
+        refused: None,
         dropped,
         dropped_by: BTreeMap::new(),
         suppressed: None,
@@ -47,7 +47,7 @@ fn summary(dropped: Option<u64>, refused: Option<Refused>) -> Summary {
 }
 
 fn told(verdict: Option<Verdict>) -> Told {
-    Told { verdict, summary: Some(summary(Some(0), None)) }
+    Told { verdict, refused: None, dropped_by: Some(BTreeMap::new()) }
 }
 
 fn refused(kernel: &[(&str, u64)]) -> Refused {
@@ -86,20 +86,21 @@ fn quiet_and_a_cause_contradict_each_other() {
 fn silence_and_loss_are_wrong() {
     assert_eq!(judge(Expect::Quiet, &told(None), &[]), ["there was no verdict"]);
     let quiet = Some(verdict(&[]));
-    let lost = |dropped, by: &str| {
-        let mut summary = summary(dropped, None);
-        summary.dropped_by.extend(dropped.map(|count| (by.to_owned(), count)));
-        let told = Told { verdict: quiet.clone(), summary: Some(summary) };
+    let lost = |by: &str| {
+        let dropped_by = Some(BTreeMap::from([(by.to_owned(), 1)]));
+        let told = Told { dropped_by, ..told(quiet.clone()) };
         judge(Expect::Quiet, &told, &[]).len()
     };
-    assert_eq!(lost(None, ""), 1);
-    assert_eq!(lost(Some(1), "ring buffer"), 1);
-    assert_eq!(lost(Some(1), "not understood"), 1);
+    assert_eq!(lost("ring buffer"), 1);
+    assert_eq!(lost("not understood"), 1);
     // The kernel's doing, and told.
-    assert_eq!(lost(Some(1), "tp_btf/kfree_skb"), 0);
-    assert_eq!(lost(Some(1), "kretprobe/tcp_check_oom"), 0);
-    let told = Told { verdict: quiet, summary: None };
-    assert_eq!(judge(Expect::Quiet, &told, &[]), ["the observer printed no summary"]);
+    assert_eq!(lost("tp_btf/kfree_skb"), 0);
+    assert_eq!(lost("kretprobe/tcp_check_oom"), 0);
+    // Without a trace, a summary does not know what was dropped.
+    let records = [Record::Verdict(verdict(&[])), Record::Summary(summary(None))];
+    let wrong = ["the observer did not say what it dropped"];
+    assert_eq!(judge(Expect::Quiet, &Told::from(&records), &[]), wrong);
+    assert_eq!(judge(Expect::Quiet, &Told::from(&records[..1]), &[]), wrong);
 }
 
 #[test]
@@ -107,7 +108,7 @@ fn the_last_verdict_counts() {
     let records = [
         Record::Verdict(verdict(&[LimitName::Nofile])),
         Record::Verdict(verdict(&[LimitName::Ports])),
-        Record::Summary(summary(Some(0), None)),
+        Record::Summary(summary(Some(0))),
     ];
     let told = Told::from(&records);
     assert_eq!((told.first(), told.tier()), (Some(LimitName::Ports), Some(Tier::Functions)));

@@ -1,0 +1,233 @@
+//! The accept queues of the target: which listeners are its own, how full they are, and what they
+//! dropped.
+//!
+//! The kernel counts overflows for the network namespace (TcpExt ListenOverflows); only a
+//! listener's own queue and drops tell whose they were.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use c1m_host::{
+    listeners::{self, Listener},
+    task,
+};
+use c1m_limits::evidence::Listeners;
+
+/// Whose listeners.
+#[derive(Debug)]
+enum Own {
+    /// Everybody's.
+    All,
+    /// Of the server of this process: inodes.
+    Server(BTreeSet<u32>),
+    /// Anybody's with one of these ports.
+    Ports(Vec<u16>),
+    /// Of processes, on these ports; on every one if there are none.
+    Processes { ports: Vec<u16>, found: OwnListeners },
+}
+
+/// The listeners that processes have, for as long as neither changes: looking for them reads
+/// thousands of links.
+#[derive(Debug, Default)]
+struct OwnListeners {
+    pids: Vec<u32>,
+    present: BTreeSet<u32>,
+    /// `None`: not one of the processes may be looked at.
+    inodes: Option<BTreeSet<u32>>,
+}
+
+/// Their usage at one moment. `None`: not known, or they have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Usage {
+    /// Connections in the fullest one, and how many may wait there.
+    pub(super) fullest: Option<(u64, u64)>,
+    /// How many connections the longest takes.
+    pub(super) longest: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Queues {
+    own: Own,
+    /// Drops of every listener at the first sample, by inode. `None`: nobody could tell.
+    at_start: Option<BTreeMap<u32, u64>>,
+    /// Of the own ones, also of those that are closed by now: drops since the first sample.
+    dropped: BTreeMap<u32, u64>,
+    /// Every sample so far could tell.
+    is_complete: bool,
+}
+
+impl Queues {
+    fn new(own: Own) -> Self {
+        Self { own, at_start: None, dropped: BTreeMap::new(), is_complete: true }
+    }
+
+    /// Of the server of this process, which does not listen yet.
+    pub(super) fn of_server() -> Self {
+        Self::new(Own::Server(BTreeSet::new()))
+    }
+
+    /// Of a target: its processes' if it has any, else those with its ports, else everybody's.
+    pub(super) fn of_target(has_processes: bool, ports: Vec<u16>) -> Self {
+        Self::new(match (has_processes, ports.is_empty()) {
+            (true, _) => Own::Processes { ports, found: OwnListeners::default() },
+            (false, false) => Own::Ports(ports),
+            (false, true) => Own::All,
+        })
+    }
+
+    /// The server listens now, by sockets with these inodes.
+    pub(super) fn listens(&mut self, inodes: BTreeSet<u64>) {
+        self.own = Own::Server(inodes.into_iter().map(listeners::low_inode).collect());
+    }
+
+    /// Reads all listeners; `pids` are the processes whose listeners these are.
+    pub(super) fn sample(&mut self, pids: &[u32]) -> Usage {
+        let all = listeners::all().ok();
+        self.take(all.as_deref(), pids)
+    }
+
+    fn take(&mut self, all: Option<&[Listener]>, pids: &[u32]) -> Usage {
+        let own = all.and_then(|all| self.own.of(all, pids));
+        let (Some(all), Some(own)) = (all, own) else {
+            self.is_complete = false;
+            return Usage::default();
+        };
+        let drops = |listener: &Listener| Some((listener.inode, listener.drops?));
+        let at_start = self.at_start.get_or_insert_with(|| all.iter().filter_map(drops).collect());
+        for listener in &own {
+            self.is_complete &= listener.drops.is_some();
+            if let Some(drops) = listener.drops {
+                let before = at_start.get(&listener.inode).copied().unwrap_or(0);
+                self.dropped.insert(listener.inode, drops.saturating_sub(before));
+            }
+        }
+        Usage {
+            fullest: listeners::fullest(&own).map(|listener| (listener.queued, listener.most)),
+            longest: own.iter().map(|listener| listener.most).max(),
+        }
+    }
+
+    /// For the verdict.
+    pub(super) fn listeners(&self) -> Listeners {
+        match self.own {
+            Own::All => Listeners::All,
+            _ => Listeners::Target { drops: self.is_complete.then(|| self.dropped.values().sum()) },
+        }
+    }
+}
+
+impl Own {
+    /// Of `all`, the own ones. `None`: not known.
+    fn of(&mut self, all: &[Listener], pids: &[u32]) -> Option<Vec<Listener>> {
+        let on = |ports: &[u16], listener: &Listener| {
+            ports.is_empty() || ports.contains(&listener.address.port())
+        };
+        let chosen = |is_own: &dyn Fn(&Listener) -> bool| {
+            all.iter().filter(|listener| is_own(listener)).copied().collect()
+        };
+        Some(match self {
+            Self::All => all.to_vec(),
+            Self::Server(inodes) => chosen(&|listener| inodes.contains(&listener.inode)),
+            Self::Ports(ports) => chosen(&|listener| on(ports, listener)),
+            Self::Processes { ports, found } => {
+                let inodes = found.inodes(all, pids)?;
+                chosen(&|listener| on(ports, listener) && inodes.contains(&listener.inode))
+            }
+        })
+    }
+}
+
+impl OwnListeners {
+    fn inodes(&mut self, all: &[Listener], pids: &[u32]) -> Option<&BTreeSet<u32>> {
+        let present: BTreeSet<u32> = all.iter().map(|listener| listener.inode).collect();
+        if self.inodes.is_none() || self.present != present || self.pids != pids {
+            // This process serves metrics, which is nobody's target.
+            let others = pids.iter().filter(|pid| **pid != std::process::id());
+            let sockets = others.map(|pid| task::sockets(*pid));
+            let mut refused = false;
+            let mut inodes = BTreeSet::new();
+            for sockets in sockets {
+                match sockets {
+                    Ok(sockets) => inodes.extend(sockets),
+                    Err(error) => refused |= error.kind() == std::io::ErrorKind::PermissionDenied,
+                }
+            }
+            let inodes = inodes.into_iter().map(listeners::low_inode).collect();
+            self.inodes = (!refused).then_some(inodes);
+            self.present = present;
+            self.pids = pids.to_vec();
+        }
+        self.inodes.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::TcpListener,
+        os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    };
+
+    use super::*;
+
+    fn listener(port: u16, inode: u32, queue: (u64, u64), drops: u64) -> Listener {
+        Listener {
+            address: ([127, 0, 0, 1], port).into(),
+            is_v6_only: false,
+            inode,
+            queued: queue.0,
+            most: queue.1,
+            drops: Some(drops),
+        }
+    }
+
+    #[test]
+    fn a_server_sees_its_own_queues_alone() {
+        let mut queues = Queues::of_server();
+        let other = listener(1, 1, (2, 1), 4);
+        assert_eq!(queues.take(Some(&[other]), &[]), Usage::default());
+        queues.listens([2, 3].into());
+        let now = [other, listener(2, 2, (1, 10), 0), listener(2, 3, (4, 20), 0)];
+        let usage = Usage { fullest: Some((4, 20)), longest: Some(20) };
+        assert_eq!(queues.take(Some(&now), &[]), usage);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(0) });
+        let now = [listener(1, 1, (2, 1), 9), listener(2, 2, (11, 10), 3)];
+        assert_eq!(queues.take(Some(&now), &[]).fullest, Some((11, 10)));
+        // What a listener dropped stays counted when it is closed.
+        queues.take(Some(&[]), &[]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(3) });
+        queues.take(None, &[]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a sample is missing");
+    }
+
+    #[test]
+    fn drops_from_before_the_start_are_not_counted() {
+        let mut queues = Queues::of_target(false, vec![2]);
+        queues.take(Some(&[listener(1, 1, (0, 1), 7), listener(2, 2, (0, 1), 5)]), &[]);
+        queues.take(Some(&[listener(2, 2, (0, 1), 6), listener(2, 3, (0, 1), 2)]), &[]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(3) });
+    }
+
+    #[test]
+    fn without_a_target_every_listener_counts() {
+        let mut queues = Queues::of_target(false, Vec::new());
+        let now = [listener(1, 1, (2, 1), 4), listener(2, 2, (0, 9), 0)];
+        let usage = Usage { fullest: Some((2, 1)), longest: Some(9) };
+        assert_eq!(queues.take(Some(&now), &[]), usage);
+        assert_eq!(queues.listeners(), Listeners::All);
+    }
+
+    #[test]
+    fn a_processs_listeners_are_those_that_it_has_open() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let own = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut queues = Queues::of_target(true, Vec::new());
+        let usage = queues.sample(&[child.id()]);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(usage, Usage::default(), "sleep does not listen");
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(0) });
+        let link = format!("/proc/self/fd/{}", own.as_raw_fd());
+        let inode = std::fs::metadata(link).unwrap().ino();
+        assert!(task::sockets(std::process::id()).unwrap().contains(&inode));
+    }
+}
