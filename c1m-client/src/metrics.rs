@@ -238,14 +238,41 @@ fn pinned(shared: &Shared) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
-    use crate::record::Latency;
+    use crate::{cli::Cli, prepare::prepare, record::Latency};
 
     #[test]
     fn what_is_not_known_yet_is_absent() {
         let page = Metrics::default().page(Scrapes::default());
         assert!(page.contains("c1m_build_info{program=\"c1m-client\",version="), "{page}");
         assert!(!page.contains("c1m_client_"), "{page}");
+    }
+
+    /// A counter that begins with its first event has no increase for it.
+    #[test]
+    fn every_counter_is_0_before_it_counts() {
+        let flags = ["c1m-client", "--connect", "127.0.0.1:9", "--connections", "2"];
+        let load = Cli::try_parse_from(flags).unwrap().load.unwrap();
+        let shared = Arc::new(prepare(&load).unwrap());
+        let seen = Seen { shared: Some(shared), ..Seen::default() };
+        let counters = METRICS.iter().filter(|it| it.kind == Kind::Counter);
+        assert!(counters.clone().count() > 6);
+        for metric in counters {
+            let expected: &[&[&str]] = match metric.name {
+                "c1m_client_unanswered" => &[&["connect"], &["first_byte"]],
+                _ => &[&[]],
+            };
+            let expected: Vec<Sample> = expected
+                .iter()
+                .map(|labels| Sample {
+                    labels: labels.iter().map(|it| (*it).to_owned()).collect(),
+                    value: 0.into(),
+                })
+                .collect();
+            assert_eq!((metric.read)(&seen), expected, "{}", metric.name);
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::{
 };
 
 use c1m_host::{cpus, sockstat};
+use c1m_limits::footprint::payload_of;
 use c1m_program::http::response::{Reader, Rest, request};
 use c1m_sys::{
     process::page_bytes,
@@ -87,6 +88,12 @@ impl Pages {
         u64::try_from((exact + page / 2) / page).unwrap_or(u64::MAX)
     }
 
+    /// Of the skb of a connection, on average, in bytes.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        payload_of(self.bytes, self.page_bytes)
+    }
+
     /// Pages of connection `index`: what is left over by the ones before goes into it.
     #[must_use]
     pub fn of(&self, index: u64) -> u64 {
@@ -147,12 +154,21 @@ impl PinPlan {
         target: &Target,
         timeout: Duration,
     ) -> Result<Self, PinError> {
-        const SHORT_BODY: u64 = 512;
-        let pages = Pages::new(bytes)?;
         let ask = |body_bytes| {
             probe(tuple, body_bytes, timeout)
                 .map_err(|error| PinError::Probe { target: *target, error })
         };
+        Self::plan(Pages::new(bytes)?, indices, target, ask)
+    }
+
+    /// `ask` has a connection of its own for each response.
+    fn plan(
+        pages: Pages,
+        indices: &Range<u64>,
+        target: &Target,
+        ask: impl Fn(u64) -> Result<Answer, PinError>,
+    ) -> Result<Self, PinError> {
+        const SHORT_BODY: u64 = 512;
         let short = ask(SHORT_BODY)?;
         let overhead_bytes = u64::try_from(short.overhead()).unwrap_or(0);
         let mut steps = Vec::new();
@@ -170,7 +186,7 @@ impl PinPlan {
             steps.push(step);
         }
         Ok(Self {
-            bytes_per_connection: bytes,
+            bytes_per_connection: pages.bytes,
             pages,
             first: indices.start,
             overhead_bytes,
@@ -310,6 +326,38 @@ mod tests {
         let pages = Pages::of_size(7711, 65_536).unwrap();
         assert_eq!(pages.mixture(&(0..65_536)), [(0, 57_825), (1, 7_711)]);
         assert_eq!(middle_of(1, 65_536, 832, 80), (81 + (48 << 10) - 832) / 2);
+    }
+
+    /// A whole plan on a kernel of such pages, whose skbs take 832 bytes besides 80 bytes of head and the body.
+    fn planned(bytes: u64, page: u64, connections: u64) -> PinPlan {
+        let target: Target = "127.0.0.1:80".parse().unwrap();
+        let ask = |body_bytes| {
+            let response_bytes = body_bytes + 80;
+            let skb = u32::try_from(response_bytes + 832).unwrap();
+            let charged = skb.next_multiple_of(u32::try_from(page).unwrap());
+            let memory =
+                MemInfo { rmem_alloc: skb, fwd_alloc: charged - skb, ..MemInfo::default() };
+            Ok(Answer { response_bytes, memory })
+        };
+        let pages = Pages::of_size(bytes, page).unwrap();
+        PinPlan::plan(pages, &(0..connections), &target, ask).unwrap()
+    }
+
+    #[test]
+    fn a_plan_pins_the_same_bytes_with_pages_of_any_size() {
+        for (page, mixture) in
+            [(4_096, vec![(1, 120_250), (2, 903_750)]), (65_536, vec![(0, 903_516), (1, 120_484)])]
+        {
+            let plan = planned(7_711, page, 1_024_000);
+            let steps: Vec<_> = plan.steps.iter().map(|it| (it.pages, it.connections)).collect();
+            assert_eq!(steps, mixture, "{page}");
+            let off = (plan.planned_pages * page).abs_diff(7_711 * 1_024_000);
+            assert!(off <= page / 2, "{off} bytes are missing with pages of {page}");
+            for step in &plan.steps {
+                assert_eq!(step.pages == 0, step.body_bytes == 0, "{step:?}");
+                assert!(step.response_bytes <= MOST_BYTES);
+            }
+        }
     }
 
     #[test]

@@ -7,15 +7,14 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use c1m_host::ports::Ports;
-use c1m_limits::footprint::payload_of;
 use c1m_preflight::{Ask, foresee};
 use c1m_program::{streams::say, writer::WriteError};
 use c1m_record::Role;
-use c1m_sys::{epoll::Waker, process::page_bytes};
+use c1m_sys::epoll::Waker;
 
 use crate::{
     cli::Load,
-    pin::{PinError, PinPlan},
+    pin::{Pages, PinError, PinPlan},
     ramp::{Crew, Pace},
     record::{Asked, End, Pin, PinStep, Plan as PlanRecord, Shard as ShardRecord},
     shard::Shard,
@@ -62,7 +61,8 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         Some(bytes) => Some(measure(cli, &plan, bytes)?),
         None => None,
     };
-    if let Some(walls) = foresee(&ask(cli, &plan)) {
+    let ask = ask(cli, &plan, pin.as_ref().map(|pin| pin.pages));
+    if let Some(walls) = foresee(&ask) {
         if cli.strict {
             return Err(Failure::Environment(anyhow!(walls)));
         }
@@ -154,11 +154,10 @@ fn start(cli: &Load) -> Result<Instant, Failure> {
 }
 
 /// What the run needs of this host. A server on a loopback address is here too.
-fn ask(cli: &Load, plan: &Plan) -> Ask {
+fn ask(cli: &Load, plan: &Plan, pages: Option<Pages>) -> Ask {
     let ip = cli.connect.ip();
-    let queued_bytes = match (cli.pin, cli.unread) {
-        // It never fails; 4 KiB are the pages of most kernels.
-        (Some(charged), _) => payload_of(charged, page_bytes().unwrap_or(4096)),
+    let queued_bytes = match (pages, cli.unread) {
+        (Some(pages), _) => pages.payload(),
         // One skb at least, whatever is in it.
         (None, true) => 1,
         (None, false) => 0,

@@ -22,7 +22,7 @@ use c1m_limits::{
     verdict::{followed_by, judge},
 };
 use c1m_preflight::readings::{Layout, read};
-use c1m_record::{LimitName, Limits, Verdict};
+use c1m_record::{LimitName, Limits, Verdict, Warning};
 
 use crate::{
     diagnose::{
@@ -104,6 +104,8 @@ pub(super) struct Diagnosis {
     always: bool,
     /// The first cause of the last printed verdict.
     told: Option<LimitName>,
+    /// Warnings that were said.
+    said: BTreeSet<&'static str>,
     /// As it was before the server closed anything itself.
     before_closing: Option<Verdict>,
 }
@@ -123,6 +125,7 @@ impl Diagnosis {
             last: None,
             sampled: None,
             always: false,
+            said: BTreeSet::new(),
             told: None,
             before_closing: None,
         };
@@ -215,9 +218,14 @@ impl Diagnosis {
         self.history.add(&readings);
     }
 
-    /// What of the target is not sampled at, in words. `None`: nothing.
-    pub(super) fn left_out(&mut self) -> Option<String> {
-        self.subject.left_out()
+    /// What is not sampled, and what could not be read, each said once.
+    pub(super) fn warnings(&mut self) -> Vec<Warning> {
+        let all = [("left_out", self.subject.left_out()), ("listeners", self.queues.unread())];
+        let new = |(name, text): (&'static str, Option<String>)| {
+            let text = text.filter(|_| self.said.insert(name))?;
+            Some(Warning { name: name.into(), text })
+        };
+        all.into_iter().filter_map(new).collect()
     }
 
     /// What a hook has read, for the samples to come.

@@ -76,6 +76,7 @@ fn hooks(printer: &mut Printer<Stream>) -> anyhow::Result<u8> {
         present: Err("not asked for".into()),
         object: None,
         without: Vec::new(),
+        ring_bytes: None,
         verbosity: 0,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -192,6 +192,7 @@ fn trace_options(cli: &Serve, listen: SocketAddr) -> Options {
         present: Err("not asked for".into()),
         object: cli.ebpf_object.clone(),
         without: cli.without_hook.clone(),
+        ring_bytes: None,
         verbosity: cli.verbose,
     }
 }

@@ -5,11 +5,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use c1m_program::metrics::{Base, Histogram, Kind, Metric, Page, one};
+use c1m_program::{
+    exporter::Scrapes,
+    metrics::{Base, Histogram, Kind, Metric, OWN, Own, Page, Value as SampleValue, one},
+};
 use c1m_record::{
     HostUsage, Level, Limits, Line, NetnsUsage, Record, Refused, UnderPressure, Usage, Watched,
 };
-use c1m_server::output::metrics::{Seen, tables};
+use c1m_server::output::metrics::{CALL_ERRORS, Seen, tables};
 use c1m_testkit::scrape::page::{self, Samples};
 use serde_json::Value;
 
@@ -318,6 +321,134 @@ fn a_unit_and_a_scope_are_one_per_metric() {
             .collect();
         assert!(scopes.len() <= 1, "{name}: {scopes:?}");
     }
+}
+
+/// Records of the kinds that counters are read off, each figure of them known and 0.
+fn zeroed() -> Seen {
+    let mut seen = Seen::new(Some(PAGE_BYTES));
+    for line in WATCH.lines().chain(REPRODUCE.lines()) {
+        let mut value: Value = serde_json::from_str(line).unwrap();
+        let kind = value["kind"].as_str().unwrap().to_owned();
+        if !["hooks", "usage", "refused", "summary"].contains(&kind.as_str()) {
+            continue;
+        }
+        if kind != "hooks" {
+            zero(&mut value);
+        }
+        if kind == "refused" {
+            // What this kernel does not count is null there.
+            let fields = value.as_object_mut().unwrap().iter_mut();
+            fields.filter(|(_, it)| it.is_null()).for_each(|(_, it)| *it = 0.into());
+            value["call_errors"] = Value::Object(serde_json::Map::default());
+        }
+        if kind == "summary" {
+            // The run is older than this field.
+            value["requests"] = 0.into();
+        }
+        if let Ok(record) = serde_json::from_value::<Line<Record>>(value) {
+            seen.take(SystemTime::UNIX_EPOCH, &record.record);
+        }
+    }
+    seen
+}
+
+fn zero(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match name.as_str() {
+                    "errors" => *value = Value::Object(serde_json::Map::default()),
+                    "v" | "inode" => {}
+                    _ => zero(value),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(zero),
+        Value::Number(_) => *value = 0.into(),
+        _ => {}
+    }
+}
+
+fn each<const N: usize>(labels: [&[&str]; N]) -> BTreeSet<Vec<String>> {
+    labels.iter().map(|set| set.iter().map(|it| (*it).to_owned()).collect()).collect()
+}
+
+/// The label sets that a counter has from the start: every one of those that are no open set, such as network namespaces.
+fn born(name: &str) -> BTreeSet<Vec<String>> {
+    let both = |sets: &[(&str, &[&str])]| -> BTreeSet<Vec<String>> {
+        let of = |(one, others): &(&str, &[&str])| -> Vec<Vec<String>> {
+            others.iter().map(|other| vec![(*one).to_owned(), (*other).to_owned()]).collect()
+        };
+        sets.iter().flat_map(of).collect()
+    };
+    match name {
+        "c1m_crossings" => Level::ALL
+            .iter()
+            .flat_map(|level| {
+                ["up", "down"].map(|it| vec!["tcp_mem".into(), level.name().into(), it.into()])
+            })
+            .collect(),
+        "c1m_refusals" => both(&[
+            ("tcp_mem_high", &["send", "receive"]),
+            ("tcp_mem_pressure", &["send", "receive"]),
+            ("memory_cgroup", &["send", "receive"]),
+            ("orphans", &["orphan"]),
+            ("orphan_memory", &["orphan"]),
+            ("accept_queue", &["syn", "ack"]),
+            ("syn_queue", &["syn"]),
+            ("ports", &["port"]),
+        ]),
+        "c1m_dropped_segments" => each([&["tcp_mem"], &["receive_buffer"]]),
+        "c1m_charged_above_high" => each([&["allowed"], &["forced"]]),
+        "c1m_pressure_entries" => each([&["tcp_mem"], &["allocator"]]),
+        "c1m_call_errors" => both(&CALL_ERRORS),
+        "c1m_server_errors" => both(&[
+            ("accept", &["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"]),
+            ("connection", &["ECONNRESET", "EPIPE", "ETIMEDOUT"]),
+            ("epoll", &["ENOMEM", "ENOSPC"]),
+            ("request", &["400", "404", "405", "408", "411", "431", "501", "505"]),
+        ]),
+        "c1m_process_cpu" => each([&["user"], &["system"]]),
+        _ => each([&[]]),
+    }
+}
+
+#[track_caller]
+fn check_born<S>(metric: &Metric<S>, seen: &S) {
+    let samples = (metric.read)(seen);
+    let zero = |value: &SampleValue| match value {
+        SampleValue::Whole(value) => *value == 0,
+        SampleValue::Real(value) => *value == 0.0,
+        SampleValue::Histogram(_) => false,
+    };
+    for sample in &samples {
+        assert!(zero(&sample.value), "{}: {sample:?}", metric.name);
+    }
+    let found: BTreeSet<Vec<String>> = samples.into_iter().map(|it| it.labels).collect();
+    match metric.name {
+        // Of one network namespace, and the counters that this kernel has.
+        "c1m_tcp_ext" | "c1m_tcp_ext_memory_pressures_chrono" => {
+            assert!(!found.is_empty(), "{}", metric.name);
+        }
+        "c1m_scrape_errors" => {
+            let operations: BTreeSet<&str> = found.iter().map(|it| it[0].as_str()).collect();
+            assert_eq!(operations, ["accept", "connection", "request"].into());
+        }
+        name => assert_eq!(found, born(name), "{name}"),
+    }
+}
+
+/// A counter that begins with its first event has no increase for it.
+#[test]
+fn every_counter_is_there_before_it_counts() {
+    let seen = zeroed();
+    let counters = || tables().into_iter().flatten().filter(|it| it.kind == Kind::Counter);
+    assert!(counters().count() > 20);
+    counters().for_each(|metric| check_born(metric, &seen));
+    let scrape_errors = Scrapes::default().errors;
+    let own = Own { cpu_s: Some((0.0, 0.0)), scrape_errors, ..Own::default() };
+    let counters = OWN.iter().filter(|it| it.kind == Kind::Counter);
+    counters.for_each(|metric| check_born(metric, &own));
 }
 
 #[test]

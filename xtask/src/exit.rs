@@ -2,6 +2,8 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use c1m_text::escape::paragraph;
+
 /// An error with the exit code that it stands for.
 #[derive(Debug)]
 pub(crate) struct Exit {
@@ -35,7 +37,7 @@ pub(crate) fn step(code: u8, text: impl Into<String>) -> anyhow::Error {
 /// Prints the error, if there is one, and turns the result into an exit code.
 pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", paragraph(&format!("{error:#}")));
     ExitCode::from(code_of(&error))
 }
 

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     if guest::init::is_guest() {
         return guest::init::main();
     }
-    match Cli::parse() {
+    match Cli::try_parse().unwrap_or_else(|error| c1m_program::usage::end(error)) {
         Cli::Bench(args) => bench::main(&args),
         Cli::BtfFixture(args) => exit::code(btf_fixture::run(&args)),
         Cli::BuildEbpf(args) => exit::code(build_ebpf::run(&args)),

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         test("a_refusal_that_was_not_counted_fails_nothing", uncounted_refusals),
         test("without_a_terminal_it_wants_yes", without_a_terminal_it_wants_yes),
         test("an_impossible_run_starts_nothing", an_impossible_run_starts_nothing),
+        test("the_tightest_limit_of_a_cgroup_counts", the_tightest_limit_of_a_cgroup_counts),
         test("low_limits_are_raised_and_put_back", low_limits_are_raised_and_put_back),
         test("programs_that_fail_end_the_run", programs_that_fail_end_the_run),
         test("a_run_without_steps_is_ended", a_run_without_steps_is_ended),
@@ -447,6 +448,60 @@ fn an_older_report_stays() {
     use std::os::unix::fs::MetadataExt as _;
     let after = fs::metadata(&report).unwrap();
     assert_ne!(after.ino(), before.ino(), "it was written in place, where a full disk cuts it off");
+}
+
+/// The files of a cgroup, version 1, version 2, or both mounted, in a folder that the mounts of the fixture name.
+fn the_tightest_limit_of_a_cgroup_counts() {
+    const NONE: &str = "9223372036854771712";
+    let v1 = |memory, sockets| {
+        [
+            ("memory.usage_in_bytes", "0"),
+            ("memory.limit_in_bytes", memory),
+            ("memory.kmem.tcp.usage_in_bytes", "0"),
+            ("memory.kmem.tcp.limit_in_bytes", sockets),
+        ]
+    };
+    let v2 = |max, high| [("memory.current", "0"), ("memory.max", max), ("memory.high", high)];
+    for (kind, membership, files, limit) in [
+        ("cgroup", "4:memory:/a\n", &v1("1048576", NONE)[..], "1.0 MiB are available"),
+        ("cgroup", "4:memory:/a\n0::/a\n", &v1("1048576", NONE), "1.0 MiB are available"),
+        (
+            "cgroup",
+            "4:memory:/a\n",
+            &v1(NONE, "1048576"),
+            "kmem.tcp.limit_in_bytes of the cgroup leaves 1.0 MiB",
+        ),
+        (
+            "cgroup",
+            "4:memory:/a\n0::/a\n",
+            &v1(NONE, "1048576"),
+            "kmem.tcp.limit_in_bytes of the cgroup leaves 1.0 MiB",
+        ),
+        ("cgroup2", "0::/a\n", &v2("1048576", "max"), "1.0 MiB are available"),
+        ("cgroup2", "0::/a\n", &v2("max", "1048576"), "1.0 MiB are available"),
+    ] {
+        let fixture = Fixture::new("good");
+        for folder in ["proc/self", "tree/a", "beside/a"] {
+            fs::create_dir_all(fixture.path(folder)).unwrap();
+        }
+        let mount = |number, folder: &str, kind, options| {
+            let folder = fixture.path(folder);
+            format!("{number} 1 0:{number} / {} rw - {kind} none rw{options}\n", folder.display())
+        };
+        let options = if kind == "cgroup" { ",memory" } else { "" };
+        let mut mounts = mount(36, "tree", kind, options);
+        if membership.lines().count() > 1 {
+            mounts += &mount(37, "beside", "cgroup2", "");
+        }
+        fs::write(fixture.path("proc/self/mountinfo"), mounts).unwrap();
+        fs::write(fixture.path("proc/self/cgroup"), membership).unwrap();
+        for (name, text) in files {
+            fs::write(fixture.path("tree/a").join(name), format!("{text}\n")).unwrap();
+        }
+        fixture.run(&["--connections", "16000", "--yes"]).expect_code(3).expect_error(limit);
+        assert!(!fixture.path(SERVER).with_extension("pid").exists(), "a server was started");
+        fixture.expect_untouched();
+    }
 }
 
 fn helper_of(run: &Child) -> u32 {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use c1m_client::record::{ClientRecord, Lost, Plan, Ramped, Sample, Summary, Waiting};
 use c1m_record::Verdict;
-use c1m_testkit::{PATIENCE, Program, child, schema};
+use c1m_testkit::{Program, child, schema};
 
 pub(crate) struct Client {
     program: Program<ClientRecord>,

@@ -4,7 +4,10 @@
 //! The kernel counts overflows for the network namespace (TcpExt ListenOverflows); only a
 //! listener's own queue and drops tell whose they were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use c1m_host::{
     listeners::{self, Listener},
@@ -53,11 +56,13 @@ pub(super) struct Queues {
     dropped: BTreeMap<u32, u64>,
     /// Every sample so far could tell.
     is_complete: bool,
+    /// Why the last one could not.
+    unread: Option<String>,
 }
 
 impl Queues {
     fn new(own: Own) -> Self {
-        Self { own, at_start: None, dropped: BTreeMap::new(), is_complete: true }
+        Self { own, at_start: None, dropped: BTreeMap::new(), is_complete: true, unread: None }
     }
 
     /// Of the server of this process, which does not listen yet.
@@ -81,8 +86,20 @@ impl Queues {
 
     /// Reads all listeners; `pids` are the processes whose listeners these are.
     pub(super) fn sample(&mut self, pids: &[u32]) -> Usage {
-        let all = listeners::all().ok();
-        self.take(all.as_deref(), pids)
+        self.read(listeners::all(), pids)
+    }
+
+    fn read(&mut self, all: io::Result<Vec<Listener>>, pids: &[u32]) -> Usage {
+        self.unread = all.as_ref().err().map(ToString::to_string);
+        self.take(all.ok().as_deref(), pids)
+    }
+
+    /// That the last sample could not read the listeners, and why.
+    pub(super) fn unread(&self) -> Option<String> {
+        let why = self.unread.as_ref()?;
+        Some(format!(
+            "accept queues cannot be read ({why}): how full they are, and what they dropped, is unknown"
+        ))
     }
 
     fn take(&mut self, all: Option<&[Listener]>, pids: &[u32]) -> Usage {
@@ -178,6 +195,23 @@ mod tests {
             most: queue.1,
             drops: Some(drops),
         }
+    }
+
+    #[test]
+    fn listeners_that_cannot_be_read_are_unknown_and_it_is_said_why() {
+        let mut queues = Queues::of_target(false, vec![1]);
+        let (one, other) = (listener(1, 1, (0, 1), 0), listener(1, 1, (1, 1), 2));
+        queues.read(Ok(vec![one]), &[]);
+        assert_eq!(queues.unread(), None);
+        // As a dump that was interrupted at each attempt.
+        let changed = || Err(io::Error::other("the listeners changed while they were read"));
+        assert_eq!(queues.read(changed(), &[]), Usage::default());
+        let said = queues.unread().unwrap();
+        assert!(said.contains("(the listeners changed while they were read)"), "{said}");
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None });
+        queues.read(Ok(vec![other]), &[]);
+        assert_eq!(queues.unread(), None);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a look is missing");
     }
 
     #[test]

@@ -91,8 +91,6 @@ pub(super) struct Session<'a> {
     drawn: Option<Instant>,
     /// A signal came before there was a command to get it.
     has_to_end: bool,
-    /// It was said that not all of the target is looked at.
-    said_left_out: bool,
 }
 
 impl<'a> Session<'a> {
@@ -120,7 +118,6 @@ impl<'a> Session<'a> {
             signalled,
             drawn: None,
             has_to_end: false,
-            said_left_out: false,
         })
     }
 
@@ -265,11 +262,8 @@ impl<'a> Session<'a> {
         if let Some(verdict) = verdict {
             self.sink.record(Record::Verdict(verdict))?;
         }
-        if !self.said_left_out
-            && let Some(text) = self.diagnosis.left_out()
-        {
-            self.said_left_out = true;
-            self.sink.record(Record::Warning(Warning { name: "left_out".into(), text }))?;
+        for warning in self.diagnosis.warnings() {
+            self.sink.record(Record::Warning(warning))?;
         }
         let limits = self.diagnosis.limits();
         let (usage, has_changed) = self.measure.take(&self.tracing, sample, &limits);

@@ -41,6 +41,7 @@ pub(super) fn options(args: &Watch, target: &Target) -> Options {
         },
         object: args.ebpf_object.clone(),
         without: args.without_hook.clone(),
+        ring_bytes: None,
         verbosity: args.verbose,
     }
 }

@@ -10,7 +10,12 @@ use std::{
     time::Duration,
 };
 
+use c1m_probe::{
+    Options, Tracer,
+    decode::{Observation, What},
+};
 use c1m_record::{CallError, Ports, Record, Refused};
+use c1m_sys::process::page_bytes;
 use socket2::{Domain, Socket, Type};
 
 use c1m_testkit::{
@@ -118,6 +123,49 @@ pub(crate) fn examples() -> Result<(), Skip> {
     // Examples of other kinds, of other programs of the host, are left out as well.
     assert!(all_shown as u64 + summary.not_shown.unwrap() >= failed, "{refused:?}");
     assert!(summary.not_shown.unwrap() > 0, "{refused:?}");
+    Ok(())
+}
+
+/// A process whose examples found the ring buffer full has not used them up: they come once there is room.
+pub(crate) fn full_ring() -> Result<(), Skip> {
+    needs_ebpf()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _inside = runtime.enter();
+    let page = u32::try_from(page_bytes().unwrap()).unwrap();
+    let options = Options {
+        ports: Vec::new(),
+        netns: None,
+        present: Err("not asked for".into()),
+        object: None,
+        without: ["fentry", "fexit", "kprobe", "kretprobe"].map(Into::into).into(),
+        ring_bytes: Some(page),
+        verbosity: 0,
+    };
+    let (mut tracer, _) = Tracer::attach(&options).map_err(|error| Skip(error.to_string()))?;
+    // Others fill it, as many in a second as one second has examples for.
+    let events = u64::from(page) / size_of::<c1m_ebpf::Event>() as u64 + 1;
+    for _ in 0..events.div_ceil(EXAMPLES) {
+        if tracer.lost().ring > 0 {
+            break;
+        }
+        let mut other = Command::new(env::current_exe().unwrap());
+        assert!(other.env(ROLE, "fail").status().unwrap().success());
+        thread::sleep(Duration::from_secs(1));
+    }
+    let lost = tracer.lost().ring;
+    assert!(lost > 0, "{events} events have room in {page} bytes");
+    fail(FAILURES);
+    assert!(tracer.lost().ring >= lost + FAILURES, "each found it full, and none had an example");
+    let own = |tracer: &mut Tracer| {
+        let is_own = |it: &Observation| matches!(&it.what, What::CallError(error) if error.pid == std::process::id());
+        tracer.drain().unwrap().iter().filter(|it| is_own(it)).count() as u64
+    };
+    assert_eq!(own(&mut tracer), 0);
+    thread::sleep(Duration::from_secs(1));
+    fail(FAILURES);
+    // Other processes may take some of this second's.
+    let shown = own(&mut tracer);
+    assert!((1..=EXAMPLES).contains(&shown), "{shown}");
     Ok(())
 }
 

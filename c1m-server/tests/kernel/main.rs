@@ -124,8 +124,10 @@ fn main() -> ExitCode {
         ),
         test("connections_are_counted_again", &[Tracing], nested::recount),
         test("examples_come_again_and_for_each_place", &[Tracing], calls::examples),
+        test("a_full_ring_buffer_takes_no_examples_away", &[Tracing], calls::full_ring),
         test("a_watched_command_has_an_exit_code", &[Tracing], watch::commands),
         test("a_watch_goes_on_while_its_file_cant_be_written", &[Tracing], watch::full_disk),
+        test("processes_beyond_the_bound_are_said", &[Tracing], watch::many_children),
         test("a_watched_command_gets_signals", &[Tracing], watch::signals),
         test(
             "a_signal_while_attaching_ends_a_watch_in_order",

@@ -191,6 +191,7 @@ pub(crate) fn recount() -> Result<(), Skip> {
         present: Err("not asked for".into()),
         object: None,
         without: vec!["fentry".into(), "fexit".into(), "kprobe".into(), "kretprobe".into()],
+        ring_bytes: None,
         verbosity: 0,
     };
     let (mut tracer, _) = Tracer::attach(&options).map_err(|error| Skip(error.to_string()))?;

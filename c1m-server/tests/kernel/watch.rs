@@ -5,20 +5,21 @@ use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::{SocketAddr, TcpListener},
     ops::{Deref, DerefMut},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, SystemTime},
 };
 
+use c1m_host::task;
 use c1m_record::{
     Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Line, Precision, Record,
-    Usage, Watching,
+    Usage, Warning, Watching,
 };
 use c1m_sys::confine;
 use c1m_testkit::{
     Child, Outcome, PATIENCE, Program, Skip,
-    child::closed_pipe,
+    child::{closed_pipe, outcome},
     eventually,
     host::{reserve_pages, until_quiet},
     only, schema, undisturbed,
@@ -317,24 +318,62 @@ pub(crate) fn in_a_namespace() -> Result<(), Skip> {
     inside.join().unwrap()
 }
 
+/// The file to which the facts of a watch go.
+fn facts() -> PathBuf {
+    env::temp_dir().join(format!("c1m-kernel-watch-{}.jsonl", std::process::id()))
+}
+
 /// Runs a command to its end under a watch, whose facts go to a file: exit code and last record.
 fn run(role: &str, command: &[&str]) -> (Option<i32>, Ended) {
-    let folder = env::temp_dir();
-    let file = folder.join(format!("c1m-kernel-watch-{}.jsonl", std::process::id()));
-    let output = Command::new(binary())
-        .args(["watch", "--output", file.to_str().unwrap(), "--cmd"])
-        .args(command)
-        .env(ROLE, role)
-        .output()
-        .unwrap();
+    let (code, mut records) = recorded(role, command);
+    match records.pop() {
+        Some(Record::Ended(ended)) => (code, ended),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn recorded(role: &str, command: &[&str]) -> (Option<i32>, Vec<Record>) {
+    let file = facts();
+    let mut watch = Command::new(binary());
+    watch.args(["watch", "--output", file.to_str().unwrap(), "--cmd"]).args(command);
+    let outcome = outcome(watch.env(ROLE, role));
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
     text.lines().for_each(|line| schema::SERVER.check(line));
-    let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-    match last.record {
-        Record::Ended(ended) => (output.status.code(), ended),
-        other => panic!("{other:?}"),
-    }
+    let record = |line: &str| serde_json::from_str::<Line<Record>>(line).unwrap().record;
+    (outcome.code, text.lines().map(record).collect())
+}
+
+/// More processes than are looked at: it is said once how many are not.
+pub(crate) fn many_children() -> Result<(), Skip> {
+    needs_ebpf()?;
+    // They end when the warning is there, and by themselves in any case.
+    let script = format!(
+        "i=0; all=; while [ $i -lt {more} ]; do sleep 120 & all=\"$all $!\"; i=$((i + 1)); done; \
+         i=0; until grep -q '\"left_out\"' {facts} || [ $i -gt 300 ]; do sleep 0.3; i=$((i + 1)); done; \
+         sleep 2; kill $all",
+        more = task::PROCESSES_MAX + 70,
+        facts = facts().display(),
+    );
+    let (_, records) = recorded("", &["sh", "-c", &script]);
+    let said: Vec<&Warning> = records
+        .iter()
+        .filter_map(|record| match record {
+            Record::Warning(warning) if warning.name == "left_out" => Some(warning),
+            _ => None,
+        })
+        .collect();
+    let [warning] = said[..] else { panic!("{said:?}") };
+    let (count, rest) = warning
+        .text
+        .split_once("the limits and descriptors of ")
+        .unwrap()
+        .1
+        .split_once(' ')
+        .unwrap();
+    assert!((1..200).contains(&count.parse::<u32>().unwrap()), "{warning:?}");
+    assert!(rest.starts_with(&format!("processes beyond the first {}", task::PROCESSES_MAX)));
+    Ok(())
 }
 
 pub(crate) fn commands() -> Result<(), Skip> {

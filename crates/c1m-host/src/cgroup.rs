@@ -12,6 +12,9 @@ use std::{
 /// PAGE_COUNTER_MAX, 6.18).
 const UNLIMITED: u64 = 1 << 62;
 
+/// Where the running kernel shows its files.
+const PROC: &str = "/proc";
+
 /// Usage and limit of one level, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
@@ -86,7 +89,14 @@ enum Version {
 /// memory controller to be seen.
 #[must_use]
 pub fn own() -> Option<Cgroup> {
-    Hierarchies::here().of(&fs::read_to_string("/proc/self/cgroup").ok()?)
+    own_at(Path::new(PROC))
+}
+
+/// The same where the kernel shows its files in this folder.
+#[must_use]
+pub fn own_at(proc: &Path) -> Option<Cgroup> {
+    let read = |file| fs::read_to_string(proc.join("self").join(file));
+    Hierarchies::parse(&read("mountinfo").unwrap_or_default()).of(&read("cgroup").ok()?)
 }
 
 /// The same of another process. `None` also when its cgroup is not below what is mounted here: from

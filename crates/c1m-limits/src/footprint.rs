@@ -215,7 +215,8 @@ fn user_bytes(role: Role) -> u64 {
     u64::from(role.has_server()) * SERVER_BYTES + u64::from(role.has_client()) * CLIENT_BYTES
 }
 
-/// What a memory cgroup that both programs are in is charged for a connection. `counts_sockets`: it is charged for socket memory, as version 2
+/// What a memory cgroup that both programs are in is charged for a connection. `queued_bytes`: in whole pages, as [`charged_pages`] has
+/// them. `counts_sockets`: it is charged for socket memory, as version 2
 /// always is.
 #[must_use]
 pub fn charged_each(
@@ -223,16 +224,15 @@ pub fn charged_each(
     role: Role,
     ipv6: bool,
     queued_bytes: u64,
-    page_bytes: u64,
     counts_sockets: bool,
 ) -> u64 {
     let end = |is_there: bool, is_client| match is_there {
         true => sizes.charged(is_client, ipv6, counts_sockets) + DESCRIPTOR_BYTES,
         false => 0,
     };
-    let queued = if counts_sockets { charged_pages(queued_bytes, page_bytes) } else { 0 };
+    let queued = if counts_sockets { queued_bytes } else { 0 };
     let ends = end(role.has_server(), false) + end(role.has_client(), true);
-    queued.saturating_mul(page_bytes).saturating_add(ends + user_bytes(role))
+    queued.saturating_add(ends + user_bytes(role))
 }
 
 /// So many connections of `each` bytes take so many.
@@ -268,8 +268,9 @@ mod tests {
     fn pages_of_64_kib_are_fewer_and_their_slabs_larger() {
         const LARGE: u64 = 65_536;
         assert_eq!((charged_pages(3_170, LARGE), charged_pages(200_000, LARGE)), (1, 4));
+        let queued = |page| page * charged_pages(3_000, page);
         let version_2 =
-            |page| charged_each(&Sizes::default(), Role::Both, false, 3_000, page, true);
+            |page| charged_each(&Sizes::default(), Role::Both, false, queued(page), true);
         assert_eq!(version_2(LARGE) - version_2(PAGE), LARGE - PAGE);
         // One connection in eight or nine has a page.
         assert_eq!(payload_of(7_711, LARGE), (32_768 - SKB_OVERHEAD_BYTES) * 7_711 / LARGE);
@@ -343,9 +344,15 @@ mod tests {
     #[test]
     fn a_cgroup_is_charged_less_than_is_taken() {
         // memory.usage_in_bytes of version 1 grew by 5,576 bytes a connection from 20,000 to 40,000 of them, both ends in it.
-        let version_1 = charged_each(&Sizes::default(), Role::Both, false, 0, PAGE, false);
+        let version_1 = charged_each(&Sizes::default(), Role::Both, false, 0, false);
         assert!(version_1.abs_diff(5_576) < 50, "{version_1}");
-        let version_2 = charged_each(&Sizes::default(), Role::Both, false, 3_000, PAGE, true);
+        let version_2 = charged_each(
+            &Sizes::default(),
+            Role::Both,
+            false,
+            PAGE * charged_pages(3_000, PAGE),
+            true,
+        );
         assert_eq!(version_2 - version_1, 2_368 + CHARGE_BYTES + PAGE);
     }
 

@@ -151,7 +151,7 @@ mod tests {
             host.readings.tcp_mem = Some([0, 0, 2 * (at - 1)]);
         }),
         (LimitName::MemoryCgroup, |host, run, at| {
-            let each = charged_each(&host.sizes, run.role, false, 0, 4096, true);
+            let each = charged_each(&host.sizes, run.role, false, 0, true);
             host.readings.cgroup_used_bytes = Some(5);
             host.readings.cgroup_max_bytes = Some(sum(each, at - 1) + 5);
         }),
@@ -198,7 +198,15 @@ mod tests {
             let asked = Run { queued_bytes, ..run(100_000) };
             of(&examine(&asked, &host), LimitName::MemoryCgroup).clone()
         };
-        let charged = |queued| charged_each(&roomy().sizes, Role::Both, false, queued, 4096, true);
+        let charged = |queued| {
+            charged_each(
+                &roomy().sizes,
+                Role::Both,
+                false,
+                4096 * charged_pages(queued, 4096),
+                true,
+            )
+        };
         let high = cgroup(Some((7, sum(charged(0), 999) + 7)), None, 0);
         assert_eq!((high.used, high.stops_at, high.hit), (Some(7), Some(1_000), true));
         let fix = high.fix.unwrap();
@@ -219,6 +227,41 @@ mod tests {
         let both = cgroup(Some((0, sum(charged(2_000), 9))), sockets, 2_000);
         assert_eq!(both.stops_at, Some(10));
         assert!(both.fix.unwrap().contains("memory.high="));
+    }
+
+    /// The same queues on the same host, with pages of two sizes, and of one that is not known.
+    #[test]
+    fn a_page_has_the_kernel_s_size() {
+        let examined = |page_bytes, queued_bytes| {
+            let mut host = roomy();
+            host.readings.page_bytes = page_bytes;
+            host.readings.tcp_mem = Some([1_000; 3]);
+            host.readings.cgroup_sockets = Some((0, 65_536 * 10_000));
+            examine(&Run { queued_bytes, ..run(100_000) }, &host)
+        };
+        for page in [4_096, 65_536] {
+            let examination = examined(Some(page), 12_000);
+            let pages = charged_pages(12_000, page);
+            let high = of(&examination, LimitName::TcpMemHigh);
+            assert_eq!(high.stops_at, Some(1_000 / pages + 1));
+            let each = format!("{pages} pages ({} bytes) for each connection", pages * page);
+            assert_eq!(high.note.as_deref(), Some(each.as_str()));
+            let sockets = of(&examination, LimitName::MemoryCgroup);
+            assert_eq!(sockets.stops_at, Some(65_536 * 10_000 / (pages * page) + 1));
+            assert_eq!(of(&examination, LimitName::ReceiveBuffer).needed, Some(pages * page));
+            assert_eq!(examination.fits, Some(false));
+        }
+        let unknown = examined(None, 12_000);
+        assert_eq!(unknown.fits, None);
+        let high = of(&unknown, LimitName::TcpMemHigh);
+        assert_eq!((high.needed, high.stops_at, &high.note), (None, None, &None));
+        for limit in [LimitName::TcpMemHigh, LimitName::MemoryCgroup] {
+            let is_it =
+                |it: &c1m_record::Unknown| it.limit == limit && it.why.contains("page size");
+            assert!(unknown.unknown.iter().any(is_it), "{limit:?}: {:?}", unknown.unknown);
+        }
+        // Connections that queue nothing need no page.
+        assert_eq!(examined(None, 0).fits, Some(true));
     }
 
     fn of(examination: &Examination, limit: LimitName) -> &Wall {

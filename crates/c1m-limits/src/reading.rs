@@ -71,14 +71,11 @@ pub struct Readings {
     pub cgroup_sockets: Option<(u64, u64)>,
 }
 
-/// Pages of most kernels. Only readings that nobody took have no size of their own.
-const USUAL_PAGE_BYTES: u64 = 4096;
-
 impl Readings {
-    /// Bytes of a page.
+    /// Bytes of a page. `None`: not known, and neither is what depends on it.
     #[must_use]
-    pub fn page(&self) -> u64 {
-        self.page_bytes.filter(|bytes| *bytes > 0).unwrap_or(USUAL_PAGE_BYTES)
+    pub fn page(&self) -> Option<u64> {
+        self.page_bytes.filter(|bytes| *bytes > 0)
     }
 
     /// Of the limits of memory cgroups that none is killed for: the one with the least room, if that is less than memory.max leaves.

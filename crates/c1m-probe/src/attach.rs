@@ -1,6 +1,6 @@
 //! Loads the object, attaches each hook by itself, and says why one is refused.
 
-use std::{borrow::Cow, fs, io, os::fd::AsFd as _, path::Path, time::SystemTime};
+use std::{borrow::Cow, fs, io, os::fd::AsFd as _, time::SystemTime};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -103,7 +103,7 @@ impl Tracer {
                 (layout::layout(&btf)?, layout::config(&btf, &options.ports, netns, cpus)?);
             (btf, layout, config)
         };
-        let mut ebpf = load(options.object.as_deref(), &layout, &config)?;
+        let mut ebpf = load(options, &layout, &config)?;
         tell_calls(&mut ebpf)?;
         let maps = match (ebpf.map("COUNTERS"), ebpf.map("SHARED")) {
             (Some(Map::Array(counters)), Some(Map::Array(shared))) => {
@@ -272,14 +272,18 @@ pub(super) fn check_privilege() -> Result<(), TraceError> {
     Err(TraceError::NotPermitted { missing: missing.join(" and ") })
 }
 
-fn load(object: Option<&Path>, layout: &Layout, config: &Config) -> Result<Ebpf, TraceError> {
-    let bytes: Cow<'_, [u8]> = match object {
+fn load(options: &Options, layout: &Layout, config: &Config) -> Result<Ebpf, TraceError> {
+    let bytes: Cow<'_, [u8]> = match &options.object {
         None => OBJECT.into(),
-        Some(path) => fs::read(path)
-            .map_err(|error| TraceError::Object { path: path.to_owned(), error })?
-            .into(),
+        Some(path) => {
+            fs::read(path).map_err(|error| TraceError::Object { path: path.clone(), error })?.into()
+        }
     };
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    if let Some(bytes) = options.ring_bytes {
+        loader.map_max_entries("EVENTS", bytes);
+    }
+    loader
         // aya's own look at the kernel's types is needed for relocations, and ours have none:
         // offsets are globals.
         .btf(None)

@@ -18,6 +18,8 @@ pub struct Options {
     pub object: Option<PathBuf>,
     /// Tracepoints and functions that are not to be hooked.
     pub without: Vec<String>,
+    /// Of the ring buffer, a power of two and at least a page; `None`: as the object has it.
+    pub ring_bytes: Option<u32>,
     /// 0: the cause of a refusal; 1: with the verifier's last lines; 2: with all of them.
     pub verbosity: u8,
 }

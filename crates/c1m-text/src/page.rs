@@ -224,16 +224,19 @@ impl Table {
         let gaps = GAP * widths.len().saturating_sub(1);
         let longest_word = |text: &str| text.split(' ').map(|it| it.width()).max().unwrap_or(0);
         // Words stay whole where they can.
-        let least: [fn(&str) -> usize; 2] = [longest_word, |_| 0];
-        for least in least {
+        for keeps_words in [true, false] {
             let least = |index: usize| match self.columns[index].1 {
-                Side::Left => most(index, least).max(COLUMN_MIN),
+                Side::Left if keeps_words => most(index, longest_word).max(COLUMN_MIN),
+                Side::Left => COLUMN_MIN,
                 Side::Right => usize::MAX,
             };
             while room.is_some_and(|room| widths.iter().sum::<usize>() + gaps > room) {
                 let wide = widths.iter_mut().enumerate();
                 let wide = wide.filter(|(index, width)| **width > least(*index));
-                let Some((_, width)) = wide.max_by_key(|(_, width)| **width) else { break };
+                // Names come first in a row: where words are cut, the texts behind them are.
+                let chosen =
+                    if keeps_words { wide.max_by_key(|(_, width)| **width) } else { wide.last() };
+                let Some((_, width)) = chosen else { break };
                 *width -= 1;
             }
         }

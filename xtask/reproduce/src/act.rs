@@ -7,7 +7,6 @@ use std::{
 
 use c1m_host::{guard::Change, netstat, slabinfo};
 use c1m_record::{Level, Online, Summary};
-use c1m_sys::process::page_bytes;
 
 use super::{
     End, expect,
@@ -69,18 +68,18 @@ impl ActName {
     }
 
     /// Pages, for so many connections.
-    pub(super) fn tcp_mem(self, connections: u64) -> [u64; 3] {
+    pub(super) fn tcp_mem(self, connections: u64, page_bytes: u64) -> [u64; 3] {
         let article = match self {
             Self::Default => scale::ARTICLE_DEFAULT,
             Self::Cure | Self::Idle => scale::ARTICLE_CURE,
         };
-        scale::tcp_mem(article, connections)
+        scale::tcp_mem(article, connections, page_bytes)
     }
 }
 
 /// Plays one act from a quiet host to a quiet host.
 pub(super) fn play(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<Act, End> {
-    let tcp_mem = name.tcp_mem(play.connections);
+    let tcp_mem = name.tcp_mem(play.connections, play.facts.page_bytes);
     let [low, pressure, high] = tcp_mem.map(grouped);
     stage.seen =
         Seen { title: name.title().into(), connections: play.connections, ..Seen::default() };
@@ -221,7 +220,7 @@ impl Measured<'_> {
     fn act(&self) -> Result<Act, End> {
         let Self { play, name, before, held, online, summary, seen } = self;
         let connections = play.connections;
-        let tcp_mem = name.tcp_mem(connections);
+        let tcp_mem = name.tcp_mem(connections, play.facts.page_bytes);
         let pin = self.pin()?;
         let baseline_pages =
             expect::baseline(before.sockstat.tcp_mem_pages, play.facts.reserve_pages);
@@ -246,7 +245,7 @@ impl Measured<'_> {
         Ok(Act {
             name: *name,
             tcp_mem,
-            page_bytes: page_bytes().ok(),
+            page_bytes: Some(play.facts.page_bytes),
             connections: at,
             expected,
             error_percent: error_percent(at, expected),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use c1m_host::{
+    cgroup::{self, Cgroup},
     cpus, files,
     meminfo::{self, Meminfo},
     netstat::{self, TcpExt},
@@ -39,6 +40,11 @@ impl Host {
     pub(crate) fn file_nr(&self) -> Result<FileNr, End> {
         files::parse_file_nr(&self.read("sys/fs/file-nr")?)
             .ok_or_else(|| self.not_understood("sys/fs/file-nr"))
+    }
+
+    /// The limits of this process's own memory cgroups; none where there are none.
+    pub(crate) fn cgroup(&self) -> Cgroup {
+        cgroup::own_at(&self.proc).unwrap_or_default()
     }
 
     pub(crate) fn memory(&self) -> Result<Meminfo, End> {

@@ -37,10 +37,12 @@ use std::{
 };
 
 use c1m_host::{guard, sysctl::Tree};
+use c1m_text::escape::paragraph;
 
 pub use cli::{Args, Connections};
 pub use log::Log;
 pub use outcome::ReproduceRecord;
+pub use preflight::page_bytes;
 pub use run::tell;
 pub use scale::need_bytes;
 use stage::Stage;
@@ -137,7 +139,7 @@ pub fn main(args: &Args) -> ExitCode {
 /// Tells why it did not come to its end, and answers with the exit code.
 pub fn fail(end: &End) -> ExitCode {
     let (text, code) = end.told();
-    let _ = writeln!(io::stderr(), "error: {text}");
+    let _ = writeln!(io::stderr(), "error: {}", paragraph(&text));
     ExitCode::from(code)
 }
 

@@ -14,7 +14,7 @@ enum Cli {
 }
 
 fn main() -> ExitCode {
-    match Cli::parse() {
+    match Cli::try_parse().unwrap_or_else(|error| c1m_program::usage::end(error)) {
         Cli::Reproduce(args) => xtask_reproduce::main(&args),
         Cli::Privileged(places) => privileged::main(&places),
     }

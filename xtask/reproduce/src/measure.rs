@@ -6,11 +6,11 @@ use c1m_host::{
     slabinfo::{self, Slabinfo},
 };
 use c1m_record::{FileNr, Sockstat};
-use c1m_sys::process::page_bytes;
 
 use super::{
     End,
     host::Host,
+    preflight::page_bytes,
     protocol::{Reply, Request},
     stage::Stage,
 };
@@ -27,7 +27,7 @@ pub(super) struct Snapshot {
 }
 
 fn slab(text: &str) -> Result<Slabinfo, End> {
-    let page = page_bytes().map_err(|error| End::Failed(error.to_string()))?;
+    let page = page_bytes()?;
     slabinfo::parse(text, page).map_err(|error| End::Refused(error.to_string()))
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use c1m_host::{
-    cgroup, cpus,
+    cpus,
     guard::Change,
     ports::Ports,
     sysctl::{Name, SysctlError, Tree},
@@ -38,6 +38,8 @@ pub(super) struct Facts {
     pub(crate) available_bytes: u64,
     /// What the cgroup leaves for data that is queued in sockets, where it limits that by itself (v1).
     pub(crate) sockets_bytes: u64,
+    /// Of this kernel's pages, the unit of `tcp_mem`.
+    pub(crate) page_bytes: u64,
     /// Pages that TCP holds already, beyond what may be a residue.
     pub(crate) baseline_pages: u64,
     pub(crate) reserve_pages: u64,
@@ -56,6 +58,12 @@ pub(super) fn name(text: &'static str) -> Result<Name, End> {
     Name::new(text).map_err(|error| End::Failed(error.to_string()))
 }
 
+/// Bytes of a page. Without it there is no plan: the unit of `tcp_mem` is a page.
+pub fn page_bytes() -> Result<u64, End> {
+    process::page_bytes()
+        .map_err(|error| End::Refused(format!("the kernel's page size is not known: {error}")))
+}
+
 impl Facts {
     pub(super) fn read(tree: &Tree, host: &Host, nofile_hard_privileged: u64) -> Result<Self, End> {
         let refused = |error: SysctlError| End::Refused(error.to_string());
@@ -72,13 +80,14 @@ impl Facts {
         let (_, nofile_hard) = process::nofile().map_err(|error| {
             End::Refused(format!("cannot read the limit of open files: {error}"))
         })?;
-        let cgroup = cgroup::own().unwrap_or_default();
+        let cgroup = host.cgroup();
         Ok(Self {
             available_bytes: host
                 .memory()?
                 .available_bytes
                 .min(cgroup.headroom().unwrap_or(u64::MAX)),
             sockets_bytes: cgroup.sockets.map_or(u64::MAX, |sockets| sockets.headroom()),
+            page_bytes: page_bytes()?,
             baseline_pages: expect::baseline(sockstat.tcp_mem_pages, reserve_pages),
             reserve_pages,
             nofile_hard: [nofile_hard, nofile_hard_privileged],
@@ -93,7 +102,7 @@ impl Facts {
     /// Everything that makes so many connections impossible, one sentence each.
     pub(super) fn problems(&self, connections: u64) -> Vec<String> {
         let mut problems = Vec::new();
-        let need = scale::need_bytes(connections);
+        let need = scale::need_bytes(connections, self.page_bytes);
         if need > self.available_bytes {
             let fits = self.would_fit();
             problems.push(format!(
@@ -129,7 +138,7 @@ impl Facts {
                 grouped(connections),
             ));
         }
-        let low = scale::tcp_mem(scale::ARTICLE_DEFAULT, connections)[0];
+        let low = scale::tcp_mem(scale::ARTICLE_DEFAULT, connections, self.page_bytes)[0];
         if self.baseline_pages > low / 2 {
             problems.push(format!(
                 "other programs of this host hold {} pages of tcp_mem, too many to see a crossing at {}: end them, or take more connections",
@@ -152,9 +161,13 @@ impl Facts {
         }
     }
 
+    /// The largest fraction of the article's connections that fits.
+    pub(super) fn fitting(&self) -> Option<u64> {
+        scale::auto(self.available_bytes, self.sockets_bytes, self.page_bytes)
+    }
+
     fn would_fit(&self) -> String {
-        scale::auto(self.available_bytes, self.sockets_bytes)
-            .map_or(String::new(), |fits| format!("; --connections {fits} would fit"))
+        self.fitting().map_or(String::new(), |fits| format!("; --connections {fits} would fit"))
     }
 
     /// Settings beside `tcp_mem` that have to be raised for so many connections, both ends on this host.
@@ -223,6 +236,7 @@ mod tests {
         Facts {
             available_bytes: 24 << 30,
             sockets_bytes: u64::MAX,
+            page_bytes: 4_096,
             baseline_pages: 0,
             reserve_pages: 510,
             nofile_hard: [20_000, 20_000],

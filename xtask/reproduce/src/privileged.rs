@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use c1m_host::guard::{Change, Guard, GuardError, Outcome};
 use c1m_sys::process;
+use c1m_text::escape;
 
 use super::{
     Places,
@@ -139,7 +140,7 @@ impl Half {
         }
         let outcomes = self.guard.restore();
         for outcome in outcomes.iter().filter(|outcome| !outcome.is_back()) {
-            let _ = writeln!(io::stderr(), "{outcome}");
+            let _ = writeln!(io::stderr(), "{}", escape::line(&outcome.to_string()));
         }
         self.replies.send(&Reply::Restored { outcomes });
         self.server.wait();

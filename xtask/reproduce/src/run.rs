@@ -56,7 +56,7 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
     let connections = connections(args, &facts, stage)?;
     let changes = check(&facts, connections, stage)?;
     let before = present(&tree, &changes)?;
-    announce(stage, &before, &changes, connections);
+    announce(stage, &before, &changes, connections, facts.page_bytes);
     if !args.yes {
         consent(stage)?;
     }
@@ -93,14 +93,13 @@ fn connections(args: &Args, facts: &Facts, stage: &mut Stage) -> Result<u64, End
     match args.connections {
         Connections::Count(count) => Ok(count),
         Connections::Auto => {
-            let count =
-                scale::auto(facts.available_bytes, facts.sockets_bytes).ok_or_else(|| {
-                    End::Refused(format!(
-                        "{} are available, too few for {} connections",
-                        facts.available(),
-                        scale::CONNECTIONS_MIN
-                    ))
-                })?;
+            let count = facts.fitting().ok_or_else(|| {
+                End::Refused(format!(
+                    "{} are available, too few for {} connections",
+                    facts.available(),
+                    scale::CONNECTIONS_MIN
+                ))
+            })?;
             stage.progress.say(&format!(
                 "auto: {} connections, 1/{} of the article's, fit into what is available: {}",
                 grouped(count),
@@ -138,14 +137,21 @@ fn present(tree: &Tree, changes: &[Change]) -> Result<Vec<(Name, String)>, End> 
         .collect()
 }
 
-fn announce(stage: &mut Stage, before: &[(Name, String)], changes: &[Change], connections: u64) {
+fn announce(
+    stage: &mut Stage,
+    before: &[(Name, String)],
+    changes: &[Change],
+    connections: u64,
+    page_bytes: u64,
+) {
     stage.progress.say("kernel settings that are changed for the run, and put back after it:");
     for (name, old) in before {
         let new =
             changes.iter().find(|change| change.name == *name).map(|change| change.value.clone());
         let new = new.unwrap_or_else(|| {
-            let value =
-                |act: ActName| act.tcp_mem(connections).map(|pages| pages.to_string()).join(" ");
+            let value = |act: ActName| {
+                act.tcp_mem(connections, page_bytes).map(|pages| pages.to_string()).join(" ")
+            };
             format!(
                 "{} (act 1), then {} (acts 2 and 3)",
                 value(ActName::Default),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use c1m_host::{
-    cgroup,
+    cgroup::{self, Cgroup},
     guard::Change,
     meminfo, process,
     slabinfo::{self, Slabinfo},
@@ -17,7 +17,7 @@ use c1m_host::{
 use c1m_limits::footprint::{self, Sizes};
 use c1m_record::{Role, Sockstat};
 use c1m_sys::process::page_bytes;
-use c1m_text::units::size;
+use c1m_text::{escape, units::size};
 
 use super::child::pause;
 use crate::exit;
@@ -30,6 +30,9 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 const SPARE: u64 = 10_000;
 /// What the rest of the host and the peers need meanwhile.
 const OTHER_BYTES: u64 = 512 << 20;
+
+/// What sockets have queued at once, at most: the connections of a bench are idle or answered at once, but for those of a swing.
+const QUEUED_BYTES: u64 = 64 << 20;
 
 /// Processor, CPUs and memory, in words.
 pub(crate) fn machine() -> Result<String> {
@@ -52,9 +55,21 @@ pub(crate) fn load_average() -> Result<f64> {
     first.context("/proc/loadavg is not understood")
 }
 
-/// Refuses what does not fit into the memory.
+/// Refuses what does not fit into the memory, or below a limit of the memory cgroup.
 pub(crate) fn check_memory(connections: u64) -> Result<()> {
-    let available = meminfo::read()?.available_bytes.min(cgroup::headroom().unwrap_or(u64::MAX));
+    check_fits(connections, meminfo::read()?.available_bytes, &cgroup::own().unwrap_or_default())
+}
+
+fn check_fits(connections: u64, available: u64, cgroup: &Cgroup) -> Result<()> {
+    let queues = cgroup.sockets.map_or(u64::MAX, |sockets| sockets.headroom());
+    if queues < QUEUED_BYTES {
+        return Err(exit::refused(format!(
+            "sockets may have {} MiB queued, and memory.kmem.tcp.limit_in_bytes of the cgroup leaves {} MiB",
+            QUEUED_BYTES >> 20,
+            queues >> 20
+        )));
+    }
+    let available = available.min(cgroup.headroom().unwrap_or(u64::MAX));
     let model = footprint::need(&Sizes::default(), Role::Both, false, connections, 0);
     let need = model.bytes.saturating_add(OTHER_BYTES);
     if need <= available {
@@ -99,7 +114,9 @@ impl Settings {
     /// Changes some settings until it is dropped.
     pub(crate) fn set(changes: &[Change]) -> Result<Self> {
         let (mut settings, stale) = c1m_testkit::Settings::lock()?;
-        stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
+        for outcome in &stale {
+            eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
+        }
         settings.change(changes)?;
         Ok(Self(Some(settings)))
     }
@@ -108,7 +125,7 @@ impl Settings {
 impl Drop for Settings {
     fn drop(&mut self) {
         for outcome in self.0.iter_mut().flat_map(c1m_testkit::Settings::restore) {
-            eprintln!("{outcome}");
+            eprintln!("{}", escape::line(&outcome.to_string()));
         }
     }
 }
@@ -203,6 +220,63 @@ mod tests {
         child.wait().unwrap();
         assert!(has_moved);
         assert!(pss.unwrap() > 4096);
+    }
+
+    /// 1,000 connections on a host with enough memory, below the limits of a cgroup whose files are these.
+    fn checked(kind: &str, membership: &str, files: &[(&str, u64)]) -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir_all(path("self"))?;
+        fs::create_dir_all(path("tree/a"))?;
+        let tree = path("tree");
+        let options = if kind == "cgroup" { "rw,memory" } else { "rw" };
+        let mount = format!("36 35 0:31 / {} rw - {kind} none {options}\n", tree.display());
+        // In a hybrid, version 2 is mounted beside it, without the controller.
+        let beside = format!("37 35 0:32 / {} rw - cgroup2 none rw\n", path("beside").display());
+        fs::write(
+            path("self/mountinfo"),
+            if membership.contains("0::/") && kind == "cgroup" { mount + &beside } else { mount },
+        )?;
+        fs::write(path("self/cgroup"), membership)?;
+        for (name, bytes) in files {
+            fs::write(path("tree/a").join(name), format!("{bytes}\n"))?;
+        }
+        check_fits(1_000, 8 << 30, &cgroup::own_at(root.path()).context("no cgroup")?)
+    }
+
+    #[test]
+    fn the_tightest_limit_of_a_cgroup_counts() {
+        const NONE: u64 = 0x7fff_ffff_ffff_f000;
+        const LOW: u64 = 1 << 20;
+        let v1 = |memory, sockets| {
+            [
+                ("memory.usage_in_bytes", 0),
+                ("memory.limit_in_bytes", memory),
+                ("memory.kmem.tcp.usage_in_bytes", 0),
+                ("memory.kmem.tcp.limit_in_bytes", sockets),
+            ]
+        };
+        let v2 = |max, high| [("memory.current", 0), ("memory.max", max), ("memory.high", high)];
+        let (own, hybrid) = ("4:memory:/a\n", "4:memory:/a\n0::/a\n");
+        for (kind, membership, files) in [
+            ("cgroup", own, &v1(NONE, NONE)[..]),
+            ("cgroup", hybrid, &v1(NONE, NONE)),
+            ("cgroup2", "0::/a\n", &v2(NONE, NONE)),
+        ] {
+            checked(kind, membership, files).unwrap();
+        }
+        for (kind, membership, files, limit) in [
+            ("cgroup", own, &v1(LOW, NONE)[..], "1 MiB are available"),
+            ("cgroup", own, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
+            ("cgroup", hybrid, &v1(LOW, NONE), "1 MiB are available"),
+            ("cgroup", hybrid, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
+            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1 MiB are available"),
+        ] {
+            let error = checked(kind, membership, files).unwrap_err();
+            assert_eq!(exit::code_of(&error), 3);
+            assert!(error.to_string().contains(limit), "{files:?}: {error}");
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use c1m_program::{replace::Place, writer::Patience};
 use c1m_record::Line;
 use c1m_sys::process::raise_nofile;
+use c1m_text::escape;
 use xtask_reproduce::signals;
 
 use super::{
@@ -130,7 +131,7 @@ fn part(
         Err(error) if INTERRUPTED.load(Relaxed) => Err(error),
         Err(error) => {
             let reason = format!("{error:#}");
-            eprintln!("bench: {name}: {reason}");
+            eprintln!("bench: {name}: {}", escape::paragraph(&reason));
             for part in parts {
                 board.unmeasured(*part, &reason);
             }

@@ -17,6 +17,7 @@ use c1m_host::{
     sysctl::{Name, Tree},
 };
 use c1m_record::{Line, Precision, Record};
+use c1m_sys::process::page_bytes;
 
 use super::{
     board::Board,
@@ -34,8 +35,8 @@ const PATH: &str = "/bytes/64";
 const RATE_QUICK: &str = "2000";
 /// More pairs than runs, for a difference of a few percent.
 const PAIRS_MORE: u32 = 2;
-/// Queued at once by the pairs that make tcp_mem cross: pages.
-const SWING_PAGES: u64 = 4_096;
+/// Queued at once by the pairs that make tcp_mem cross.
+const SWING_BYTES: usize = 16 << 20;
 /// Between two crossings: the server reports at most 16 a second.
 const SWING: Duration = Duration::from_millis(70);
 const SWING_PAIRS: usize = 64;
@@ -71,7 +72,7 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
 pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Result<()> {
     let name = Name::new("net.ipv4.tcp_mem")?;
     let [_, pressure, high] = Tree::at(Tree::KERNEL).numbers::<3>(&name)?;
-    let low = host::sockets()?.tcp_mem_pages + SWING_PAGES / 2;
+    let low = host::sockets()?.tcp_mem_pages + SWING_BYTES as u64 / page_bytes()? / 2;
     ensure!(low < pressure, "tcp_mem pressure is {pressure} pages, too low to stay below it");
     let pace: &[&str] = if args.quick { &["--rate", RATE_QUICK] } else { &[] };
     for _ in 0..args.runs() {
@@ -156,7 +157,7 @@ impl Drop for Swing {
 
 fn swing(pairs: &mut [(TcpStream, TcpStream)], stop: &AtomicBool) {
     let mut buffer = vec![0; 64 << 10];
-    let each = usize::try_from(SWING_PAGES * 4096).unwrap_or(usize::MAX) / SWING_PAIRS;
+    let each = SWING_BYTES / SWING_PAIRS;
     while !stop.load(Relaxed) {
         for (near, _) in &mut *pairs {
             let mut left = each;

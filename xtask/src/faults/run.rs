@@ -17,6 +17,7 @@ use c1m_testkit::{
     trip::{Step, Stop},
     wait::INTERRUPTED,
 };
+use c1m_text::escape;
 use xtask_reproduce::signals;
 
 use super::{
@@ -110,7 +111,7 @@ fn tell(args: &Args, run: &Run) -> anyhow::Result<()> {
     if args.json {
         return print(FaultsRecord::Fault(Box::new(run.clone())));
     }
-    report::told(run).iter().for_each(|line| eprintln!("{line}"));
+    report::told(run).iter().for_each(|line| eprintln!("{}", escape::line(line)));
     Ok(())
 }
 
@@ -147,7 +148,9 @@ fn once(
     without_hook: &[String],
 ) -> anyhow::Result<Run> {
     let (mut settings, stale) = Settings::lock()?;
-    stale.iter().for_each(|outcome| eprintln!("of an earlier run: {outcome}"));
+    for outcome in &stale {
+        eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
+    }
     let start = Instant::now();
     // While there is a network: a namespace of one's own leads nowhere.
     let had = fault.subject.map_or(Ok(()), |kind| other::provide(kind).map(drop));

@@ -9,7 +9,7 @@ use std::{
 use c1m_host::{cgroup, meminfo};
 use c1m_record::Line;
 use c1m_text::units::bytes;
-use xtask_reproduce::{Connections, End, Log, ReproduceRecord, fail, need_bytes, tell};
+use xtask_reproduce::{Connections, End, Log, ReproduceRecord, fail, need_bytes, page_bytes, tell};
 
 use super::{Stream, basics, kernel, machine, pass_on, programs};
 use crate::exit;
@@ -60,7 +60,7 @@ fn play(args: &Args) -> Result<ExitCode, End> {
         Connections::Auto => CONNECTIONS,
         Connections::Count(count) => count,
     };
-    let memory_bytes = memory(connections);
+    let memory_bytes = memory(connections, page_bytes()?);
     check(memory_bytes)?;
     let mut log = Log::open(&args.run)?;
     let guest = prepare(args, connections, memory_bytes, log.is_wanted()).map_err(ended)?;
@@ -141,8 +141,8 @@ fn prepare(
 }
 
 /// What a guest needs for so many connections.
-fn memory(connections: u64) -> u64 {
-    let need = need_bytes(connections);
+fn memory(connections: u64, page_bytes: u64) -> u64 {
+    let need = need_bytes(connections, page_bytes);
     // A 64th of the memory describes the pages (struct page).
     (need + need / 32 + SYSTEM_BYTES).next_multiple_of(1 << 20).max(MEMORY_MIN_BYTES)
 }
@@ -173,13 +173,15 @@ mod tests {
 
     #[test]
     fn a_guest_has_room_for_what_the_run_asks_for() {
-        for connections in [1_000, CONNECTIONS, 256_000, 1_024_000] {
-            let left = memory(connections) - SYSTEM_BYTES;
-            assert!(left - left / 64 > need_bytes(connections), "{connections}");
+        for page in [4_096, 65_536] {
+            for connections in [1_000, CONNECTIONS, 256_000, 1_024_000] {
+                let left = memory(connections, page) - SYSTEM_BYTES;
+                assert!(left - left / 64 > need_bytes(connections, page), "{connections}");
+            }
         }
-        assert_eq!(memory(1_000), MEMORY_MIN_BYTES);
+        assert_eq!(memory(1_000, 4_096), MEMORY_MIN_BYTES);
         // The cure took 14,488 bytes a connection in a guest of 6.12.
-        let whole = memory(1_024_000);
+        let whole = memory(1_024_000, 4_096);
         assert!((1_024_000 * 14_488 + SYSTEM_BYTES..20_000_000_000).contains(&whole), "{whole}");
     }
 

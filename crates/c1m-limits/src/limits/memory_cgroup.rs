@@ -9,8 +9,8 @@ use super::{
 use crate::{
     case::Case,
     finding::Finding,
-    footprint::{charged_each, charged_pages, held_by, sum},
-    preflight::need::{Need, Planned, Run},
+    footprint::{charged_each, held_by, sum},
+    preflight::need::{NO_PAGE, Need, Planned, Run},
     raise::{at_least, mib, with_slack},
     reading::{CgroupLimit, Readings, Usage},
 };
@@ -60,17 +60,16 @@ impl Limit for MemoryCgroup {
         let room = |(used, ceiling): (u64, u64)| ceiling.saturating_sub(used);
         let high =
             planned.now.cgroup_high.filter(|high| hard.is_none_or(|hard| room(*high) < room(hard)));
-        let Run { role, ipv6, queued_bytes, .. } = *planned.run;
-        let each = charged_each(
-            &planned.host.sizes,
-            role,
-            ipv6,
-            queued_bytes,
-            planned.now.page(),
-            planned.host.cgroup_counts_sockets,
-        );
+        let Run { role, ipv6, .. } = *planned.run;
+        let counts_sockets = planned.host.cgroup_counts_sockets;
         let tightest = high.or(hard);
         let used = tightest.map(|(used, _)| used).or(planned.now.cgroup_used_bytes);
+        let queued = if counts_sockets { planned.queued() } else { Some((0, 0)) };
+        let Some((_, queued_bytes)) = queued else {
+            let (now, unknown) = (tightest.map(|(_, ceiling)| ceiling), NO_PAGE.into());
+            return Need { now, used, counts: true, unknown: Some(unknown), ..Need::default() };
+        };
+        let each = charged_each(&planned.host.sizes, role, ipv6, queued_bytes, counts_sockets);
         let needed = sum(each, planned.connections()).saturating_add(used.unwrap_or(0));
         let now = tightest.map(|(_, ceiling)| ceiling);
         let wanted = at_least(with_slack(needed), now);
@@ -137,9 +136,10 @@ impl Limit for MemoryCgroup {
 /// The limit for sockets instead, where it is met before `need`.
 fn queued_in_sockets(planned: &Planned<'_>, need: Need) -> Need {
     let Some((used, ceiling)) = planned.now.cgroup_sockets else { return need };
-    let page = planned.now.page();
     // Of both ends that may be here, one has it in its queue: as tcp_mem counts it.
-    let each = charged_pages(planned.run.queued_bytes, page).saturating_mul(page);
+    let Some((_, each)) = planned.queued() else {
+        return Need { unknown: Some(NO_PAGE.into()), ..need };
+    };
     if each == 0 {
         return need;
     }

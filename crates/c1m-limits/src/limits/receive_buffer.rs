@@ -7,8 +7,7 @@ use crate::{
     case::Case,
     configured::setting::{Answer, Context, Known, Numbers, Rule, size},
     finding::Finding,
-    footprint::charged_pages,
-    preflight::need::{Need, Planned},
+    preflight::need::{NO_PAGE, Need, Planned},
     reading::{Readings, Usage},
 };
 
@@ -108,17 +107,20 @@ impl Limit for ReceiveBuffer {
 
 /// Of the buffer whose three values are `name`'s.
 pub(super) fn need(planned: &Planned<'_>, limits: Option<[u64; 3]>, name: &str) -> Need {
-    let queued = charged_pages(planned.run.queued_bytes, planned.now.page())
-        .saturating_mul(planned.now.page());
+    let queued = planned.queued().map(|(_, bytes)| bytes);
     Need {
         now: limits.map(|limits| limits[2]),
-        needed: Some(queued),
+        needed: queued,
         effect: Some(Effect::Bounds),
         risk: format!(
             "each connection may hold as much as the third value of {name}, and tcp_mem counts it"
         ),
         note: Some("of one socket; idle connections take nothing of it".into()),
-        unknown: limits.is_none().then(|| format!("{name} can't be read from here")),
+        unknown: match (limits, queued) {
+            (None, _) => Some(format!("{name} can't be read from here")),
+            (_, None) => Some(NO_PAGE.into()),
+            _ => None,
+        },
         ..Need::default()
     }
 }

@@ -7,8 +7,7 @@ use crate::{
     case::Case,
     configured::setting::{Answer, Context, Known, Numbers, Rule, size, spaced},
     finding::Finding,
-    footprint::charged_pages,
-    preflight::need::{Need, Planned, first_without, setting, unseen},
+    preflight::need::{NO_PAGE, Need, Planned, first_without, setting, unseen},
     raise::{at_least, mib, with_slack},
     reading::{Readings, Usage},
 };
@@ -118,17 +117,18 @@ pub(super) fn noise(now: &Readings) -> u64 {
 }
 
 pub(super) fn need(planned: &Planned<'_>, level: usize, effect: Effect, counts: bool) -> Need {
-    let page = planned.now.page();
-    let each = charged_pages(planned.run.queued_bytes, page);
+    let queued = planned.queued();
+    let each = queued.map(|(pages, _)| pages);
     let used = planned.now.sockstat.map(|sockets| sockets.tcp_mem_pages);
-    let all = planned.connections().saturating_mul(each);
-    let needed = match each {
-        0 => Some(0),
-        _ => used.map(|used| all.saturating_add(used)),
+    let all = each.map(|each| planned.connections().saturating_mul(each));
+    let needed = match all {
+        Some(0) => Some(0),
+        _ => all.zip(used).map(|(all, used)| all.saturating_add(used)),
     };
     let now = planned.now.tcp_mem.map(|limits| limits[level]);
-    let stops_at = now.zip(used).and_then(|(now, used)| first_without(now, used, each));
-    let (remedy, settings) = more(planned, needed.unwrap_or(all));
+    let stops_at =
+        now.zip(used).zip(each).and_then(|((now, used), each)| first_without(now, used, each));
+    let (remedy, settings) = more(planned, needed.or(all));
     Need {
         now,
         used,
@@ -139,20 +139,26 @@ pub(super) fn need(planned: &Planned<'_>, level: usize, effect: Effect, counts: 
         remedy,
         settings,
         risk: "it is the whole host's, also for containers; too much of it ends in the OOM killer. Pages, not bytes and not kB".into(),
-        note: Some(match each {
-            0 => "idle connections use none of it".into(),
-            _ => format!("{each} pages ({} bytes) for each connection", each.saturating_mul(page)),
+        note: queued.map(|queued| match queued {
+            (0, _) => "idle connections use none of it".into(),
+            (pages, bytes) => format!("{pages} pages ({bytes} bytes) for each connection"),
         }),
-        unknown: (now.is_none() || used.is_none()).then(|| unseen("net.ipv4.tcp_mem")),
+        unknown: match queued {
+            None => Some(NO_PAGE.into()),
+            _ if now.is_none() || used.is_none() => Some(unseen("net.ipv4.tcp_mem")),
+            _ => None,
+        },
     }
 }
 
 /// So that all of it stays below the second value too, where no socket is kept to its fair share; at most half of memory.
-fn more(planned: &Planned<'_>, needed: u64) -> (String, Vec<Setting>) {
+fn more(planned: &Planned<'_>, needed: Option<u64>) -> (String, Vec<Setting>) {
+    let Some((needed, page)) = needed.zip(planned.now.page()) else {
+        return ("fewer connections, or let applications read".into(), Vec::new());
+    };
     let residue = noise(planned.now);
     let high = needed.saturating_add(residue).saturating_mul(3) / 2;
     let high = high.max(planned.now.tcp_mem.map_or(0, |limits| limits[2]));
-    let page = planned.now.page();
     let most = planned.now.memory_total_bytes.map(|total| total / page / 2);
     if most.is_none_or(|most| high > most) {
         let text = "fewer connections, or fewer queued bytes: let applications read; half of this host's memory would not do for tcp_mem";
@@ -171,9 +177,8 @@ fn more(planned: &Planned<'_>, needed: u64) -> (String, Vec<Setting>) {
 /// tcp_init_mem, 6.18). Below it nobody is helped by any other number.
 pub(super) fn remedy(case: &Case<'_>) -> String {
     let free_data = "let applications read, and send no faster than peers do";
-    let page = case.now.page();
-    let (Some([low, pressure, high]), Some(total)) =
-        (case.now.tcp_mem, case.now.memory_total_bytes)
+    let (Some([low, pressure, high]), Some(total), Some(page)) =
+        (case.now.tcp_mem, case.now.memory_total_bytes, case.now.page())
     else {
         return format!(
             "{free_data}; net.ipv4.tcp_mem (pages) is a setting of the host, and not to be seen from here"
@@ -217,7 +222,7 @@ fn assess(context: &Context<'_>, name: &str, values: &[i128]) -> Answer {
         ));
     }
     Answer::of_complaints(complaints, || {
-        if charged_pages(context.run.queued_bytes, context.host.readings.page()) == 0 {
+        if context.run.queued_bytes == 0 {
             return Answer::nothing(
                 "idle connections use none of it: tcp_mem counts what waits in queues, and no socket, inode or file",
             );
@@ -239,7 +244,11 @@ fn by_itself(context: &Context<'_>, [low, pressure, high]: [i128; 3]) -> Vec<Str
         || (low, pressure) == (4096, 65_536)
         || (low, pressure) == (4096, 16_384)
     {
-        all.push(format!("{low} {pressure} are the bytes of tcp_rmem or tcp_wmem, and the unit here is pages of {} bytes", context.host.readings.page()));
+        let of = context.host.readings.page().map(|page| format!(" of {page} bytes"));
+        all.push(format!(
+            "{low} {pressure} are the bytes of tcp_rmem or tcp_wmem, and the unit here is pages{}",
+            of.unwrap_or_default()
+        ));
     }
     if low > pressure || pressure > high {
         all.push("the three values have to ascend: low, pressure, high".into());
@@ -261,7 +270,8 @@ fn by_itself(context: &Context<'_>, [low, pressure, high]: [i128; 3]) -> Vec<Str
 }
 
 fn beside_memory(context: &Context<'_>, pressure: i128, high: i128, total: u64) -> Option<String> {
-    let (page, pages) = (context.host.readings.page(), total / context.host.readings.page());
+    let page = context.host.readings.page()?;
+    let pages = total / page;
     if high > pages.into() {
         return Some(beyond_memory(high, page, total));
     }

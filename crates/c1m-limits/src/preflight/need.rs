@@ -2,7 +2,10 @@
 
 use c1m_record::{Effect, Ehash, LimitName, MemoryNeed, Role, Setting, Unknown, Wall};
 
-use crate::{footprint::Sizes, reading::Readings};
+use crate::{
+    footprint::{Sizes, charged_pages},
+    reading::Readings,
+};
 
 /// How long an accept loop may pause, and a handshake may take, for a queue to have to hold what comes meanwhile: a process that has to wait
 /// for its turn on a busy host, and a way around the world.
@@ -73,6 +76,16 @@ impl Planned<'_> {
         self.run.connections
     }
 
+    /// Pages that are charged for what a connection has queued, and their bytes. `None`: the size of a page is not known.
+    pub(crate) fn queued(&self) -> Option<(u64, u64)> {
+        if self.run.queued_bytes == 0 {
+            return Some((0, 0));
+        }
+        let page = self.now.page()?;
+        let pages = charged_pages(self.run.queued_bytes, page);
+        Some((pages, pages.saturating_mul(page)))
+    }
+
     /// Of what each end here takes one.
     pub(crate) fn ends(&self) -> u64 {
         self.run.role.ends()
@@ -120,6 +133,10 @@ pub(crate) fn setting(name: &str, value: impl ToString) -> Vec<Setting> {
 pub(crate) fn first_without(now: u64, used: u64, each: u64) -> Option<u64> {
     Some(now.saturating_sub(used).checked_div(each)?.saturating_add(1))
 }
+
+/// Why what is queued is not known.
+pub(crate) const NO_PAGE: &str =
+    "the kernel's page size is not known, nor what is charged for queued bytes";
 
 pub(crate) fn unseen(name: &str) -> String {
     format!(
