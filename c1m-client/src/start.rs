@@ -154,8 +154,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in "\\PC{0,40}") {
-            let _ = text.parse::<StartAt>();
+        fn only_digits_and_signs_of_a_time_are_taken(text in "[0-9]{0,12}[-+.:TZtz 0-9]{0,24}|\\PC{0,40}") {
+            let is_of_a_time = |c: char| c.is_ascii_digit() || "-+.:TZtz ".contains(c);
+            prop_assert!(text.parse::<StartAt>().is_err() || text.chars().all(is_of_a_time), "{text}");
         }
 
         #[test]

@@ -13,8 +13,6 @@ mod foreign;
 mod losses;
 #[path = "client/rates.rs"]
 mod rates;
-#[path = "../../c1m-server/tests/scrape/mod.rs"]
-mod scrape;
 #[path = "client/shards.rs"]
 mod shards;
 #[path = "client/silence.rs"]
@@ -29,6 +27,7 @@ use std::{
 
 use c1m_host::ports::Ports;
 use c1m_record::LimitName;
+use c1m_testkit::until as eventually;
 use common::{
     Manner, Server,
     client::Client,
@@ -44,15 +43,6 @@ fn own_source() -> IpAddr {
     let number = u64::from(std::process::id()) * 32 + NEXT.fetch_add(1, Relaxed);
     let [high, low] = [number / 250 % 250, number % 250].map(|n| u8::try_from(n).unwrap());
     [127, 77, high + 1, low + 1].into()
-}
-
-/// Waits, in bounded time, for what happens in another process or thread.
-fn eventually(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 #[test]

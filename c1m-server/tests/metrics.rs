@@ -1,7 +1,4 @@
-//! Metrics are the figures of records: those of runs that were recorded, held against their lines.
-
-#[path = "scrape/page.rs"]
-mod page;
+//! Metrics are the figures of records: those of runs that were recorded, compared with their lines.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +13,7 @@ use c1m_record::{
     HostUsage, Level, Limits, Line, NetnsUsage, Record, Refused, UnderPressure, Usage, Watched,
 };
 use c1m_server::output::metrics::{CALL_ERRORS, Seen, tables};
-use page::Samples;
+use c1m_testkit::scrape::page::{self, Samples};
 use serde_json::Value;
 
 const WATCH: &str = include_str!("fixtures/report/watch.jsonl");

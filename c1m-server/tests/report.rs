@@ -1,7 +1,5 @@
 //! The page of a run, from real JSON lines: complete, bounded, and safe whatever stands in them.
 
-mod figures;
-
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
@@ -11,6 +9,7 @@ use std::{
 
 use c1m_record::{Line, Record};
 use c1m_report::{PlotName, Report};
+use c1m_testkit::figures;
 use serde_json::Value;
 
 const WATCH: &str = include_str!("fixtures/report/watch.jsonl");

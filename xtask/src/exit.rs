@@ -1,6 +1,6 @@
-//! Errors that know their exit code: 1 the check failed, 3 the environment refused; any other error is 4, internal.
+//! Errors that know their exit code: 1 the check failed, 3 the environment refused, 130 a signal; any other error is 4, internal.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 use c1m_text::escape::paragraph;
 
@@ -43,7 +43,12 @@ pub(crate) fn code(result: anyhow::Result<()>) -> ExitCode {
 
 /// The exit code that an error stands for, wherever in its chain the code is.
 pub(crate) fn code_of(error: &anyhow::Error) -> u8 {
-    error.downcast_ref::<Exit>().map_or(4, |exit| exit.code)
+    let is_interrupted = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+    match error.downcast_ref::<Exit>() {
+        Some(exit) => exit.code,
+        None if error.downcast_ref::<io::Error>().is_some_and(is_interrupted) => 130,
+        None => 4,
+    }
 }
 
 #[cfg(test)]
@@ -58,5 +63,7 @@ mod tests {
         assert_eq!(code_of(&refused.unwrap_err()), 3);
         assert_eq!(code_of(&failed("differs")), 1);
         assert_eq!(code_of(&anyhow!("bug")), 4);
+        assert_eq!(code_of(&io::Error::from(io::ErrorKind::Interrupted).into()), 130);
+        assert_eq!(code_of(&io::Error::from(io::ErrorKind::NotFound).into()), 4);
     }
 }

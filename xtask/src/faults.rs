@@ -3,23 +3,22 @@
 //! - [`cli`], [`run`]: the flags, and the runs from first to last.
 //! - [`guests`]: the same on other kernels.
 //! - [`catalog`]: every fault in one table; [`drive`]: how each is tripped.
-//! - [`stand`], [`program`]: what a driver has in its hands, and c1m-server as a program.
-//! - [`other`]: servers of others, beside which c1m only observes; [`nft`]: a rule for connection tracking.
+//! - [`fixture`], [`program`]: what a driver has in its hands, and c1m-server as a program.
+//! - [`other`]: servers of others, beside which c1m only observes.
 //! - [`judge`]: what is right. Pure.
-//! - [`record`], [`report`]: what is told, to programs and to people.
+//! - [`record`], [`report`]: what is printed, for programs and for people.
 
 mod catalog;
 pub(crate) mod cli;
 mod drive;
+mod fixture;
 mod guests;
 mod judge;
-mod nft;
 mod other;
 mod program;
 mod record;
 mod report;
 mod run;
-mod stand;
 
 pub(crate) use cli::Args;
 pub(crate) use other::nginx;

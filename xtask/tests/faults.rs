@@ -2,20 +2,14 @@
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason.
 
-#[path = "../../c1m-server/tests/attempt/mod.rs"]
-mod attempt;
-#[path = "../../c1m-server/tests/schema/mod.rs"]
-mod schema;
-
 use std::{
     fs,
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
 
-use attempt::undisturbed;
+use c1m_testkit::{schema::Schema, undisturbed};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use schema::Schema;
 use serde_json::Value;
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");

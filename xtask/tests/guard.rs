@@ -14,13 +14,15 @@ use std::{
     time::Duration,
 };
 
+use c1m_testkit::{
+    child::{self, child_of, is_root, is_running},
+    eventually,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde_json::{Value, json};
 use support::{
     fake::{self, CLIENT, SERVER},
-    run::{
-        self, Stand, TCP_MEM, child_of, eventually, finish, is_root, is_running, json_lines, signal,
-    },
+    run::{self, Fixture, TCP_MEM, finish, json_lines},
 };
 
 fn main() -> ExitCode {
@@ -85,8 +87,8 @@ fn main() -> ExitCode {
 }
 
 fn a_whole_run_meets_its_targets() {
-    let stand = Stand::new("good");
-    let finished = stand.run_all().expect_code(0);
+    let fixture = Fixture::new("good");
+    let finished = fixture.run_all().expect_code(0);
     let last = finished.last_json();
     assert_eq!(last["kind"], "reproduction");
     assert_eq!(last["v"], 1);
@@ -115,7 +117,7 @@ fn a_whole_run_meets_its_targets() {
     }
     // One record for each act, before the last line.
     assert_eq!(finished.stdout.lines().count(), 4);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn a_missed_target_is_exit_code_1() {
@@ -124,60 +126,60 @@ fn a_missed_target_is_exit_code_1() {
         ("lost events", "act 2: 3 events were lost"),
         ("short client", "act 3: 15,999 of 16,000 connections were held"),
     ] {
-        let stand = Stand::new(scenario);
-        let finished = stand.run_all().expect_code(1).expect_error(told);
+        let fixture = Fixture::new(scenario);
+        let finished = fixture.run_all().expect_code(1).expect_error(told);
         assert!(!finished.last_json()["missed"].as_array().unwrap().is_empty());
-        stand.expect_untouched();
+        fixture.expect_untouched();
     }
 }
 
 fn uncounted_refusals() {
-    let stand = Stand::new("uncounted refusals");
+    let fixture = Fixture::new("uncounted refusals");
     let told = "not counted: act 1: 3 of 3 refusals not counted (100.000 %)";
-    let finished = stand.run_all().expect_code(0).expect_error(told);
+    let finished = fixture.run_all().expect_code(0).expect_error(told);
     let last = finished.last_json();
     assert_eq!((&last["missed"], &last["dropped"]), (&json!([]), &json!(9)));
     assert_eq!(last["uncounted"].as_array().unwrap().len(), 3);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn without_a_terminal_it_wants_yes() {
-    let stand = Stand::new("good");
-    stand.run(&["--connections", "16000"]).expect_code(2).expect_error("--yes");
-    stand.run(&["--connections", "10", "--yes"]).expect_code(2);
-    assert!(!stand.path("run").exists());
-    assert!(!stand.path("fake-server.pid").exists());
+    let fixture = Fixture::new("good");
+    fixture.run(&["--connections", "16000"]).expect_code(2).expect_error("--yes");
+    fixture.run(&["--connections", "10", "--yes"]).expect_code(2);
+    assert!(!fixture.path("run").exists());
+    assert!(!fixture.path("fake-server.pid").exists());
 }
 
 fn an_impossible_run_starts_nothing() {
-    let stand = Stand::new("good");
-    stand
+    let fixture = Fixture::new("good");
+    fixture
         .run(&["--connections", "1g", "--yes"])
         .expect_code(3)
         .expect_error("of memory for both ends");
-    fs::write(stand.path("proc/sys/net/ipv4/ip_local_port_range"), "1024 1023").unwrap();
-    stand
+    fs::write(fixture.path("proc/sys/net/ipv4/ip_local_port_range"), "1024 1023").unwrap();
+    fixture
         .run(&["--connections", "16000", "--yes"])
         .expect_code(3)
         .expect_error("net.ipv4.ip_local_port_range");
-    fs::remove_file(stand.path("proc/sys/net/ipv4/tcp_mem")).unwrap();
-    stand
+    fs::remove_file(fixture.path("proc/sys/net/ipv4/tcp_mem")).unwrap();
+    fixture
         .run(&["--connections", "16000", "--yes"])
         .expect_code(3)
         .expect_error("the host's network namespace");
-    assert!(!stand.path("fake-server.pid").exists());
+    assert!(!fixture.path("fake-server.pid").exists());
 }
 
 fn low_limits_are_raised_and_put_back() {
-    let stand = Stand::new("stands still");
-    fs::write(stand.path("proc/sys/fs/epoll/max_user_watches"), "1000\n").unwrap();
-    let run = stand.start();
-    stand.wait_for_halfway();
-    assert_eq!(stand.setting("fs/epoll/max_user_watches"), "42000");
-    signal(run.id(), "INT");
+    let fixture = Fixture::new("stands still");
+    fs::write(fixture.path("proc/sys/fs/epoll/max_user_watches"), "1000\n").unwrap();
+    let run = fixture.start();
+    fixture.wait_for_halfway();
+    assert_eq!(fixture.setting("fs/epoll/max_user_watches"), "42000");
+    child::signal(run.id(), &["INT"]);
     finish(run).expect_code(130).expect_error("fs.epoll.max_user_watches: 1000 → 42000");
-    assert_eq!(stand.setting("fs/epoll/max_user_watches"), "1000");
-    stand.expect_untouched();
+    assert_eq!(fixture.setting("fs/epoll/max_user_watches"), "1000");
+    fixture.expect_untouched();
 }
 
 fn programs_that_fail_end_the_run() {
@@ -187,32 +189,32 @@ fn programs_that_fail_end_the_run() {
         ("client dies", 4, "out of addresses"),
         ("garbage from the client", 4, "`not a record`"),
     ] {
-        let stand = Stand::new(scenario);
-        stand.run_all().expect_code(code).expect_error(told);
-        stand.expect_untouched();
+        let fixture = Fixture::new(scenario);
+        fixture.run_all().expect_code(code).expect_error(told);
+        fixture.expect_untouched();
     }
 }
 
 fn a_run_without_steps_is_ended() {
-    let stand = Stand::new("stands still");
-    finish(stand.start_with_stall("1s"))
+    let fixture = Fixture::new("stands still");
+    finish(fixture.start_with_stall("1s"))
         .expect_code(4)
         .expect_error("nothing moved for 1s while connections were opened");
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 /// A slow host: the server takes longer to count than any constant that was thought of on a fast one.
 fn a_server_that_counts_late_is_waited_for() {
-    let stand = Stand::new("server counts late");
-    let finished = stand.run_all().expect_code(0);
+    let fixture = Fixture::new("server counts late");
+    let finished = fixture.run_all().expect_code(0);
     assert_eq!(finished.last_json()["acts"][1]["held"], 16_000);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 /// A slow host: sockets of an act take longer to go than nothing may move, and the next act begins when they are gone.
 fn what_still_goes_is_waited_for() {
-    let stand = Stand::new("good");
-    let sockstat = stand.path("proc/net/sockstat");
+    let fixture = Fixture::new("good");
+    let sockstat = fixture.path("proc/net/sockstat");
     let quiet = fs::read_to_string(&sockstat).unwrap();
     // As the kernel does it: whoever reads sees all of the one or all of the other.
     let replace = |text: &str| {
@@ -220,7 +222,7 @@ fn what_still_goes_is_waited_for() {
         fs::write(&beside, text).unwrap();
         fs::rename(beside, &sockstat).unwrap();
     };
-    let mut run = stand.start_with_stall("4s");
+    let mut run = fixture.start_with_stall("4s");
     let mut acts = json_lines(run.stdout.take().unwrap());
     assert_eq!(acts.next().unwrap()["kind"], "act");
     for left in (1..=12).rev() {
@@ -231,96 +233,96 @@ fn what_still_goes_is_waited_for() {
     assert_eq!(acts.filter(|line| line["kind"] == "act").count(), 2);
     let finished = finish(run).expect_code(0);
     assert!(!finished.stderr.contains("not quiet yet"), "{}", finished.stderr);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn signals_end_the_run_in_order() {
     for name in ["INT", "TERM", "HUP", "QUIT"] {
-        let stand = Stand::new("stands still");
-        let run = stand.start();
-        stand.wait_for_halfway();
-        signal(run.id(), name);
+        let fixture = Fixture::new("stands still");
+        let run = fixture.start();
+        fixture.wait_for_halfway();
+        child::signal(run.id(), &[name]);
         finish(run)
             .expect_code(130)
             .expect_error("net.ipv4.tcp_mem is `287898 383867 575796` again");
-        stand.expect_untouched();
+        fixture.expect_untouched();
     }
 }
 
 fn a_killed_server_or_client_ends_the_run() {
     for (program, told) in [(SERVER, "the server ended"), (CLIENT, "the client ended")] {
-        let stand = Stand::new("stands still");
-        let run = stand.start();
-        stand.wait_for_halfway();
-        signal(stand.pid(program), "KILL");
+        let fixture = Fixture::new("stands still");
+        let run = fixture.start();
+        fixture.wait_for_halfway();
+        child::signal(fixture.pid(program), &["KILL"]);
         finish(run).expect_code(4).expect_error(told).expect_error("signal 9");
-        stand.expect_untouched();
+        fixture.expect_untouched();
     }
 }
 
 fn a_killed_xtask_is_cleaned_up_after() {
-    let stand = Stand::new("stands still");
-    let run = stand.start();
-    stand.wait_for_halfway();
+    let fixture = Fixture::new("stands still");
+    let run = fixture.start();
+    fixture.wait_for_halfway();
     let helper = helper_of(&run);
-    signal(run.id(), "KILL");
+    child::signal(run.id(), &["KILL"]);
     assert_eq!(finish(run).code, None);
-    stand.expect_untouched();
+    fixture.expect_untouched();
     assert!(eventually(|| !is_running(helper)), "the privileged half ({helper}) is still there");
 }
 
 fn a_killed_helper_is_cleaned_up_after() {
-    let stand = Stand::new("stands still");
-    let run = stand.start();
-    stand.wait_for_halfway();
-    signal(helper_of(&run), "KILL");
+    let fixture = Fixture::new("stands still");
+    let run = fixture.start();
+    fixture.wait_for_halfway();
+    child::signal(helper_of(&run), &["KILL"]);
     finish(run).expect_code(4).expect_error("net.ipv4.tcp_mem is `287898 383867 575796` again");
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 /// Kills both halves at once, and answers when the programs are gone; the settings stay changed.
-fn kill_both(stand: &Stand) {
-    let run = stand.start();
-    stand.wait_for_halfway();
+fn kill_both(fixture: &Fixture) {
+    let run = fixture.start();
+    fixture.wait_for_halfway();
     let helper = helper_of(&run);
     // Stopped first, so that neither sees the other die.
     for name in ["STOP", "KILL"] {
-        signal(run.id(), name);
-        signal(helper, name);
+        child::signal(run.id(), &[name]);
+        child::signal(helper, &[name]);
     }
     assert_eq!(finish(run).code, None);
     for program in [SERVER, CLIENT] {
-        assert!(eventually(|| !is_running(stand.pid(program))), "{program} is still there");
+        assert!(eventually(|| !is_running(fixture.pid(program))), "{program} is still there");
     }
-    assert_eq!(stand.tcp_mem(), "14569 19426 29139");
-    assert!(stand.state_file().exists());
+    assert_eq!(fixture.tcp_mem(), "14569 19426 29139");
+    assert!(fixture.state_file().exists());
 }
 
 fn when_both_are_killed_restore_puts_back() {
-    let stand = Stand::new("stands still");
-    kill_both(&stand);
-    let restore = || finish(stand_restore(&stand));
+    let fixture = Fixture::new("stands still");
+    kill_both(&fixture);
+    let restore = || finish(restore(&fixture));
     restore().expect_code(0).expect_error("net.ipv4.tcp_mem is `287898 383867 575796` again");
-    stand.expect_untouched();
+    fixture.expect_untouched();
     restore().expect_code(0).expect_error("nothing to put back");
 }
 
 fn when_both_are_killed_the_next_run_puts_back() {
-    let stand = Stand::new("stands still");
-    kill_both(&stand);
-    stand.set_scenario("good");
-    let finished = stand.run_all().expect_code(0).expect_error("an earlier run was killed");
+    let fixture = Fixture::new("stands still");
+    kill_both(&fixture);
+    fixture.set_scenario("good");
+    let finished = fixture.run_all().expect_code(0).expect_error("an earlier run was killed");
     // What it changed back to is what was there before the killed run.
     assert!(finished.stderr.contains("net.ipv4.tcp_mem: 287898 383867 575796 →"), "{finished:?}");
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
-fn stand_restore(stand: &Stand) -> Child {
+fn restore(fixture: &Fixture) -> Child {
     Command::new(run::XTASK)
         .args(["reproduce", "--restore", "--proc-dir"])
-        .arg(stand.path("proc"))
+        .arg(fixture.path("proc"))
         .arg("--state-dir")
-        .arg(stand.path("run"))
+        .arg(fixture.path("run"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -329,36 +331,36 @@ fn stand_restore(stand: &Stand) -> Child {
 }
 
 fn only_one_run_at_a_time() {
-    let stand = Stand::new("stands still");
-    let run = stand.start();
-    stand.wait_for_halfway();
-    finish(stand_restore(&stand))
+    let fixture = Fixture::new("stands still");
+    let run = fixture.start();
+    fixture.wait_for_halfway();
+    finish(restore(&fixture))
         .expect_code(3)
         .expect_error("another run is changing kernel settings");
-    assert_eq!(stand.tcp_mem(), "14569 19426 29139");
-    signal(run.id(), "INT");
+    assert_eq!(fixture.tcp_mem(), "14569 19426 29139");
+    child::signal(run.id(), &["INT"]);
     finish(run).expect_code(130);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn somebody_elses_value_is_left_alone() {
-    let stand = Stand::new("stands still");
-    let run = stand.start();
-    stand.wait_for_halfway();
-    fs::write(stand.path("proc/sys/net/ipv4/tcp_mem"), "7 8 9\n").unwrap();
-    signal(run.id(), "INT");
+    let fixture = Fixture::new("stands still");
+    let run = fixture.start();
+    fixture.wait_for_halfway();
+    fs::write(fixture.path("proc/sys/net/ipv4/tcp_mem"), "7 8 9\n").unwrap();
+    child::signal(run.id(), &["INT"]);
     finish(run)
         .expect_code(130)
         .expect_error("net.ipv4.tcp_mem was left at `7 8 9`")
         .expect_error(TCP_MEM);
-    assert_eq!(stand.tcp_mem(), "7 8 9");
-    assert!(!stand.state_file().exists());
+    assert_eq!(fixture.tcp_mem(), "7 8 9");
+    assert!(!fixture.state_file().exists());
 }
 
 fn the_report_and_the_table_say_the_same() {
-    let stand = Stand::new("good");
-    let report = stand.path("report.md");
-    let finished = stand
+    let fixture = Fixture::new("good");
+    let report = fixture.path("report.md");
+    let finished = fixture
         .run(&["--connections", "16000", "--yes", "--report", report.to_str().unwrap()])
         .expect_code(0);
     let page = fs::read_to_string(report).unwrap();
@@ -375,80 +377,80 @@ fn the_report_and_the_table_say_the_same() {
 }
 
 fn a_reader_that_goes_away_is_no_error() {
-    let stand = Stand::new("good");
-    let mut run = stand.start();
+    let fixture = Fixture::new("good");
+    let mut run = fixture.start();
     drop(run.stdout.take());
     finish(run).expect_code(0);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn a_file_that_cant_be_written_starts_nothing() {
-    let stand = Stand::new("good");
-    let missing = stand.path("no");
+    let fixture = Fixture::new("good");
+    let missing = fixture.path("no");
     for flag in ["--output", "--report"] {
         // A folder that is not there, a folder in place of a file, and a file system without files of ours.
         for path in ["run.jsonl", "run.md", "run.html"]
             .map(|name| missing.join(name))
             .into_iter()
-            .chain([stand.path("proc"), "/proc/run.md".into()])
+            .chain([fixture.path("proc"), "/proc/run.md".into()])
         {
             let path = path.to_str().unwrap();
-            stand
+            fixture
                 .run(&["--connections", "16000", "--yes", flag, path])
                 .expect_code(3)
                 .expect_error(path)
                 .expect_error(&format!("choose another {flag}"));
-            assert!(!stand.path(SERVER).with_extension("pid").exists(), "a server was started");
-            assert!(!stand.path("run").exists(), "the privileged half was started");
+            assert!(!fixture.path(SERVER).with_extension("pid").exists(), "a server was started");
+            assert!(!fixture.path("run").exists(), "the privileged half was started");
         }
     }
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 /// The run itself is whole: the table is on standard output where it can be, and the settings are back.
 fn what_is_full_is_exit_code_3_with_its_name() {
     for flag in ["--output", "--report"] {
-        let stand = Stand::new("good");
-        let finished = stand
+        let fixture = Fixture::new("good");
+        let finished = fixture
             .run(&["--connections", "16000", "--yes", flag, "/dev/full"])
             .expect_code(3)
             .expect_error("error: cannot write /dev/full: No space left on device");
         assert!(finished.stdout.contains("connection 15,479, expected 15,479"), "{finished:?}");
-        stand.expect_untouched();
+        fixture.expect_untouched();
     }
     for json in [&["--json"][..], &[]] {
-        let stand = Stand::new("good");
-        let report = stand.path("report.md");
+        let fixture = Fixture::new("good");
+        let report = fixture.path("report.md");
         let arguments = ["--connections", "16000", "--yes", "--report", report.to_str().unwrap()];
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut command = stand.command(&[&arguments[..], json].concat());
+        let mut command = fixture.command(&[&arguments[..], json].concat());
         finish(command.stdout(full).spawn().unwrap())
             .expect_code(3)
             .expect_error("error: cannot write standard output: No space left on device");
-        stand.expect_untouched();
+        fixture.expect_untouched();
         // With --json the first act could not be told already.
         assert_eq!(report.exists(), json.is_empty());
     }
 }
 
 fn an_older_report_stays() {
-    let stand = Stand::new("client dies");
-    let report = stand.path("report.md");
+    let fixture = Fixture::new("client dies");
+    let report = fixture.path("report.md");
     let older = "older\n".repeat(1 << 16);
     fs::write(&report, &older).unwrap();
     let arguments = ["--connections", "16000", "--yes", "--report", report.to_str().unwrap()];
-    assert_ne!(stand.run(&arguments).code, Some(0));
+    assert_ne!(fixture.run(&arguments).code, Some(0));
     assert_eq!(fs::read_to_string(&report).unwrap(), older);
     let before = fs::metadata(&report).unwrap();
-    stand.set_scenario("good");
-    stand.run(&arguments).expect_code(0);
+    fixture.set_scenario("good");
+    fixture.run(&arguments).expect_code(0);
     assert!(fs::read_to_string(&report).unwrap().contains("15,479"));
     use std::os::unix::fs::MetadataExt as _;
     let after = fs::metadata(&report).unwrap();
     assert_ne!(after.ino(), before.ino(), "it was written in place, where a full disk cuts it off");
 }
 
-/// The files of a cgroup, version 1, version 2, or both mounted, in a folder that the mounts of the stand name.
+/// The files of a cgroup, version 1, version 2, or both mounted, in a folder that the mounts of the fixture name.
 fn the_tightest_limit_of_a_cgroup_counts() {
     const NONE: &str = "9223372036854771712";
     let v1 = |memory, sockets| {
@@ -478,12 +480,12 @@ fn the_tightest_limit_of_a_cgroup_counts() {
         ("cgroup2", "0::/a\n", &v2("1048576", "max"), "1.0 MiB are available"),
         ("cgroup2", "0::/a\n", &v2("max", "1048576"), "1.0 MiB are available"),
     ] {
-        let stand = Stand::new("good");
+        let fixture = Fixture::new("good");
         for folder in ["proc/self", "tree/a", "beside/a"] {
-            fs::create_dir_all(stand.path(folder)).unwrap();
+            fs::create_dir_all(fixture.path(folder)).unwrap();
         }
         let mount = |number, folder: &str, kind, options| {
-            let folder = stand.path(folder);
+            let folder = fixture.path(folder);
             format!("{number} 1 0:{number} / {} rw - {kind} none rw{options}\n", folder.display())
         };
         let options = if kind == "cgroup" { ",memory" } else { "" };
@@ -491,14 +493,14 @@ fn the_tightest_limit_of_a_cgroup_counts() {
         if membership.lines().count() > 1 {
             mounts += &mount(37, "beside", "cgroup2", "");
         }
-        fs::write(stand.path("proc/self/mountinfo"), mounts).unwrap();
-        fs::write(stand.path("proc/self/cgroup"), membership).unwrap();
+        fs::write(fixture.path("proc/self/mountinfo"), mounts).unwrap();
+        fs::write(fixture.path("proc/self/cgroup"), membership).unwrap();
         for (name, text) in files {
-            fs::write(stand.path("tree/a").join(name), format!("{text}\n")).unwrap();
+            fs::write(fixture.path("tree/a").join(name), format!("{text}\n")).unwrap();
         }
-        stand.run(&["--connections", "16000", "--yes"]).expect_code(3).expect_error(limit);
-        assert!(!stand.path(SERVER).with_extension("pid").exists(), "a server was started");
-        stand.expect_untouched();
+        fixture.run(&["--connections", "16000", "--yes"]).expect_code(3).expect_error(limit);
+        assert!(!fixture.path(SERVER).with_extension("pid").exists(), "a server was started");
+        fixture.expect_untouched();
     }
 }
 
@@ -545,14 +547,14 @@ fn set(helper: &mut Child, value: u64) {
 
 /// Whatever comes by the pipe: it starts no program, changes no setting and reads no file but those of a run.
 fn the_privileged_half_does_what_a_run_needs_and_nothing_else() {
-    let stand = Stand::new("good");
-    let mark = stand.path("mark");
+    let fixture = Fixture::new("good");
+    let mark = fixture.path("mark");
     let script = format!("touch {}", mark.display());
-    let pattern = stand.path("proc/sys/kernel/core_pattern");
+    let pattern = fixture.path("proc/sys/kernel/core_pattern");
     fs::write(&pattern, "core\n").unwrap();
-    let places = stand.path("proc");
+    let places = fixture.path("proc");
     let arguments = ["--proc-dir", places.to_str().unwrap()];
-    let (mut helper, ready) = privileged(&stand.path("run"), &arguments);
+    let (mut helper, ready) = privileged(&fixture.path("run"), &arguments);
     assert_eq!(ready["is"], "ready", "{ready}");
     for request in [
         json!({"do": "start", "program": "/bin/sh", "arguments": ["-c", script]}),
@@ -571,7 +573,7 @@ fn the_privileged_half_does_what_a_run_needs_and_nothing_else() {
     helper.wait().unwrap();
 }
 
-/// Another server is for folders that stand for the kernel's files.
+/// Another server is for folders in the place of the kernel's files.
 fn on_the_running_kernel_another_server_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (mut helper, told) = privileged(folder.path(), &["--server-program", "/bin/sh"]);
@@ -583,15 +585,15 @@ fn on_the_running_kernel_another_server_is_refused() {
 
 /// What a loader or a library reads there is the user's, and the server is root.
 fn the_server_has_nothing_of_the_callers_environment() {
-    let stand = Stand::new("stands still");
-    let mut command = stand.command(&["--connections", "16000", "--yes", "--json"]);
+    let fixture = Fixture::new("stands still");
+    let mut command = fixture.command(&["--connections", "16000", "--yes", "--json"]);
     let run = command.env("LD_PRELOAD", "").env("C1M_OF_THE_CALLER", "1").spawn().unwrap();
-    stand.wait_for_halfway();
-    let server = fs::read(format!("/proc/{}/environ", stand.pid(SERVER))).unwrap();
+    fixture.wait_for_halfway();
+    let server = fs::read(format!("/proc/{}/environ", fixture.pid(SERVER))).unwrap();
     assert!(server.is_empty(), "{}", String::from_utf8_lossy(&server));
-    signal(run.id(), "INT");
+    child::signal(run.id(), &["INT"]);
     finish(run).expect_code(130);
-    stand.expect_untouched();
+    fixture.expect_untouched();
 }
 
 fn a_real_setting_survives_sigkill() -> Result<Completion, Failed> {

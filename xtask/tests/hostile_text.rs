@@ -1,7 +1,6 @@
 //! Arguments reach no terminal and no log raw.
 
-#[path = "../../c1m-server/tests/schema/usage.rs"]
-mod usage;
+use c1m_testkit::usage;
 
 /// Each command of xtask by its name: their options are all parsed by the same call.
 #[test]

@@ -1,22 +1,23 @@
-//! The manifests in dist/kubernetes: held against the published schemas, their command lines against our own definitions, and their
+//! The manifests in dist/kubernetes: compared with the published schemas, their command lines against our own definitions, and their
 //! capabilities against what the programs need, as they say and as the kernel has it.
 
 use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Output, Stdio},
+    process::{Command, ExitCode, Output},
 };
 
 use c1m_probe::CAPABILITIES;
 use c1m_server::watch::OF_OTHER_NAMESPACES;
 use c1m_sys::process::effective_capabilities;
+use c1m_testkit::{Child, until};
 use clap::Parser as _;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
-/// What stands for a variable that a container gets.
+/// What is in the place of a variable that a container gets.
 const SAMPLES: [(&str, &str); 3] = [
     ("JOB_COMPLETION_INDEX", "7"),
     ("C1M_TARGET", "10.1.2.3:8000"),
@@ -288,33 +289,17 @@ fn run_with(capabilities: &BTreeSet<String>, arguments: &[&str]) -> Output {
     command.args(arguments).output().unwrap()
 }
 
-/// A process in a network namespace of its own, as in a pod. Killed when dropped.
-struct Pod(Child);
-
-impl Pod {
-    fn start() -> Self {
-        let mut command = Command::new("unshare");
-        let child = command.args(["--net", "sleep", "120"]).stdin(Stdio::null()).spawn().unwrap();
-        let pod = Self(child);
-        let netns = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-        while netns(&pod.0.id().to_string()) == netns("self") {
-            assert!(std::time::Instant::now() < deadline, "unshare does not come to it");
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        pod
-    }
-}
-
-impl Drop for Pod {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A process in a network namespace of its own, as in a pod.
+fn pod() -> Child {
+    let mut command = Command::new("unshare");
+    let pod = Child::start(command.args(["--net", "sleep", "600"])).unwrap();
+    let netns = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    until("a namespace of its own", || netns(&pod.pid().to_string()) != netns("self"));
+    pod
 }
 
 fn in_practice() {
-    let _pod = Pod::start();
+    let _pod = pod();
     let serve = added("server.yaml");
     let trace = |set: &BTreeSet<String>| run_with(set, &["--trace", "--dry-run"]);
     assert_eq!(trace(&serve).status.code(), Some(0));

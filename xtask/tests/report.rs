@@ -3,9 +3,6 @@
 //!
 //! Needs a Chromium; on Debian, as root, it is installed. Where it can't be had the tests are counted as ignored, with the reason.
 
-#[path = "../../c1m-server/tests/figures/mod.rs"]
-mod figures;
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -13,6 +10,7 @@ use std::{
 };
 
 use c1m_report::Report;
+use c1m_testkit::figures;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");

@@ -2,26 +2,23 @@
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason.
 
-#[path = "../../c1m-server/tests/attempt/mod.rs"]
-mod attempt;
-#[path = "../../c1m-server/tests/figures/mod.rs"]
-mod figures;
-#[path = "../../c1m-server/tests/schema/mod.rs"]
-mod schema;
-
 use std::{
     ffi::OsStr,
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use attempt::undisturbed;
+use c1m_testkit::{
+    child::{child_of, is_root, is_running, signal},
+    eventually, figures,
+    schema::Schema,
+    undisturbed,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use schema::Schema;
 use serde_json::{Value, json};
 
 const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
@@ -69,7 +66,7 @@ fn with_client(client: &Path) -> Command {
     command
 }
 
-/// A program of the workspace, which stands beside xtask.
+/// A program of the workspace, which is beside xtask.
 fn program(name: &str) -> PathBuf {
     let program = Path::new(XTASK).with_file_name(name);
     assert!(program.exists(), "{} is not built: test the whole workspace", program.display());
@@ -146,7 +143,7 @@ enum Victim {
 
 /// Kills one of the processes in act 1 at each of several moments, and looks for what is left.
 fn survive(victim: Victim) -> Result<Completion, Failed> {
-    if fs::metadata("/proc/self")?.uid() != 0 {
+    if !is_root() {
         return Ok(Completion::ignored_with("only root can kill the privileged half"));
     }
     let before = tcp_mem()?;
@@ -181,7 +178,7 @@ fn survive(victim: Victim) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-/// The death of a client that lost its server is heard of before the server's, and the server's is told.
+/// The death of a client that lost its server is heard of before the server's, and the server's is reported.
 fn cause() -> Result<Completion, Failed> {
     let before = tcp_mem()?;
     let folder = tempfile::tempdir()?;
@@ -196,8 +193,7 @@ fn cause() -> Result<Completion, Failed> {
     }
     let server = Family::of(&run).server_or_wait();
     assert!(eventually(|| mark.exists() || !is_running(run.id())), "no client was started");
-    let killed = Command::new("kill").args(["-s", "KILL", &server.to_string()]).status()?;
-    assert!(killed.success(), "the server had ended");
+    signal(server, &["KILL"]);
     let output = run.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -251,10 +247,7 @@ impl Family {
         };
         // Stopped first, so that none of several sees another die.
         for name in ["STOP", "KILL"] {
-            for pid in &victims {
-                let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status();
-                assert!(status.is_ok_and(|status| status.success()), "kill -s {name} {pid}");
-            }
+            victims.iter().for_each(|pid| signal(*pid, &[name]));
         }
     }
 
@@ -296,32 +289,6 @@ fn wait_for_child(parent: u32, name: &str) -> u32 {
         found.is_some()
     });
     found.unwrap_or_else(|| panic!("no {name} was started"))
-}
-
-/// The child of `parent` whose command line has `part` in it.
-fn child_of(parent: u32, part: &str) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(part))
-    })
-}
-
-/// Is there such a process, and has it not ended?
-fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
-        if is_so() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    is_so()
 }
 
 /// The host's own; outside of its network namespace there is none to read.

@@ -5,15 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use c1m_preflight::plan::{Wish, plan};
 use c1m_server::serve::{Config, Running, Server as RealServer};
 use c1m_sys::interface::number_of;
+use c1m_testkit::namespace::{LINK, is_own_network};
 use c1m_text::address::parse;
 
 use super::{
     ANY_PORT,
-    common::{
-        Manner, Server,
-        client::Client,
-        namespace::{LINK, is_own_network},
-    },
+    common::{Manner, Server, client::Client},
 };
 
 /// c1m-server's own, which takes no Host with a scope in it.

@@ -1,15 +1,18 @@
 //! How a run ends: by every signal that ends programs, beside streams that nobody reads, and when standard output can't be written.
 
 use std::{
-    io::{PipeReader, PipeWriter, Write as _},
-    process::{Child, Command, Stdio},
+    io::{PipeReader, PipeWriter, Read as _, Write as _},
+    process::{Command, Stdio},
     sync::atomic::Ordering::Relaxed,
-    time::{Duration, Instant},
 };
 
 use c1m_client::record::ClientRecord;
 use c1m_record::Line;
 use c1m_sys::confine;
+use c1m_testkit::{
+    Child,
+    child::{closed_pipe, errors, outcome, signal},
+};
 
 use super::{
     ANY_PORT,
@@ -17,38 +20,15 @@ use super::{
     eventually,
 };
 
-/// Far more than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 fn client(flags: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-client"));
     command.args(flags.split_whitespace()).stdin(Stdio::null());
     command
 }
 
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-}
-
-/// Its exit code, in bounded time.
-#[track_caller]
-fn wait(child: &mut Child) -> Option<i32> {
-    let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    panic!("it does not end");
-}
-
-fn text_of(mut stream: impl std::io::Read) -> String {
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
+/// Runs it in the background, with its streams as `command` has them.
+fn start(mut command: Command) -> Child {
+    Child::as_is(&mut command).unwrap()
 }
 
 /// A pipe that is full: it holds a page, and nobody reads it.
@@ -93,18 +73,15 @@ fn an_ignored_hangup_stays_ignored() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let script = r#"trap "" HUP; exec "$0" "$@""#;
     let address = server.address.to_string();
-    let mut child = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_c1m-client")])
-        .args(["--connect", &address, "--connections", "10", "--json"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_c1m-client")]);
+    command.args(["--connect", &address, "--connections", "10", "--json"]);
+    let mut child = Child::start(&mut command).unwrap();
     eventually("all connections", || server.held.load(Relaxed) == 10);
-    signal(&child, "HUP");
-    signal(&child, "TERM");
-    let text = text_of(child.stdout.take().unwrap());
-    assert_eq!(wait(&mut child), Some(0));
-    assert!(text.contains(r#""held_at_end":10"#), "{text}");
+    signal(child.pid(), &["HUP", "TERM"]);
+    let outcome = child.end().unwrap();
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.stdout().contains(r#""held_at_end":10"#), "{outcome:?}");
 }
 
 #[test]
@@ -112,11 +89,13 @@ fn nobody_reading_keeps_it_neither_from_its_run_nor_from_ending() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let (_reader, out) = full_pipe();
     let flags = format!("--connect {} --connections 300 --json", server.address);
-    let mut child = client(&flags).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+    let mut command = client(&flags);
+    command.stdout(out).stderr(Stdio::piped());
+    let mut child = start(command);
     eventually("all connections", || server.held.load(Relaxed) == 300);
-    signal(&child, "TERM");
-    assert_eq!(wait(&mut child), Some(3));
-    let text = text_of(child.stderr.take().unwrap());
+    let outcome = child.finish().unwrap();
+    let text = outcome.stderr;
+    assert_eq!(outcome.code, Some(3));
     assert!(text.contains("nobody read standard output") && text.lines().count() == 1, "{text}");
     eventually("the end of all connections", || server.held.load(Relaxed) == 0);
 }
@@ -124,15 +103,16 @@ fn nobody_reading_keeps_it_neither_from_its_run_nor_from_ending() {
 #[test]
 fn a_reader_that_comes_late_gets_everything() {
     let server = Server::start(ANY_PORT, Manner::Good);
-    let (reader, out) = full_pipe();
+    let (mut reader, out) = full_pipe();
     let flags = format!("--connect {} --connections 10 --json", server.address);
     let mut command = client(&flags);
-    let mut child = command.stdout(out).spawn().unwrap();
-    drop(command);
+    command.stdout(out);
+    let mut child = start(command);
     eventually("all connections", || server.held.load(Relaxed) == 10);
-    signal(&child, "TERM");
-    let text = text_of(reader);
-    assert_eq!(wait(&mut child), Some(0));
+    signal(child.pid(), &["TERM"]);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(child.end().unwrap().code, Some(0));
     let lines: Vec<Line<ClientRecord>> =
         text.trim_start().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let ClientRecord::Summary(summary) = &lines.last().unwrap().record else {
@@ -147,10 +127,11 @@ fn progress_that_nobody_reads_stops_nothing() {
     let (_reader, err) = full_pipe();
     // Its ramp takes two progress lines.
     let flags = format!("--connect {} --connections 250 --rate 100 --hold 0s", server.address);
-    let mut child = client(&flags).stdout(Stdio::piped()).stderr(err).spawn().unwrap();
-    let text = text_of(child.stdout.take().unwrap());
-    assert_eq!(wait(&mut child), Some(0));
-    assert!(text.contains("summary   connected=250"), "{text}");
+    let mut command = client(&flags);
+    command.stdout(Stdio::piped()).stderr(err);
+    let outcome = start(command).end().unwrap();
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.stdout().contains("summary   connected=250"), "{outcome:?}");
 }
 
 #[test]
@@ -168,9 +149,8 @@ fn a_standard_output_that_cant_be_written_is_named_with_exit_code_3() {
         format!("--connect {} --connections 10 --json", server.address),
         format!("merge {}", part.display()),
     ] {
-        let mut child = client(&flags).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
-        assert_eq!(wait(&mut child), Some(3), "{flags}");
-        let text = text_of(child.stderr.take().unwrap());
+        let (code, text) = errors(client(&flags).stdout(full()));
+        assert_eq!(code, Some(3), "{flags}");
         assert!(
             text.contains("standard output") && text.contains("No space left"),
             "{flags}: {text}"
@@ -179,20 +159,11 @@ fn a_standard_output_that_cant_be_written_is_named_with_exit_code_3() {
     }
 }
 
-/// A pipe whose reader has closed it, as that of `| true`.
-fn closed_pipe() -> PipeWriter {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    writer
-}
-
 #[test]
 fn a_reader_that_has_closed_the_pipe_changes_no_exit_code() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let code = |flags: &str| {
-        let mut child = client(flags).stdout(closed_pipe()).stderr(Stdio::piped()).spawn().unwrap();
-        let code = wait(&mut child);
-        let text = text_of(child.stderr.take().unwrap());
+        let (code, text) = errors(client(flags).stdout(closed_pipe()));
         let errors = text.lines().filter(|line| line.starts_with("c1m-client:")).count();
         assert!(code == Some(3) || errors == 0, "{flags}: {text}");
         code
@@ -225,29 +196,30 @@ fn a_reader_that_has_closed_the_pipe_changes_no_exit_code() {
 fn a_run_that_loses_everything_after_its_reader_has_closed_fails() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let flags = format!("--connect {} --connections 10 --hold 10m", server.address);
-    let mut child = client(&flags).stdout(closed_pipe()).spawn().unwrap();
+    let mut command = client(&flags);
+    command.stdout(closed_pipe());
+    let mut child = start(command);
     eventually("all connections", || server.held.load(Relaxed) == 10);
     server.close(10);
-    assert_eq!(wait(&mut child), Some(1));
+    assert_eq!(child.end().unwrap().code, Some(1));
 }
 
 #[test]
 fn help_that_cant_be_written_is_named_with_exit_code_3() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     for flags in ["--help", "-h", "--version", "-V", "merge --help"] {
-        let mut child = client(flags).stdout(full()).stderr(Stdio::piped()).spawn().unwrap();
-        assert_eq!(wait(&mut child), Some(3), "{flags}");
-        let text = text_of(child.stderr.take().unwrap());
+        let (code, text) = errors(client(flags).stdout(full()));
+        assert_eq!(code, Some(3), "{flags}");
         assert!(text.contains("cannot write standard output: No space left"), "{flags}: {text}");
         assert_eq!(text.lines().count(), 1, "{flags}: {text}");
-        let mut child = client(flags).stdout(closed_pipe()).spawn().unwrap();
-        assert_eq!(wait(&mut child), Some(0), "{flags}: its reader has closed it");
+        let (code, _) = errors(client(flags).stdout(closed_pipe()));
+        assert_eq!(code, Some(0), "{flags}: its reader has closed it");
     }
 }
 
 #[test]
 fn the_manual_has_the_exit_code_of_each_refusal() {
-    let text = text_of(&client("--help").output().unwrap().stdout[..]);
+    let text = outcome(&mut client("--help")).stdout();
     let status = |code: &str| {
         let (_, rest) = text.split_once(&format!("\n  {code}\n")).unwrap();
         let lines = rest.lines().take_while(|line| line.starts_with("      "));
@@ -262,7 +234,7 @@ fn the_manual_has_the_exit_code_of_each_refusal() {
         (format!("--metrics-addr {metrics}"), 3, "--metrics-addr"),
     ] {
         let flags = format!("--connect {nobody} --connections 1 {flags}");
-        assert_eq!(client(&flags).output().unwrap().status.code(), Some(code), "{flags}");
+        assert_eq!(outcome(&mut client(&flags)).code, Some(code), "{flags}");
         let of = [1, 2, 3].map(|code: i32| status(&code.to_string()).contains(said));
         assert_eq!(of, [1, 2, 3].map(|it| it == code), "{said}: {of:?}");
     }

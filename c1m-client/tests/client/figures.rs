@@ -11,6 +11,7 @@ use std::{
 };
 
 use c1m_client::record::EndedBy;
+use c1m_testkit::scrape::scrape;
 
 use super::{
     ANY_PORT,
@@ -21,8 +22,7 @@ use super::{
         never_accepting,
     },
     eventually,
-    losses::Victim,
-    scrape::scrape,
+    losses::victim,
 };
 
 /// Threads wait for it, and it opens once.
@@ -319,15 +319,15 @@ fn heartbeats_that_nobody_answers_are_all_due() {
 
 #[test]
 fn heartbeats_of_a_stopped_server_are_missed() {
-    let victim = Victim::start();
+    let (address, mut victim) = victim();
     let mut client = Client::start(&format!(
         "--connect {} --connections 50 --heartbeat 500ms --timeout 2s --hold 5s --require 'heartbeat_answered>=99%'",
-        victim.address
+        address
     ));
     client.plan();
     client.ramped();
     // It keeps its connections, and its kernel acknowledges what they bring.
-    victim.stop();
+    victim.stop().unwrap();
     let summary = client.summary();
     let beats = summary.heartbeats.clone().unwrap();
     assert_eq!((beats.due, beats.answered + beats.missed), (500, 500), "{beats:?}");

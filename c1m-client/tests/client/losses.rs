@@ -3,15 +3,16 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, Write as _},
     net::SocketAddr,
     os::unix::fs::FileExt as _,
-    process::{Child, Command, Stdio},
+    process::Command,
     sync::atomic::Ordering::Relaxed,
     time::{Duration, Instant},
 };
 
 use c1m_client::record::{EndedBy, Lost};
+use c1m_testkit::Child;
 
 use super::{
     ANY_PORT,
@@ -19,10 +20,10 @@ use super::{
     eventually,
 };
 
-/// Set for the process that [`Victim`] starts.
+/// Set for the process that [`victim`] starts.
 const SERVES: &str = "C1M_TEST_SERVES";
 
-/// No test: the process in which [`Victim`] serves. Without the variable it does nothing.
+/// No test: the process in which [`victim`] serves. Without the variable it does nothing.
 #[test]
 fn process_of_a_server() {
     if std::env::var_os(SERVES).is_some() {
@@ -38,40 +39,14 @@ fn process_of_a_server() {
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server in a process of its own.
-pub(super) struct Victim {
-    child: Child,
-    pub(super) address: SocketAddr,
-}
-
-impl Victim {
-    pub(super) fn start() -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "losses::process_of_a_server", "--nocapture"])
-            .env(SERVES, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let address = lines
-            .map_while(Result::ok)
-            .find_map(|line| line.strip_prefix("address=")?.parse().ok())
-            .unwrap();
-        Self { child, address }
-    }
-
-    /// It runs no more, and keeps what it has.
-    pub(super) fn stop(&self) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-STOP", &pid]).status().unwrap().success());
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+pub(super) fn victim() -> (SocketAddr, Child) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "losses::process_of_a_server", "--nocapture"]).env(SERVES, "1");
+    let mut child = Child::with_input(&mut command).unwrap();
+    let address = child.wait_for("it listened", |line| {
+        io::Result::Ok(line.text.strip_prefix("address=").and_then(|text| text.parse().ok()))
+    });
+    (address.unwrap(), child)
 }
 
 /// The client holds forever, or for minutes: the end of its connections has to end it.
@@ -162,8 +137,8 @@ fn a_server_that_is_killed_ends_the_hold() {
     for flags in HOLDS {
         ends_with_its_server(
             |_| {
-                let victim = Victim::start();
-                (victim.address, Box::new(move || drop(victim)))
+                let (address, victim) = victim();
+                (address, Box::new(move || drop(victim)))
             },
             flags,
         );

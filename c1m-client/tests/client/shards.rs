@@ -4,18 +4,19 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Stdio},
     sync::atomic::Ordering::Relaxed,
     time::{Duration, SystemTime},
 };
 
 use c1m_client::record::{ClientRecord, Plan, Summary};
-use c1m_record::{Line, SCHEMA_VERSION};
+use c1m_record::SCHEMA_VERSION;
+use c1m_testkit::{Child, Outcome, child::outcome, schema};
 use tempfile::TempDir;
 
 use super::{
     ANY_PORT,
-    common::{Manner, Server, client::Client, schema::Schema},
+    common::{Manner, Server, client::Client},
     eventually, own_source,
 };
 
@@ -27,21 +28,12 @@ fn client(flags: &str) -> Command {
     command
 }
 
-fn start(flags: &str) -> Child {
-    client(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
 /// The last line of a program that ended with this code.
 #[track_caller]
-fn result(output: &Output, code: i32) -> Summary {
-    let (out, err) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(output.status.code(), Some(code), "{out}\n{err}");
-    let schema = Schema::read("c1m-client");
-    out.lines().for_each(|line| schema.check(line));
-    let last: Line<ClientRecord> = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    match last.record {
-        ClientRecord::Summary(result) => *result,
+fn result(outcome: &Outcome, code: i32) -> Summary {
+    assert_eq!(outcome.code, Some(code), "{outcome:?}");
+    match outcome.records(&schema::CLIENT).pop() {
+        Some(ClientRecord::Summary(result)) => *result,
         other => panic!("no result at the end, but {other:?}"),
     }
 }
@@ -60,17 +52,18 @@ impl InParts {
         let at = soon.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
         let children: Vec<Child> = (0..PARTS)
             .map(|index| {
-                start(&format!("{flags} --shard {index}/{PARTS} --start-at {at:.3} --json"))
+                let part = format!("{flags} --shard {index}/{PARTS} --start-at {at:.3} --json");
+                Child::start(&mut client(&part)).unwrap()
             })
             .collect();
-        for (index, child) in (0..).zip(children) {
-            let output = child.wait_with_output().unwrap();
+        for (index, mut child) in (0..).zip(children) {
+            let output = child.end().unwrap();
             let own = result(&output, 0);
             let shard = own.plan.shard.unwrap();
             assert_eq!((shard.index, shard.of), (index, PARTS));
             let started = humantime_seconds(&own.started_at);
             assert!(started >= at - 0.001, "{started} is before {at}");
-            fs::write(parts.file(index), &output.stdout).unwrap();
+            fs::write(parts.file(index), output.stdout()).unwrap();
         }
         parts
     }
@@ -80,9 +73,9 @@ impl InParts {
     }
 
     /// Merges all of its files, and these.
-    fn merge(&self, flags: &str, more: &[&Path]) -> Output {
+    fn merge(&self, flags: &str, more: &[&Path]) -> Outcome {
         let files = (0..PARTS).map(|index| self.file(index));
-        client(&format!("merge {flags}")).args(files).args(more).output().unwrap()
+        outcome(client(&format!("merge {flags}")).args(files).args(more))
     }
 }
 
@@ -110,7 +103,7 @@ fn parts_merged_are_the_run_that_has_none() {
     };
     let server = Server::start(ANY_PORT, Manner::Good);
     let flags = flags(&server);
-    let whole = result(&client(&format!("{flags} --json")).output().unwrap(), 0);
+    let whole = result(&outcome(&mut client(&format!("{flags} --json"))), 0);
     let peers = || server.peers.lock().unwrap().drain().collect::<HashSet<_>>();
     let of_whole = peers();
     assert_eq!(of_whole.len(), 600);
@@ -158,12 +151,11 @@ fn parts_merged_are_the_run_that_has_none() {
 
 /// What a user can get wrong with these files.
 fn merging_refuses(parts: &InParts) {
-    let said = |output: &Output, code: i32, text: &str| {
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && error.contains(text), "{output:?}");
-        assert!(output.stdout.is_empty(), "{output:?}");
+    let said = |output: &Outcome, code: i32, text: &str| {
+        assert!(output.code == Some(code) && output.stderr.contains(text), "{output:?}");
+        assert!(output.lines.is_empty(), "{output:?}");
     };
-    let merge = |files: &[&Path]| client("merge").args(files).output().unwrap();
+    let merge = |files: &[&Path]| outcome(client("merge").args(files));
     said(&parts.merge("", &[&parts.file(1)]), 2, "part 1/3 is there twice");
     said(&merge(&[&parts.file(0), &parts.file(2)]), 2, "1 of 3 parts are missing: 1/3");
     said(&parts.merge("", &[Path::new("no-such-file")]), 3, "cannot read no-such-file");
@@ -183,8 +175,8 @@ fn merging_refuses(parts: &InParts) {
     said(&merge_with(&text.replace(&version, "\"v\":999")), 2, "schema version 999");
     // Not of these files alone: as lines for people, and judged.
     let output = parts.merge("--require connected==600 --require first_byte_p50<1ns", &[]);
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    let text = output.stdout();
+    assert_eq!(output.code, Some(1), "{text}");
     for part in [
         "merged    shards=3",
         "connected=600",
@@ -215,7 +207,7 @@ fn a_requirement_decides_the_exit_code() {
     let server = Server::start(ANY_PORT, Manner::Good);
     let run = |flags: &str| {
         let common = format!("--connect {} --connections 20 --hold 0s --json", server.address);
-        client(&format!("{common} {flags}")).output().unwrap()
+        outcome(&mut client(&format!("{common} {flags}")))
     };
     let held = result(&run("--require connected==20 --require connect_p99<1s"), 0);
     assert_eq!(held.requirements.len(), 2);
@@ -229,8 +221,8 @@ fn a_requirement_decides_the_exit_code() {
     // Before anything starts.
     let before = server.requests.load(Relaxed);
     let output = run("--require conected==20");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2));
+    let error = output.stderr;
+    assert_eq!(output.code, Some(2));
     assert!(error.contains("`conected` is no metric") && error.contains("held_at_end"), "{error}");
     assert_eq!(server.requests.load(Relaxed), before);
 }
@@ -242,12 +234,10 @@ fn less_than_all_is_enough_where_it_is_said_so() {
     let ports = c1m_host::ports::Ports::read().unwrap().usable;
     let _taken = std::net::TcpListener::bind((source, ports[3])).unwrap();
     let run = |flags: &str| {
-        client(&format!(
+        outcome(&mut client(&format!(
             "--connect {} --source {source} --per-source 20 --connections 20 --hold 0s --json {flags}",
             server.address
-        ))
-        .output()
-        .unwrap()
+        )))
     };
     assert_eq!(result(&run(""), 1).connected, 19);
     assert_eq!(result(&run("--require failed<=5%"), 1).connected, 19);
@@ -261,18 +251,17 @@ fn a_run_begins_at_its_time() {
     let run = |flags: &str| {
         format!("--connect {} --connections 5 --hold 0s --json {flags}", server.address)
     };
-    let late = client(&run("--start-at 2026-01-31T12:00:00+01:00")).output().unwrap();
+    let late = outcome(&mut client(&run("--start-at 2026-01-31T12:00:00+01:00")));
     assert_eq!(result(&late, 0).connected, 5);
-    let error = String::from_utf8_lossy(&late.stderr);
+    let error = &late.stderr;
     assert!(error.contains("2026-01-31T11:00:00") && error.contains("beginning now"), "{error}");
     for (flags, code, said) in [
         ("--start-at 1769860800 --strict", 3, "s ago"),
         ("--start-at 99999999999", 2, "more than a week"),
         ("--start-at soon", 2, "RFC 3339"),
     ] {
-        let output = client(&run(flags)).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.code() == Some(code) && error.contains(said), "{output:?}");
+        let output = outcome(&mut client(&run(flags)));
+        assert!(output.code == Some(code) && output.stderr.contains(said), "{output:?}");
     }
     // One that is ended while it waits says so, as any other.
     let at = SystemTime::now() + Duration::from_secs(3600);
@@ -292,9 +281,8 @@ fn parts_that_cannot_be_are_refused_by_each_of_them() {
         let flags = format!(
             "--connect 127.0.0.1:9 --source 127.0.0.1-127.0.0.3 --per-source 10 --connections 22 --shard {index}/2"
         );
-        let output = client(&flags).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{error}");
+        let Outcome { code, stderr: error, .. } = outcome(&mut client(&flags));
+        assert_eq!(code, Some(2), "{error}");
         assert!(error.contains("part 0/2 of 3 source addresses"), "{error}");
     }
 }

@@ -4,10 +4,11 @@ use std::{fs, net::TcpListener, time::Duration};
 
 use c1m_client::record::EndedBy;
 use c1m_record::LimitName;
+use c1m_testkit::namespace::is_own_network;
 
 use super::{
     ANY_PORT,
-    common::{Manner, Server, client::Client, namespace::is_own_network, never_accepting},
+    common::{Manner, Server, client::Client, never_accepting},
     eventually,
 };
 

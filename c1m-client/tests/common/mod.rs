@@ -3,10 +3,6 @@
 pub(crate) mod client;
 pub(crate) mod diag;
 pub(crate) mod foreign;
-#[path = "../../../c1m-server/tests/namespace/mod.rs"]
-pub(crate) mod namespace;
-#[path = "../../../c1m-server/tests/schema/mod.rs"]
-pub(crate) mod schema;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -104,6 +104,8 @@ mod tests {
         let mut subject = Subject::Target(Target::of(Processes::Tree(own)));
         let bounds = subject.bounds(0);
         assert!(bounds.nofile.is_some());
-        assert_eq!(bounds.descriptors.is_some(), task::descriptors(own).is_some());
+        // Other tests of this process open and close some meanwhile.
+        let near = |count: u64| bounds.descriptors.is_some_and(|it| it.abs_diff(count) < 1_000);
+        assert!(task::descriptors(own).is_none_or(near), "{bounds:?}");
     }
 }

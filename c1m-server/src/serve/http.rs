@@ -285,8 +285,10 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_answered(bytes: Vec<u8>) {
-            let _ = parse(&bytes);
+        fn no_request_is_longer_than_its_bytes(bytes: Vec<u8>) {
+            if let Parsed::Request(request) = parse(&bytes) {
+                prop_assert!(request.head_bytes <= bytes.len(), "{bytes:?}");
+            }
         }
     }
 }

@@ -1,10 +1,10 @@
-//! System calls that fail, held against the errors that their callers get.
+//! System calls that fail, compared with the errors that their callers get.
 
 use std::{
     env,
     fs::File,
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::Command,
     thread,
     time::Duration,
@@ -18,17 +18,21 @@ use c1m_record::{CallError, Ports, Record, Refused};
 use c1m_sys::process::page_bytes;
 use socket2::{Domain, Socket, Type};
 
+use c1m_testkit::{
+    Settings, Skip, only,
+    trip::{reset_all, without_ports},
+};
+
 use crate::{
-    host::{Settings, reset},
-    server::{Server, Skip, needs_ebpf},
+    server::{Server, needs_ebpf},
     watch::ROLE,
 };
 
-const PORTS: usize = 10;
-const CONNECTIONS: usize = 15;
+const PORTS: u64 = 10;
+const CONNECTIONS: u64 = 15;
 pub(crate) const FAILURES: u64 = 12;
 /// Of each call, errno and process, one after the other; see docs/events.md.
-const EXAMPLES: usize = 8;
+const EXAMPLES: u64 = 8;
 /// Of each, after this time.
 const ANOTHER_AFTER: Duration = Duration::from_secs(10);
 
@@ -43,41 +47,26 @@ pub(crate) fn ports() -> Result<(), Skip> {
     let first = 61_200;
     let range = format!("{first} {}", first + PORTS - 1);
     settings.set(&[("net.ipv4.ip_local_port_range", range)])?;
-    let (mut streams, mut failed) = (Vec::new(), 0);
-    for _ in 0..CONNECTIONS {
-        match TcpStream::connect(address) {
-            Ok(stream) => streams.push(stream),
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::AddrNotAvailable, "{error}");
-                failed += 1;
-            }
-        }
-    }
+    let (streams, failed) = without_ports(address, CONNECTIONS).unwrap();
     settings.put_back();
-    streams.into_iter().for_each(reset);
+    reset_all(streams).unwrap();
     assert!(failed >= CONNECTIONS - PORTS, "{failed} failed");
 
     let refused = server.finish().refused.unwrap();
     let me = std::process::id();
     if hook.starts_with("fexit/") {
-        let told: Vec<&Ports> = server
-            .records
-            .iter()
-            .filter_map(|record| match record {
-                Record::Ports(ports) if ports.pid == me => Some(ports),
-                _ => None,
-            })
-            .collect();
-        assert!((failed.min(EXAMPLES)..=failed).contains(&told.len()), "{told:?}");
-        for ports in told {
+        let mut reported: Vec<Ports> = server.records().filter_map(only!(Record::Ports)).collect();
+        reported.retain(|ports| ports.pid == me);
+        assert!((failed.min(EXAMPLES)..=failed).contains(&(reported.len() as u64)), "{reported:?}");
+        for ports in reported {
             assert_eq!(ports.source.as_deref(), Some("127.0.0.1"), "{ports:?}");
             assert_eq!(ports.destination, Some(address.to_string()), "{ports:?}");
         }
     }
     check_calls(&server, "connect", "EADDRNOTAVAIL", failed);
     // Other programs of the host may fail as well.
-    assert!(refused.ports_exhausted.unwrap() >= failed as u64, "{refused:?}");
-    assert!(of(&refused, "connect EADDRNOTAVAIL") >= failed as u64, "{refused:?}");
+    assert!(refused.ports_exhausted.unwrap() >= failed, "{refused:?}");
+    assert!(of(&refused, "connect EADDRNOTAVAIL") >= failed, "{refused:?}");
     Ok(())
 }
 
@@ -123,14 +112,12 @@ pub(crate) fn examples() -> Result<(), Skip> {
     let summary = server.finish();
     let shown_of = |pid: u32| {
         let is_it = |record: &&Record| matches!(record, Record::CallError(error) if error.pid == pid && error.call == "bind");
-        server.records.iter().filter(is_it).count()
+        server.records().filter(is_it).count() as u64
     };
-    let most = usize::try_from(FAILURES).unwrap();
-    assert!((EXAMPLES..=most).contains(&shown_of(of_other)), "{:?}", server.records);
+    assert!((EXAMPLES..=FAILURES).contains(&shown_of(of_other)), "{:?}", server.lines);
     let shown = shown_of(std::process::id());
-    assert!((EXAMPLES + 1..=2 * most).contains(&shown), "{shown}: {:?}", server.records);
-    let all_shown =
-        server.records.iter().filter(|record| matches!(record, Record::CallError(_))).count();
+    assert!((EXAMPLES + 1..=2 * FAILURES).contains(&shown), "{shown}: {:?}", server.lines);
+    let all_shown = server.records().filter_map(only!(Record::CallError)).count();
     let refused = summary.refused.unwrap();
     let failed: u64 = refused.call_errors.as_ref().unwrap().values().sum();
     // Examples of other kinds, of other programs of the host, are left out as well.
@@ -156,7 +143,7 @@ pub(crate) fn full_ring() -> Result<(), Skip> {
     };
     let (mut tracer, _) = Tracer::attach(&options).map_err(|error| Skip(error.to_string()))?;
     // Others fill it, as many in a second as one second has examples for.
-    let events = page as usize / size_of::<c1m_ebpf::Event>() + 1;
+    let events = u64::from(page) / size_of::<c1m_ebpf::Event>() as u64 + 1;
     for _ in 0..events.div_ceil(EXAMPLES) {
         if tracer.lost().ring > 0 {
             break;
@@ -171,7 +158,7 @@ pub(crate) fn full_ring() -> Result<(), Skip> {
     assert!(tracer.lost().ring >= lost + FAILURES, "each found it full, and none had an example");
     let own = |tracer: &mut Tracer| {
         let is_own = |it: &Observation| matches!(&it.what, What::CallError(error) if error.pid == std::process::id());
-        tracer.drain().unwrap().iter().filter(|it| is_own(it)).count()
+        tracer.drain().unwrap().iter().filter(|it| is_own(it)).count() as u64
     };
     assert_eq!(own(&mut tracer), 0);
     thread::sleep(Duration::from_secs(1));
@@ -199,18 +186,11 @@ fn of(refused: &Refused, name: &str) -> u64 {
     refused.call_errors.as_ref().unwrap().get(name).copied().unwrap_or(0)
 }
 
-/// The first ones are told, with the process.
-fn check_calls(server: &Server, call: &str, errno: &str, at_least: usize) {
+/// The first ones are reported, with the process.
+fn check_calls(server: &Server, call: &str, errno: &str, at_least: u64) {
     let me = std::process::id();
-    let ours: Vec<&CallError> = server
-        .records
-        .iter()
-        .filter_map(|record| match record {
-            Record::CallError(error) if error.call == call && error.errno == errno => Some(error),
-            _ => None,
-        })
-        .filter(|error| error.pid == me)
-        .collect();
+    let mut ours: Vec<CallError> = server.records().filter_map(only!(Record::CallError)).collect();
+    ours.retain(|error| error.call == call && error.errno == errno && error.pid == me);
     assert!(ours.iter().all(|error| error.comm.starts_with("kernel")), "{ours:?}");
-    assert!(ours.len() >= at_least.min(EXAMPLES), "{ours:?}");
+    assert!(ours.len() as u64 >= at_least.min(EXAMPLES), "{ours:?}");
 }

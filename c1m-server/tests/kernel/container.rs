@@ -1,23 +1,17 @@
-//! Inside a container: what can't be seen from there is unknown, and never 0.
+//! Inside a container: what is not visible from there is unknown, and never 0.
 
-use std::{
-    net::TcpListener,
-    path::Path,
-    process::{Command, Output},
-    sync::mpsc::channel,
-    thread,
-};
+use std::{net::TcpListener, path::Path, process::Command, sync::mpsc::channel, thread};
 
 use c1m_record::{
-    Holders, HoldersScope, LimitName, LimitReading, Line, Record, Source, States, TcpState,
+    Holders, HoldersScope, LimitName, LimitReading, Record, Source, States, TcpState,
 };
 use c1m_sys::{
     confine,
     netns::{Namespace, OWN},
-    process::spawn_dying_with_parent,
 };
+use c1m_testkit::{Child, Outcome, Skip, child::outcome, schema};
 
-use crate::server::{SCHEMA, Skip, binary, needs_ebpf, run};
+use crate::server::{binary, needs_ebpf};
 
 /// A container with root's privileges on the host, as `docker run --privileged` makes one.
 const PRIVILEGED: [&str; 6] = ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc"];
@@ -27,8 +21,8 @@ const ROOTLESS: [&str; 4] = ["unshare", "--user", "--map-root-user", "--net"];
 const CONFINED: [&str; 3] = ["setpriv", "--bounding-set", "-sys_admin"];
 
 /// Runs the binary by what is to confine it.
-fn within(by: &[&str], arguments: &[&str]) -> Output {
-    run(Command::new(by[0]).args(&by[1..]).arg(binary()).args(arguments))
+fn within(by: &[&str], arguments: &[&str]) -> Outcome {
+    outcome(Command::new(by[0]).args(&by[1..]).arg(binary()).args(arguments))
 }
 
 fn can(by: &[&str]) -> Result<(), Skip> {
@@ -39,15 +33,9 @@ fn can(by: &[&str]) -> Result<(), Skip> {
     }
 }
 
-fn records(output: Output) -> Vec<Record> {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    let record = |line: &str| {
-        SCHEMA.check(line);
-        serde_json::from_str::<Line<Record>>(line).unwrap().record
-    };
-    text.lines().map(record).collect()
+fn records(output: Outcome) -> Vec<Record> {
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    output.records(&schema::SERVER)
 }
 
 fn holders(by: &[&str], more: &[&str]) -> Holders {
@@ -72,38 +60,46 @@ pub(crate) fn privileged() -> Result<(), Skip> {
     needs_ebpf()?;
     can(&PRIVILEGED)?;
     for more in [&[][..], &["--netns", "self"]] {
-        let seen = holders(&PRIVILEGED, more);
-        assert_eq!((seen.source, seen.scope), (Source::Iterators, HoldersScope::Part));
-        assert_eq!((seen.unexplained_pages, seen.unlisted_sockets), (None, None), "{seen:?}");
-        // The host's, and to be seen from everywhere.
-        assert!(seen.accounted_pages.is_some() && seen.accounted_sockets.is_some(), "{seen:?}");
-        assert!(tells(&seen.unseen, "outside of this PID namespace"), "{more:?}: {seen:?}");
-        let seen = states(&PRIVILEGED, more);
-        assert!(tells(&seen.unseen, "outside of this PID namespace"), "{more:?}: {seen:?}");
+        let snapshot = holders(&PRIVILEGED, more);
+        assert_eq!((snapshot.source, snapshot.scope), (Source::Iterators, HoldersScope::Part));
+        assert_eq!(
+            (snapshot.unexplained_pages, snapshot.unlisted_sockets),
+            (None, None),
+            "{snapshot:?}"
+        );
+        // The host's, and visible from everywhere.
+        assert!(
+            snapshot.accounted_pages.is_some() && snapshot.accounted_sockets.is_some(),
+            "{snapshot:?}"
+        );
+        assert!(tells(&snapshot.unseen, "outside of this PID namespace"), "{more:?}: {snapshot:?}");
+        let snapshot = states(&PRIVILEGED, more);
+        assert!(tells(&snapshot.unseen, "outside of this PID namespace"), "{more:?}: {snapshot:?}");
     }
     let watch = ["watch", "--json", "--duration", "100ms"];
-    // The probes are everywhere; where connections were before can't be seen.
-    let seen = records(within(&PRIVILEGED, &watch));
-    check_connections(&seen, None);
-    let is_told = |record: &Record| matches!(record, Record::Warning(it) if it.name == "present");
-    assert!(seen.iter().any(is_told), "{seen:?}");
-    check_scopes(&seen);
-    let seen = records(within(&PRIVILEGED, &[&watch[..], &["--netns", "self"]].concat()));
-    check_connections(&seen, Some(0));
-    check_scopes(&seen);
+    // The probes are everywhere; where connections were before is not visible.
+    let snapshot = records(within(&PRIVILEGED, &watch));
+    check_connections(&snapshot, None);
+    let is_reported =
+        |record: &Record| matches!(record, Record::Warning(it) if it.name == "present");
+    assert!(snapshot.iter().any(is_reported), "{snapshot:?}");
+    check_scopes(&snapshot);
+    let snapshot = records(within(&PRIVILEGED, &[&watch[..], &["--netns", "self"]].concat()));
+    check_connections(&snapshot, Some(0));
+    check_scopes(&snapshot);
     Ok(())
 }
 
 /// Of the watch, of each look, and of the end: the same in all.
 fn check_connections(records: &[Record], expected: Option<u64>) {
-    let told = records.iter().filter_map(|record| match record {
+    let counts = records.iter().filter_map(|record| match record {
         Record::Watching(watching) => Some(watching.connections),
         Record::Usage(usage) => Some(usage.watched.connections),
         Record::Ended(ended) => Some(ended.watched.connections),
         _ => None,
     });
-    let told: Vec<Option<u64>> = told.collect();
-    assert!(told.len() >= 3 && told.iter().all(|it| *it == expected), "{records:?}");
+    let counts: Vec<Option<u64>> = counts.collect();
+    assert!(counts.len() >= 3 && counts.iter().all(|it| *it == expected), "{records:?}");
 }
 
 /// What is the host's is known; of what belongs to somebody, nobody was named.
@@ -124,57 +120,65 @@ fn check_scopes(records: &[Record]) {
 
 pub(crate) fn rootless() -> Result<(), Skip> {
     can(&ROOTLESS)?;
-    let seen = holders(&ROOTLESS, &[]);
-    assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
-    assert_eq!((seen.total.closed_but_open, seen.unexplained_pages), (None, None), "{seen:?}");
-    assert!(tells(&seen.unseen, "its own user namespace"), "{seen:?}");
-    let seen = states(&ROOTLESS, &[]);
-    assert_eq!(seen.source, Source::SockDiag);
-    assert!(tells(&seen.unseen, "its own user namespace"), "{seen:?}");
+    let snapshot = holders(&ROOTLESS, &[]);
+    assert_eq!((snapshot.source, snapshot.scope), (Source::SockDiag, HoldersScope::Part));
+    assert_eq!(
+        (snapshot.total.closed_but_open, snapshot.unexplained_pages),
+        (None, None),
+        "{snapshot:?}"
+    );
+    assert!(tells(&snapshot.unseen, "its own user namespace"), "{snapshot:?}");
+    let snapshot = states(&ROOTLESS, &[]);
+    assert_eq!(snapshot.source, Source::SockDiag);
+    assert!(tells(&snapshot.unseen, "its own user namespace"), "{snapshot:?}");
     let output = within(&ROOTLESS, &["watch", "--duration", "100ms"]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(3), "{said}");
+    let said = &output.stderr;
+    assert_eq!(output.code, Some(3), "{said}");
     assert!(said.contains("user namespace") && said.contains("sudo"), "{said}");
-    assert_eq!((said.lines().count(), output.stdout.len()), (1, 0), "{said}");
+    assert_eq!((said.lines().count(), output.lines.len()), (1, 0), "{said}");
     Ok(())
 }
 
-/// A network namespace that can be seen and not entered.
+/// A network namespace that is visible and can't be entered.
 pub(crate) fn confined() -> Result<(), Skip> {
     needs_ebpf()?;
     can(&CONFINED)?;
-    let (told, answer) = channel();
+    let (sender, answer) = channel();
     let (done, wait) = channel::<()>();
     let inside = thread::spawn(move || {
         confine::unshare_network().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let inode = Namespace::open(Path::new(OWN)).unwrap().inode;
         // A process as a whole, which ends with this thread.
-        let mut other = Command::new("sleep");
-        let mut other = spawn_dying_with_parent(other.arg("600"), libc::SIGKILL).unwrap();
-        told.send((inode, listener.local_addr().unwrap().port())).unwrap();
+        let _other = Child::confined(Command::new("sleep").arg("600"), None).unwrap();
+        sender.send((inode, listener.local_addr().unwrap().port())).unwrap();
         // Until the test has looked.
         let _ = wait.recv();
-        other.kill().unwrap();
-        other.wait().unwrap();
     });
     let (inode, port) = answer.recv().unwrap();
-    let seen = states(&CONFINED, &[]);
+    let snapshot = states(&CONFINED, &[]);
     let own = |count: u64| (TcpState::Listen, port, inode, count);
-    let rows = seen.rows.iter().map(|row| (row.state, row.port, row.netns, row.count));
+    let rows = snapshot.rows.iter().map(|row| (row.state, row.port, row.netns, row.count));
     // Its listener has a descriptor, and is in no table that can be walked.
-    assert!(!rows.clone().any(|row| row == own(1)), "{seen:?}");
-    assert!(tells(&seen.unseen, &format!("connections in network namespace {inode}")), "{seen:?}");
-    let seen = holders(&CONFINED, &["--by", "port", "--top", "100000"]);
+    assert!(!rows.clone().any(|row| row == own(1)), "{snapshot:?}");
+    assert!(
+        tells(&snapshot.unseen, &format!("connections in network namespace {inode}")),
+        "{snapshot:?}"
+    );
+    let snapshot = holders(&CONFINED, &["--by", "port", "--top", "100000"]);
     let is_there = |row: &c1m_record::HolderRow| {
         (row.port, row.netns) == (Some(port), Some(inode)) && row.memory.sockets == 1
     };
-    assert!(seen.rows.iter().any(is_there), "{seen:?}");
-    assert_eq!((seen.scope, seen.unlisted_sockets), (HoldersScope::Part, None), "{seen:?}");
+    assert!(snapshot.rows.iter().any(is_there), "{snapshot:?}");
+    assert_eq!(
+        (snapshot.scope, snapshot.unlisted_sockets),
+        (HoldersScope::Part, None),
+        "{snapshot:?}"
+    );
     let what = format!("sockets without a process in network namespace {inode}");
-    assert!(tells(&seen.unseen, &what), "{seen:?}");
-    let seen = records(within(&CONFINED, &["watch", "--json", "--duration", "100ms"]));
-    check_connections(&seen, None);
+    assert!(tells(&snapshot.unseen, &what), "{snapshot:?}");
+    let snapshot = records(within(&CONFINED, &["watch", "--json", "--duration", "100ms"]));
+    check_connections(&snapshot, None);
     done.send(()).unwrap();
     inside.join().unwrap();
     Ok(())

@@ -1,4 +1,4 @@
-//! The number of connections, counted in the kernel, held against those that the test holds.
+//! The number of connections, counted in the kernel, compared with those that the test holds.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,9 +8,11 @@ use std::{
 
 use c1m_record::Record;
 
+use c1m_testkit::{PATIENCE, Skip};
+
 use crate::{
     host::{bound, connect, connected, reset},
-    server::{PATIENCE, Server, Skip, nothing_lost_by_us},
+    server::{Server, nothing_lost_by_us},
 };
 
 const QUICK: [&str; 2] = ["--interval", "20ms"];
@@ -135,15 +137,12 @@ fn settle(server: &mut Server, held: u64) {
             return;
         }
     }
-    panic!(
-        "with {held} and one more held, the kernel counts {last:?}: {:?}",
-        server.records.last()
-    );
+    panic!("with {held} and one more held, the kernel counts {last:?}: {:?}", server.lines.last());
 }
 
 /// What the kernel counts when the server holds `held`; `None` when it does not come to that.
 fn connections_with(server: &mut Server, held: u64) -> Option<u64> {
-    server.wait_for(Duration::from_secs(1), |record| match record {
+    server.find_in(Duration::from_secs(1), |record| match record {
         Record::Online(online) if online.online == held => online.connections,
         _ => None,
     })

@@ -11,11 +11,12 @@ use std::{
 use c1m_program::writer::QUEUE_BYTES;
 use c1m_record::{Ended, Line, Record};
 use c1m_sys::confine;
+use c1m_testkit::{Skip, eventually, only};
 
 use crate::{
     calls::{FAILURES, fail},
-    host::{connect, eventually, reset},
-    server::{PATIENCE, Skip, binary, needs_ebpf},
+    host::{connect, reset},
+    server::{binary, needs_ebpf},
     watch::Watch,
 };
 
@@ -33,9 +34,9 @@ pub(crate) fn by_each_signal() -> Result<(), Skip> {
         let target = ["--pid", &own, "--port", &port, "--interval", "100ms"];
         let mut watch = Watch::start(&[&target[..], &files].concat());
         watch.watching();
-        watch.signal(signal);
-        let (ended, status) = watch.ended();
-        assert_eq!(status.code(), Some(0), "signal {signal}");
+        watch.child().signal(signal).unwrap();
+        assert_eq!(watch.end().code, Some(0), "signal {signal}");
+        let ended = watch.last(only!(Record::Ended)).expect("a watch ends with a record");
         assert_eq!((ended.lines_dropped, ended.dropped), (0, 0), "signal {signal}: {ended:?}");
         assert!(matches!(records(&file).last(), Some(Record::Ended(_))), "signal {signal}");
         let page = fs::read_to_string(page).unwrap();
@@ -73,12 +74,12 @@ fn unread(form: &[&str]) -> Result<(), Skip> {
         come_and_go(&listener);
         is_full(&child.0)
     };
-    assert!(eventually(2 * PATIENCE, fills), "its output is not full");
+    assert!(eventually(fills), "its output is not full");
 
     // Each call that fails is an event in the ring buffer.
     fail(FAILURES);
     let is_ours = |record: &Record| matches!(record, Record::CallError(error) if error.pid == std::process::id() && error.call == "bind");
-    assert!(eventually(PATIENCE, || records(&file).iter().any(is_ours)), "no event was taken");
+    assert!(eventually(|| records(&file).iter().any(is_ours)), "no event was taken");
     if form.contains(&"--json") {
         // Standard output gets the same lines: by then its queue is full as well.
         grows_to(&file, (QUEUE_BYTES + QUEUE_BYTES / 4) as u64, &listener);
@@ -86,7 +87,7 @@ fn unread(form: &[&str]) -> Result<(), Skip> {
     assert!(is_full(&child.0), "somebody has read it");
 
     confine::signal(&mut child.0, libc::SIGTERM).unwrap();
-    assert!(eventually(2 * PATIENCE, || child.0.try_wait().unwrap().is_some()), "it does not end");
+    assert!(eventually(|| child.0.try_wait().unwrap().is_some()), "it does not end");
     assert_eq!(child.0.wait().unwrap().code(), Some(3));
     drop(reader);
     let mut said = String::new();
@@ -145,7 +146,7 @@ fn grows_to(file: &Path, bytes: u64, listener: &TcpListener) {
     let mut last = length();
     while last < bytes {
         let before = last;
-        let grows = eventually(PATIENCE, || {
+        let grows = eventually(|| {
             come_and_go(listener);
             last = length();
             last > before

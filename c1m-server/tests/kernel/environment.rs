@@ -2,28 +2,28 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::TcpListener,
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
     thread,
-    time::Duration,
 };
 
 use c1m_host::cpus;
 use c1m_limits::footprint::charged_pages;
-use c1m_record::{LimitName, LimitReading, Line, Record, TcpState};
+use c1m_record::{LimitName, LimitReading, Record, TcpState};
 use c1m_sys::{
     confine::{self, mount},
     netns::{Namespace, OWN},
     process::page_bytes,
 };
+use c1m_testkit::{Child, Outcome, PATIENCE, Skip, cgroup::Cgroup, child::outcome, only, schema};
 
 use crate::{
     held::{count_states, look},
     host::connect,
-    server::{PATIENCE, SCHEMA, Skip, binary, needs_ebpf, run},
+    server::{binary, needs_ebpf},
     watch::{ROLE, Watch},
 };
 
@@ -39,7 +39,6 @@ pub(crate) const ROLE_KEEPER: &str = "keep a network namespace";
 const MOUNT_FILE: &str = "C1M_KERNEL_TEST_FILE";
 
 const V1: &str = "/sys/fs/cgroup/memory";
-const V2: &str = "/sys/fs/cgroup";
 /// Limits of two cgroups, in bytes: of the target, and of the watch itself.
 const OF_TARGET: u64 = 2 << 30;
 const OF_WATCH: u64 = 1 << 30;
@@ -51,92 +50,39 @@ pub(crate) fn fewer_cpus() -> Result<(), Skip> {
     if online < 2 {
         return Err(Skip("the kernel runs on one CPU".into()));
     }
-    let reserve = |output: std::process::Output| {
-        let text = String::from_utf8(output.stdout).unwrap();
-        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        line["reserve_pages"].as_u64()
+    let reserve = |output: Outcome| match output.records(&schema::SERVER).remove(0) {
+        Record::Holders(holders) => holders.reserve_pages,
+        other => panic!("{other:?}"),
     };
     let holders = ["holders", "--json"];
-    let everywhere = reserve(run(Command::new(binary()).args(holders)));
+    let everywhere = reserve(outcome(Command::new(binary()).args(holders)));
     let pinned = |arguments: &[&str]| {
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", "0"]).arg(binary()).args(arguments);
         command
     };
-    assert_eq!(reserve(run(&mut pinned(&holders))), everywhere);
+    assert_eq!(reserve(outcome(&mut pinned(&holders))), everywhere);
     assert_eq!(everywhere, cpus::reserve_pages());
     let dry = ["--listen", "127.0.0.1:0", "--json", "--duration", "1ms"];
-    let output = run(&mut pinned(&dry));
-    let text = String::from_utf8(output.stdout).unwrap();
-    let listening = text.lines().find(|line| line.contains("\"kind\":\"listening\"")).expect(&text);
-    let listening: serde_json::Value = serde_json::from_str(listening).unwrap();
-    assert_eq!(listening["workers"], 1, "{listening}");
+    let said: Vec<Record> = outcome(&mut pinned(&dry)).records(&schema::SERVER);
+    let listening = said.iter().find_map(only!(Record::Listening));
+    assert_eq!(listening.map(|it| it.workers), Some(1), "{said:?}");
     Ok(())
-}
-
-/// A memory cgroup of the test's own, which goes with this value.
-struct Group {
-    root: &'static str,
-    folder: PathBuf,
-}
-
-impl Group {
-    fn new(name: &str, limit_bytes: u64) -> Result<Self, Skip> {
-        let has_v1 = Path::new(V1).join("memory.usage_in_bytes").exists();
-        let (root, limit) = if has_v1 { (V1, "memory.limit_in_bytes") } else { (V2, "memory.max") };
-        let folder = Path::new(root).join(format!("c1m-test-{name}-{}", std::process::id()));
-        fs::create_dir(&folder)
-            .map_err(|error| Skip(format!("cannot make {}: {error}", folder.display())))?;
-        let group = Self { root, folder };
-        fs::write(group.folder.join(limit), limit_bytes.to_string())
-            .map_err(|error| Skip(format!("cannot limit a cgroup: {error}")))?;
-        Ok(group)
-    }
-
-    fn add(folder: &Path, process: &Child) {
-        fs::write(folder.join("cgroup.procs"), process.id().to_string()).unwrap();
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Who was in it may still be on the way out.
-        for _ in 0..500 {
-            if fs::remove_dir(&self.folder).is_ok() {
-                break;
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-/// A process that waits to be looked at; ended when dropped.
-struct Target(Child);
-
-impl Target {
-    fn start() -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
-        Self(command.env(ROLE, "wait").stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// From inside a private cgroup namespace: another process's cgroup is its own or unknown, and never that of the watch.
 pub(crate) fn cgroup_namespace() -> Result<(), Skip> {
     needs_ebpf()?;
-    let (of_target, of_watch) = (Group::new("target", OF_TARGET)?, Group::new("watch", OF_WATCH)?);
-    let target = Target::start();
+    let (of_target, of_watch) = (Cgroup::new("target")?, Cgroup::new("watch")?);
+    of_target.limit(OF_TARGET)?;
+    of_watch.limit(OF_WATCH)?;
+    let mut command = Command::new(env::current_exe().unwrap());
+    let target = Child::start(command.env(ROLE, "wait")).unwrap();
     let sees = |is_mounted_anew: bool, pid: u32| {
         let mut command = Command::new(env::current_exe().unwrap());
         command.env(ROLE, ROLE_CONFINED).env(OWN_CGROUP, &of_watch.folder);
         if is_mounted_anew {
-            command.env(MOUNT_ANEW, of_watch.root);
+            command.env(MOUNT_ANEW, of_watch.root());
         }
         let pid = pid.to_string();
         command.args(["watch", "--json", "--port", "1", "--interval", "100ms", "--pid", &pid]);
@@ -151,14 +97,14 @@ pub(crate) fn cgroup_namespace() -> Result<(), Skip> {
         reading
     };
     // Mounts are as they were: the target's folder can be reached, and it is its own.
-    Group::add(&of_target.folder, &target.0);
-    let seen = sees(false, target.0.id());
+    of_target.add(target.pid())?;
+    let seen = sees(false, target.pid());
     assert_eq!(seen.ceiling, Some(OF_TARGET), "{seen:?}");
     // What is mounted begins at the watch's own cgroup, as in a container: the target's can't be reached.
-    assert_unknown(&sees(true, target.0.id()));
+    assert_unknown(&sees(true, target.pid()));
     // The target is where the hidden mount begins, whose folder now shows the watch's own cgroup.
-    Group::add(Path::new(of_target.root), &target.0);
-    assert_unknown(&sees(true, target.0.id()));
+    fs::write(Path::new(of_target.root()).join("cgroup.procs"), target.pid().to_string()).unwrap();
+    assert_unknown(&sees(true, target.pid()));
     Ok(())
 }
 
@@ -171,34 +117,31 @@ fn assert_unknown(seen: &LimitReading) {
 pub(crate) fn softer_limits() -> Result<(), Skip> {
     const CONNECTIONS: u64 = 100_000;
     const LIMIT: u64 = 64 << 20;
-    let group = Group::new("soft", 1 << 40)?;
-    let (file, queued) = match group.root {
-        V1 => ("memory.kmem.tcp.limit_in_bytes", "3000"),
-        _ => ("memory.high", "0"),
+    let group = Cgroup::new("soft")?;
+    group.limit(1 << 40)?;
+    let (file, queued) = match group.is_v1 {
+        true => ("memory.kmem.tcp.limit_in_bytes", "3000"),
+        false => ("memory.high", "0"),
     };
     let doctor = |queued: &str| {
         let mut command = Command::new(env::current_exe().unwrap());
         command.env(ROLE, ROLE_MEMBER).env(OWN_CGROUP, &group.folder);
         command.args(["doctor", "--json", "--connections", &CONNECTIONS.to_string()]);
-        let output = run(command.args(["--queued-bytes", queued]));
-        let text = String::from_utf8(output.stdout).unwrap();
-        let line = text.lines().next().unwrap_or_else(|| panic!("no line: {}", output.status));
-        SCHEMA.check(line);
-        let Record::Doctor(doctor) = serde_json::from_str::<Line<Record>>(line).unwrap().record
+        let output = outcome(command.args(["--queued-bytes", queued]));
+        let Some(Record::Doctor(doctor)) = output.records(&schema::SERVER).into_iter().next()
         else {
-            panic!("{line}")
+            panic!("{output:?}")
         };
         assert_eq!(doctor.page_bytes, Some(page_bytes().unwrap()));
         doctor.walls.into_iter().find(|wall| wall.limit == LimitName::MemoryCgroup).unwrap()
     };
     assert_eq!(doctor(queued).now, Some(1 << 40));
-    fs::write(group.folder.join(file), LIMIT.to_string())
-        .map_err(|error| Skip(format!("cannot write {file}: {error}")))?;
+    group.write(file, LIMIT)?;
     let wall = doctor(queued);
     assert_eq!((wall.now, wall.hit), (Some(LIMIT), true), "{wall:?}");
     assert!(wall.stops_at.is_some_and(|at| at > 1 && at < CONNECTIONS), "{wall:?}");
     assert!(wall.fix.as_ref().is_some_and(|fix| fix.contains(&format!("{file}="))), "{wall:?}");
-    if group.root == V1 {
+    if group.is_v1 {
         // What sockets hold has nothing to do with idle connections.
         let idle = doctor("0");
         assert_eq!((idle.now, idle.hit), (Some(1 << 40), false), "{idle:?}");
@@ -264,22 +207,16 @@ pub(crate) fn kept_by_a_mount() -> Result<(), Skip> {
     fs::write(&file, "").unwrap();
     let mut keeper = Command::new(env::current_exe().unwrap());
     keeper.env(ROLE, ROLE_KEEPER).env(MOUNT_FILE, &file);
-    let keeper = keeper.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut keeper = Target(keeper);
-    let mut line = String::new();
-    BufReader::new(keeper.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let (inode, port) = line.trim().split_once(' ').unwrap_or_else(|| panic!("{line:?}"));
+    let mut keeper = Child::start(&mut keeper).unwrap();
+    let line = keeper.next(PATIENCE).unwrap().expect("a line").text;
+    let (inode, port) = line.split_once(' ').unwrap_or_else(|| panic!("{line:?}"));
     let (inode, port): (u32, u16) = (inode.parse().unwrap(), port.parse().unwrap());
     let name = format!("inode:{inode}");
 
     let mut watch = Watch::start(&["--netns", &name, "--interval", "100ms"]);
     assert_eq!(watch.watching().netns, Some(inode));
     // The counters of the first look are that namespace's: a connection with both ends.
-    let of_first_look = watch.records.iter().find_map(|line| match &line.record {
-        Record::Usage(usage) => Some(usage.netns),
-        _ => None,
-    });
-    let usage = of_first_look.expect("a first look");
+    let usage = watch.records().find_map(only!(Record::Usage)).expect("a first look").netns;
     assert_eq!((usage.inode, usage.inuse), (Some(inode), Some(3)), "{usage:?}");
     watch.finish();
     let seen = look(&["--by", "port", "--top", "100000", "--netns", &name]);
@@ -288,7 +225,7 @@ pub(crate) fn kept_by_a_mount() -> Result<(), Skip> {
     assert_eq!(row.memory.states.get(&TcpState::Established), Some(&1), "{row:?}");
     let counted = count_states(&["--netns", &name]);
     assert!(counted.rows.iter().any(|row| row.netns == inode && row.port == port), "{counted:?}");
-    same_words(&name, &keeper.0.id().to_string());
+    same_words(&name, &keeper.pid().to_string());
     Ok(())
 }
 
@@ -300,10 +237,10 @@ fn same_words(inode: &str, pid: &str) {
         &["states", "--json"],
     ];
     let said = |arguments: &[&str], word: &str| {
-        let output = run(Command::new(binary()).args(arguments).arg(format!("--netns={word}")));
-        let text = String::from_utf8(output.stderr).unwrap();
-        let error = text.lines().find(|line| line.starts_with("error: ")).map(str::to_owned);
-        (output.status.code(), error)
+        let mut command = Command::new(binary());
+        let output = outcome(command.args(arguments).arg(format!("--netns={word}")));
+        let error = output.stderr.lines().find(|line| line.starts_with("error: "));
+        (output.code, error.map(str::to_owned))
     };
     for (word, code) in [
         ("self", 0),

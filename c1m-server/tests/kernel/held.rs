@@ -1,4 +1,4 @@
-//! Who holds sockets, and in which states they are, held against the test's own sockets, SO_MEMINFO, sock_diag and ss.
+//! Who holds sockets, and in which states they are, compared with the test's own sockets, SO_MEMINFO, sock_diag and ss.
 
 use std::{
     collections::BTreeMap,
@@ -7,31 +7,32 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{fs::PermissionsExt as _, process::CommandExt as _},
+        unix::process::CommandExt as _,
     },
     path::Path,
     process::{Command, Stdio},
-    sync::LazyLock,
     thread,
 };
 
 use c1m_host::{sock_diag, sockstat};
 use c1m_probe::snapshot::{Snapshots, Which};
 use c1m_record::{
-    Holder, HolderRow, Holders, HoldersScope, Line, Memory, Record, Source, States, TcpState,
+    Holder, HolderRow, Holders, HoldersScope, Memory, Record, Source, States, TcpState,
 };
 use c1m_sys::{
     confine, netns, process::page_bytes, socket::mem_info, thread::spawn_with_own_table,
 };
+use c1m_testkit::{
+    Child, Outcome, Skip,
+    child::{Copy, outcome},
+    eventually, schema,
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
-    host::{bound, connect, eventually, reset},
-    schema::Schema,
-    server::{PATIENCE, Server, Skip, binary, needs_ebpf, run},
+    host::{bound, connect, pair, reset},
+    server::{Server, binary, needs_ebpf},
 };
-
-static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
 
 /// As many as were once lost from sight: reset, unread, and not closed.
 const RESETS: usize = 1500;
@@ -53,12 +54,12 @@ pub(crate) fn apart(body: fn() -> Result<(), Skip>) -> Result<(), Skip> {
 pub(crate) fn states() -> Result<(), Skip> {
     apart(|| {
         let sockets = in_many_states();
-        let seen = count_states(&["--netns", "self"]);
+        let snapshot = count_states(&["--netns", "self"]);
         let mut rows = BTreeMap::new();
-        for row in &seen.rows {
+        for row in &snapshot.rows {
             rows.insert((row.state, row.port), row.count);
         }
-        assert_eq!(seen.source, Source::Iterators);
+        assert_eq!(snapshot.source, Source::Iterators);
         assert_eq!(rows.remove(&(TcpState::Unconnected, 0)), Some(1), "{rows:?}");
         assert_eq!(rows.remove(&(TcpState::ClosedButOpen, sockets.port)), Some(2), "{rows:?}");
         assert_eq!(rows, by_sock_diag(), "sock_diag");
@@ -126,10 +127,7 @@ pub(crate) fn in_many_states() -> InManyStates {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut streams = Vec::new();
-    let pair = || {
-        let client = connect(address);
-        (client, listener.accept().unwrap().0)
-    };
+    let pair = || pair(&listener);
     for _ in 0..3 {
         let (client, server) = pair();
         streams.extend([client, server]);
@@ -171,7 +169,7 @@ pub(crate) fn in_many_states() -> InManyStates {
             [TcpState::CloseWait, TcpState::FinWait2, TcpState::TimeWait].map(count);
         counts == [2, 2, 1]
     };
-    assert!(eventually(PATIENCE, settled), "{:?}", by_sock_diag());
+    assert!(eventually(settled), "{:?}", by_sock_diag());
     InManyStates { port: address.port(), _streams: streams, _others: others, _listener: listener }
 }
 
@@ -182,7 +180,7 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         let held: Vec<TcpStream> = (0..RESETS).map(|_| one_reset(&listener, address)).collect();
         let by_port = |port| by_sock_diag().into_keys().filter(|key| key.1 == port).count();
         // The listener alone is left in the kernel's tables.
-        assert!(eventually(PATIENCE, || by_port(address.port()) == 1), "{:?}", by_sock_diag());
+        assert!(eventually(|| by_port(address.port()) == 1), "{:?}", by_sock_diag());
         if let Some(shown) = by_ss() {
             let of_ours = shown.keys().filter(|(_, port)| *port == address.port());
             assert_eq!(of_ours.copied().collect::<Vec<_>>(), [(TcpState::Listen, address.port())]);
@@ -190,21 +188,25 @@ pub(crate) fn reset_and_not_closed() -> Result<(), Skip> {
         let pages: u64 = held.iter().map(pages_of).sum();
         assert!(pages >= 2 * RESETS as u64, "{pages}");
 
-        let seen = look(&[]);
-        let own = row(&seen, |row| row.pid == Some(std::process::id()));
+        let snapshot = look(&[]);
+        let own = row(&snapshot, |row| row.pid == Some(std::process::id()));
         assert_eq!((own.holder, own.memory.pages), (Some(Holder::Process), pages), "{own:?}");
         assert_eq!(own.memory.closed_but_open, Some(RESETS as u64), "{own:?}");
         assert!(own.comm.is_some(), "{own:?}");
         // The kernel's own count has them too, but for what the CPUs hold.
-        let accounted = seen.accounted_pages.unwrap();
-        assert!(accounted + seen.reserve_pages.unwrap() >= pages, "{seen:?}");
-        assert_eq!(seen.unexplained_pages.is_some(), seen.scope == HoldersScope::Host, "{seen:?}");
+        let accounted = snapshot.accounted_pages.unwrap();
+        assert!(accounted + snapshot.reserve_pages.unwrap() >= pages, "{snapshot:?}");
+        assert_eq!(
+            snapshot.unexplained_pages.is_some(),
+            snapshot.scope == HoldersScope::Host,
+            "{snapshot:?}"
+        );
         // And its count of sockets, which has the closed ones too.
         let (sockets, is_host) =
-            (seen.accounted_sockets.unwrap(), seen.scope == HoldersScope::Host);
-        assert!(sockets > RESETS as u64, "{seen:?}");
-        let unlisted = sockets.cast_signed() - seen.total.sockets.cast_signed();
-        assert_eq!(seen.unlisted_sockets, is_host.then_some(unlisted), "{seen:?}");
+            (snapshot.accounted_sockets.unwrap(), snapshot.scope == HoldersScope::Host);
+        assert!(sockets > RESETS as u64, "{snapshot:?}");
+        let unlisted = sockets.cast_signed() - snapshot.total.sockets.cast_signed();
+        assert_eq!(snapshot.unlisted_sockets, is_host.then_some(unlisted), "{snapshot:?}");
 
         // The same by every other grouping.
         let by_port = look(&["--by", "port", "--netns", "self"]);
@@ -250,20 +252,25 @@ pub(crate) fn of_no_process() -> Result<(), Skip> {
         // Not accepted, with something to read.
         let mut waiting = connect(address);
         waiting.write_all(&BODY).unwrap();
-        let of = |seen: &Holders, holder| {
-            seen.rows.iter().find(|row| row.holder == Some(holder)).map(|row| row.memory.clone())
+        let of = |snapshot: &Holders, holder| {
+            snapshot
+                .rows
+                .iter()
+                .find(|row| row.holder == Some(holder))
+                .map(|row| row.memory.clone())
         };
         let is_there = |memory: &Option<Memory>| memory.as_ref().is_some_and(|it| it.pages > 0);
-        let mut seen = look(&["--netns", "self"]);
-        let arrived = eventually(PATIENCE, || {
-            seen = look(&["--netns", "self"]);
-            is_there(&of(&seen, Holder::Orphan)) && is_there(&of(&seen, Holder::AcceptQueue))
+        let mut snapshot = look(&["--netns", "self"]);
+        let arrived = eventually(|| {
+            snapshot = look(&["--netns", "self"]);
+            is_there(&of(&snapshot, Holder::Orphan))
+                && is_there(&of(&snapshot, Holder::AcceptQueue))
         });
-        assert!(arrived, "{seen:?}");
-        let orphan = of(&seen, Holder::Orphan).unwrap();
+        assert!(arrived, "{snapshot:?}");
+        let orphan = of(&snapshot, Holder::Orphan).unwrap();
         assert_eq!((orphan.sockets, orphan.closed_but_open), (1, Some(0)), "{orphan:?}");
         assert!(orphan.send_bytes > BODY.len() as u64 && orphan.receive_bytes == 0, "{orphan:?}");
-        let queued = of(&seen, Holder::AcceptQueue).unwrap();
+        let queued = of(&snapshot, Holder::AcceptQueue).unwrap();
         assert_eq!(queued.states, BTreeMap::from([(TcpState::Established, 1)]));
         assert!(queued.receive_bytes >= BODY.len() as u64, "{queued:?}");
         reset(peer);
@@ -284,26 +291,26 @@ pub(crate) fn shared() -> Result<(), Skip> {
         let idle = connect(listener.local_addr().unwrap());
         let (idle_server, _) = listener.accept().unwrap();
         let idle_copy: OwnedFd = idle_server.try_clone().unwrap().into();
-        let mut other = Command::new(binary())
-            .args(["--listen", "127.0.0.1:0", "--quiet"])
-            .stdin(Stdio::from(copy))
-            .stdout(Stdio::from(idle_copy))
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let other = Child::as_is(
+            Command::new(binary())
+                .args(["--listen", "127.0.0.1:0", "--quiet"])
+                .stdin(Stdio::from(copy))
+                .stdout(Stdio::from(idle_copy))
+                .stderr(Stdio::null()),
+        )
+        .unwrap();
         let port = listener.local_addr().unwrap().port();
         let of_port = || {
-            let seen = look(&["--by", "port", "--netns", "self"]);
-            row(&seen, |row| row.port == Some(port)).memory.clone()
+            let snapshot = look(&["--by", "port", "--netns", "self"]);
+            row(&snapshot, |row| row.port == Some(port)).memory.clone()
         };
         let mut memory = of_port();
-        let is_shared = eventually(PATIENCE, || {
+        let is_shared = eventually(|| {
             memory = of_port();
             memory.shared == 2
         });
         let by_process = look(&["--netns", "self"]).total;
-        other.kill().unwrap();
-        other.wait().unwrap();
+        drop(other);
         assert!(is_shared, "{memory:?}");
         // The listener and both connections.
         assert_eq!((memory.sockets, memory.pages), (3, pages_of(&server)), "{memory:?}");
@@ -336,7 +343,7 @@ pub(crate) fn again_and_again() -> Result<(), Skip> {
         let inode = own()[0].inode;
         let mut snapshots = Snapshots::load().unwrap();
         let page = page_bytes().unwrap();
-        let mut seen = Vec::new();
+        let mut counts = Vec::new();
         for _ in 0..3 {
             let mut of = |which| {
                 let snapshot = snapshots.take(which, &own(), false).unwrap();
@@ -349,12 +356,12 @@ pub(crate) fn again_and_again() -> Result<(), Skip> {
             assert_eq!(of(Which::ByProcess), all);
             let states = snapshots.count_states(&own(), false, false).unwrap().rows;
             let of_states = states.iter().filter(|row| row.netns == inode).map(|row| row.count);
-            seen.push((all, holding, of_states.sum::<u64>()));
+            counts.push((all, holding, of_states.sum::<u64>()));
         }
         let pages: u64 = closed.iter().chain(pairs.iter().map(|pair| &pair.1)).map(pages_of).sum();
         // The listener, and both ends of each pair.
         let expected = ((1 + 5 + 40, pages), (5 + 10, pages), 1 + 5 + 40);
-        assert_eq!(seen, [expected; 3]);
+        assert_eq!(counts, [expected; 3]);
         Ok(())
     })
 }
@@ -363,11 +370,11 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
     needs_ebpf()?;
     let mut server = Server::start(&["--workers", "3", "--interval", "20ms"])?;
     let streams: Vec<TcpStream> = (0..300).map(|_| connect(server.address)).collect();
-    let held =
-        |record: &Record| matches!(record, Record::Online(it) if it.online == 300).then_some(());
-    assert!(server.wait_for(PATIENCE, held).is_some());
-    let seen = look(&["--top", "1000"]);
-    let of_server = row(&seen, |row| row.pid == Some(server.pid()));
+    server.wait_for("all of them", |record| {
+        matches!(record, Record::Online(it) if it.online == 300).then_some(())
+    });
+    let snapshot = look(&["--top", "1000"]);
+    let of_server = row(&snapshot, |row| row.pid == Some(server.pid()));
     let states = BTreeMap::from([(TcpState::Established, 300), (TcpState::Listen, 3)]);
     assert_eq!(of_server.memory.states, states, "{of_server:?}");
     assert_eq!(of_server.memory.shared, 0);
@@ -378,9 +385,9 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
         let in_it = || {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let pair = (connect(listener.local_addr().unwrap()), listener.accept().unwrap());
-            let seen = thread::spawn(|| look(&["--netns", "self"]).total).join().unwrap();
+            let snapshot = thread::spawn(|| look(&["--netns", "self"]).total).join().unwrap();
             let states = BTreeMap::from([(TcpState::Established, 2), (TcpState::Listen, 1)]);
-            assert_eq!((seen.states, seen.shared), (states, 0));
+            assert_eq!((snapshot.states, snapshot.shared), (states, 0));
             drop(pair);
         };
         let first = spawn_with_own_table("first".into(), 1 << 20, vec![0, 1, 2], in_it);
@@ -392,18 +399,18 @@ pub(crate) fn tables_of_threads() -> Result<(), Skip> {
 pub(crate) fn other_namespaces() -> Result<(), Skip> {
     needs_ebpf()?;
     // In the namespace of a thread that no process as a whole is in.
-    let (told, answer) = std::sync::mpsc::channel();
+    let (sender, answer) = std::sync::mpsc::channel();
     let (done, wait) = std::sync::mpsc::channel::<()>();
     let inside = thread::spawn(move || {
         if let Err(error) = confine::unshare_network() {
-            told.send(Err(error.to_string())).unwrap();
+            sender.send(Err(error.to_string())).unwrap();
             return;
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut waiting = connect(listener.local_addr().unwrap());
         waiting.write_all(&BODY).unwrap();
         let own = netns::Namespace::open(Path::new(netns::OWN)).unwrap();
-        told.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
+        sender.send(Ok((own.inode, listener.local_addr().unwrap().port()))).unwrap();
         // Until the test has looked.
         let _ = wait.recv();
     });
@@ -411,8 +418,8 @@ pub(crate) fn other_namespaces() -> Result<(), Skip> {
     let name = format!("inode:{inode}");
     let here = |row: &HolderRow| row.netns == Some(inode) && row.port == Some(port);
     for choice in ["all", name.as_str()] {
-        let seen = look(&["--by", "port", "--top", "100000", "--netns", choice]);
-        let found = row(&seen, here);
+        let snapshot = look(&["--by", "port", "--top", "100000", "--netns", choice]);
+        let found = row(&snapshot, here);
         // The listener, and what waits in its queue: of no process, and found because a thread led there.
         assert_eq!(
             found.memory.states.get(&TcpState::Established),
@@ -432,14 +439,9 @@ pub(crate) fn other_namespaces() -> Result<(), Skip> {
 }
 
 pub(crate) fn without_privilege() -> Result<(), Skip> {
-    let folder = tempfile::tempdir().unwrap();
-    let copy = folder.path().join("c1m-server");
-    fs::copy(binary(), &copy).unwrap();
-    for path in [folder.path(), &copy] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    let copy = Copy::of(&binary()).unwrap();
     let as_nobody = |arguments: &[&str]| {
-        let mut command = Command::new(&copy);
+        let mut command = Command::new(&copy.path);
         command.args(arguments);
         if c1m_sys::process::effective_capabilities().unwrap() != 0 {
             command.uid(NOBODY).gid(NOBODY);
@@ -450,31 +452,26 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let free = listener.local_addr().unwrap();
     drop(listener);
-    let mut server = as_nobody(&["--listen", &free.to_string(), "--quiet"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let server = Child::start(&mut as_nobody(&["--listen", &free.to_string(), "--quiet"])).unwrap();
     let mut stream = None;
-    let connected = eventually(PATIENCE, || {
+    let connected = eventually(|| {
         stream = TcpStream::connect(free).ok();
         stream.is_some()
     });
     assert!(connected, "the server does not listen");
-    let seen = holders_of(run(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
-    let counted = states_of(run(&mut as_nobody(&["states", "--json"])));
-    let own = seen.rows.iter().find(|row| row.pid == Some(server.id())).cloned();
+    let snapshot = holders_of(outcome(&mut as_nobody(&["holders", "--json", "--top", "1000"])));
+    let counted = states_of(outcome(&mut as_nobody(&["states", "--json"])));
+    let own = snapshot.rows.iter().find(|row| row.pid == Some(server.pid())).cloned();
     reset(stream.unwrap());
-    server.kill().unwrap();
-    server.wait().unwrap();
+    drop(server);
 
-    assert_eq!((seen.source, seen.scope), (Source::SockDiag, HoldersScope::Part));
-    let own = own.unwrap_or_else(|| panic!("{seen:?}"));
+    assert_eq!((snapshot.source, snapshot.scope), (Source::SockDiag, HoldersScope::Part));
+    let own = own.unwrap_or_else(|| panic!("{snapshot:?}"));
     assert_eq!(own.comm.as_deref(), Some("c1m-server"));
     assert!(own.memory.states.contains_key(&TcpState::Listen), "{own:?}");
-    // Not to be seen is not zero.
-    assert_eq!((own.memory.closed_but_open, seen.unexplained_pages), (None, None));
-    assert!(seen.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", seen.unseen);
+    // What is not visible is not zero.
+    assert_eq!((own.memory.closed_but_open, snapshot.unexplained_pages), (None, None));
+    assert!(snapshot.unseen.iter().any(|it| it.contains("CAP_BPF")), "{:?}", snapshot.unseen);
     assert_eq!(counted.source, Source::SockDiag);
     let is_listening = |port| {
         move |row: &c1m_record::StateRow| {
@@ -488,34 +485,37 @@ pub(crate) fn without_privilege() -> Result<(), Skip> {
         (&["states", "--netns", "inode:1"], 3, "no network namespace"),
         (&["holders", "--netns", "4294967295"], 3, "can't be opened"),
     ] {
-        let output = run(&mut as_nobody(arguments));
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
-        assert!(text.contains(part) && output.stdout.is_empty(), "{arguments:?}: {text}");
+        let output = outcome(&mut as_nobody(arguments));
+        assert_eq!(output.code, Some(code), "{arguments:?}: {output:?}");
+        assert!(output.stderr.contains(part) && output.lines.is_empty(), "{output:?}");
     }
     Ok(())
 }
 
-fn row(seen: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
-    seen.rows.iter().find(|row| is_it(row)).unwrap_or_else(|| panic!("no such row: {seen:?}"))
+fn row(snapshot: &Holders, is_it: impl Fn(&HolderRow) -> bool) -> &HolderRow {
+    snapshot
+        .rows
+        .iter()
+        .find(|row| is_it(row))
+        .unwrap_or_else(|| panic!("no such row: {snapshot:?}"))
 }
 
 pub(crate) fn look(arguments: &[&str]) -> Holders {
-    holders_of(run(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
+    holders_of(outcome(Command::new(binary()).args(["holders", "--json"]).args(arguments)))
 }
 
 pub(crate) fn count_states(arguments: &[&str]) -> States {
-    states_of(run(Command::new(binary()).args(["states", "--json"]).args(arguments)))
+    states_of(outcome(Command::new(binary()).args(["states", "--json"]).args(arguments)))
 }
 
-fn holders_of(output: std::process::Output) -> Holders {
+fn holders_of(output: Outcome) -> Holders {
     match record(output) {
         Record::Holders(holders) => holders,
         other => panic!("not of holders: {other:?}"),
     }
 }
 
-fn states_of(output: std::process::Output) -> States {
+fn states_of(output: Outcome) -> States {
     match record(output) {
         Record::States(states) => states,
         other => panic!("not of states: {other:?}"),
@@ -523,20 +523,16 @@ fn states_of(output: std::process::Output) -> States {
 }
 
 /// The one line of the output.
-fn record(output: std::process::Output) -> Record {
-    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(0), "{errors}");
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 1, "{text}");
-    SCHEMA.check(&text);
-    serde_json::from_str::<Line<Record>>(&text).unwrap().record
+fn record(output: Outcome) -> Record {
+    assert_eq!((output.code, output.lines.len()), (Some(0), 1), "{output:?}");
+    output.records(&schema::SERVER).remove(0)
 }
 
 /// What the kernel says by another way: by state and local port.
 fn by_sock_diag() -> BTreeMap<(TcpState, u16), u64> {
-    let dump = sock_diag::sockets(|rows: &mut BTreeMap<(TcpState, u16), u64>, told| {
-        let state = TcpState::from_kernel(told.state.into(), true);
-        *rows.entry((state, told.local_port)).or_default() += 1;
+    let dump = sock_diag::sockets(|rows: &mut BTreeMap<(TcpState, u16), u64>, row| {
+        let state = TcpState::from_kernel(row.state.into(), true);
+        *rows.entry((state, row.local_port)).or_default() += 1;
     });
     dump.unwrap().value
 }

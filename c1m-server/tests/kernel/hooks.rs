@@ -3,8 +3,9 @@
 use std::{net::TcpListener, process::Command};
 
 use c1m_record::{Line, Record};
+use c1m_testkit::{Skip, child::outcome};
 
-use crate::server::{Server, Skip, binary, check, needs_ebpf, run};
+use crate::server::{Server, binary, check, needs_ebpf};
 
 /// It attaches as a real run does, and ends without a look at the port.
 pub(crate) fn dry_run() -> Result<(), Skip> {
@@ -12,9 +13,9 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap().to_string();
     let arguments = ["--trace", "--dry-run", "--listen", &address];
-    let output = run(Command::new(binary()).args(arguments).arg("--json"));
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let output = outcome(Command::new(binary()).args(arguments).arg("--json"));
+    assert_eq!(output.code, Some(0), "{output:?}");
+    let text = output.stdout();
     let line: Line<Record> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
     let Record::Hooks(said) = line.record else { panic!("{text}") };
     check(&said.hooks);
@@ -23,8 +24,7 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
         assert_eq!(hook, server.hook(&hook.signal));
     }
     // For people: a row for each, with all that is said of it.
-    let output = run(Command::new(binary()).args(arguments));
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = outcome(Command::new(binary()).args(arguments)).stdout();
     let attached = said.hooks.iter().filter(|hook| hook.attached).count();
     let sum = format!("probes: {attached} of {} attached, ", said.hooks.len());
     assert!(text.starts_with(&sum), "{text}");
@@ -51,8 +51,8 @@ pub(crate) fn left_out() -> Result<(), Skip> {
     server.needs("connections")?;
     let summary = server.finish();
     assert_eq!(summary.refused.unwrap().call_errors, None);
-    let wrong = run(Command::new(binary()).args(["--trace", "--without-hook", "sys_exit_"]));
-    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    let wrong = outcome(Command::new(binary()).args(["--trace", "--without-hook", "sys_exit_"]));
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
     Ok(())
 }
 

@@ -9,12 +9,14 @@ use std::{
 
 use c1m_sys::inherited::{self, Inherited};
 
+use c1m_testkit::Skip;
+
 use crate::{
-    server::{Skip, binary, needs_ebpf},
+    server::{binary, needs_ebpf},
     watch::ROLE,
 };
 
-/// What this program plays in the test: see [`report`].
+/// What this program does in the test: see [`report`].
 pub(crate) const ROLE_REPORT: &str = "report";
 const REPORT_FILE: &str = "C1M_KERNEL_TEST_REPORT";
 /// Settings that count, or that answer each reader with something else.

@@ -1,10 +1,8 @@
-//! Real eBPF on the running kernel, with real sockets: what `--trace` reports, held against what the kernel itself says.
+//! Real eBPF on the running kernel, with real sockets: what `--trace` reports, compared with what the kernel itself says.
 //!
 //! Needs root, and a kernel that takes the probes. Where they are refused the tests are counted as ignored, with the reason: see
 //! [`offer`]. The same program runs in guests, with `C1M_SERVER` for the server's place there.
 
-#[path = "../attempt/mod.rs"]
-mod attempt;
 mod calls;
 mod container;
 mod count;
@@ -22,8 +20,6 @@ mod orphans;
 mod privilege;
 mod queues;
 mod refused;
-#[path = "../schema/mod.rs"]
-mod schema;
 mod server;
 mod tables;
 mod watch;
@@ -38,7 +34,7 @@ use offer::{
 use server::by_kprobes;
 
 fn main() -> ExitCode {
-    watch::play();
+    watch::run_role();
     let mut arguments = Arguments::from_args();
     // One host: one tcp_mem, and counters that see everybody.
     arguments.test_threads = Some(1);
@@ -117,6 +113,11 @@ fn main() -> ExitCode {
         test("a_watch_finds_the_ports_of_a_process", &[Tracing], watch::ports_of_a_process),
         test("a_watch_sees_tcp_mem_in_a_namespace", &[Tracing], watch::in_a_namespace),
         test("a_backlog_of_zero_is_counted_up_and_down", &[Tracing], watch::backlog_of_zero),
+        test(
+            "a_backlog_of_zero_is_counted_over_ipv6",
+            &[Tracing, Ipv6],
+            watch::backlog_of_zero_over_ipv6,
+        ),
         test(
             "a_program_that_interrupts_itself_has_a_backup",
             &[Tracing, DropReasons],

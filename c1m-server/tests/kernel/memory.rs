@@ -1,8 +1,7 @@
-//! Crossings of tcp_mem and what follows above high, held against the test's own sockets and the kernel's counters.
+//! Crossings of tcp_mem and what follows above high, compared with the test's own sockets and the kernel's counters.
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     net::{SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     thread,
@@ -14,18 +13,19 @@ use c1m_record::{
 };
 use c1m_sys::{process::page_bytes, socket::mem_info};
 
-use crate::{
-    attempt::undisturbed,
-    host::{Settings, connect, cpus, eventually, reset, sockets},
-    server::{PATIENCE, Server, Skip, needs_ebpf},
+use c1m_testkit::{
+    Settings, Skip,
+    host::{reserve_pages, until_quiet},
+    net::ask,
+    trip, undisturbed,
 };
 
-/// Two pages in a receive queue. In the sender's call more than one page and less than SOCK_MIN_SNDBUF: above high the kernel
-/// refuses it first (net/core/sock.c, __sk_mem_raise_allocated, 6.18).
-const REQUEST: &str = "GET /bytes/5000 HTTP/1.1\r\nHost: test\r\n\r\n";
+use crate::{
+    host::{cpus, reset, sockets},
+    server::{Server, needs_ebpf},
+};
+
 const INTERVAL: Duration = Duration::from_millis(50);
-/// Pages that a CPU may hold outside of the kernel's counter: net.core.mem_pcpu_rsv, less one.
-const RESERVE_PAGES: u64 = 255;
 /// Of the one connection that is being opened: its request and its response, at both ends.
 const IN_FLIGHT_PAGES: u64 = 16;
 /// Connections that ask once more, above high.
@@ -40,17 +40,17 @@ pub(crate) fn crossings_and_refusals() -> Result<(), Skip> {
     let limits = [512 * scale, 768 * scale, 1024 * scale];
     // tcp_mem is the host's: another program that queues data moves the crossings, or loses data between two readings.
     undisturbed(|| {
-        let seen = Seen::watch(limits)?;
+        let run = Run::watch(limits)?;
         // These hold whatever others do.
-        check_crossings(&seen);
-        check_refusals(&seen);
-        check_summary(&seen);
-        Ok(nothing_lost(&seen).and_then(|()| where_planned(&seen)).and_then(|()| as_counted(&seen)))
+        check_crossings(&run);
+        check_refusals(&run);
+        check_summary(&run);
+        Ok(nothing_lost(&run).and_then(|()| where_planned(&run)).and_then(|()| as_counted(&run)))
     })
 }
 
 /// One run: up past high, drops there, and down again.
-struct Seen {
+struct Run {
     limits: [u64; 3],
     /// Usage before the first connection.
     baseline_pages: u64,
@@ -63,12 +63,10 @@ struct Seen {
     server: (u32, SocketAddr),
 }
 
-impl Seen {
+impl Run {
     fn watch(limits: [u64; 3]) -> Result<Self, Skip> {
         let mut settings = Settings::take()?;
-        let reserve = RESERVE_PAGES * cpus();
-        let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
-        assert!(is_quiet, "another program queues data: {:?}", sockets());
+        until_quiet().unwrap();
         let mut server = Server::start(&["--interval", &format!("{}ms", INTERVAL.as_millis())])?;
         for signal in ["connections", "refusals", "usage_falls", "dropped_segments"] {
             server.needs(signal)?;
@@ -78,7 +76,8 @@ impl Seen {
         // The server looks at usage under the new limits, so that what comes next is not for them alone.
         thread::sleep(4 * INTERVAL);
         let baseline_pages = sockets().tcp_mem_pages;
-        let count = usize::try_from((high + reserve + IN_FLIGHT_PAGES) / 2 + 30).unwrap();
+        let pages = high + reserve_pages().unwrap() + IN_FLIGHT_PAGES;
+        let count = usize::try_from(pages / 2 + 30).unwrap();
         let (mut streams, pages) = pin(server.address, count);
         wait_for_crossing(&mut server, Level::High, Direction::Up);
         drop_some(&mut server, &mut streams);
@@ -89,7 +88,7 @@ impl Seen {
         thread::sleep(Duration::from_millis(200));
         let summary = server.finish();
         let of_server = (server.pid(), server.address);
-        let records = std::mem::take(&mut server.records);
+        let records = std::mem::take(&mut server.lines).into_iter().map(|line| line.record);
         let (mut crossings, mut refusals, mut pressures) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
             match record {
@@ -117,10 +116,7 @@ fn pin(address: SocketAddr, count: usize) -> (Vec<TcpStream>, Vec<u64>) {
     let page = page_bytes().unwrap();
     let (mut streams, mut pages) = (Vec::new(), vec![0]);
     for n in 0..count {
-        let mut stream = connect(address);
-        stream.write_all(REQUEST.as_bytes()).unwrap();
-        // Waits for the response, and leaves it where it is.
-        stream.peek(&mut [0]).unwrap();
+        let stream = trip::unread(address).unwrap();
         let memory = mem_info(stream.as_raw_fd()).unwrap();
         let bytes = u64::from(memory.rmem_alloc + memory.wmem_queued + memory.fwd_alloc);
         pages.push(pages[n] + bytes.div_ceil(page));
@@ -130,37 +126,28 @@ fn pin(address: SocketAddr, count: usize) -> (Vec<TcpStream>, Vec<u64>) {
 }
 
 fn wait_for_crossing(server: &mut Server, level: Level, direction: Direction) {
-    let wanted = |record: &Record| match record {
+    server.wait_for_any(&format!("crossing of {level:?} {direction:?}"), |record| match record {
         Record::Crossing(crossing) => {
             (crossing.level == level && crossing.direction == direction).then_some(())
         }
         _ => None,
-    };
-    let has_come = server.records.iter().any(|record| wanted(record).is_some())
-        || server.wait_for(PATIENCE, wanted).is_some();
-    assert!(
-        has_come,
-        "no crossing of {level:?} {direction:?}: {:?}, {:?}",
-        server.records,
-        sockets()
-    );
+    });
 }
 
 /// A second response finds a queue that is not empty, and usage above high: it is dropped.
 fn drop_some(server: &mut Server, streams: &mut [TcpStream]) {
     for stream in streams.iter_mut().take(AGAIN) {
-        stream.write_all(REQUEST.as_bytes()).unwrap();
+        ask(stream, trip::TWO_PAGES).unwrap();
     }
-    let dropped = server.wait_for(PATIENCE, |record| match record {
+    server.wait_for("drops", |record| match record {
         Record::Refused(refused) => refused.dropped_skb.filter(|dropped| *dropped >= AGAIN as u64),
         _ => None,
     });
-    assert!(dropped.is_some(), "no drops: {:?}", server.records.last());
 }
 
 /// Each crossing by itself, and their order.
-fn check_crossings(seen: &Seen) {
-    let Seen { limits, crossings, .. } = seen;
+fn check_crossings(run: &Run) {
+    let Run { limits, crossings, .. } = run;
     for crossing in crossings {
         let limit = limits[crossing.level as usize];
         assert_eq!((crossing.tcp_mem, crossing.limit_pages), (*limits, limit), "{crossing:?}");
@@ -206,15 +193,15 @@ fn place(crossings: &[Crossing], level: Level, direction: Direction, last: bool)
 }
 
 /// The first refusals of each limit and side, with their sockets and, for a sender's call, its process.
-fn check_refusals(seen: &Seen) {
-    let (pid, address) = seen.server;
+fn check_refusals(run: &Run) {
+    let (pid, address) = run.server;
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut by_server = 0;
-    for refusal in &seen.refusals {
+    for refusal in &run.refusals {
         *counts.entry((&refusal.limit, &refusal.side)).or_default() += 1;
         assert_eq!(refusal.hook, "tp_btf/sock_exceed_buf_limit");
-        assert_eq!(refusal.tcp_mem, seen.limits, "{refusal:?}");
-        assert_eq!(refusal.limit == "tcp_mem_high", refusal.pages > seen.limits[2], "{refusal:?}");
+        assert_eq!(refusal.tcp_mem, run.limits, "{refusal:?}");
+        assert_eq!(refusal.limit == "tcp_mem_high", refusal.pages > run.limits[2], "{refusal:?}");
         let socket = &refusal.socket;
         let is = |end: &Option<String>| *end == Some(address.to_string());
         if refusal.side == "receive" {
@@ -231,46 +218,46 @@ fn check_refusals(seen: &Seen) {
     for side in ["send", "receive"] {
         let count = counts.get(&("tcp_mem_high", side)).copied().unwrap_or(0);
         let counted =
-            if side == "send" { seen.refused().high_send } else { seen.refused().high_receive };
+            if side == "send" { run.refused().high_send } else { run.refused().high_receive };
         assert!(count >= EXAMPLES && count as u64 <= counted, "{counts:?} of {counted}");
     }
-    assert!(by_server > 0, "{:?}", seen.refusals);
+    assert!(by_server > 0, "{:?}", run.refusals);
 }
 
 /// Totals: nobody left, and no fewer refusals than were reported one by one.
-fn check_summary(seen: &Seen) {
-    let Seen { summary, pages, .. } = seen;
-    let refused = seen.refused();
+fn check_summary(run: &Run) {
+    let Run { summary, pages, .. } = run;
+    let refused = run.refused();
     assert_eq!((summary.held, summary.accepted), (0, pages.len() as u64 - 1), "{summary:?}");
     assert!(refused.high_receive >= refused.forced_first_skb, "{refused:?}");
     assert!(refused.high_receive >= AGAIN as u64, "{refused:?}");
     // Above high the sender of each second response was refused.
     assert!(refused.high_send >= AGAIN as u64 / 2, "{refused:?}");
-    assert!(seen.kernel("TCPMemoryPressures") >= 1, "{refused:?}");
+    assert!(run.kernel("TCPMemoryPressures") >= 1, "{refused:?}");
 }
 
 /// The kernel skips a program that an interrupt finds running, which is rare, and which no test can rule out.
-fn nothing_lost(seen: &Seen) -> Result<(), String> {
-    let Summary { dropped, dropped_by, .. } = &seen.summary;
+fn nothing_lost(run: &Run) -> Result<(), String> {
+    let Summary { dropped, dropped_by, .. } = &run.summary;
     if *dropped == Some(0) && dropped_by.is_empty() {
         return Ok(());
     }
     Err(format!("events were lost: {dropped:?}, {dropped_by:?}"))
 }
 
-/// Pages and connections at each first crossing, held against what the test's own sockets hold.
-fn where_planned(seen: &Seen) -> Result<(), String> {
-    let slack = RESERVE_PAGES * cpus() + IN_FLIGHT_PAGES;
+/// Pages and connections at each first crossing, compared with what the test's own sockets hold.
+fn where_planned(run: &Run) -> Result<(), String> {
+    let slack = reserve_pages().unwrap() + IN_FLIGHT_PAGES;
     for level in LEVELS {
-        let up = place(&seen.crossings, level, Direction::Up, false);
-        let crossing = &seen.crossings[up.unwrap()];
-        let own = usize::try_from(crossing.connections).ok().and_then(|n| seen.pages.get(n));
-        let off = own.map(|own| crossing.pages.abs_diff(seen.baseline_pages + own));
+        let up = place(&run.crossings, level, Direction::Up, false);
+        let crossing = &run.crossings[up.unwrap()];
+        let own = usize::try_from(crossing.connections).ok().and_then(|n| run.pages.get(n));
+        let off = own.map(|own| crossing.pages.abs_diff(run.baseline_pages + own));
         if off.is_none_or(|off| off > slack) {
-            return Err(format!("{own:?} + {} pages, but {crossing:?}", seen.baseline_pages));
+            return Err(format!("{own:?} + {} pages, but {crossing:?}", run.baseline_pages));
         }
         // Above high each allocation is refused, unless it is forced, as that of a FIN is: of such the test has none.
-        let address = Some(seen.server.1.to_string());
+        let address = Some(run.server.1.to_string());
         let is_ours = [&crossing.socket.local, &crossing.socket.remote].contains(&&address);
         let is_exact = crossing.precision == Precision::Exact;
         if crossing.limit_moved || level == Level::High && is_ours && !is_exact {
@@ -280,10 +267,10 @@ fn where_planned(seen: &Seen) -> Result<(), String> {
     Ok(())
 }
 
-/// Counts of the kernel programs, held against the kernel's own.
-fn as_counted(seen: &Seen) -> Result<(), String> {
-    let refused = seen.refused();
-    let drops = seen.kernel("TCPRcvQDrop") + seen.kernel("TCPOFODrop");
+/// Counts of the kernel programs, compared with the kernel's own.
+fn as_counted(run: &Run) -> Result<(), String> {
+    let refused = run.refused();
+    let drops = run.kernel("TCPRcvQDrop") + run.kernel("TCPOFODrop");
     if refused.dropped_skb != Some(drops) {
         return Err(format!("drops differ: {refused:?}"));
     }
@@ -294,10 +281,10 @@ fn as_counted(seen: &Seen) -> Result<(), String> {
     {
         return Err(format!("dropped for another reason: {refused:?}"));
     }
-    pressure_as_counted(seen)?;
+    pressure_as_counted(run)?;
     // The kernel enters pressure once, until usage is below low again, however often it swings around the limit.
     let (mut entries, mut is_under_pressure) = (0, false);
-    for crossing in &seen.crossings {
+    for crossing in &run.crossings {
         match (crossing.level, crossing.direction) {
             (Level::Pressure, Direction::Up) if !is_under_pressure => {
                 (entries, is_under_pressure) = (entries + 1, true);
@@ -306,18 +293,18 @@ fn as_counted(seen: &Seen) -> Result<(), String> {
             _ => {}
         }
     }
-    let (counted, suppressed) = (seen.kernel("TCPMemoryPressures"), seen.summary.suppressed);
+    let (counted, suppressed) = (run.kernel("TCPMemoryPressures"), run.summary.suppressed);
     if entries > counted || counted > entries + suppressed.unwrap_or(0) {
         return Err(format!(
-            "{entries} entries into pressure, {suppressed:?} not told: {refused:?}"
+            "{entries} entries into pressure, {suppressed:?} not reported: {refused:?}"
         ));
     }
     Ok(())
 }
 
 /// Where functions can be hooked: each period of memory pressure, as the kernel itself counts and times them.
-fn pressure_as_counted(seen: &Seen) -> Result<(), String> {
-    let refused = seen.refused();
+fn pressure_as_counted(run: &Run) -> Result<(), String> {
+    let refused = run.refused();
     let (Some(entries), Some(by_allocator), Some(exits), Some(ms)) = (
         refused.pressure_entries,
         refused.pressure_entries_allocator,
@@ -327,23 +314,23 @@ fn pressure_as_counted(seen: &Seen) -> Result<(), String> {
         return Ok(());
     };
     let (counted, chrono) =
-        (seen.kernel("TCPMemoryPressures"), seen.kernel("TCPMemoryPressuresChrono"));
+        (run.kernel("TCPMemoryPressures"), run.kernel("TCPMemoryPressuresChrono"));
     // The kernel's clock for it is jiffies: up to 10 ms each, at either end.
     let is_timed = ms.abs_diff(chrono) <= 20 * exits;
     if (entries + by_allocator, exits) != (counted, counted) || by_allocator > 0 || !is_timed {
         return Err(format!("periods of pressure differ: {refused:?}"));
     }
-    let told =
-        |direction| seen.pressures.iter().filter(|it| it.direction == direction).count() as u64;
-    let (began, ended) = (told(Direction::Up), told(Direction::Down));
-    if began + ended + seen.summary.suppressed.unwrap_or(0) < entries + exits || began > entries {
-        return Err(format!("{:?} are not told: {refused:?}", seen.pressures));
+    let reported =
+        |direction| run.pressures.iter().filter(|it| it.direction == direction).count() as u64;
+    let (began, ended) = (reported(Direction::Up), reported(Direction::Down));
+    if began + ended + run.summary.suppressed.unwrap_or(0) < entries + exits || began > entries {
+        return Err(format!("{:?} are not reported: {refused:?}", run.pressures));
     }
-    for pressure in &seen.pressures {
+    for pressure in &run.pressures {
         let is_up = pressure.direction == Direction::Up;
         assert_eq!(pressure.cause.as_deref(), is_up.then_some("tcp_mem"), "{pressure:?}");
         assert_eq!(pressure.duration_ms.is_some(), !is_up, "{pressure:?}");
-        assert!(!is_up || pressure.pages > seen.limits[1], "{pressure:?}");
+        assert!(!is_up || pressure.pages > run.limits[1], "{pressure:?}");
     }
     // What is taken above high without asking is a page at least of each first skb there.
     assert!(refused.forced_above_high.is_some_and(|forced| forced > 0), "{refused:?}");

@@ -13,9 +13,11 @@ use std::{
 use c1m_probe::{Options, Tracer, sample::Place};
 use c1m_record::{Refused, Summary};
 
+use c1m_testkit::{Settings, Skip, eventually, host::until_quiet};
+
 use crate::{
-    host::{Settings, connect, cpus, eventually, reset, sockets},
-    server::{PATIENCE, Server, Skip, needs_ebpf},
+    host::{connect, cpus, pair, reset},
+    server::{Server, needs_ebpf},
     watch::Watch,
 };
 
@@ -30,8 +32,7 @@ const TCP_MEM: &str = "1 1 2";
 pub(crate) fn refusals() -> Result<(), Skip> {
     needs_ebpf()?;
     let mut settings = Settings::take()?;
-    let reserve = 255 * cpus();
-    assert!(eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve), "{:?}", sockets());
+    until_quiet().unwrap();
     let spread = Spread::over_all_cpus();
     let mut server = Server::start(&["--interval", "100ms"])?;
     for signal in ["connections", "refusals", "dropped_segments"] {
@@ -44,8 +45,7 @@ pub(crate) fn refusals() -> Result<(), Skip> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut pairs, mut opened) = (Vec::new(), 0);
     for _ in 0..2 * cpus() {
-        let writer = connect(listener.local_addr().unwrap());
-        let reader = listener.accept().unwrap().0;
+        let (writer, reader) = pair(&listener);
         writer.set_nonblocking(true).unwrap();
         reader.set_nonblocking(true).unwrap();
         pairs.push((writer, reader));
@@ -65,13 +65,13 @@ pub(crate) fn refusals() -> Result<(), Skip> {
     settings.put_back();
     let skips = skipped(server.pid());
     // Nobody refuses anything any more, and both see the end of it.
-    assert!(eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve), "{:?}", sockets());
+    until_quiet().unwrap();
     // The kernel runs no program for a few of the calls inside others, and does not count them.
-    let seen = |count: Option<u64>| {
+    let is_near = |count: Option<u64>| {
         count.is_some_and(|count| (opened - opened / 100..=opened).contains(&count))
     };
     second.usage("connections, and their end", |usage| {
-        seen(usage.watched.opened) && seen(usage.watched.closed)
+        is_near(usage.watched.opened) && is_near(usage.watched.closed)
     });
     // Their number is counted again where a program was skipped.
     let held = [(); 3].map(|()| connect(server.address));
@@ -182,8 +182,7 @@ pub(crate) fn recount() -> Result<(), Skip> {
     needs_ebpf()?;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let open = || (connect(([127, 0, 0, 1], port).into()), listener.accept().unwrap().0);
-    let before: Vec<_> = (0..20).map(|_| open()).collect();
+    let before: Vec<_> = (0..20).map(|_| pair(&listener)).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let options = Options {
@@ -196,7 +195,7 @@ pub(crate) fn recount() -> Result<(), Skip> {
         verbosity: 0,
     };
     let (mut tracer, _) = Tracer::attach(&options).map_err(|error| Skip(error.to_string()))?;
-    let after: Vec<_> = (0..5).map(|_| open()).collect();
+    let after: Vec<_> = (0..5).map(|_| pair(&listener)).collect();
     assert_eq!(tracer.connections(), 5);
     // Nothing was missed, so nothing is counted by itself.
     assert_eq!(tracer.recount_if_needed(), Ok(None));
@@ -207,6 +206,6 @@ pub(crate) fn recount() -> Result<(), Skip> {
         reset(client);
         drop(server);
     });
-    assert!(eventually(PATIENCE, || tracer.connections() == 0), "{}", tracer.connections());
+    assert!(eventually(|| tracer.connections() == 0), "{}", tracer.connections());
     Ok(())
 }

@@ -1,9 +1,8 @@
 //! nginx as Debian ships it, in a network namespace and a cgroup of its own, with clients that do not read: what `watch`, `holders` and
-//! `states` say of it on the host, held against ss in its namespace.
+//! `states` say of it on the host, compared with ss in its namespace.
 
 use std::{
     env, fs,
-    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command},
@@ -20,26 +19,29 @@ use c1m_sys::{
     netns::{Namespace, OWN},
     process::{page_bytes, spawn_dying_with_parent, terminate},
 };
+use c1m_testkit::{
+    Settings, Skip,
+    cgroup::Cgroup,
+    eventually,
+    host::until_quiet,
+    only,
+    trip::{reset_all, slow_readers as read_slowly},
+};
 use tempfile::TempDir;
 
 use crate::{
     held::{by_ss, count_states, look},
-    host::{Settings, bound, connected, cpus, eventually, reset, sockets},
-    server::{PATIENCE, Skip, needs_ebpf},
+    host::{cpus, reset},
+    server::needs_ebpf,
     watch::Watch,
 };
 
 /// Names the program, where it is not installed.
 const PROGRAM: &str = "C1M_NGINX";
 const INSTALLED: &str = "/usr/sbin/nginx";
-/// Cgroups of this test, with the number of its process behind.
-const CGROUP: &str = "c1m-kernel-nginx-";
-/// What a client asks for and does not read: some twenty pages of a send queue.
-const BODY_BYTES: usize = 64 << 10;
-const REQUEST: &[u8] = b"GET /body HTTP/1.1\r\nHost: x\r\n\r\n";
-const SMALL_BUFFER: usize = 4096;
-/// More of them than it takes, and so many once usage is above high.
-const READERS_MAX: usize = 2000;
+/// What a slow reader asks for.
+const BODY_BYTES: usize = 1 << 20;
+/// So many readers once usage is above high.
 const READERS_ABOVE: usize = 20;
 const INTERVAL: &str = "200ms";
 /// Of what ss sums, two in a hundred may differ.
@@ -52,9 +54,7 @@ pub(crate) fn slow_readers() -> Result<(), Skip> {
         return Err(Skip("no ss (iproute2) to compare with".into()));
     }
     let mut settings = Settings::take()?;
-    let reserve = 255 * cpus();
-    let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
-    assert!(is_quiet, "another program queues data: {:?}", sockets());
+    until_quiet().unwrap();
     let scale = 512 * cpus().max(2);
     let limits = [scale, scale * 3 / 2, scale * 2];
     settings.set(&[("net.ipv4.tcp_mem", format!("{} {} {}", limits[0], limits[1], limits[2]))])?;
@@ -85,8 +85,8 @@ fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip
     let nginx = Nginx::start(program)?;
     let inode = Namespace::open(Path::new(OWN)).unwrap().inode;
     // By its process, by its cgroup, and with nothing but the host to start from.
-    let master = nginx.master.id().to_string();
-    let ways: [&[&str]; 3] = [&["--pid", &master], &["--cgroup", &nginx.cgroup.path], &[]];
+    let (master, cgroup) = (nginx.master.id().to_string(), nginx.cgroup.path());
+    let ways: [&[&str]; 3] = [&["--pid", &master], &["--cgroup", &cgroup], &[]];
     let started = |way: &&[&str]| Watch::start(&[*way, &["--interval", INTERVAL]].concat());
     let mut watches = host.within(|| ways.each_ref().map(started)).unwrap();
     for (watch, way) in watches.iter_mut().zip(ways) {
@@ -97,7 +97,7 @@ fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip
         assert_eq!(watching.netns, is_named.then_some(inode), "{way:?}");
     }
     let before = SystemTime::now();
-    let readers = slow_clients(nginx.address, limits[2]);
+    let readers = read_slowly(nginx.address, limits[2], READERS_ABOVE).unwrap();
     let after = SystemTime::now();
 
     for (watch, way) in watches.iter_mut().zip(ways) {
@@ -107,7 +107,7 @@ fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip
         assert_eq!(ended.limit, Some(LimitName::TcpMemHigh), "{way:?}: {ended:?}");
         check_watch(watch, &nginx, (inode, limits), [before, after]);
         // Whose limits are read is known where somebody was named.
-        let has_nofile = watch.records.iter().any(|line| match &line.record {
+        let has_nofile = watch.records().any(|record| match record {
             Record::Limits(limits) => {
                 limits.limits.iter().any(|it| it.limit == LimitName::Nofile && it.ceiling.is_some())
             }
@@ -117,31 +117,14 @@ fn beside(host: &Namespace, program: &Path, limits: [u64; 3]) -> Result<(), Skip
     }
     check_holders(host, &nginx, inode);
     check_states(host, inode, nginx.address.port(), readers.len() as u64);
-    readers.into_iter().for_each(reset);
+    reset_all(readers).unwrap();
     Ok(())
-}
-
-/// Clients that ask for much and take little, until usage is above high and some more: it stays in nginx's send queues.
-fn slow_clients(address: SocketAddr, high: u64) -> Vec<TcpStream> {
-    let (mut readers, mut above) = (Vec::new(), 0);
-    while above < READERS_ABOVE {
-        assert!(readers.len() < READERS_MAX, "usage does not reach {high}: {:?}", sockets());
-        let socket = bound(SocketAddr::from(([127, 0, 0, 2], 0)));
-        socket.set_recv_buffer_size(SMALL_BUFFER).unwrap();
-        let mut stream = connected(socket, address);
-        stream.write_all(REQUEST).unwrap();
-        // The first bytes have come, and stay where they are.
-        stream.peek(&mut [0]).unwrap();
-        readers.push(stream);
-        above += usize::from(sockets().tcp_mem_pages > high);
-    }
-    readers
 }
 
 fn check_names(row: &HolderRow, nginx: &Nginx) {
     assert_eq!(row.pid, Some(nginx.worker), "{row:?}");
     assert_eq!(row.comm.as_deref(), Some("nginx"), "{row:?}");
-    assert_eq!(row.cgroup.as_deref(), Some(nginx.cgroup.path.as_str()), "{row:?}");
+    assert_eq!(row.cgroup.as_deref(), Some(nginx.cgroup.path().as_str()), "{row:?}");
 }
 
 /// The instant, the limit, and where.
@@ -152,11 +135,11 @@ fn check_watch(
     [before, after]: [SystemTime; 2],
 ) {
     let is_high = |it: &Crossing| it.level == Level::High && it.direction == Direction::Up;
-    let crossed = watch.records.iter().find_map(|line: &Line<Record>| match &line.record {
+    let crossed = watch.lines.iter().find_map(|line: &Line<Record>| match &line.record {
         Record::Crossing(crossing) if is_high(crossing) => Some((&line.ts, crossing)),
         _ => None,
     });
-    let (ts, crossing) = crossed.unwrap_or_else(|| panic!("no crossing: {:#?}", watch.records));
+    let (ts, crossing) = crossed.unwrap_or_else(|| panic!("no crossing: {:#?}", watch.lines));
     let instant = |time| humantime::format_rfc3339_micros(time).to_string();
     assert!(*ts >= instant(before) && *ts <= instant(after), "{ts} {crossing:?}");
     assert_eq!((crossing.tcp_mem, crossing.limit_pages), (limits, limits[2]), "{crossing:?}");
@@ -168,11 +151,8 @@ fn check_watch(
     }
     let pid = crossing.socket.pid;
     assert!(pid.is_none_or(|pid| pid == nginx.worker || pid == std::process::id()), "{crossing:?}");
-    let verdict = watch.records.iter().rev().find_map(|line| match &line.record {
-        Record::Verdict(verdict) => Some(verdict),
-        _ => None,
-    });
-    let first = &verdict.unwrap().causes[0];
+    let verdict = watch.last(only!(Record::Verdict)).unwrap();
+    let first = &verdict.causes[0];
     assert_eq!(
         (first.limit, first.confidence),
         (LimitName::TcpMemHigh, Confidence::Certain),
@@ -221,25 +201,25 @@ fn check_holders(host: &Namespace, nginx: &Nginx, inode: u32) {
     let port = nginx.address.port();
     let netns = format!("inode:{inode}");
     for arguments in [&["--netns", netns.as_str()][..], &[]] {
-        let (mut told, mut row) = (Skmem::default(), None);
+        let (mut by_ss, mut row) = (Skmem::default(), None);
         // Nothing moves but probes of full windows; a segment that was dropped may be sent once more.
-        let is_still = eventually(PATIENCE, || {
-            told = by_ss_memory(port);
-            let seen = host.within(|| look(arguments)).unwrap();
-            row = seen.rows.first().cloned();
-            told == by_ss_memory(port)
+        let is_still = eventually(|| {
+            by_ss = by_ss_memory(port);
+            let snapshot = host.within(|| look(arguments)).unwrap();
+            row = snapshot.rows.first().cloned();
+            by_ss == by_ss_memory(port)
         });
         let row = row.unwrap();
-        assert!(is_still, "{told:?} {row:?}");
+        assert!(is_still, "{by_ss:?} {row:?}");
         check_names(&row, nginx);
         let memory = &row.memory;
-        let is_near = |found: u64, told: u64| found.abs_diff(told) * TOLERANCE <= told;
-        assert!(told.send > 0 && is_near(memory.send_bytes, told.send), "{told:?} {row:?}");
-        assert!(is_near(memory.pages, told.pages), "{told:?} {row:?}");
-        assert!(is_near(memory.receive_bytes, told.receive), "{told:?} {row:?}");
-        assert!(is_near(memory.backlog_bytes, told.backlog), "{told:?} {row:?}");
-        let forward = memory.forward_bytes.abs_diff(told.forward);
-        assert!(forward * TOLERANCE <= told.forward.unsigned_abs(), "{told:?} {row:?}");
+        let is_near = |found: u64, by_ss: u64| found.abs_diff(by_ss) * TOLERANCE <= by_ss;
+        assert!(by_ss.send > 0 && is_near(memory.send_bytes, by_ss.send), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.pages, by_ss.pages), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.receive_bytes, by_ss.receive), "{by_ss:?} {row:?}");
+        assert!(is_near(memory.backlog_bytes, by_ss.backlog), "{by_ss:?} {row:?}");
+        let forward = memory.forward_bytes.abs_diff(by_ss.forward);
+        assert!(forward * TOLERANCE <= by_ss.forward.unsigned_abs(), "{by_ss:?} {row:?}");
     }
 }
 
@@ -247,11 +227,11 @@ fn check_holders(host: &Namespace, nginx: &Nginx, inode: u32) {
 fn check_states(host: &Namespace, inode: u32, port: u16, readers: u64) {
     let netns = format!("inode:{inode}");
     let (mut rows, mut shown) = (Vec::new(), Vec::new());
-    let is_still = eventually(PATIENCE, || {
+    let is_still = eventually(|| {
         shown = by_ss().unwrap().into_iter().collect();
-        let seen = host.within(|| count_states(&["--netns", &netns])).unwrap();
-        assert!(seen.rows.iter().all(|row| row.netns == inode), "{seen:?}");
-        rows = seen.rows.iter().map(|row| ((row.state, row.port), row.count)).collect();
+        let snapshot = host.within(|| count_states(&["--netns", &netns])).unwrap();
+        assert!(snapshot.rows.iter().all(|row| row.netns == inode), "{snapshot:?}");
+        rows = snapshot.rows.iter().map(|row| ((row.state, row.port), row.count)).collect();
         rows.sort_unstable();
         by_ss().unwrap().into_iter().eq(shown.iter().copied())
     });
@@ -260,39 +240,6 @@ fn check_states(host: &Namespace, inode: u32, port: u16, readers: u64) {
     let count = |state| rows.iter().find(|(key, _)| *key == (state, port)).map(|(_, count)| *count);
     assert_eq!(count(TcpState::Established), Some(readers), "{rows:?}");
     assert_eq!(count(TcpState::Listen), Some(1), "{rows:?}");
-}
-
-/// A cgroup of the memory controller, version 1 or 2, which goes with this value, and after a crash with the next one.
-struct Cgroup {
-    folder: PathBuf,
-    /// As in /proc/PID/cgroup.
-    path: String,
-}
-
-impl Cgroup {
-    fn new() -> Result<Self, Skip> {
-        let mounts = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
-        let root = mounts.into_iter().find(|root| root.join("cgroup.procs").exists());
-        let root = root.ok_or_else(|| Skip("no cgroups below /sys/fs/cgroup".into()))?;
-        for left in fs::read_dir(root).unwrap().filter_map(Result::ok) {
-            if left.file_name().to_string_lossy().starts_with(CGROUP) {
-                // One that somebody is in stays.
-                let _ = fs::remove_dir(left.path());
-            }
-        }
-        let name = format!("{CGROUP}{}", std::process::id());
-        let folder = root.join(&name);
-        fs::create_dir(&folder)
-            .map_err(|error| Skip(format!("cannot make {}: {error}", folder.display())))?;
-        Ok(Self { folder, path: format!("/{name}") })
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Who was in it may still be on the way out.
-        eventually(PATIENCE, || fs::remove_dir(&self.folder).is_ok());
-    }
 }
 
 /// A master and one worker, as Debian's settings have it.
@@ -306,10 +253,12 @@ struct Nginx {
 
 impl Nginx {
     fn start(program: &Path) -> Result<Self, Skip> {
-        let cgroup = Cgroup::new()?;
+        let cgroup = Cgroup::new("nginx")?;
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path().display();
-        fs::write(folder.path().join("body"), vec![b'x'; BODY_BYTES]).unwrap();
+        fs::create_dir(folder.path().join("bytes")).unwrap();
+        let body = folder.path().join("bytes").join(BODY_BYTES.to_string());
+        fs::write(body, vec![b'x'; BODY_BYTES]).unwrap();
         // Nobody else is in this namespace.
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let settings = folder.path().join("settings");
@@ -332,7 +281,7 @@ impl Nginx {
         // The master ends its worker, which a SIGKILL would not.
         let master = spawn_dying_with_parent(&mut command, libc::SIGTERM).unwrap();
         let mut nginx = Self { master, worker: 0, address, _folder: folder, cgroup };
-        let is_there = eventually(PATIENCE, || {
+        let is_there = eventually(|| {
             assert!(nginx.master.try_wait().unwrap().is_none(), "nginx does not start");
             nginx.worker = task::family(nginx.master.id()).get(1).copied().unwrap_or(0);
             nginx.worker != 0 && TcpStream::connect(address).map(reset).is_ok()
@@ -346,7 +295,7 @@ impl Drop for Nginx {
     fn drop(&mut self) {
         // One that has ended is not an error.
         let _ = terminate(&mut self.master);
-        if !eventually(PATIENCE, || matches!(self.master.try_wait(), Ok(Some(_)) | Err(_))) {
+        if !eventually(|| matches!(self.master.try_wait(), Ok(Some(_)) | Err(_))) {
             let _ = self.master.kill();
         }
     }

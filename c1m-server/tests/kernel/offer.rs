@@ -1,4 +1,4 @@
-//! What the kernel must offer, told by whoever knows it: so that a test which is ignored although it could run is a failure, and one
+//! What the kernel must offer, as whoever knows it says: so that a test which is ignored although it could run is a failure, and one
 //! which runs although it can't as well.
 //!
 //! `C1M_KERNEL_OFFERS` has the names of [`Offer`], separated by commas. Without it, as on a machine that nobody has described, a
@@ -6,9 +6,8 @@
 
 use std::env;
 
+use c1m_testkit::Skip;
 use libtest_mimic::{Completion, Failed, Trial};
-
-use crate::server::Skip;
 
 const VARIABLE: &str = "C1M_KERNEL_OFFERS";
 
@@ -40,8 +39,8 @@ impl Offer {
         Self::ALL.iter().find(|(offer, _)| *offer == self).map_or("?", |(_, name)| name)
     }
 
-    /// What is told; `None` when nobody has told anything. Names that only newer tests know are not wrong.
-    fn told() -> Option<Vec<Self>> {
+    /// What is said; `None` when nobody has said anything. Names that only newer tests know are not wrong.
+    fn said() -> Option<Vec<Self>> {
         let names = env::var(VARIABLE).ok()?;
         let offers = Self::ALL.iter().filter(|(_, name)| names.split(',').any(|it| it == *name));
         Some(offers.map(|(offer, _)| *offer).collect())
@@ -50,22 +49,22 @@ impl Offer {
 
 /// A test that needs all of `needs`.
 pub(crate) fn test(name: &str, needs: &'static [Offer], run: fn() -> Result<(), Skip>) -> Trial {
-    Trial::ignorable_test(name, move || judge(run(), needs, Offer::told().as_deref()))
+    Trial::ignorable_test(name, move || judge(run(), needs, Offer::said().as_deref()))
 }
 
 fn judge(
     result: Result<(), Skip>,
     needs: &[Offer],
-    told: Option<&[Offer]>,
+    said: Option<&[Offer]>,
 ) -> Result<Completion, Failed> {
-    let missing = needs.iter().find(|need| told.is_some_and(|told| !told.contains(need)));
+    let missing = needs.iter().find(|need| said.is_some_and(|said| !said.contains(need)));
     match (result, missing) {
         (Ok(()), None) => Ok(Completion::Completed),
         (Ok(()), Some(missing)) => Err(Failed::from(format!(
             "it ran, and this kernel was said to have no {}",
             missing.name()
         ))),
-        (Err(Skip(reason)), None) if told.is_some() => {
+        (Err(Skip(reason)), None) if said.is_some() => {
             Err(Failed::from(format!("it must run on this kernel, but: {reason}")))
         }
         (Err(Skip(reason)), _) => Ok(Completion::ignored_with(reason)),

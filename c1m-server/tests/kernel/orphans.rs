@@ -1,22 +1,16 @@
-//! Orphans that the kernel resets for their number, held against its own counter.
+//! Orphans that the kernel resets for their number, compared with its own counter.
 
-use std::{
-    io::Write as _,
-    net::{SocketAddr, TcpListener, TcpStream},
-};
+use std::net::{SocketAddr, TcpListener};
 
 use c1m_record::{Aborted, Record, Refused};
 
-use crate::{
-    attempt::undisturbed,
-    host::{Settings, connect, counter, eventually, reset, sockets},
-    server::{PATIENCE, Server, Skip, needs_ebpf, nothing_lost_by_us},
+use c1m_testkit::{
+    Settings, Skip, only,
+    trip::{ABORTED, MAX_ORPHANS, orphans_out_of_memory, reset_all, too_many_orphans},
+    undisturbed,
 };
 
-const MAX_ORPHANS: usize = 50;
-const BEFORE: usize = 60;
-const AFTER: usize = 40;
-const WRITERS: usize = 20;
+use crate::server::{Server, needs_ebpf, nothing_lost_by_us};
 
 pub(crate) fn aborted_orphans() -> Result<(), Skip> {
     needs_ebpf()?;
@@ -26,10 +20,10 @@ pub(crate) fn aborted_orphans() -> Result<(), Skip> {
         let too_many = refused.orphans_aborted_too_many.unwrap();
         let sum = too_many + refused.orphans_aborted_out_of_memory.unwrap();
         assert!(too_many > 0, "{refused:?}");
-        // Where the hook is on a function, what a timer gives up is told too, and the sum that is compared.
-        assert!(refused.orphans_max.is_none_or(|max| max > MAX_ORPHANS as u64), "{refused:?}");
+        // Where the hook is on a function, what a timer gives up is reported too, and the sum that is compared.
+        assert!(refused.orphans_max.is_none_or(|max| max > MAX_ORPHANS), "{refused:?}");
         assert!(refused.orphans_in_timers.is_none_or(|timers| timers <= sum), "{refused:?}");
-        let is_right = sum == refused.kernel["TCPAbortOnMemory"] && sum >= AFTER as u64;
+        let is_right = sum == refused.kernel["TCPAbortOnMemory"] && sum >= ABORTED;
         Ok(if is_right { Ok(()) } else { Err(format!("not what the kernel counts: {refused:?}")) })
     })
 }
@@ -40,31 +34,7 @@ fn attempt() -> Result<Refused, Skip> {
     let hook = server.needs("orphans_given_up")?;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let mut peers = Vec::new();
-    let mut open = |count: usize| -> Vec<TcpStream> {
-        let pair = |_| {
-            let closing = connect(address);
-            peers.push(listener.accept().unwrap().0);
-            closing
-        };
-        (0..count).map(pair).collect()
-    };
-    settings.set(&[
-        // Above 60 s an orphan in FIN_WAIT2 stays a whole socket: net/ipv4/tcp.c, __tcp_close, 6.18.
-        ("net.ipv4.tcp_fin_timeout", "120".into()),
-        ("net.ipv4.tcp_max_orphans", MAX_ORPHANS.to_string()),
-    ])?;
-    let before = counter("TCPAbortOnMemory");
-    let (first, last) = (open(BEFORE), open(AFTER));
-    drop(first);
-    // What the kernel compares is refreshed by a timer, each 100 ms at most: net/ipv4/tcp.c, tcp_orphan_update, 6.18.
-    let is_noticed = eventually(PATIENCE, || {
-        drop(open(1));
-        counter("TCPAbortOnMemory") > before
-    });
-    assert!(is_noticed, "{} orphans are not too many", sockets().orphan);
-    drop(last);
-    peers.into_iter().for_each(reset);
+    reset_all(too_many_orphans(&listener, &mut settings)?).unwrap();
     settings.put_back();
 
     let summary = server.finish();
@@ -75,14 +45,8 @@ fn attempt() -> Result<Refused, Skip> {
 
 /// The first ones are reported, each with its socket; in a close or a timer the current process is an accident.
 fn check_events(server: &Server, address: SocketAddr, hook: &str) {
-    let of_number: Vec<&Aborted> = server
-        .records
-        .iter()
-        .filter_map(|record| match record {
-            Record::Aborted(aborted) if aborted.limit == "too_many_orphans" => Some(aborted),
-            _ => None,
-        })
-        .collect();
+    let mut of_number: Vec<Aborted> = server.records().filter_map(only!(Record::Aborted)).collect();
+    of_number.retain(|aborted| aborted.limit == "too_many_orphans");
     assert!(!of_number.is_empty(), "an example is reported");
     let remote = Some(address.to_string());
     assert!(of_number.iter().any(|aborted| aborted.socket.remote == remote), "{of_number:?}");
@@ -113,26 +77,11 @@ fn attempt_out_of_memory() -> Result<Refused, Skip> {
     let mut server = Server::start(&["--interval", "50ms"])?;
     server.needs("orphans_given_up")?;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (mut peers, mut writers) = (Vec::new(), Vec::new());
-    for _ in 0..WRITERS {
-        let mut writer = connect(address);
-        peers.push(listener.accept().unwrap().0);
-        writer.set_nonblocking(true).unwrap();
-        while writer.write(&[0; 16 * 1024]).is_ok() {}
-        writers.push(writer);
-    }
-    // What they hold is far above high from one moment to the next.
-    settings.set(&[("net.ipv4.tcp_mem", "16 24 32".into())])?;
-    assert!(sockets().tcp_mem_pages > 32, "{:?}", sockets());
-    let before = counter("TCPAbortOnMemory");
-    drop(writers);
-    let is_done = eventually(PATIENCE, || counter("TCPAbortOnMemory") > before);
+    let readers = orphans_out_of_memory(&listener, &mut settings)?;
     settings.put_back();
-    peers.into_iter().for_each(reset);
-    assert!(is_done, "no orphan was given up: {:?}", sockets());
+    reset_all(readers).unwrap();
     let summary = server.finish();
     let is_of_memory = |record: &Record| matches!(record, Record::Aborted(aborted) if aborted.limit == "out_of_memory" && aborted.pages > aborted.tcp_mem[2]);
-    assert!(server.records.iter().any(is_of_memory), "{:?}", server.records);
+    assert!(server.records().any(is_of_memory), "{:?}", server.lines);
     Ok(*summary.refused.unwrap())
 }

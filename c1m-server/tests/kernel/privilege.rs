@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::server::{Server, Skip, nothing_lost_by_us};
+use c1m_testkit::Skip;
+
+use crate::server::{Server, nothing_lost_by_us};
 
 const WORKERS: usize = 3;
 

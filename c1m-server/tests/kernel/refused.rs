@@ -1,27 +1,20 @@
-//! What keeps tracing from starting is told in one line, before the port is touched.
+//! What keeps tracing from starting is said in one line, before the port is touched.
 
-use std::{
-    fs,
-    net::TcpListener,
-    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
-    path::Path,
-    process::{Command, Output},
+use std::{fs, net::TcpListener, os::unix::process::CommandExt as _, path::Path, process::Command};
+
+use c1m_testkit::{
+    Skip,
+    child::{Copy, is_root, outcome},
 };
 
-use crate::server::{Skip, binary, needs_ebpf, run};
+use crate::server::{binary, needs_ebpf};
 
 /// `nobody` on most systems, and without privilege on all.
 const NOBODY: u32 = 65534;
 
 pub(crate) fn without_privilege() -> Result<(), Skip> {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    // The build's folder may be closed to others.
-    let copy = folder.path().join("c1m-server");
-    fs::copy(binary(), &copy).unwrap();
-    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
-
-    let mut command = Command::new(&copy);
+    let copy = Copy::of(&binary()).unwrap();
+    let mut command = Command::new(&copy.path);
     if is_root() {
         command.uid(NOBODY).gid(NOBODY);
     }
@@ -65,10 +58,10 @@ fn refused(command: &mut Command, arguments: &[&str]) -> String {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = holder.local_addr().unwrap();
     command.args(["--trace", "--json", "--listen", &address.to_string()]).args(arguments);
-    let Output { status, stdout, stderr } = run(command);
-    let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
-    assert_eq!(status.code(), Some(3), "{stderr}");
-    assert_eq!(stdout, "", "{stderr}");
+    let outcome = outcome(command);
+    let stderr = &outcome.stderr;
+    assert_eq!(outcome.code, Some(3), "{stderr}");
+    assert_eq!(outcome.stdout(), "", "{stderr}");
     let lines: Vec<&str> = stderr.lines().collect();
     let [line] = lines[..] else { panic!("not one line: {stderr}") };
     let port = address.port().to_string();
@@ -88,8 +81,4 @@ fn renamed(object: &[u8], name: &str) -> Vec<u8> {
         object[at + 1] = b'_';
     }
     object
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0)
 }

@@ -2,57 +2,52 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Read as _},
     net::SocketAddr,
+    ops::{Deref, DerefMut},
     path::PathBuf,
-    process::{Child, Command, Output, Stdio},
+    process::Command,
     sync::{
         LazyLock,
         atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, channel},
     },
-    thread::JoinHandle,
-    time::{Duration, Instant},
 };
 
 use c1m_probe::{plan::Probe, probes::PROBES};
-use c1m_record::{Hook, Line, Record, SCHEMA_VERSION, Summary};
-use c1m_sys::process::terminate;
+use c1m_record::{Hook, Record, Summary};
+use c1m_testkit::{Outcome, Program, Skip, schema};
 
-use crate::schema::Schema;
-
-/// The server: what was built with this test, or what stands beside it in a guest.
+/// The server: what was built with this test, or what is beside it in a guest.
 pub(crate) fn binary() -> PathBuf {
     env::var_os("C1M_SERVER").unwrap_or_else(|| env!("CARGO_BIN_EXE_c1m-server").into()).into()
 }
 
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// The refusal when it is one of the host's. A server that fails by itself is not a reason to skip.
+fn refusal(Outcome { code, stderr, .. }: &Outcome) -> Skip {
+    let host = ["tracing needs ", "EPERM", "Operation not permitted"];
+    let is_hosts = *code == Some(3) && host.iter().any(|part| stderr.contains(part));
+    assert!(is_hosts, "exit {code:?}: {stderr}");
+    Skip(stderr.trim().into())
+}
 
-pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| Schema::read("c1m-server"));
+/// A running server, and the records that it has printed since it listens.
+pub(crate) struct Server {
+    program: Program<Record>,
+    hooks: Vec<Hook>,
+    pub(crate) address: SocketAddr,
+}
 
-/// What this host does not give, and why.
-#[derive(Debug)]
-pub(crate) struct Skip(pub(crate) String);
+impl Deref for Server {
+    type Target = Program<Record>;
 
-impl Skip {
-    /// The refusal in `output` when it is one of the host's. A server that fails by itself is not a reason to skip.
-    fn of(code: Option<i32>, stderr: &str) -> Option<Self> {
-        let host = ["tracing needs ", "EPERM", "Operation not permitted"];
-        (code == Some(3) && host.iter().any(|part| stderr.contains(part)))
-            .then(|| Self(stderr.trim().into()))
+    fn deref(&self) -> &Self::Target {
+        &self.program
     }
 }
 
-/// A running server. Killed when dropped.
-pub(crate) struct Server {
-    child: Child,
-    lines: Receiver<String>,
-    stderr: Option<JoinHandle<String>>,
-    hooks: Vec<Hook>,
-    pub(crate) address: SocketAddr,
-    /// Everything that was taken so far but `hooks` and `listening`.
-    pub(crate) records: Vec<Record>,
+impl DerefMut for Server {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.program
+    }
 }
 
 impl Server {
@@ -67,55 +62,21 @@ impl Server {
         } else {
             &[]
         };
-        let mut child = Command::new(binary())
-            .args(["--trace", "--json", "--listen", listen])
-            .args(without)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            // Ends with the pipe, or with the test.
-            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
-        });
-        let mut err = child.stderr.take().unwrap();
-        let stderr = std::thread::spawn(move || {
-            let mut text = String::new();
-            err.read_to_string(&mut text).unwrap();
-            text
-        });
-        let mut server = Self {
-            child,
-            lines,
-            stderr: Some(stderr),
-            hooks: Vec::new(),
-            address: SocketAddr::from(([0; 4], 0)),
-            records: Vec::new(),
-        };
-        match server.next(PATIENCE) {
-            Some(Record::Hooks(hooks)) => server.hooks = hooks.hooks,
+        let mut command = Command::new(binary());
+        command.args(["--trace", "--json", "--listen", listen]).args(without).args(arguments);
+        let mut program = Program::start(&mut command, &schema::SERVER).unwrap();
+        let hooks = match program.record() {
+            Some(Record::Hooks(hooks)) => hooks.hooks,
             Some(other) => panic!("no hooks, but {other:?}"),
-            None => return Err(server.refusal()),
-        }
-        match server.next(PATIENCE) {
-            Some(Record::Listening(listening)) => {
-                server.address = listening.address.parse().unwrap();
-                assert_eq!(listening.pid, server.pid());
-            }
-            other => panic!("it does not listen, but says {other:?}: {}", server.end().1),
-        }
-        server.records.clear();
-        check(&server.hooks);
-        Ok(server)
-    }
-
-    fn refusal(&mut self) -> Skip {
-        let (code, stderr) = self.end();
-        Skip::of(code, &stderr).unwrap_or_else(|| panic!("exit {code:?}: {stderr}"))
+            None => return Err(refusal(&program.end())),
+        };
+        let Some(Record::Listening(listening)) = program.record() else {
+            panic!("it does not listen: {:?}", program.end());
+        };
+        assert_eq!(listening.pid, program.pid());
+        program.lines.clear();
+        check(&hooks);
+        Ok(Self { program, hooks, address: listening.address.parse().unwrap() })
     }
 
     /// How this signal is got here.
@@ -133,7 +94,7 @@ impl Server {
         }
     }
 
-    /// Skips the test unless it is told by a hook on a kernel function.
+    /// Skips the test unless it comes from a hook on a kernel function.
     pub(crate) fn needs_function(&self, signal: &str) -> Result<String, Skip> {
         let name = self.needs(signal)?;
         if name.starts_with("tp_btf/") {
@@ -143,68 +104,14 @@ impl Server {
         Ok(name)
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// The next record, held against the schema. `None`: nothing came in time, or nothing comes any more.
-    fn next(&mut self, patience: Duration) -> Option<Record> {
-        let line = self.lines.recv_timeout(patience).ok()?;
-        Some(self.take(&line))
-    }
-
-    fn take(&mut self, line: &str) -> Record {
-        SCHEMA.check(line);
-        let parsed: Line<Record> =
-            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        assert_eq!(parsed.v, SCHEMA_VERSION);
-        self.records.push(parsed.record.clone());
-        parsed.record
-    }
-
-    /// The first record from now on for which `choose` has an answer; `None` when it does not come within `patience`.
-    pub(crate) fn wait_for<T>(
-        &mut self,
-        patience: Duration,
-        mut choose: impl FnMut(&Record) -> Option<T>,
-    ) -> Option<T> {
-        let end = Instant::now() + patience;
-        loop {
-            let record = self.next(end.saturating_duration_since(Instant::now()))?;
-            if let Some(chosen) = choose(&record) {
-                return Some(chosen);
-            }
-        }
-    }
-
     /// Ends it by SIGTERM, and returns its last record.
     pub(crate) fn finish(&mut self) -> Summary {
-        terminate(&mut self.child).unwrap();
-        let summary = self.wait_for(PATIENCE, |record| match record {
-            Record::Summary(summary) => Some(summary.clone()),
-            _ => None,
-        });
-        let behind = self.lines.recv_timeout(PATIENCE);
-        assert_eq!(behind, Err(RecvTimeoutError::Disconnected), "behind the summary");
-        let (code, stderr) = self.end();
+        let Outcome { code, stderr, .. } = self.program.finish();
         assert_eq!(code, Some(0), "{stderr}");
-        summary.unwrap_or_else(|| panic!("no summary: {stderr}"))
-    }
-
-    /// Waits for its end: exit code and what it wrote to standard error.
-    fn end(&mut self) -> (Option<i32>, String) {
-        let end = Instant::now() + PATIENCE;
-        let code = loop {
-            match self.child.try_wait().unwrap() {
-                Some(status) => break status.code(),
-                None if Instant::now() > end => {
-                    self.child.kill().unwrap();
-                    break None;
-                }
-                None => std::thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        (code, self.stderr.take().map(|thread| thread.join().unwrap()).unwrap_or_default())
+        match self.records().next_back() {
+            Some(Record::Summary(summary)) => summary.clone(),
+            other => panic!("the last record is {other:?}: {stderr}"),
+        }
     }
 }
 
@@ -238,14 +145,6 @@ pub(crate) fn nothing_lost_by_us(summary: &Summary) {
 /// Has this probe an attach method by that hook?
 fn tells_of(probe: &Probe, hook: &str) -> bool {
     probe.methods.iter().any(|method| method.name().split(" + ").any(|name| name == hook))
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Of a test that failed nothing stays behind. One that has ended is not an error.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Servers that are started now hook functions by kprobe alone. Tests run one after the other.
@@ -288,15 +187,4 @@ pub(crate) fn needs_ebpf() -> Result<(), Skip> {
         Err(Skip(reason)) => Some(reason),
     });
     REFUSAL.clone().map_or(Ok(()), |reason| Err(Skip(reason)))
-}
-
-/// Runs the binary to its end: what it said before it listened.
-pub(crate) fn run(command: &mut Command) -> Output {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child.wait_with_output().unwrap()
 }

@@ -1,4 +1,4 @@
-//! TCP's tables, read without an iterator: held against the iterator, and while they change.
+//! TCP's tables, read without an iterator: compared with the iterator, and while they change.
 
 use std::{
     collections::BTreeMap,
@@ -13,10 +13,11 @@ use c1m_probe::snapshot::Snapshots;
 use c1m_record::TcpState;
 use c1m_sys::{confine, netns};
 
+use c1m_testkit::Skip;
+
 use crate::{
     held::{apart, in_many_states},
     host::{connect, reset},
-    server::Skip,
 };
 
 /// Snapshots among sockets that come and go.
@@ -84,15 +85,15 @@ pub(crate) fn own_tables() -> Result<(), Skip> {
     })
 }
 
-/// What stands still is counted right while others come and go in the same chains: in the table that namespaces share, and in one of a
+/// What does not change is counted right while others come and go in the same chains: in the table that namespaces share, and in one of a
 /// few long chains, where a socket is often put back into the chain that it was taken from.
 pub(crate) fn while_they_change() -> Result<(), Skip> {
     apart(|| {
-        stand_still_among_others();
+        stay_among_others();
         if fs::write("/proc/sys/net/ipv4/tcp_child_ehash_entries", "64").is_ok() {
             let few_chains = thread::spawn(|| {
                 confine::unshare_network().unwrap();
-                stand_still_among_others();
+                stay_among_others();
             });
             few_chains.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
@@ -100,7 +101,7 @@ pub(crate) fn while_they_change() -> Result<(), Skip> {
     })
 }
 
-fn stand_still_among_others() {
+fn stay_among_others() {
     /// Ends the other thread even where an assertion fails: the scope waits for it.
     struct Over<'a>(&'a AtomicBool);
     impl Drop for Over<'_> {
@@ -131,7 +132,7 @@ fn stand_still_among_others() {
         let _over = Over(&is_over);
         let mut snapshots = Snapshots::load().unwrap();
         let mut times = 0;
-        // Until as many have come and gone as stand still.
+        // Until as many have come and gone as stay.
         while times < TIMES || made.load(Ordering::Relaxed) < pairs.len() as u64 {
             let rows = count(&mut snapshots);
             let of_port = |state| rows.get(&(state, address.port())).copied();

@@ -3,36 +3,42 @@
 use std::{
     env,
     io::{BufRead as _, BufReader, Write as _},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Command, Stdio},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use c1m_host::task;
 use c1m_record::{
-    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Limits, Line, Precision,
-    Record, Usage, Warning, Watching,
+    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Line, Precision, Record,
+    Usage, Warning, Watching,
 };
-use c1m_sys::{confine, process::terminate};
+use c1m_sys::confine;
+use c1m_testkit::{
+    Child, Outcome, PATIENCE, Program, Skip,
+    child::{closed_pipe, outcome},
+    eventually,
+    host::{reserve_pages, until_quiet},
+    only, schema, undisturbed,
+};
 
 use crate::{
-    attempt::undisturbed,
     environment,
-    host::{Settings, connect, cpus, eventually, reset, sockets},
-    server::{PATIENCE, SCHEMA, Skip, binary, needs_ebpf},
+    host::{connect, cpus, pair, reset},
+    server::{binary, needs_ebpf},
 };
 
-/// What this program does instead of testing, when a watch has started it: see [`play`].
+/// What this program does instead of testing, when a watch has started it: see [`run_role`].
 pub(crate) const ROLE: &str = "C1M_KERNEL_TEST_ROLE";
 const INTERVAL: &str = "200ms";
 /// Two pages in a receive queue.
 const UNREAD: [u8; 5000] = [b'x'; 5000];
 
-/// Plays a part in a test and ends, if it was asked to by its environment.
-pub(crate) fn play() {
+/// Does a part of a test and ends, if it was asked to by its environment.
+pub(crate) fn run_role() {
     match env::var(ROLE).as_deref() {
         // As many descriptors as there can be, and one more.
         Ok("exhaust") => {
@@ -53,12 +59,21 @@ pub(crate) fn play() {
     std::process::exit(0);
 }
 
-/// A running watch. Killed when dropped.
-pub(crate) struct Watch {
-    child: Child,
-    lines: Receiver<String>,
-    /// All that was taken so far.
-    pub(crate) records: Vec<Line<Record>>,
+/// A running watch.
+pub(crate) struct Watch(Program<Record>);
+
+impl Deref for Watch {
+    type Target = Program<Record>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Watch {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
 }
 
 impl Watch {
@@ -67,44 +82,11 @@ impl Watch {
     }
 
     pub(crate) fn start_by(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a watch");
-        let (sender, lines) = channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
-        });
-        Self { child, lines, records: Vec::new() }
-    }
-
-    fn take(&mut self, line: &str) -> Record {
-        SCHEMA.check(line);
-        let line: Line<Record> = serde_json::from_str(line).unwrap();
-        self.records.push(line.clone());
-        line.record
-    }
-
-    /// The first record from now on for which `choose` has an answer.
-    pub(crate) fn wait_for<T>(
-        &mut self,
-        what: &str,
-        mut choose: impl FnMut(&Record) -> Option<T>,
-    ) -> T {
-        let end = Instant::now() + PATIENCE;
-        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
-            if let Some(chosen) = choose(&self.take(&line)) {
-                return chosen;
-            }
-        }
-        panic!("no {what}: {:#?}", self.records);
+        Self(Program::start(command, &schema::SERVER).unwrap())
     }
 
     pub(crate) fn watching(&mut self) -> Watching {
-        let watching = self.wait_for("watching", |record| match record {
-            Record::Watching(watching) => Some(watching.clone()),
-            _ => None,
-        });
+        let watching = self.wait_for("watching", only!(Record::Watching));
         self.usage("first look", |_| true);
         watching
     }
@@ -116,7 +98,7 @@ impl Watch {
         })
     }
 
-    /// The first row of holders, once it is this process and has more than so many pages: told with a crossing of pressure or of high.
+    /// The first row of holders, once it is this process and has more than so many pages: reported with a crossing of pressure or of high.
     pub(crate) fn held_by(&mut self, pid: u32, pages: u64) -> HolderRow {
         let is_it = |record: &Record| match record {
             Record::Holders(holders) => holders
@@ -126,51 +108,21 @@ impl Watch {
                 .cloned(),
             _ => None,
         };
-        let told = self.records.iter().find_map(|line| is_it(&line.record));
-        told.unwrap_or_else(|| self.wait_for("holders", is_it))
-    }
-
-    pub(crate) fn signal(&mut self, signal: libc::c_int) {
-        confine::signal(&mut self.child, signal).unwrap();
-    }
-
-    /// Waits for its end by itself.
-    pub(crate) fn ended(&mut self) -> (Ended, ExitStatus) {
-        let ended = self.wait_for("end", |record| match record {
-            Record::Ended(ended) => Some(ended.clone()),
-            _ => None,
-        });
-        (ended, self.child.wait().unwrap())
+        self.wait_for_any("holders", is_it)
     }
 
     pub(crate) fn finish(&mut self) -> Ended {
-        terminate(&mut self.child).unwrap();
-        let (ended, status) = self.ended();
-        assert_eq!(status.code(), Some(0));
-        ended
+        let Outcome { code, stderr, .. } = self.0.finish();
+        assert_eq!(code, Some(0), "{stderr}");
+        self.last(only!(Record::Ended)).expect("a watch ends with a record")
     }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        // Of a test that failed nothing stays behind. One that has ended is not an error.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A connection of which both ends are ours.
-fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
-    let client = connect(listener.local_addr().unwrap());
-    (client, listener.accept().unwrap().0)
 }
 
 pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
     needs_ebpf()?;
-    let mut settings = Settings::take()?;
-    let reserve = 255 * cpus();
-    let is_quiet = eventually(PATIENCE, || sockets().tcp_mem_pages <= reserve);
-    assert!(is_quiet, "another program queues data: {:?}", sockets());
+    let mut settings = c1m_testkit::Settings::take()?;
+    let reserve = reserve_pages().unwrap();
+    until_quiet().unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let port = address.port().to_string();
@@ -214,8 +166,8 @@ pub(crate) fn limit_instant_and_socket() -> Result<(), Skip> {
     assert!(over.host.pressure.total_ms > up.host.pressure.total_ms, "{up:?} {over:?}");
     settings.put_back();
     let ended = watch.finish();
-    check_crossing(&watch.records, limits, address, before, after);
-    check_end(&watch.records, &ended, opened);
+    check_crossing(&watch.lines, limits, address, before, after);
+    check_end(&watch, &ended, opened);
     Ok(())
 }
 
@@ -246,13 +198,9 @@ fn check_crossing(
     }
 }
 
-fn check_end(records: &[Line<Record>], ended: &Ended, opened: u64) {
+fn check_end(watch: &Watch, ended: &Ended, opened: u64) {
     assert_eq!((ended.watched.opened, ended.watched.closed), (Some(opened), Some(opened)));
-    let verdict = records.iter().rev().find_map(|line| match &line.record {
-        Record::Verdict(verdict) => Some(verdict),
-        _ => None,
-    });
-    let causes = &verdict.unwrap().causes;
+    let causes = watch.last(only!(Record::Verdict)).unwrap().causes;
     let high = causes.iter().find(|cause| cause.limit == LimitName::TcpMemHigh);
     assert_eq!(high.unwrap().confidence, Confidence::Certain, "{causes:?}");
     assert!(ended.limit.is_some(), "{ended:?}");
@@ -288,46 +236,45 @@ pub(crate) fn what_was_there() -> Result<(), Skip> {
 
 /// A listener whose accept queue has the length 0 takes one connection after the other: each is born and ends like any other.
 pub(crate) fn backlog_of_zero() -> Result<(), Skip> {
+    with_backlog_of_zero("127.0.0.1:0".parse().unwrap())
+}
+
+/// The listener of IPv6 takes both.
+pub(crate) fn backlog_of_zero_over_ipv6() -> Result<(), Skip> {
+    TcpListener::bind("[::1]:0").map_err(|error| Skip(format!("no IPv6: {error}")))?;
+    with_backlog_of_zero("[::]:0".parse().unwrap())
+}
+
+fn with_backlog_of_zero(address: SocketAddr) -> Result<(), Skip> {
     needs_ebpf()?;
-    let addresses: [SocketAddr; 2] = [([127, 0, 0, 1], 0).into(), ([0u16; 8], 0).into()];
-    for address in addresses {
-        let socket = socket2::Socket::new(
-            socket2::Domain::for_address(address),
-            socket2::Type::STREAM,
-            None,
-        );
-        // Without IPv6 there is nothing to see of it.
-        let Ok(socket) = socket else { continue };
-        if address.is_ipv6() {
-            socket.set_only_v6(false).unwrap();
-        }
-        if socket.bind(&address.into()).is_err() {
-            continue;
-        }
-        socket.listen(0).unwrap();
-        let listener = TcpListener::from(socket);
-        let port = listener.local_addr().unwrap().port();
-        let accepted = |to: SocketAddr| (connect(to), listener.accept().unwrap().0);
-        let v4 = SocketAddr::from(([127, 0, 0, 1], port));
-        let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
-        // The listener of IPv6 takes both.
-        let to = if address.is_ipv6() { vec![v4, v6] } else { vec![v4] };
-        let before: Vec<_> = to.iter().map(|to| accepted(*to)).collect();
-        let flag = port.to_string();
-        let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
-        let present = before.len() as u64;
-        assert_eq!(watch.watching().connections, Some(present), "{address}");
-        let pairs: Vec<_> = to.iter().cycle().take(20).map(|to| accepted(*to)).collect();
-        let up = watch.usage("all up", |usage| usage.watched.opened == Some(20));
-        assert_eq!(up.watched.connections, Some(20 + present), "{up:?}");
-        before.into_iter().chain(pairs).for_each(|(client, server)| {
-            reset(client);
-            drop(server);
-        });
-        let down = watch.usage("all gone", |usage| usage.watched.closed == Some(20 + present));
-        assert_eq!(down.watched.connections, Some(0), "{down:?}");
-        watch.finish();
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+    if address.is_ipv6() {
+        socket.set_only_v6(false).unwrap();
     }
+    socket.bind(&address.into()).unwrap();
+    socket.listen(0).unwrap();
+    let listener = TcpListener::from(socket);
+    let port = listener.local_addr().unwrap().port();
+    let accepted = |to: SocketAddr| (connect(to), listener.accept().unwrap().0);
+    let v4 = SocketAddr::from(([127, 0, 0, 1], port));
+    let v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+    let to = if address.is_ipv6() { vec![v4, v6] } else { vec![v4] };
+    let before: Vec<_> = to.iter().map(|to| accepted(*to)).collect();
+    let flag = port.to_string();
+    let mut watch = Watch::start(&["--port", &flag, "--netns", "self", "--interval", INTERVAL]);
+    let present = before.len() as u64;
+    assert_eq!(watch.watching().connections, Some(present), "{address}");
+    let pairs: Vec<_> = to.iter().cycle().take(20).map(|to| accepted(*to)).collect();
+    let up = watch.usage("all up", |usage| usage.watched.opened == Some(20));
+    assert_eq!(up.watched.connections, Some(20 + present), "{up:?}");
+    before.into_iter().chain(pairs).for_each(|(client, server)| {
+        reset(client);
+        drop(server);
+    });
+    let down = watch.usage("all gone", |usage| usage.watched.closed == Some(20 + present));
+    assert_eq!(down.watched.connections, Some(0), "{down:?}");
+    watch.finish();
     Ok(())
 }
 
@@ -340,19 +287,12 @@ pub(crate) fn ports_of_a_process() -> Result<(), Skip> {
     let watching = watch.watching();
     assert!(watching.ports.contains(&port), "{watching:?}");
     assert_eq!(watching.netns, c1m_host::namespaces::own_inode());
-    let limits = watch.wait_for("limits", limits);
+    let limits = watch.wait_for("limits", only!(Record::Limits));
     let nofile = limits.limits.iter().find(|line| line.limit == LimitName::Nofile).unwrap();
     let (soft, _) = c1m_sys::process::nofile().unwrap();
     assert_eq!(nofile.ceiling, Some(soft), "{nofile:?}");
     watch.finish();
     Ok(())
-}
-
-fn limits(record: &Record) -> Option<Limits> {
-    match record {
-        Record::Limits(limits) => Some(limits.clone()),
-        _ => None,
-    }
 }
 
 /// A network namespace shows neither tcp_mem nor its limits: the kernel's own variables do.
@@ -366,7 +306,7 @@ pub(crate) fn in_a_namespace() -> Result<(), Skip> {
         let mut watch = Watch::start(&["--netns", "self"]);
         let watching = watch.watching();
         assert_ne!(watching.netns, c1m_host::namespaces::own_inode());
-        let limits = watch.wait_for("limits", limits);
+        let limits = watch.wait_for("limits", only!(Record::Limits));
         let ended = watch.finish();
         assert_eq!(ended.host.tcp_mem, shown, "{ended:?}");
         let high = limits.limits.iter().find(|line| line.limit == LimitName::TcpMemHigh).unwrap();
@@ -394,17 +334,14 @@ fn run(role: &str, command: &[&str]) -> (Option<i32>, Ended) {
 
 fn recorded(role: &str, command: &[&str]) -> (Option<i32>, Vec<Record>) {
     let file = facts();
-    let output = Command::new(binary())
-        .args(["watch", "--output", file.to_str().unwrap(), "--cmd"])
-        .args(command)
-        .env(ROLE, role)
-        .output()
-        .unwrap();
+    let mut watch = Command::new(binary());
+    watch.args(["watch", "--output", file.to_str().unwrap(), "--cmd"]).args(command);
+    let outcome = outcome(watch.env(ROLE, role));
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::remove_file(&file).unwrap();
-    text.lines().for_each(|line| SCHEMA.check(line));
+    text.lines().for_each(|line| schema::SERVER.check(line));
     let record = |line: &str| serde_json::from_str::<Line<Record>>(line).unwrap().record;
-    (output.status.code(), text.lines().map(record).collect())
+    (outcome.code, text.lines().map(record).collect())
 }
 
 /// More processes than are looked at: it is said once how many are not.
@@ -447,7 +384,7 @@ pub(crate) fn commands() -> Result<(), Skip> {
     let (code, ended) = run("exhaust", &[own]);
     assert_eq!((code, ended.limit), (Some(1), Some(LimitName::Nofile)), "{ended:?}");
     assert_eq!(ended.command.unwrap().code, Some(0));
-    // What others do on the host in the same instant is told as well.
+    // What others do on the host in the same instant is reported as well.
     let quiet = |command: &[&str], expected| {
         // tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile.
         let ended = undisturbed(|| {
@@ -462,20 +399,28 @@ pub(crate) fn commands() -> Result<(), Skip> {
     };
     assert_eq!(quiet(&[server, "--version"], 0).command.unwrap().code, Some(0));
     assert_eq!(quiet(&["--", server, "--no-such-flag"], 5).command.unwrap().code, Some(2));
-    let (reader, closed) = std::io::pipe().unwrap();
-    drop(reader);
-    let status = Command::new(binary())
-        .args(["watch", "--cmd", server, "--no-such-flag"])
-        .stdout(Stdio::null())
-        .stderr(closed)
-        .status()
-        .unwrap();
-    // 1: other programs may trip a limit meanwhile.
-    assert!(matches!(status.code(), Some(1 | 5)), "nobody reads its lines: {status:?}");
+    ends_with_5(|| {
+        Command::new(binary())
+            .args(["watch", "--cmd", server, "--no-such-flag"])
+            .stdout(Stdio::null())
+            .stderr(closed_pipe())
+            .status()
+            .unwrap()
+            .code()
+    });
     let absent =
         Command::new(binary()).args(["watch", "--cmd", "/no/such/program"]).output().unwrap();
     assert_eq!(absent.status.code(), Some(2), "{absent:?}");
     Ok(())
+}
+
+/// The command failed, and no limit was met. tcp_mem and failed calls are the host's: other programs may trip a limit meanwhile, which is exit code 1.
+fn ends_with_5(mut run: impl FnMut() -> Option<i32>) {
+    let ended = undisturbed(|| match run() {
+        Some(1) => Ok::<_, Skip>(Err("a limit was reported".into())),
+        code => Ok(Ok(code)),
+    });
+    assert_eq!(ended.expect("nothing here skips"), Some(5));
 }
 
 /// A signal is the command's, and the command never outlives the watch.
@@ -492,35 +437,37 @@ pub(crate) fn signals() -> Result<(), Skip> {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        // It is told before the command is started.
+        // It is printed before the command is started.
         let is_limits = |line: &String| line.contains("\"kind\":\"limits\"");
         assert!(lines.by_ref().map_while(Result::ok).any(|line| is_limits(&line)));
         let pid = child.id();
         let mut command = None;
-        eventually(PATIENCE, || {
+        eventually(|| {
             command = c1m_host::task::family(pid).get(1).copied();
             command.is_some_and(|pid| c1m_host::task::comm(pid) != Some("c1m-server".into()))
         });
         (child, lines, command.expect("the command"))
     };
-    let (mut child, lines, _) = started();
-    confine::signal(&mut child, libc::SIGTERM).unwrap();
-    let last = lines.map_while(Result::ok).last().unwrap();
-    let ended: Line<Record> = serde_json::from_str(&last).unwrap();
-    match ended.record {
-        Record::Ended(Ended { command: Some(command), .. }) => {
-            assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
+    ends_with_5(|| {
+        let (mut child, lines, _) = started();
+        confine::signal(&mut child, libc::SIGTERM).unwrap();
+        let last = lines.map_while(Result::ok).last().unwrap();
+        let ended: Line<Record> = serde_json::from_str(&last).unwrap();
+        match ended.record {
+            Record::Ended(Ended { command: Some(command), .. }) => {
+                assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
+            }
+            other => panic!("{other:?}"),
         }
-        other => panic!("{other:?}"),
-    }
-    assert!(matches!(child.wait().unwrap().code(), Some(1 | 5)));
+        child.wait().unwrap().code()
+    });
 
     let (mut child, _lines, command) = started();
     child.kill().unwrap();
     child.wait().unwrap();
     let folder = format!("/proc/{command}/exe");
     // One that nobody has waited for yet has no program any more.
-    let is_gone = eventually(PATIENCE, || !Path::new(&folder).exists());
+    let is_gone = eventually(|| !Path::new(&folder).exists());
     assert!(is_gone, "{command} outlived its watch");
     Ok(())
 }
@@ -542,24 +489,19 @@ pub(crate) fn signal_while_attaching() -> Result<(), Skip> {
     let touch = ["--cmd", "touch", proof.to_str().unwrap()];
     for (command, code) in [(&[][..], 0), (&touch[..], 5)] {
         let file = folder.path().join(format!("{code}.jsonl"));
-        let mut child = Command::new(binary())
-            .args(["watch", "--output", file.to_str().unwrap()])
-            .args(command)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("a watch");
-        let descriptors = format!("/proc/{}/fd", child.id());
+        let mut watch = Command::new(binary());
+        watch.args(["watch", "--output", file.to_str().unwrap()]).args(command);
+        let mut child = Child::start(&mut watch).unwrap();
+        let descriptors = format!("/proc/{}/fd", child.pid());
         let has_a_map = || {
             let links = std::fs::read_dir(&descriptors).into_iter().flatten().flatten();
             links
                 .filter_map(|link| std::fs::read_link(link.path()).ok())
                 .any(|target| target.to_string_lossy().contains("bpf-map"))
         };
-        assert!(eventually(PATIENCE, has_a_map), "it attaches nothing");
-        confine::signal(&mut child, libc::SIGTERM).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{command:?}");
+        child.until("map", has_a_map).unwrap();
+        let ended = child.finish().unwrap();
+        assert_eq!(ended.code, Some(code), "{command:?}: {}", ended.stderr);
         let text = std::fs::read_to_string(&file).unwrap();
         let last: Line<Record> = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert!(matches!(last.record, Record::Ended(_)), "{last:?}");
@@ -573,7 +515,7 @@ pub(crate) fn full_disk() -> Result<(), Skip> {
     needs_ebpf()?;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    // In a thread of its own: what it mounts is visible to itself and what it starts.
     let inside = thread::spawn(move || {
         confine::mount_memory(&path, 64 << 10)
             .map_err(|error| Skip(format!("no mount namespace: {error}")))?;

@@ -9,11 +9,12 @@ use std::{
 use c1m_sys::interface::number_of;
 use c1m_text::address::parse;
 
-use crate::{
+use c1m_testkit::{
     namespace::{LINK, is_own_network},
     scrape::scrape,
-    support::*,
 };
+
+use crate::support::*;
 
 /// With these addresses for both options.
 fn start(listen: &str, metrics: &str) -> Program {

@@ -22,7 +22,7 @@ fn twelve_thousand_connections_in_tables_of_1500() {
     const CONNECTIONS: usize = 12_000;
     raise_nofile().unwrap();
     let wanted = CONNECTIONS.to_string();
-    let program =
+    let mut program =
         Program::start(Some(1500), &["--max-connections", &wanted, "--interval", "100ms"]);
     assert_eq!(program.listening.page_bytes, Some(c1m_sys::process::page_bytes().unwrap()));
     assert!(program.listening.workers >= 9, "{:?}", program.listening);
@@ -34,7 +34,7 @@ fn twelve_thousand_connections_in_tables_of_1500() {
         ask_all(&mut some);
         streams.append(&mut some);
     }
-    program.wait_for(|record| match record {
+    program.wait_for("all of them", |record| match record {
         Record::Online(online) => (online.online == CONNECTIONS as u64).then_some(()),
         Record::Warning(warning) => panic!("{warning:?}"),
         _ => None,
@@ -52,7 +52,7 @@ fn twelve_thousand_connections_in_tables_of_1500() {
 
 #[test]
 fn full_tables_keep_what_is_queued_and_come_back() {
-    let program = Program::start(Some(256), &["--workers", "2", "--interval", "100ms"]);
+    let mut program = Program::start(Some(256), &["--workers", "2", "--interval", "100ms"]);
     let capacity = usize::try_from(program.listening.capacity).unwrap();
     assert_eq!(capacity, 2 * (256 - 7));
     // One after the other, so that every worker has said how much room it has before the next one comes.
@@ -68,11 +68,7 @@ fn full_tables_keep_what_is_queued_and_come_back() {
     for stream in &mut waiting {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     }
-    let warning = program.wait_for(|record| match record {
-        Record::Warning(warning) => Some(warning),
-        _ => None,
-    });
-    assert_eq!(warning.name, "EMFILE");
+    assert_eq!(program.wait_for("warning", only!(Record::Warning)).name, "EMFILE");
 
     // A worker that tried again and again would use up its second.
     let before = program.cpu_ticks();
@@ -178,7 +174,7 @@ fn a_churn_of_clients_never_exceeds_the_cap_and_none_starves() {
 
 #[test]
 fn a_lowered_limit_is_a_full_table_and_not_a_busy_loop() {
-    let program = Program::start(Some(1024), &["--workers", "1", "--quiet"]);
+    let mut program = Program::start(Some(1024), &["--workers", "1", "--quiet"]);
     let mut first = connect(program.address);
     ask(&mut first);
     // From outside, while it runs: only the worker's epoll (3) and the first connection (4) are below it, because its
@@ -191,11 +187,7 @@ fn a_lowered_limit_is_a_full_table_and_not_a_busy_loop() {
     assert!(lowered.success());
     let mut second = connect(program.address);
     second.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
-    let warning = program.wait_for(|record| match record {
-        Record::Warning(warning) => Some(warning.name),
-        _ => None,
-    });
-    assert_eq!(warning, "EMFILE");
+    assert_eq!(program.wait_for("warning", only!(Record::Warning)).name, "EMFILE");
     let before = program.cpu_ticks();
     std::thread::sleep(Duration::from_secs(1));
     assert!(program.cpu_ticks() - before < 50);
@@ -206,11 +198,12 @@ fn a_lowered_limit_is_a_full_table_and_not_a_busy_loop() {
 
 #[test]
 fn a_raised_limit_lets_those_in_who_wait() {
-    let program = Program::start(Some(300), &["--workers", "2", "--quiet"]);
+    let mut program = Program::start(Some(300), &["--workers", "2", "--quiet"]);
     let capacity = usize::try_from(program.listening.capacity).unwrap();
     // From outside, while it runs. The soft limit alone: the hard one is raised by root only.
+    let pid = program.pid().to_string();
     let set_soft_limit = |limit: u64| {
-        let (pid, limits) = (program.pid().to_string(), format!("--nofile={limit}:300"));
+        let limits = format!("--nofile={limit}:300");
         let set = std::process::Command::new("prlimit").args(["--pid", &pid, &limits]).status();
         assert!(set.unwrap().success());
     };
@@ -220,11 +213,7 @@ fn a_raised_limit_lets_those_in_who_wait() {
     for stream in &mut held {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     }
-    let warning = |record| match record {
-        Record::Warning(warning) => Some(warning.name),
-        _ => None,
-    };
-    assert_eq!(program.wait_for(warning), "EMFILE");
+    assert_eq!(program.wait_for("warning", only!(Record::Warning)).name, "EMFILE");
     std::thread::sleep(Duration::from_millis(500));
     let before = program.sleeps();
     std::thread::sleep(Duration::from_millis(2500));
@@ -251,8 +240,8 @@ fn a_raised_limit_lets_those_in_who_wait() {
 
 #[test]
 fn a_server_that_may_hold_nothing_is_refused() {
-    let output = command(None, &["--max-connections", "0"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let text = String::from_utf8(output.stderr).unwrap();
+    let outcome = outcome(&mut command(None, &["--max-connections", "0"]));
+    let text = outcome.stderr;
+    assert_eq!(outcome.code, Some(2));
     assert!(text.contains("use at least 1, or leave --max-connections out"), "{text}");
 }

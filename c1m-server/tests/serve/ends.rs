@@ -4,30 +4,17 @@ use std::{
     io::Read as _,
     net::TcpStream,
     os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::Instant,
 };
 
 use c1m_record::{Line, Record};
 use c1m_sys::confine;
+use c1m_testkit::{Child, child::errors as outcome};
 
 use crate::support::*;
 
 const SIGNALS: [&str; 4] = ["HUP", "INT", "QUIT", "TERM"];
-
-fn signal(child: &Child, name: &str) {
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-}
-
-/// The exit code of a command that ends by itself, and its standard error.
-fn outcome(command: &mut Command) -> (Option<i32>, String) {
-    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-    let status = wait(&mut child);
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    (status.code(), text)
-}
 
 fn server(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
@@ -43,7 +30,7 @@ fn full() -> Stdio {
 fn port(child: &Child) -> u16 {
     let mut port = None;
     until("the server listens", || {
-        port = listening_port(child.id());
+        port = listening_port(child.pid());
         port.is_some()
     });
     port.unwrap()
@@ -80,9 +67,8 @@ fn each_signal_ends_it_with_summary_verdict_and_report() {
         let arguments = ["--workers", "1", "--quiet", "--report", page.to_str().unwrap()];
         let mut program = Program::start(None, &arguments);
         program.signal(&[name]);
-        program.wait_for(|record| matches!(record, Record::Verdict(_)).then_some(()));
-        assert_eq!(program.summary().held, 0);
-        assert_eq!(program.wait().code(), Some(0), "{name}");
+        assert_eq!(program.summary().held, 0, "{name}");
+        assert!(program.last(only!(Record::Verdict)).is_some(), "{name}");
         let text = std::fs::read_to_string(page).unwrap();
         assert!(text.starts_with("<!DOCTYPE html>") && text.ends_with("</html>"), "{name}");
     }
@@ -94,26 +80,23 @@ fn a_second_signal_ends_it_at_once_with_its_number() {
     for (names, code) in [(["HUP", "INT"], 130), (["INT", "QUIT"], 131), (["QUIT", "TERM"], 143)] {
         let mut program = Program::start(None, &["--workers", "1", "--quiet"]);
         program.signal(&["STOP", names[0], names[1], "CONT"]);
-        assert_eq!(program.wait().code(), Some(code), "{names:?}");
+        assert_eq!(program.end().code, Some(code), "{names:?}");
     }
 }
 
 #[test]
 fn an_ignored_hangup_stays_ignored() {
     let script = r#"trap "" HUP; exec "$0" "$@""#;
-    let mut child = Command::new("sh")
-        .args(["-c", script, env!("CARGO_BIN_EXE_c1m-server")])
-        .args(["--listen", "127.0.0.1:0", "--workers", "1", "--quiet"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_c1m-server")]);
+    command.args(["--listen", "127.0.0.1:0", "--workers", "1", "--quiet"]);
+    let mut child = Child::start(&mut command).unwrap();
     port(&child);
-    signal(&child, "HUP");
+    child::signal(child.pid(), &["HUP"]);
     // The kernel does not even keep it: SigIgn and SigPnd of man 5 proc.
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.pid())).unwrap();
     assert!(!status.lines().any(|l| l.starts_with("ShdPnd:") && l.ends_with('1')), "{status}");
-    signal(&child, "TERM");
-    assert_eq!(wait(&mut child).code(), Some(0));
+    assert_eq!(child.finish().unwrap().code, Some(0));
 }
 
 /// A pipe that holds one page.
@@ -128,14 +111,14 @@ fn stalled() -> (Child, std::io::PipeReader) {
     let (reader, writer) = narrow_pipe();
     let mut command = server(&["--listen", "127.0.0.1:0", "--workers", "1", "--json"]);
     command.args(["--interval", "10ms"]).stdout(writer).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
+    let child = Child::as_is(&mut command).unwrap();
     drop(command);
     let address = ([127, 0, 0, 1], port(&child)).into();
     let mut held = Vec::<TcpStream>::new();
     // A thread that sleeps in a write to the pipe: the page is full.
     until("its output is full", || {
         held.push(connect(address));
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
         tasks.flatten().any(|task| {
             let wchan = std::fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
             wchan.contains("pipe_write")
@@ -149,20 +132,19 @@ fn stalled() -> (Child, std::io::PipeReader) {
 #[test]
 fn nobody_reading_keeps_it_neither_from_serving_nor_from_ending() {
     let (mut child, _reader) = stalled();
-    signal(&child, "TERM");
-    assert_eq!(wait(&mut child).code(), Some(3));
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    let outcome = child.finish().unwrap();
+    let text = outcome.stderr;
+    assert_eq!(outcome.code, Some(3));
     assert!(text.contains("nobody read standard output") && text.lines().count() == 1, "{text}");
 }
 
 #[test]
 fn a_reader_that_comes_late_gets_the_last_lines() {
     let (mut child, mut reader) = stalled();
-    signal(&child, "TERM");
+    child::signal(child.pid(), &["TERM"]);
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
-    assert_eq!(wait(&mut child).code(), Some(0));
+    assert_eq!(child.end().unwrap().code, Some(0));
     let records: Vec<Line<Record>> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds = records.iter().rev().take(3).map(|line| &line.record).collect::<Vec<_>>();
@@ -176,12 +158,12 @@ fn a_reader_that_comes_late_gets_the_last_lines() {
 fn a_second_signal_ends_the_wait_for_a_reader() {
     let (mut child, _reader) = stalled();
     let begin = Instant::now();
-    signal(&child, "TERM");
+    child::signal(child.pid(), &["TERM"]);
     // The listener goes with the first signal.
-    until("the end begins", || listening_port(child.id()).is_none());
-    signal(&child, "INT");
+    until("the end begins", || listening_port(child.pid()).is_none());
+    child::signal(child.pid(), &["INT"]);
     // It is at once, unless the wait was over already on a slow machine.
-    let code = wait(&mut child).code();
+    let code = child.end().unwrap().code;
     assert!(code == Some(130) || begin.elapsed().as_secs() >= 3, "{code:?}");
 }
 
@@ -221,7 +203,7 @@ fn what_cant_be_written_is_named_with_exit_code_3() {
 fn a_report_that_does_not_fit_leaves_the_older_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_owned();
-    // In a thread of its own: what it mounts is seen by itself and what it starts.
+    // In a thread of its own: what it mounts is visible to itself and what it starts.
     let in_thread = move || {
         // A test that can't do what it is for must not count as passed.
         confine::mount_memory(&path, 64 << 10).unwrap_or_else(|error| {
@@ -285,13 +267,6 @@ fn a_reader_that_has_closed_the_pipe_ends_it_in_order() {
     let flags = ["--listen", "127.0.0.1:0", "--workers", "1", "--report", "/dev/full"];
     let (code, text) = outcome(server(&flags).stdout(closed_pipe()));
     assert!(code == Some(3) && text.contains("/dev/full"), "{code:?} {text}");
-}
-
-/// A pipe whose reader has closed it, as that of `| true`.
-fn closed_pipe() -> std::io::PipeWriter {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    writer
 }
 
 #[test]

@@ -1,33 +1,25 @@
 //! Start, signals, end.
 
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use c1m_record::Record;
 use c1m_server::serve::Ending;
+use c1m_testkit::Child;
 
 use crate::support::*;
-
-/// The code and the standard error of a program that ends by itself.
-fn outcome(mut command: Command) -> (Option<i32>, String) {
-    let mut child = command.spawn().unwrap();
-    let status = wait(&mut child);
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    (status.code(), text)
-}
 
 #[test]
 fn a_second_instance_is_refused_the_port() {
     let program = Program::start(None, &["--workers", "2"]);
     let mut second = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
-    second.args(["--listen", &program.address.to_string()]).stderr(std::process::Stdio::piped());
-    let (code, text) = outcome(second);
-    assert_eq!(code, Some(3));
+    let outcome = outcome(second.args(["--listen", &program.address.to_string()]));
+    let text = outcome.stderr;
+    assert_eq!(outcome.code, Some(3));
     assert!(text.contains("EADDRINUSE") && text.contains("--listen"), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     for _ in 0..10 {
@@ -47,9 +39,9 @@ fn the_impossible_is_refused_with_the_number_that_would_do() {
         (None, &["--keepalive", "99999d"], 2, "--keepalive 8639913600s: "),
         (None, &["--header-timeout", "0s"], 2, "at least 1ms"),
     ] {
-        let (actual, text) = outcome(command(nofile, arguments));
-        assert_eq!(actual, Some(code), "{arguments:?}: {text}");
-        assert!(text.contains(hint), "{arguments:?}: {text}");
+        let outcome = outcome(&mut command(nofile, arguments));
+        assert_eq!(outcome.code, Some(code), "{arguments:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(hint), "{arguments:?}: {outcome:?}");
     }
 }
 
@@ -60,7 +52,7 @@ fn signals_end_it_with_a_summary() {
         let mut streams: Vec<TcpStream> = (0..50).map(|_| connect(program.address)).collect();
         streams.iter_mut().for_each(ask);
         drop(streams.split_off(40));
-        // Closed by reset; how it is counted shows that the server has seen it.
+        // Closed by reset; how it is counted shows that the server knows it.
         until("the closes are seen", || {
             let now = std::fs::read_dir(format!("/proc/{}/task", program.pid())).unwrap();
             let is_worker = |task: &std::path::PathBuf| {
@@ -81,7 +73,6 @@ fn signals_end_it_with_a_summary() {
         assert!(summary.rss_bytes.unwrap() > 0 && summary.elapsed_s > 0.0);
         assert!(summary.sockstat.unwrap().alloc >= 80);
         assert!(summary.file_nr.unwrap().allocated > 40);
-        assert_eq!(program.wait().code(), Some(0));
         for stream in &mut streams {
             assert_eq!(stream.read(&mut [0]).unwrap(), 0, "not closed in order");
         }
@@ -96,36 +87,28 @@ fn the_second_signal_ends_it_at_once() {
     // Both are there when it goes on.
     program.signal(&["STOP", "INT", "TERM", "CONT"]);
     // 128, and the number of the second one.
-    assert_eq!(program.wait().code(), Some(143));
+    assert_eq!(program.end().code, Some(143));
 }
 
 #[test]
 fn it_ends_by_itself_after_its_time() {
     let mut program = Program::start(None, &["--duration", "300ms"]);
     assert_eq!(program.summary().held, 0);
-    assert_eq!(program.wait().code(), Some(0));
 }
 
 #[test]
 fn nobody_reading_its_output_is_no_error() {
-    let mut child =
-        command(None, &["--json", "--workers", "1", "--interval", "50ms"]).spawn().unwrap();
-    let mut line = Vec::new();
-    let mut stdout = child.stdout.take().unwrap();
-    while !line.ends_with(b"\n") {
-        let mut byte = [0];
-        stdout.read_exact(&mut byte).unwrap();
-        line.push(byte[0]);
-    }
-    drop(stdout);
-    let listening: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let mut command = command(None, &["--json", "--workers", "1", "--interval", "50ms"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    // A reader that is dropped closes the pipe.
+    BufReader::with_capacity(1, child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let listening: serde_json::Value = serde_json::from_str(&line).unwrap();
     let address: SocketAddr = listening["address"].as_str().unwrap().parse().unwrap();
     // Makes a line, which nobody reads: unless another one came first, and the server has ended over it.
     let _stream = TcpStream::connect(address);
-    assert_eq!(wait(&mut child).code(), Some(0));
-    let mut text = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-    assert_eq!(text, "");
+    let outcome = Child::from(child).end().unwrap();
+    assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -217,13 +200,9 @@ fn a_server_that_stops_accepting_serves_on() {
 #[test]
 fn it_listens_on_ipv6() {
     if !std::path::Path::new("/proc/net/if_inet6").exists() {
-        // On a kernel without IPv6 it says that it can't.
-        let output = std::process::Command::new(env!("CARGO_BIN_EXE_c1m-server"))
-            .args(["--listen", "[::1]:0", "--workers", "1", "--duration", "100ms"])
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(!output.status.success() && said.contains("[::1]"), "{said}");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_c1m-server"));
+        let outcome = outcome(command.args(["--listen", "[::1]:0", "--quiet"]));
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(3), 1), "{outcome:?}");
         return;
     }
     let server = start_on("[::1]:0".parse().unwrap(), 2, None);
@@ -253,19 +232,15 @@ fn keepalive_is_inherited_by_connections() {
 
 #[test]
 fn the_interval_tells_changes_only() {
-    let program = Program::start(None, &["--interval", "50ms", "--workers", "1"]);
+    let mut program = Program::start(None, &["--interval", "50ms", "--workers", "1"]);
     let mut stream = connect(program.address);
     ask(&mut stream);
-    let online = |record| match record {
-        Record::Online(online) => Some(online),
-        _ => None,
-    };
-    let first = program.wait_for(online);
+    let first = program.wait_for("first line", only!(Record::Online));
     assert_eq!((first.online, first.accepted, first.closed), (1, 1, 0));
     assert!(first.accepted_per_s > 0.0 && first.pss_bytes.unwrap() > 0);
     assert_eq!((first.connections, first.dropped), (None, None));
     std::thread::sleep(Duration::from_millis(300));
     drop(stream);
-    let second = program.wait_for(online);
+    let second = program.wait_for("second line", only!(Record::Online));
     assert_eq!((second.online, second.closed), (0, 1), "a line without a change");
 }

@@ -7,10 +7,9 @@ use std::{
 
 use c1m_record::Record;
 
-use crate::{
-    scrape::{Samples, get, scrape},
-    support::*,
-};
+use c1m_testkit::scrape::{Samples, get, scrape};
+
+use crate::support::*;
 
 fn start(arguments: &[&str]) -> (Program, String) {
     let fixed = ["--workers", "1", "--interval", "20ms", "--metrics-addr", "127.0.0.1:0"];
@@ -79,7 +78,7 @@ fn a_page_says_what_the_summary_says() {
 
 #[test]
 fn a_bad_scraper_disturbs_nobody() {
-    let (program, url) = start(&[]);
+    let (mut program, url) = start(&[]);
     let address = url.strip_prefix("http://").unwrap().split('/').next().unwrap();
     // One asks and never reads, one never ends its request, one sends what is none.
     let mut deaf = connect(address.parse().unwrap());
@@ -95,7 +94,7 @@ fn a_bad_scraper_disturbs_nobody() {
     let mut stream = connect(program.address);
     ask(&mut stream);
     held(&url, 1.0);
-    program.wait_for(|record| match record {
+    program.wait_for("one connection", |record| match record {
         Record::Online(online) => (online.online == 1).then_some(()),
         _ => None,
     });
@@ -126,7 +125,7 @@ fn silent_connections_keep_no_scraper_out() {
         }
         let samples = scrape(&url);
         let evicted = samples[&errors("connection", "evicted")];
-        // On a machine that stands still for seconds some time out before.
+        // On a machine that pauses for seconds some time out before.
         let over = evicted + samples[&errors("request", "408")];
         assert!(evicted > 0.0 && over > (count - PLACES) as f64, "{samples:#?}");
         // The last one still has its place, until it has said what it wants.
@@ -158,12 +157,10 @@ fn an_address_that_cannot_be_had_is_told_before_anything_starts() {
     let (_program, url) = start(&[]);
     let taken = url.strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
     for arguments in [&["--metrics-addr", &taken][..], &["--trace", "--metrics-addr", &taken]] {
-        let output = command(None, arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(3), "{output:?}");
-        assert_eq!(output.stdout, b"", "{output:?}");
-        let error = String::from_utf8(output.stderr).unwrap();
+        let outcome = outcome(&mut command(None, arguments));
+        assert_eq!((outcome.code, outcome.lines.len()), (Some(3), 0), "{outcome:?}");
         assert_eq!(
-            error,
+            outcome.stderr,
             format!(
                 "c1m-server: cannot bind {taken} for metrics (Address already in use (os error 98)): choose another --metrics-addr\n"
             )

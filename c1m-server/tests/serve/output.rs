@@ -1,18 +1,15 @@
 //! Lines for people.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _},
-    process::Command,
-};
+use c1m_testkit::{Child, figures};
 
-use crate::{figures, support::*};
+use crate::support::*;
 
 #[test]
 fn people_get_online_user_lines() {
-    let mut child = command(None, &["--workers", "1", "--interval", "50ms"]).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    stdout.read_line(&mut line).unwrap();
+    let mut child =
+        Child::start(&mut command(None, &["--workers", "1", "--interval", "50ms"])).unwrap();
+    let mut next = || child.next(PATIENCE).unwrap().expect("a line").text;
+    let mut line = next();
     let (clock, text) = line.split_at(14);
     assert!(
         clock.char_indices().all(|(at, c)| match at {
@@ -34,15 +31,12 @@ fn people_get_online_user_lines() {
                 .any(|it| line[12..].starts_with(it)),
             "{line}"
         );
-        line.clear();
-        stdout.read_line(&mut line).unwrap();
+        line = next();
     }
 
-    let pid = child.id().to_string();
-    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).unwrap();
-    assert_eq!(wait(&mut child).code(), Some(0));
+    let outcome = child.finish().unwrap();
+    assert_eq!(outcome.code, Some(0));
+    let rest = outcome.stdout();
     for expected in
         ["verdict  ", "summary  held=1 peak=1 accepted=1 closed=0", "memory  rss=", "errors  none"]
     {
@@ -55,11 +49,10 @@ fn a_page_is_written_at_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.html");
     let arguments = ["--workers", "1", "--json", "--duration", "200ms", "--report"];
-    let output = command(None, &[&arguments[..], &[path.to_str().unwrap()]].concat()).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let page = std::fs::read_to_string(path).unwrap();
-    let lines = String::from_utf8(output.stdout).unwrap();
+    let arguments = [&arguments[..], &[path.to_str().unwrap()]].concat();
+    let outcome = outcome(&mut command(None, &arguments));
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let (page, lines) = (std::fs::read_to_string(path).unwrap(), outcome.stdout());
     let told = figures::check(&page, &lines);
     for kind in ["limits", "summary"] {
         assert!(told.contains(kind), "{kind} is not in {told:?}");
@@ -72,9 +65,7 @@ fn a_page_is_written_at_the_end() {
 
 #[test]
 fn a_page_that_cant_be_written_is_told_before_anything_is_served() {
-    let output = command(None, &["--report", "/nonexistent/run.html"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(3), "{output:?}");
-    assert!(output.stdout.is_empty(), "{output:?}");
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("choose another --report"), "{said}");
+    let outcome = outcome(&mut command(None, &["--report", "/nonexistent/run.html"]));
+    assert_eq!((outcome.code, outcome.lines.len()), (Some(3), 0), "{outcome:?}");
+    assert!(outcome.stderr.contains("choose another --report"), "{outcome:?}");
 }

@@ -1,22 +1,22 @@
 //! Servers in this process and as a program, and clients for both.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    ops::{Deref, DerefMut},
+    process::Command,
+    time::Duration,
 };
 
 use c1m_preflight::plan::{Wish, plan};
-use c1m_record::{Line, Record, Summary};
+use c1m_record::{Record, Summary};
 use c1m_server::serve::{Config, Running, Server};
 use c1m_sys::process::raise_nofile;
-
-use crate::schema::Schema;
-
-/// Longer than anything here takes on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use c1m_testkit::{
+    PATIENCE,
+    child::{self, closed_pipe, outcome},
+    only, schema, until,
+};
 
 /// A server in this process.
 pub(crate) fn start(workers: usize, max_connections: Option<u64>) -> Running {
@@ -42,12 +42,25 @@ pub(crate) fn start_on(
     Server::bind(config).unwrap().start().unwrap()
 }
 
-/// A server as a program, with JSON output. Killed when dropped.
+/// A server as a program, with JSON output.
 pub(crate) struct Program {
-    child: Child,
-    records: Receiver<Record>,
+    program: c1m_testkit::Program<Record>,
     pub(crate) address: SocketAddr,
     pub(crate) listening: c1m_record::Listening,
+}
+
+impl Deref for Program {
+    type Target = c1m_testkit::Program<Record>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.program
+    }
+}
+
+impl DerefMut for Program {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.program
+    }
 }
 
 /// The program under a limit of open files, listening on a port of the kernel's choice, not yet started.
@@ -62,7 +75,6 @@ pub(crate) fn command(nofile: Option<u64>, arguments: &[&str]) -> Command {
         None => Command::new(binary),
     };
     command.args(["--listen", "127.0.0.1:0"]).args(arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -73,85 +85,35 @@ impl Program {
 
     /// As [`Self::start`], of a command that may listen elsewhere.
     pub(crate) fn spawn(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.arg("--json").spawn().unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let (sender, records) = channel();
-        let schema = Schema::read("c1m-server");
-        std::thread::spawn(move || {
-            for line in stdout.lines() {
-                let line = line.unwrap();
-                schema.check(&line);
-                let record: Line<Record> = serde_json::from_str(&line).expect(&line);
-                assert_eq!(record.v, c1m_record::SCHEMA_VERSION);
-                if sender.send(record.record).is_err() {
-                    break;
-                }
-            }
-        });
-        let Ok(Record::Listening(listening)) = records.recv_timeout(PATIENCE) else {
-            let mut text = String::new();
-            child.kill().unwrap();
-            child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-            panic!("the server does not listen: {text}")
-        };
-        Self { child, records, address: listening.address.parse().unwrap(), listening }
-    }
-
-    /// The first record from now on for which `choose` has an answer.
-    pub(crate) fn wait_for<T>(&self, mut choose: impl FnMut(Record) -> Option<T>) -> T {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let record = self
-                .records
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-                .expect("the record does not come");
-            if let Some(chosen) = choose(record) {
-                return chosen;
-            }
-        }
+        let mut program =
+            c1m_testkit::Program::start(command.arg("--json"), &schema::SERVER).unwrap();
+        let listening = program.wait_for("listening server", only!(Record::Listening));
+        Self { program, address: listening.address.parse().unwrap(), listening }
     }
 
     pub(crate) fn signal(&self, names: &[&str]) {
-        for name in names {
-            let pid = self.child.id().to_string();
-            assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-        }
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Waits for the program's own end.
-    pub(crate) fn wait(&mut self) -> ExitStatus {
-        wait(&mut self.child)
+        child::signal(self.pid(), names);
     }
 
     /// Ends it by SIGTERM, and returns its last record.
     pub(crate) fn finish(mut self) -> Summary {
         self.signal(&["TERM"]);
-        let summary = self.summary();
-        assert_eq!(self.wait().code(), Some(0));
-        summary
+        self.summary()
     }
 
-    /// The last record; nothing comes behind it.
-    pub(crate) fn summary(&self) -> Summary {
-        let summary = self.wait_for(|record| match record {
-            Record::Summary(summary) => Some(summary),
-            _ => None,
-        });
-        assert!(self.records.recv_timeout(PATIENCE).is_err(), "a record behind the summary");
-        summary
+    /// The last record of a server that ends well.
+    pub(crate) fn summary(&mut self) -> Summary {
+        let outcome = self.end();
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        match self.records().next_back() {
+            Some(Record::Summary(summary)) => summary.clone(),
+            other => panic!("the last record is {other:?}"),
+        }
     }
 
     /// User and system time so far, in clock ticks of 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
-        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // man 5 proc: utime and stime are fields 14 and 15, and the first one here is field 3.
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        child::cpu_ticks(self.pid()).unwrap()
     }
 
     /// How often its threads went to sleep so far.
@@ -164,36 +126,6 @@ impl Program {
                 line.unwrap().trim().parse::<u64>().unwrap()
             })
             .sum()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-pub(crate) fn wait(child: &mut Child) -> ExitStatus {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match child.try_wait().unwrap() {
-            Some(status) => return status,
-            None if Instant::now() > end => {
-                child.kill().unwrap();
-                panic!("the program does not end");
-            }
-            None => std::thread::sleep(Duration::from_millis(10)),
-        }
-    }
-}
-
-/// Runs until `done`; fails when that takes too long.
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "{what}: this does not happen");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -173,8 +173,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_line_is_answered(line in "(TCP| |[0-9]{0,22}|:|tunables|slabdata|\n|\\PC)*") {
-            let _ = parse(&format!("{HEAD}{line}"), PAGE);
+        fn a_wrong_line_is_named_by_its_number(line in "(TCP| |[0-9]{0,22}|:|tunables|slabdata|\n|\\PC)*") {
+            let text = format!("{HEAD}{line}");
+            if let Err(SlabinfoError::Line(number)) = parse(&text, PAGE) {
+                prop_assert!((3..=text.lines().count()).contains(&number), "{number}: {text:?}");
+            }
         }
     }
 }

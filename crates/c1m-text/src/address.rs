@@ -377,9 +377,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in "(\\[|\\]|%|:|-|[0-9a-f]{1,4}|lo|\\.|\\PC){0,12}") {
-            let _ = (parse(&text), parse_ip(&text));
-            let _ = text.parse::<crate::sources::SourceRange>();
+        fn what_is_taken_can_be_typed_as_it_is_shown(text in "(\\[|\\]|%|:|-|[0-9a-f]{1,4}|lo|\\.|\\PC){0,12}") {
+            if let Ok(address) = parse(&text) {
+                prop_assert_eq!(parse(&address.to_string()), Ok(address));
+            }
+            if let Some(ip) = parse_ip(&text) {
+                prop_assert_eq!(parse_ip(&ip.to_string()), Some(ip));
+            }
+            if let Ok(range) = text.parse::<crate::sources::SourceRange>() {
+                let sources = crate::sources::Sources::merge(&[range]);
+                prop_assert!(sources.is_some_and(|sources| sources.count() > 0), "{text}");
+            }
             if let Ok((first, last)) = parse_with_ports(&text) {
                 prop_assert!(first.port() > 0 && first.port() <= last);
             }

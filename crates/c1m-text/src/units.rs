@@ -473,8 +473,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_answered(text in "\\PC*") {
-            let _ = (parse_count(&text), parse_bytes(&text), parse_duration(&text));
+        fn what_does_not_begin_like_a_number_is_none(text in "[0-9.,_]{0,8}[kmgKMGBibsd]{0,3}|\\PC*") {
+            let is_number = text.starts_with(|c: char| c.is_ascii_digit());
+            prop_assert!(is_number || parse_count(&text).is_err(), "{text:?}");
+            prop_assert!(is_number || parse_bytes(&text).is_err(), "{text:?}");
+            prop_assert!(is_number || parse_duration(&text).is_err(), "{text:?}");
         }
 
         #[test]

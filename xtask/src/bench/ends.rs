@@ -12,7 +12,7 @@ use c1m_client::record::{ClientRecord, Ramped, Sample};
 use c1m_record::{Record, Sockstat, Summary};
 
 use super::{
-    child::{Child, PATIENCE, Read, check_interrupted},
+    child::{Child, PATIENCE, Printed, check_interrupted, record, rest, start},
     floor, host,
 };
 
@@ -41,10 +41,9 @@ impl Programs {
     pub(crate) fn listen(&self, connections: u64, flags: &[&str]) -> Result<(Child, String)> {
         let mut command = self.server();
         command.args(["--json", "--listen", "127.0.0.1:0", "--max-connections"]);
-        let mut server =
-            Child::start("c1m-server", command.arg(connections.to_string()).args(flags))?;
+        let mut server = start(command.arg(connections.to_string()).args(flags))?;
         let address = server.wait_for("it listened", |line| {
-            Ok(match line.record()? {
+            anyhow::Ok(match record(line)? {
                 Record::Listening(listening) => Some(listening.address),
                 _ => None,
             })
@@ -56,14 +55,14 @@ impl Programs {
     pub(crate) fn open(&self, address: &str, connections: u64, flags: &[&str]) -> Result<Child> {
         let mut command = Command::new(&self.client);
         command.args(["--json", "--connect", address, "--hold", HOLD, "--connections"]);
-        Child::start("c1m-client", command.arg(connections.to_string()).args(flags))
+        start(command.arg(connections.to_string()).args(flags))
     }
 }
 
 /// Waits for the end of a ramp, in which every connection must have been opened.
 pub(crate) fn ramped(client: &mut Child, connections: u64) -> Result<Ramped> {
     let ramped = client.wait_for("its ramp was over", |line| {
-        Ok(match line.record()? {
+        anyhow::Ok(match record(line)? {
             ClientRecord::Ramped(ramped) => Some(ramped),
             _ => None,
         })
@@ -107,7 +106,7 @@ pub(crate) struct Gone {
     /// Orphans and TIME_WAIT that were not there before.
     pub(crate) left: u64,
     /// All lines of the server that nobody had asked for; none of the floor.
-    pub(crate) lines: Vec<Read>,
+    pub(crate) lines: Vec<Printed>,
     /// `None` of the floor.
     pub(crate) summary: Option<Summary>,
 }
@@ -131,25 +130,25 @@ impl Held {
     }
 
     pub(crate) fn floor(programs: &Programs, connections: u64, flags: &[&str]) -> Result<Self> {
-        let end = |name, connect: Option<String>| {
+        let end = |connect: Option<String>| {
             let mut command = Command::new(&programs.floor);
             command.args([floor::COMMAND, "--connections", &connections.to_string()]).args(flags);
-            Child::start(name, command.args(connect.iter().flat_map(|to| ["--connect", to])))
+            start(command.args(connect.iter().flat_map(|to| ["--connect", to])))
         };
-        let said = |line: &Read| -> Result<floor::Said> {
+        let said = |line: &Printed| -> Result<floor::Said> {
             serde_json::from_str(&line.text).with_context(|| format!("the floor: {}", line.text))
         };
-        let mut server = end("the floor's server", None)?;
+        let mut server = end(None)?;
         let address = server.wait_for("it listened", |line| {
-            Ok(match said(line)? {
+            anyhow::Ok(match said(line)? {
                 floor::Said::Listening { address } => Some(address),
                 _ => None,
             })
         })?;
         let before = host::sockets()?;
-        let mut client = end("the floor's client", Some(address.to_string()))?;
+        let mut client = end(Some(address.to_string()))?;
         let ramp_s = client.wait_for("its ramp was over", |line| {
-            Ok(match said(line)? {
+            anyhow::Ok(match said(line)? {
                 floor::Said::Ramped { seconds } => Some(seconds),
                 _ => None,
             })
@@ -157,9 +156,9 @@ impl Held {
         // What the last of them are accepted in is not part of either ramp.
         let limit = Instant::now() + PATIENCE;
         loop {
-            server.order()?;
+            server.write("\n")?;
             let accepted = server.wait_for("it counted", |line| {
-                Ok(match said(line)? {
+                anyhow::Ok(match said(line)? {
                     floor::Said::Accepted { connections } => Some(connections),
                     _ => None,
                 })
@@ -179,7 +178,7 @@ impl Held {
     /// The answer to `--sample`.
     pub(crate) fn sampled(&mut self) -> Result<Sample> {
         self.client.wait_for("its sample was over", |line| {
-            Ok(match line.record()? {
+            anyhow::Ok(match record(line)? {
                 ClientRecord::Sample(sample) => Some(sample),
                 _ => None,
             })
@@ -194,13 +193,13 @@ impl Held {
     pub(crate) fn end_in(mut self, order: Order) -> Result<Gone> {
         let start = Instant::now();
         if self.is_floor {
-            self.client.close_orders();
+            self.client.close_input();
             if order == Order::InTurn {
-                check(self.client.rest()?, "the floor's client")?;
+                rest(&mut self.client)?;
             }
-            self.server.close_orders();
+            self.server.close_input();
         } else {
-            self.client.terminate()?;
+            self.client.signal(libc::SIGTERM)?;
         }
         self.until_gone(start)?;
         let seconds = start.elapsed().as_secs_f64();
@@ -209,17 +208,17 @@ impl Held {
             now.orphan.saturating_sub(self.before.orphan) + now.tw.saturating_sub(self.before.tw);
         if self.is_floor {
             if order == Order::AtOnce {
-                check(self.client.rest()?, "the floor's client")?;
+                rest(&mut self.client)?;
             }
-            check(self.server.rest()?, "the floor's server")?;
+            rest(&mut self.server)?;
             return Ok(Gone { seconds, left, lines: Vec::new(), summary: None });
         }
-        check(self.client.rest()?, "c1m-client")?;
-        self.server.terminate()?;
-        let lines = check(self.server.rest()?, "c1m-server")?;
+        rest(&mut self.client)?;
+        self.server.signal(libc::SIGTERM)?;
+        let lines = rest(&mut self.server)?;
         let mut summary = None;
         for line in &lines {
-            if let Record::Summary(found) = line.record()? {
+            if let Record::Summary(found) = record(line)? {
                 summary = Some(found);
             }
         }
@@ -246,13 +245,4 @@ impl Held {
 /// What both have used so far. Each of their threads lives until the end of the connections.
 fn cpu_s(server: &Child, client: &Child) -> Result<f64> {
     Ok(host::usage(server.pid())?.cpu_s + host::usage(client.pid())?.cpu_s)
-}
-
-/// The lines of a program that ended well.
-fn check(
-    (lines, status, said): (Vec<Read>, std::process::ExitStatus, String),
-    name: &str,
-) -> Result<Vec<Read>> {
-    ensure!(status.success(), "{name} ended with {status}: {said}");
-    Ok(lines)
 }

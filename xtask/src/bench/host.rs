@@ -2,14 +2,13 @@
 
 use std::{
     fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 use c1m_host::{
     cgroup::{self, Cgroup},
-    guard::{Change, Guard, STATE_FOLDER},
+    guard::Change,
     meminfo, process,
     slabinfo::{self, Slabinfo},
     sockstat::sockstat,
@@ -23,8 +22,6 @@ use c1m_text::{escape, units::size};
 use super::child::pause;
 use crate::exit;
 
-/// Somebody may be in the middle of a whole reproduction, which changes the same settings.
-const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 const SETTLE_STEP: Duration = Duration::from_millis(500);
 /// Slab memory that other programs move in such a step.
 const SETTLE_BYTES: u64 = 4 << 20;
@@ -86,7 +83,7 @@ fn check_fits(connections: u64, available: u64, cgroup: &Cgroup) -> Result<()> {
 }
 
 /// The settings that have to be raised for so many connections, both ends on this host. They go back when it is dropped.
-pub(crate) struct Settings(Option<Guard>);
+pub(crate) struct Settings(Option<c1m_testkit::Settings>);
 
 impl Settings {
     /// Raises what so many connections need.
@@ -116,19 +113,18 @@ impl Settings {
 
     /// Changes some settings until it is dropped.
     pub(crate) fn set(changes: &[Change]) -> Result<Self> {
-        let (mut guard, stale) =
-            Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
+        let (mut settings, stale) = c1m_testkit::Settings::lock()?;
         for outcome in &stale {
             eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
         }
-        guard.set(changes)?;
-        Ok(Self(Some(guard)))
+        settings.change(changes)?;
+        Ok(Self(Some(settings)))
     }
 }
 
 impl Drop for Settings {
     fn drop(&mut self) {
-        for outcome in self.0.iter_mut().flat_map(Guard::restore) {
+        for outcome in self.0.iter_mut().flat_map(c1m_testkit::Settings::restore) {
             eprintln!("{}", escape::line(&outcome.to_string()));
         }
     }
@@ -285,7 +281,8 @@ mod tests {
 
     #[test]
     fn the_machine_has_a_name() {
-        assert!(machine().unwrap().contains("CPUs"));
-        assert!(load_average().unwrap() >= 0.0);
+        let cpus = std::thread::available_parallelism().unwrap();
+        assert!(machine().unwrap().contains(&format!(", {cpus} CPUs, ")));
+        assert!(load_average().unwrap().is_finite());
     }
 }

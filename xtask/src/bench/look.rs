@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::{
     board::Board,
-    child::{Child, check_interrupted, pause},
+    child::{Child, check_interrupted, pause, record, rest, start},
     cli::{Args, Part},
     ends::{Held, Programs},
     host,
@@ -142,10 +142,9 @@ pub(crate) fn watch(args: &Args, programs: &Programs, board: &mut Board) -> Resu
 /// A watch that has counted what is there, which it does before it says what it watches.
 fn watching(programs: &Programs, flags: &[&str]) -> Result<(Child, Watching)> {
     let mut command = programs.server();
-    let mut watch =
-        Child::start("c1m-server watch", command.args(["watch", "--json"]).args(flags))?;
+    let mut watch = start(command.args(["watch", "--json"]).args(flags))?;
     let watching = watch.wait_for("it watched", |line| {
-        Ok(match line.record()? {
+        anyhow::Ok(match record(line)? {
             Record::Watching(watching) => Some(watching),
             _ => None,
         })
@@ -154,10 +153,8 @@ fn watching(programs: &Programs, flags: &[&str]) -> Result<(Child, Watching)> {
 }
 
 fn ended(mut watch: Child) -> Result<()> {
-    watch.terminate()?;
-    let (_, status, said) = watch.rest()?;
-    ensure!(status.success(), "c1m-server watch ended with {status}: {said}");
-    Ok(())
+    watch.signal(libc::SIGTERM)?;
+    rest(&mut watch).map(drop)
 }
 
 /// What it takes to get a page of metrics of a watch.

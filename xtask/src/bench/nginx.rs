@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::child::{Child, pause};
+use super::child::{Child, pause, start};
 use crate::debian;
 
 /// What one process of it may hold: below the hard limit of open files of most hosts, with room for its own.
@@ -41,7 +41,7 @@ impl Nginx {
             let file = own.join("settings");
             fs::write(&file, settings(&own.display().to_string(), address))?;
             let mut command = debian::command(&program);
-            nginx.children.push(Child::start("nginx", command.arg("-c").arg(&file))?);
+            nginx.children.push(start(command.arg("-c").arg(&file))?);
             wait_until_it_listens(&own)?;
         }
         Ok(nginx)

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     board::Board,
-    child::Child,
+    child::{rest, start},
     cli::Args,
     ends::{Programs, ramped},
     host,
@@ -57,10 +57,9 @@ pub(crate) fn load(args: &Args, server: &[u32], url: &str, busy: u64) -> Result<
     let mut command = debian::command(&wrk()?);
     command.args(["-t", "1", "-c", &busy.to_string(), "-d", &seconds.to_string()]);
     let before = usage(server)?;
-    let mut wrk = Child::start("wrk", command.args(["--timeout", "30s", url]))?;
-    let (lines, status, said) = wrk.rest()?;
+    let mut wrk = start(command.args(["--timeout", "30s", url]))?;
+    let lines = rest(&mut wrk)?;
     let after = usage(server)?;
-    ensure!(status.success(), "wrk ended with {status}: {said}");
     let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     let (requests, took_s) =
         parse(&text).with_context(|| format!("wrk said: {}", text.join(" ")))?;

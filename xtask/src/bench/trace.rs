@@ -21,7 +21,7 @@ use c1m_sys::process::page_bytes;
 
 use super::{
     board::Board,
-    child::Read,
+    child::Printed,
     cli::Args,
     ends::{Held, Programs},
     host::{self, Settings},
@@ -94,7 +94,7 @@ pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Resu
     Ok(())
 }
 
-fn judge(lines: &[Read], dropped: Option<u64>, board: &mut Board) -> Result<()> {
+fn judge(lines: &[Printed], dropped: Option<u64>, board: &mut Board) -> Result<()> {
     let mut delays = Vec::new();
     for line in lines {
         let found: Line<Record> = serde_json::from_str(&line.text)

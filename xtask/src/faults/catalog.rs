@@ -1,13 +1,14 @@
 //! Every fault, in one table.
 
 use c1m_record::LimitName;
+use c1m_testkit::trip::Step;
 use clap::builder::PossibleValuesParser;
 
 use super::{
     drive::{buffers, cgroup, closed, conntrack, files, orphans, ports, queues, quiet, tcp_mem},
+    fixture::Fixture,
     judge::Expect::{self, First, Quiet},
     other::Kind,
-    stand::{Stand, Step},
 };
 
 /// Where a fault is tripped.
@@ -29,7 +30,7 @@ pub(crate) struct Fault {
     /// Whose server is under test; `None`: ours.
     pub(crate) subject: Option<Kind>,
     /// Trips it, and proves by the kernel's own word that it is there.
-    pub(crate) trip: fn(&mut Stand<'_>) -> Step,
+    pub(crate) trip: fn(&mut Fixture<'_>) -> Step,
 }
 
 /// All of them, quiet ones first.

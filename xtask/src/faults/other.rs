@@ -4,18 +4,20 @@ use std::{
     env, fs,
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::Stdio,
     sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::{Duration, Instant},
 };
 
 use c1m_sys::confine;
-
-use super::{
-    program,
-    stand::{PATIENCE, Step, Stop, eventually, reset},
+use c1m_testkit::{
+    Child, PATIENCE,
+    net::reset,
+    trip::{Step, Stop},
+    wait::tried,
 };
+
 use crate::debian;
 
 /// Bodies that drivers ask for.
@@ -109,7 +111,7 @@ impl Other {
             .stderr(fs::File::create(folder.join("stderr"))?);
         let child = confine::spawn(&mut command, nofile)
             .map_err(|error| Stop::skip(format!("{} can't be run: {error}", program.display())))?;
-        let mut other = Self { child, folder, address };
+        let mut other = Self { child: child.into(), folder, address };
         other.wait_until_it_listens(kind)?;
         Ok(other)
     }
@@ -119,9 +121,9 @@ impl Other {
         loop {
             // A probe, which leaves nothing behind.
             if let Ok(probe) = TcpStream::connect(self.address) {
-                return reset(probe);
+                return Ok(reset(probe)?);
             }
-            if self.child.try_wait()?.is_some() || Instant::now() > end {
+            if self.child.ended()?.is_some() || Instant::now() > end {
                 return Err(Stop::skip(format!(
                     "{} does not start: {}",
                     kind.name(),
@@ -133,7 +135,7 @@ impl Other {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
     /// What it wrote to standard error.
@@ -141,30 +143,24 @@ impl Other {
         Ok(String::from_utf8_lossy(&fs::read(self.folder.join("stderr"))?).into_owned())
     }
 
-    /// See [`program::stop`].
-    pub(crate) fn stop(&mut self) -> Step {
-        program::stop(&mut self.child)
-    }
-
-    pub(crate) fn signal(&mut self, signal: i32) -> Step {
-        Ok(confine::signal(&mut self.child, signal)?)
+    pub(crate) fn child(&mut self) -> &mut Child {
+        &mut self.child
     }
 
     /// Is it alive to the end? Then it is ended.
     pub(crate) fn finish(mut self) -> Step {
-        if let Some(status) = self.child.try_wait()? {
+        if let Some(status) = self.child.ended()? {
             return Err(Stop::wrong(format!("the server ended by itself ({status})")));
         }
-        self.signal(libc::SIGTERM)?;
-        eventually("the server does not end", || Ok(self.child.try_wait()?.is_some()))
+        self.child.signal(libc::SIGTERM)?;
+        tried("the server does not end", || Ok(self.child.ended()?.is_some()))
     }
 }
 
 impl Drop for Other {
     fn drop(&mut self) {
-        // One that has ended is not an error, nor is a folder that is gone.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.child.kill();
+        // It may be gone already.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -174,7 +170,7 @@ pub(crate) fn provide(kind: Kind) -> Step<PathBuf> {
     debian::program(kind.name(), kind.packages()).map_err(|error| Stop::skip(format!("{error:#}")))
 }
 
-/// nginx for tests of the server. Where it can't be had they are ignored, and why is told here.
+/// nginx for tests of the server. Where it can't be had they are ignored, and the reason is printed here.
 pub(crate) fn nginx(install: bool) -> Option<PathBuf> {
     if !install {
         return debian::found(Kind::Nginx.name());

@@ -6,16 +6,17 @@ use std::{
     process::ExitCode,
     sync::{Once, atomic::Ordering::Relaxed},
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::Context as _;
-use c1m_host::{
-    guard::{Guard, STATE_FOLDER},
-    sysctl::{Name, Tree},
-};
 use c1m_record::{Line, Record};
 use c1m_sys::{confine, process::raise_nofile};
+use c1m_testkit::{
+    Settings, host,
+    trip::{Step, Stop},
+    wait::INTERRUPTED,
+};
 use c1m_text::escape;
 use xtask_reproduce::signals;
 
@@ -23,17 +24,14 @@ use super::{
     Args,
     catalog::{FAULTS, Fault, Network},
     cli::Kernel,
+    fixture::Fixture,
     guests,
     judge::{self, Counted, Told},
     other,
     record::{Faults, FaultsRecord, Run},
     report,
-    stand::{INTERRUPTED, Stand, Step, Stop},
 };
 use crate::{debian, exit, place, process};
-
-/// Somebody may be in the middle of a whole reproduction, which changes the same settings.
-const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Runs the command.
 pub(crate) fn main(args: &Args) -> ExitCode {
@@ -87,7 +85,7 @@ fn here(args: &Args, mut tell: impl FnMut(Run) -> anyhow::Result<()>) -> anyhow:
     watched.context("cannot handle signals")?;
     raise_nofile().context("cannot raise the limit of open files")?;
     let server = server(args)?;
-    let kernel = kernel()?;
+    let kernel = host::setting("kernel.osrelease");
     for fault in chosen(args) {
         for _ in 0..args.repeat {
             let run = once(fault, &kernel, &server, &args.without_hook)?;
@@ -142,19 +140,14 @@ fn server(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(place::target().join("release").join(name))
 }
 
-fn kernel() -> anyhow::Result<String> {
-    Ok(Tree::at(Tree::KERNEL).read(&Name::new("kernel.osrelease")?)?)
-}
-
-/// One run. An error is one of this program or of the host's; whatever is wrong with the fault stands in the result.
+/// One run. An error is one of this program or of the host's; whatever is wrong with the fault is in the result.
 fn once(
     fault: &'static Fault,
     kernel: &str,
     server: &Path,
     without_hook: &[String],
 ) -> anyhow::Result<Run> {
-    let (mut guard, stale) =
-        Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE)?;
+    let (mut settings, stale) = Settings::lock()?;
     for outcome in &stale {
         eprintln!("of an earlier run: {}", escape::line(&outcome.to_string()));
     }
@@ -166,7 +159,7 @@ fn once(
     let ended = thread::scope(|scope| {
         scope
             .spawn(|| match had {
-                Ok(()) => trip(fault, &mut guard, server, without_hook),
+                Ok(()) => trip(fault, &mut settings, server, without_hook),
                 Err(stop) => Ended::stopped(stop),
             })
             .join()
@@ -176,7 +169,7 @@ fn once(
             })
     });
     let mut run = judged(fault, kernel, ended);
-    for outcome in guard.restore().iter().filter(|outcome| !outcome.is_back()) {
+    for outcome in settings.restore().iter().filter(|outcome| !outcome.is_back()) {
         run.wrong.push(outcome.to_string());
     }
     run.right = run.skipped_because.is_none().then_some(run.wrong.is_empty());
@@ -197,18 +190,18 @@ impl Ended {
     }
 }
 
-fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf, without_hook: &[String]) -> Ended {
+fn trip(fault: &Fault, settings: &mut Settings, server: PathBuf, without_hook: &[String]) -> Ended {
     if fault.network == Network::Own
         && let Err(error) = confine::unshare_network()
     {
         return Ended::stopped(Stop::Skip(format!("no network namespace of its own: {error}")));
     }
-    let mut stand = match Stand::new(guard, server, without_hook, fault.subject) {
-        Ok(stand) => stand,
+    let mut fixture = match Fixture::new(settings, server, without_hook, fault.subject) {
+        Ok(fixture) => fixture,
         Err(stop) => return Ended::stopped(stop),
     };
-    let mut result: Step = (fault.trip)(&mut stand);
-    let (observer, counted) = stand.end();
+    let mut result: Step = (fault.trip)(&mut fixture);
+    let (observer, counted) = fixture.end();
     let Some(mut observer) = observer else {
         let stop = result.err().unwrap_or_else(|| Stop::wrong("the driver started no observer"));
         return Ended::stopped(stop);
@@ -217,7 +210,7 @@ fn trip(fault: &Fault, guard: &mut Guard, server: PathBuf, without_hook: &[Strin
     if result.is_ok() {
         result = finished;
     }
-    Ended { stop: result.err(), records: std::mem::take(&mut observer.records), counted }
+    Ended { stop: result.err(), records: observer.records().cloned().collect(), counted }
 }
 
 fn judged(fault: &Fault, kernel: &str, ended: Ended) -> Run {

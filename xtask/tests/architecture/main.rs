@@ -7,7 +7,7 @@ mod source;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use rules::{CIRCLES, PRINTING_TRACE, UNSAFE_ELSEWHERE};
+use rules::{PRINTING_TRACE, UNSAFE_ELSEWHERE};
 
 /// The text files of the repository, as `path from the root` and contents, sorted. What is built is not among them.
 fn tree() -> Vec<(String, String)> {
@@ -191,6 +191,7 @@ fn no_crate_depends_on_one_above_it() {
         pair("c1m-limits", "c1m-preflight"),
         pair("c1m-limits", "c1m-probe"),
         pair("c1m-client", "c1m-server"),
+        pair("c1m-server", "c1m-testkit"),
         pair("c1m-new", "c1m-sys"),
     ] {
         assert_eq!(
@@ -306,9 +307,7 @@ fn modules_do_not_import_each_other_in_circles() {
         let inside: Vec<_> = inside.map(|(file, text)| (file.as_str(), text.as_str())).collect();
         found.extend(rules::circles(&inside).into_iter().map(|circle| (folder, circle)));
     }
-    let known =
-        CIRCLES.map(|(folder, names)| (folder, names.iter().map(|it| (*it).into()).collect()));
-    assert_eq!(found, Vec::from(known));
+    assert_eq!(found, Vec::new());
 
     let circle = |a: &str, b: &str| {
         rules::circles(&[

@@ -1,14 +1,10 @@
-//! `c1m-server doctor` held against runs: each of ten limits is lowered below what 20,000 connections need. The doctor has to name it as the
+//! `c1m-server doctor` compared with runs: each of ten limits is lowered below what 20,000 connections need. The doctor has to name it as the
 //! first wall and give the number; a run has to stop within 2 % of that number; with the fix the run has to reach 20,000.
 //!
 //! Real limits of the running kernel: of a network namespace where they have one, of the host under the guard where they do not. Needs root;
 //! what this host does not have is counted as ignored, with the reason.
 
-#[path = "../../src/faults/nft.rs"]
-mod nft;
 mod runs;
-#[path = "../../../c1m-server/tests/schema/mod.rs"]
-mod schema;
 mod world;
 
 use std::process::ExitCode;
@@ -16,8 +12,13 @@ use std::process::ExitCode;
 use c1m_preflight::{Ask, look};
 use c1m_record::{Effect, LimitName, Record};
 use c1m_sys::process::effective_capabilities;
+use c1m_testkit::{
+    Skip,
+    host::{set_own, setting},
+    nft, only,
+};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use world::{N, Skip, World};
+use world::{N, World};
 
 type Case = fn(&mut World) -> Result<(), Skip>;
 
@@ -151,7 +152,7 @@ fn epoll_watches(world: &mut World) -> Result<(), Skip> {
 
 fn ports(world: &mut World) -> Result<(), Skip> {
     world.unshare_network()?;
-    world.set_own("net.ipv4.ip_local_port_range", "32768 37767")?;
+    set_own("net.ipv4.ip_local_port_range", "32768 37767")?;
     let two = ["--sources", "2"];
     let at = world.first_wall(LimitName::Ports, &two);
     let opened = runs::by_a_client_that_lets_the_kernel_choose(world, 2);
@@ -169,12 +170,12 @@ fn accept_queue(world: &mut World) -> Result<(), Skip> {
     const CLIENT: [&str; 5] = ["--rate", "15k", "--idle", "--in-flight", "2"];
     world.unshare_network()?;
     world.connections = 19_900;
-    world.set_own("net.core.somaxconn", "500")?;
+    set_own("net.core.somaxconn", "500")?;
     let at = world.first_wall(LimitName::AcceptQueue, &ONE);
     let opened = runs::while_nobody_accepts(world, &ONE[..2], &CLIENT, None);
     world.near(at, opened);
     world.applied(&ONE, |world| {
-        let backlog = world.setting("net.core.somaxconn");
+        let backlog = setting("net.core.somaxconn");
         let flags = ["--workers", "1", "--backlog", &backlog];
         let pause = Some(std::time::Duration::from_millis(100));
         let held = runs::while_nobody_accepts(world, &flags, &CLIENT, pause);
@@ -233,7 +234,7 @@ fn orphans(world: &mut World) -> Result<(), Skip> {
 fn memory_cgroup(world: &mut World) -> Result<(), Skip> {
     world.confine_memory()?;
     let cgroup = world.cgroup();
-    // Far away, so that what is needed is told.
+    // Far away, so that the need is reported.
     cgroup.limit(1 << 40)?;
     let walls = world.doctor(&[]).record.walls;
     let wall = walls.iter().find(|wall| wall.limit == LimitName::MemoryCgroup).unwrap();
@@ -267,7 +268,7 @@ fn hidden(world: &mut World) -> Result<(), Skip> {
     assert_eq!((queued.code, queued.record.fits), (Some(3), None), "{queued:?}");
     assert!(names(&queued).contains(&(LimitName::TcpMemHigh, true)), "{queued:?}");
     let many = world.doctor(&["--sources", "1"]);
-    world.set_own("net.ipv4.ip_local_port_range", "32768 32800")?;
+    set_own("net.ipv4.ip_local_port_range", "32768 32800")?;
     let few = world.doctor(&["--sources", "1"]);
     assert_eq!((many.code, few.code), (Some(0), Some(1)));
     Ok(())
@@ -277,34 +278,32 @@ fn hidden(world: &mut World) -> Result<(), Skip> {
 fn comes_back(world: &mut World) -> Result<(), Skip> {
     let open = world::file_nr();
     world.lower("fs.file-max", open + HALF)?;
-    let lowered = world.setting("fs.file-max");
+    let lowered = setting("fs.file-max");
     let mut killed = world.apply(&[]);
-    assert_ne!(world.setting("fs.file-max"), lowered);
-    killed.kill();
-    assert_ne!(world.setting("fs.file-max"), lowered, "nobody was there to put it back");
+    assert_ne!(setting("fs.file-max"), lowered);
+    killed.child().kill();
+    assert_ne!(setting("fs.file-max"), lowered, "nobody was there to put it back");
     let (code, text) = world.restore();
     assert_eq!(code, Some(0), "{text}");
-    assert_eq!(world.setting("fs.file-max"), lowered);
+    assert_eq!(setting("fs.file-max"), lowered);
     // The next one puts back as well.
-    world.apply(&[]).kill();
-    world.applied(&[], |world| assert_ne!(world.setting("fs.file-max"), lowered));
-    assert_eq!(world.setting("fs.file-max"), lowered);
+    world.apply(&[]).child().kill();
+    world.applied(&[], |_| assert_ne!(setting("fs.file-max"), lowered));
+    assert_eq!(setting("fs.file-max"), lowered);
     // Every signal that ends a program puts them back.
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
         let mut doctor = world.apply(&[]);
-        assert_ne!(world.setting("fs.file-max"), lowered);
-        doctor.signal(signal);
-        let restored =
-            doctor.wait_for(|record| matches!(record, Record::Restored(_)).then_some(()));
-        assert!(restored.is_some(), "{signal}");
-        assert_eq!(world.setting("fs.file-max"), lowered, "{signal}");
+        assert_ne!(setting("fs.file-max"), lowered);
+        doctor.child().signal(signal).unwrap();
+        doctor.wait_for("settings put back", only!(Record::Restored));
+        assert_eq!(setting("fs.file-max"), lowered, "{signal}");
     }
     // What is kept stays until it is asked for.
     let (code, text) = world.keep(&[]);
     assert_eq!(code, Some(0), "{text}");
-    assert_ne!(world.setting("fs.file-max"), lowered);
+    assert_ne!(setting("fs.file-max"), lowered);
     assert_eq!(world.restore().0, Some(0));
-    assert_eq!(world.setting("fs.file-max"), lowered);
+    assert_eq!(setting("fs.file-max"), lowered);
     Ok(())
 }
 

@@ -1,8 +1,7 @@
 //! Runs that are not those of the two programs alone.
 
 use std::{
-    collections::BTreeMap,
-    fs, io,
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Barrier,
@@ -12,22 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use c1m_host::{netstat, sockstat};
 use c1m_record::Sockstat;
-use c1m_sys::{confine, process::unshare_files};
+use c1m_sys::process::unshare_files;
+use c1m_testkit::{PATIENCE, host};
 use socket2::{Domain, Socket, Type};
 
-use crate::world::{Killed, PATIENCE, World};
+use crate::world::World;
 
 /// Of this thread's network namespace.
 fn sockets() -> Sockstat {
-    let text = fs::read_to_string("/proc/thread-self/net/sockstat").expect("/proc");
-    sockstat::parse(&text, "").expect("every kernel has it")
-}
-
-fn counters() -> BTreeMap<String, u64> {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat").expect("/proc");
-    netstat::parse(&text).expect("every kernel has it").into_iter().collect()
+    host::sockets().expect("every kernel has it")
 }
 
 /// Connects from so many addresses until the kernel finds no port any more.
@@ -58,7 +51,7 @@ pub(crate) fn by_a_client_that_lets_the_kernel_choose(world: &World, sources: u8
     opened
 }
 
-/// Connections that are established while the server stands still, all the time or for `pause`; in the latter case those that it holds at last.
+/// Connections that are established while the server is stopped, all the time or for `pause`; in the latter case those that it holds at last.
 pub(crate) fn while_nobody_accepts(
     world: &World,
     server: &[&str],
@@ -66,34 +59,17 @@ pub(crate) fn while_nobody_accepts(
     pause: Option<Duration>,
 ) -> u64 {
     let (mut server, address) = world.serve(server);
-    server.signal(libc::SIGSTOP);
-    until_stopped(server.id());
+    server.child().stop().expect("it is ours");
     let before = sockets().inuse;
-    let _client = Killed(world.connect(&address, client));
+    let _client = world.connect(&address, client);
     if let Some(pause) = pause {
         thread::sleep(pause);
-        server.signal(libc::SIGCONT);
+        server.child().signal(libc::SIGCONT).expect("it is ours");
         return server.held_at_standstill(world.connections);
     }
     let established = standstill(|| sockets().inuse.saturating_sub(before));
     // Sockets of the client alone: what waits for accept is in use as well, and there is one for each.
     established / 2
-}
-
-fn until_stopped(pid: u32) {
-    let end = Instant::now() + PATIENCE;
-    let stopped = || {
-        fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").filter_map(Result::ok).all(
-            |task| {
-                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-            },
-        )
-    };
-    while !stopped() {
-        assert!(Instant::now() < end, "it does not stop");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// The value that does not change any more.
@@ -124,17 +100,14 @@ fn refused_here(world: &World, path: &str) -> Option<u64> {
     const SIGNS: [&str; 5] =
         ["TCPRcvQDrop", "PruneCalled", "TCPFromZeroWindowAdv", "TCPZeroWindowDrop", "TCPOFODrop"];
     let sum = || {
-        let now = counters();
+        let now = host::tcp_ext().expect("every kernel has it");
         SIGNS.iter().filter_map(|name| now.get(*name)).sum::<u64>()
     };
     let (_server, address) = world.serve(&[]);
     let (before, at_start) = (sockets().inuse, sum());
     let connections = || sockets().inuse.saturating_sub(before) / 2;
-    let _client =
-        Killed(world.connect(
-            &address,
-            &["--unread", "--request", path, "--rate", "8k", "--in-flight", "8"],
-        ));
+    let flags = ["--unread", "--request", path, "--rate", "8k", "--in-flight", "8"];
+    let _client = world.connect(&address, &flags);
     let end = Instant::now() + PATIENCE;
     loop {
         if sum() > at_start {
@@ -191,15 +164,14 @@ pub(crate) fn cut_at_once(world: &World, at: u64) -> u64 {
     let before = sockets().orphan;
     // Not before all have tables of their own: what tells a program's start apart from its failure would stay open in a copy of this one, and be waited for.
     full.wait();
-    let mut client = Killed(world.connect(&address, &["--idle"]));
+    let mut client = world.connect(&address, &["--idle"]);
     let end = Instant::now() + PATIENCE;
     while accepted.load(Relaxed) < all / THREADS * THREADS {
         assert!(Instant::now() < end, "{} of {all} came", accepted.load(Relaxed));
         thread::sleep(Duration::from_millis(10));
     }
     // Who does not run does not close its end.
-    confine::signal(&mut client.0, libc::SIGSTOP).expect("it is ours");
-    until_stopped(client.0.id());
+    client.stop().expect("it is ours");
     full.wait();
     // Fast where nothing is at stake.
     let (slow_from, slow_until) = (at / 20 * 19, (at / 20 * 21).min(all));

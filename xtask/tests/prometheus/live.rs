@@ -3,30 +3,30 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use c1m_host::{
-    guard::{Change, Guard, GuardError, STATE_FOLDER},
-    sockstat,
-    sysctl::{Name, SysctlError, Tree},
-};
 use c1m_record::{Direction, Ended, Level, Record};
+use c1m_testkit::{
+    Child, PATIENCE, Program, Settings, Skip, host,
+    net::{connect, pair},
+    only, schema,
+    scrape::{Samples, get, scrape},
+    trip::reset_all,
+    undisturbed,
+};
 use libtest_mimic::{Completion, Failed};
 use serde_json::Value;
-use socket2::SockRef;
 use tempfile::TempDir;
 
 use crate::{
-    attempt::undisturbed,
     files::RULES,
-    program::{PATIENCE, Program, is_clean, prometheus},
-    scrape::{connect, get, scrape},
+    program::{is_clean, prometheus, start},
 };
 
 /// Of the watch, of scrapes and of rules.
@@ -36,8 +36,6 @@ const LOOK: Duration = Duration::from_millis(800);
 static UNREAD: [u8; 32 << 10] = [b'x'; 32 << 10];
 /// More than it takes.
 const CONNECTIONS_MAX: usize = 4000;
-/// Somebody may be in the middle of a whole reproduction, which changes the same settings.
-const LOCK_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a run says nothing.
 enum Stop {
@@ -45,6 +43,12 @@ enum Stop {
     Skip(String),
     /// Somebody else was busy.
     Disturbed(String),
+}
+
+impl From<Skip> for Stop {
+    fn from(Skip(reason): Skip) -> Self {
+        Self::Skip(reason)
+    }
 }
 
 pub(crate) fn scaled_run() -> Result<Completion, Failed> {
@@ -65,20 +69,17 @@ pub(crate) fn scaled_run() -> Result<Completion, Failed> {
 }
 
 fn run(prometheus: &Path) -> Result<(), Stop> {
-    let mut settings = settings()?;
+    let mut settings = Settings::take()?;
     let cpus = c1m_host::cpus::online().unwrap();
-    let mut watch = Program::<Record>::start(
-        "c1m-server",
-        &["watch", "--metrics-addr", "127.0.0.1:0", "--interval", INTERVAL],
-    );
-    let url = watch.wait_for(|record| match record {
-        Record::Watching(watching) => watching.metrics.clone(),
-        _ => None,
-    });
-    let url = url.ok_or_else(|| Stop::Skip("the kernel refuses the probes: see above".into()))?;
+    let flags = ["watch", "--metrics-addr", "127.0.0.1:0", "--interval", INTERVAL];
+    let mut watch = start::<Record>("c1m-server", &flags, &schema::SERVER);
+    let Some(watching) = watch.find(only!(Record::Watching)) else {
+        return Err(Stop::Skip(watch.end().stderr));
+    };
+    let url = watching.metrics.expect("the watch says where its metrics are");
     let server = Prometheus::start(prometheus, &url);
     let (low, pressure, high) = (2048 * cpus.max(2), 3072 * cpus.max(2), 4096 * cpus.max(2));
-    set(&mut settings, &format!("{low} {pressure} {high}"))?;
+    settings.set(&[("net.ipv4.tcp_mem", format!("{low} {pressure} {high}"))])?;
     // A first scrape, and one of the new limits.
     thread::sleep(LOOK);
     server.until("c1m_crossings_total{level=\"high\",direction=\"up\"} == 0")?;
@@ -94,17 +95,15 @@ fn run(prometheus: &Path) -> Result<(), Stop> {
     server.until("c1m_pressure_lasting_seconds > 0.1")?;
     held.end();
     server.until("c1m_under_pressure == 0")?;
-    // Everything that was told is in the last page.
+    // All records are in the last page.
     thread::sleep(LOOK);
     let firing =
         server.ask("count by (alertname) (count_over_time(ALERTS{alertstate=\"firing\"}[5m]))");
     is_clean(prometheus, &url);
     let last = scrape(&url);
-    assert_eq!(watch.finish(), Some(0));
-    for outcome in settings.restore() {
-        assert!(outcome.is_back(), "{outcome}");
-    }
-    figures_agree(&watch.records, &last)?;
+    assert_eq!(watch.finish().code, Some(0));
+    settings.put_back();
+    figures_agree(&watch, &last)?;
     let names = |value: &Value| Some(value["metric"]["alertname"].as_str()?.to_owned());
     let firing: BTreeSet<String> = firing.iter().filter_map(names).collect();
     let expected = ["C1mTcpMemPressureAhead", "C1mTcpMemHigh"].map(str::to_owned);
@@ -117,21 +116,18 @@ fn run(prometheus: &Path) -> Result<(), Stop> {
 
 /// The last page before the end has the figures of the last records.
 #[expect(clippy::cast_precision_loss, reason = "counts of some seconds")]
-fn figures_agree(records: &[Record], last: &crate::scrape::Samples) -> Result<(), Stop> {
-    let ended = records.iter().find_map(|record| match record {
-        Record::Ended(ended) => Some(ended),
-        _ => None,
-    });
-    let Ended { refused, watched, dropped, .. } = ended.expect("a watch ends with a record");
+fn figures_agree(watch: &Program<Record>, last: &Samples) -> Result<(), Stop> {
+    let ended = watch.last(only!(Record::Ended)).expect("a watch ends with a record");
+    let Ended { refused, watched, dropped, .. } = &ended;
     for level in Level::ALL {
         for (direction, name) in [(Direction::Up, "up"), (Direction::Down, "down")] {
             let is_it = |record: &&Record| matches!(record, Record::Crossing(it) if it.level == level && it.direction == direction);
-            let told = records.iter().filter(is_it).count();
+            let counted = watch.records().filter(is_it).count();
             let name = format!(
                 "c1m_crossings_total{{limit=\"tcp_mem\",level=\"{}\",direction=\"{name}\"}}",
                 level.name()
             );
-            assert_eq!(last[&name], told as f64, "{name}");
+            assert_eq!(last[&name], counted as f64, "{name}");
         }
     }
     let refusals = |limit: &str, what: &str| {
@@ -143,8 +139,8 @@ fn figures_agree(records: &[Record], last: &crate::scrape::Samples) -> Result<()
         (refusals("tcp_mem_pressure", "receive"), refused.fair_share_receive),
         (last["c1m_events_lost_total"], *dropped),
     ];
-    for (exported, told) in same {
-        assert_eq!(exported, told as f64, "{refused:?}");
+    for (exported, counted) in same {
+        assert_eq!(exported, counted as f64, "{refused:?}");
     }
     // Others open connections too, and Prometheus itself goes on asking.
     let opened = last["c1m_connections_opened_total"];
@@ -153,28 +149,8 @@ fn figures_agree(records: &[Record], last: &crate::scrape::Samples) -> Result<()
     if high == 0 { Err(Stop::Disturbed("nothing was refused above high".into())) } else { Ok(()) }
 }
 
-fn settings() -> Result<Guard, Stop> {
-    match Guard::take(Tree::at(Tree::KERNEL), Path::new(STATE_FOLDER), LOCK_PATIENCE) {
-        Ok((guard, _)) => Ok(guard),
-        Err(error @ GuardError::Folder { .. }) => Err(Stop::Skip(error.to_string())),
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn set(settings: &mut Guard, tcp_mem: &str) -> Result<(), Stop> {
-    let change = Change { name: Name::new("net.ipv4.tcp_mem").unwrap(), value: tcp_mem.into() };
-    match settings.set(&[change]) {
-        Ok(()) => Ok(()),
-        // Absent in a network namespace of its own, read-only in a container.
-        Err(GuardError::Sysctl(error @ (SysctlError::Read { .. } | SysctlError::Write { .. }))) => {
-            Err(Stop::Skip(error.to_string()))
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
-
 fn pages() -> u64 {
-    sockstat::sockstat().unwrap().tcp_mem_pages
+    host::sockets().unwrap().tcp_mem_pages
 }
 
 /// Connections with something unread, whose both ends are ours.
@@ -192,8 +168,7 @@ impl Held {
     fn pin(&mut self, wanted: u64) {
         while pages() < wanted {
             assert!(self.streams.len() < CONNECTIONS_MAX, "{} of {wanted} pages", pages());
-            let client = connect(self.listener.local_addr().unwrap()).unwrap();
-            let (mut server, _) = self.listener.accept().unwrap();
+            let (client, mut server) = pair(&self.listener).unwrap();
             // Above high the kernel may take less than all of it.
             server.set_nonblocking(true).unwrap();
             let _ = server.write(&UNREAD);
@@ -203,9 +178,7 @@ impl Held {
 
     /// By reset: neither an orphan nor a TIME_WAIT is left.
     fn end(self) {
-        for stream in self.streams {
-            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-        }
+        reset_all(self.streams).unwrap();
     }
 }
 
@@ -241,12 +214,12 @@ impl Prometheus {
             .stderr(fs::File::create(folder.path().join("stderr")).unwrap())
             .spawn()
             .unwrap();
-        let mut server = Self { child, address, folder };
+        let mut server = Self { child: child.into(), address, folder };
         let end = Instant::now() + PATIENCE;
         while connect(address).is_err()
             || !get(&format!("http://{address}/-/ready")).contains(" 200 OK\r\n")
         {
-            let has_ended = server.child.try_wait().unwrap().is_some();
+            let has_ended = server.child.ended().unwrap().is_some();
             assert!(
                 !has_ended && Instant::now() < end,
                 "Prometheus does not start: {}",
@@ -258,10 +231,7 @@ impl Prometheus {
     }
 
     fn said(&self) -> String {
-        let mut text = String::new();
-        let file = fs::File::open(self.folder.path().join("stderr"));
-        file.unwrap().read_to_string(&mut text).unwrap();
-        text
+        fs::read_to_string(self.folder.path().join("stderr")).unwrap()
     }
 
     /// The series that a query has now.
@@ -289,13 +259,5 @@ impl Prometheus {
             thread::sleep(Duration::from_millis(50));
         }
         Ok(())
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        // One that has ended is no error.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

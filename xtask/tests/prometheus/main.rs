@@ -1,12 +1,7 @@
 //! What is exported, and what is made of it: alert rules and dashboard against the tables, and against the real Prometheus and promtool.
 //!
-//! `C1M_PROMETHEUS` says where Prometheus is, if it is not installed; promtool stands beside it. Without them, or without a privilege where one is
+//! `C1M_PROMETHEUS` says where Prometheus is, if it is not installed; promtool is beside it. Without them, or without a privilege where one is
 //! needed, tests are counted as ignored, with the reason.
-
-#[path = "../../../c1m-server/tests/attempt/mod.rs"]
-mod attempt;
-#[path = "../../../c1m-server/tests/scrape/mod.rs"]
-mod scrape;
 
 mod files;
 mod live;

@@ -2,26 +2,25 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Write as _},
+    fmt::Debug,
+    io::Write as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
 use c1m_client::record::{ClientRecord, Ramped};
-use c1m_record::{Line, Record};
-use c1m_sys::process::terminate;
+use c1m_record::Record;
+use c1m_testkit::{
+    Program, only,
+    schema::{self, Schema},
+    scrape::{get, scrape},
+};
 use libtest_mimic::{Completion, Failed};
 use serde::de::DeserializeOwned;
-
-use crate::scrape::{get, scrape};
 
 /// Names the program, where it is not installed.
 const PROGRAM: &str = "C1M_PROMETHEUS";
 const INSTALLED: &str = "/usr/bin/prometheus";
-/// Far more than anything here takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const CONNECTIONS: u64 = 40;
 
 /// Prometheus, or why a test without it is ignored.
@@ -41,7 +40,7 @@ pub(crate) fn promtool(prometheus: &Path, arguments: &[&str], input: &str) -> St
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("promtool stands beside Prometheus");
+        .expect("promtool is beside Prometheus");
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:#?} of {input}");
@@ -52,62 +51,15 @@ pub(crate) fn promtool(prometheus: &Path, arguments: &[&str], input: &str) -> St
     )
 }
 
-/// A program of ours that prints JSON lines. Killed when dropped.
-pub(crate) struct Program<R> {
-    child: Child,
-    lines: Receiver<String>,
-    /// All that was taken so far.
-    pub(crate) records: Vec<R>,
-}
-
-impl<R: DeserializeOwned + Clone> Program<R> {
-    pub(crate) fn start(name: &str, arguments: &[&str]) -> Self {
-        // What was built with this test.
-        let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(name);
-        assert!(program.exists(), "{} is not built: test the whole workspace", program.display());
-        let mut child = Command::new(program)
-            .args(arguments)
-            .arg("--json")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            out.lines().map_while(Result::ok).take_while(|l| sender.send(l.clone()).is_ok()).count()
-        });
-        Self { child, lines, records: Vec::new() }
-    }
-
-    /// The first record from now on for which `choose` has an answer; `None` when the program has ended.
-    pub(crate) fn wait_for<T>(&mut self, mut choose: impl FnMut(&R) -> Option<T>) -> Option<T> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let line = self.lines.recv_timeout(left).ok()?;
-            let line: Line<R> = serde_json::from_str(&line).unwrap();
-            self.records.push(line.record.clone());
-            if let Some(chosen) = choose(&line.record) {
-                return Some(chosen);
-            }
-        }
-    }
-
-    /// Asks it to end, and takes the rest of its records. Its exit code.
-    pub(crate) fn finish(&mut self) -> Option<i32> {
-        terminate(&mut self.child).unwrap();
-        self.wait_for(|_| None::<()>);
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl<R> Drop for Program<R> {
-    fn drop(&mut self) {
-        // One that has ended is no error.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A program of ours with JSON output, as it was built with this test.
+pub(crate) fn start<R: DeserializeOwned + Clone + Debug>(
+    name: &str,
+    arguments: &[&str],
+    schema: &'static Schema,
+) -> Program<R> {
+    let program = Path::new(env!("CARGO_BIN_EXE_xtask")).with_file_name(name);
+    assert!(program.exists(), "{} is not built: test the whole workspace", program.display());
+    Program::start(Command::new(program).args(arguments).arg("--json"), schema).unwrap()
 }
 
 /// promtool has nothing against the page at `url`.
@@ -124,31 +76,21 @@ pub(crate) fn server_and_client() -> Result<Completion, Failed> {
         Err(ignored) => return Ok(ignored),
     };
     let fixed = ["--listen", "127.0.0.1:0", "--workers", "1", "--metrics-addr", "127.0.0.1:0"];
-    let mut server = Program::<Record>::start("c1m-server", &fixed);
-    let listening = server.wait_for(|record| match record {
-        Record::Listening(listening) => Some(listening.clone()),
-        _ => None,
-    });
-    let listening = listening.expect("the server listens");
+    let mut server = start::<Record>("c1m-server", &fixed, &schema::SERVER);
+    let listening = server.wait_for("listening server", only!(Record::Listening));
     is_clean(&prometheus, &listening.metrics.unwrap());
 
     let connections = CONNECTIONS.to_string();
     let flags = ["--connect", &listening.address, "--connections", &connections, "--metrics-addr"];
     let flags = [&flags[..], &["127.0.0.1:0", "--pin", "6K"]].concat();
-    let mut client = Program::<ClientRecord>::start("c1m-client", &flags);
-    let plan = client.wait_for(|record| match record {
-        ClientRecord::Plan(plan) => Some(plan.clone()),
-        _ => None,
-    });
-    let url = plan.and_then(|plan| plan.metrics).expect("the client tells where its metrics are");
-    let ramped = client.wait_for(|record| match record {
-        ClientRecord::Ramped(ramped) => Some(ramped.clone()),
-        _ => None,
-    });
-    check_client(&url, &ramped.expect("the end of the ramp"));
+    let mut client = start::<ClientRecord>("c1m-client", &flags, &schema::CLIENT);
+    let plan = client.wait_for("plan", only!(ClientRecord::Plan));
+    let url = plan.metrics.expect("the client says where its metrics are");
+    let ramped = client.wait_for("end of the ramp", only!(ClientRecord::Ramped));
+    check_client(&url, &ramped);
     is_clean(&prometheus, &url);
-    assert_eq!(client.finish(), Some(0));
-    assert_eq!(server.finish(), Some(0));
+    assert_eq!(client.finish().code, Some(0));
+    assert_eq!(server.finish().code, Some(0));
     Ok(Completion::Completed)
 }
 

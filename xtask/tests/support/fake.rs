@@ -29,11 +29,11 @@ const PIN_BYTES: u64 = 7_711;
 
 static TERMINATED: AtomicBool = AtomicBool::new(false);
 
-/// Plays server or client if this program was started under such a name.
+/// Becomes server or client if this program was started under such a name.
 pub(crate) fn dispatch() -> Option<ExitCode> {
     let own = PathBuf::from(env::args_os().next()?);
     let folder = own.parent()?.to_owned();
-    let play: fn(&Stand) -> ExitCode = match own.file_name()?.to_str()? {
+    let role: fn(&Fixture) -> ExitCode = match own.file_name()?.to_str()? {
         SERVER => server,
         CLIENT => client,
         _ => return None,
@@ -42,7 +42,7 @@ pub(crate) fn dispatch() -> Option<ExitCode> {
     fs::write(folder.join(format!("{name}.pid")), std::process::id().to_string()).ok()?;
     watch_sigterm();
     let scenario = fs::read_to_string(folder.join("scenario")).ok()?;
-    Some(play(&Stand { folder, scenario }))
+    Some(role(&Fixture { folder, scenario }))
 }
 
 fn watch_sigterm() {
@@ -64,12 +64,12 @@ fn is_terminated() -> bool {
     TERMINATED.load(Ordering::SeqCst)
 }
 
-struct Stand {
+struct Fixture {
     folder: PathBuf,
     scenario: String,
 }
 
-impl Stand {
+impl Fixture {
     fn is(&self, scenario: &str) -> bool {
         self.scenario == scenario
     }
@@ -110,8 +110,8 @@ fn tell(record: &impl serde::Serialize) {
     let _ = writeln!(output, "{}", serde_json::to_string(record).unwrap());
 }
 
-fn server(stand: &Stand) -> ExitCode {
-    if stand.is("server refuses") {
+fn server(fixture: &Fixture) -> ExitCode {
+    if fixture.is("server refuses") {
         eprintln!("this kernel has no BTF");
         return ExitCode::from(3);
     }
@@ -135,32 +135,32 @@ fn server(stand: &Stand) -> ExitCode {
     let mut late = Late::default();
     let mut said = None;
     while !is_terminated() {
-        let count = match stand.is("server counts late") {
-            true => late.count(stand.count(), wanted),
-            false => stand.count(),
+        let count = match fixture.is("server counts late") {
+            true => late.count(fixture.count(), wanted),
+            false => fixture.count(),
         };
-        if stand.is("server dies") && count > wanted / 2 {
+        if fixture.is("server dies") && count > wanted / 2 {
             eprintln!("a worker panicked");
             return ExitCode::from(4);
         }
-        if stand.is_pinned() {
-            for crossing in crossings(stand, peak, count, wanted) {
+        if fixture.is_pinned() {
+            for crossing in crossings(fixture, peak, count, wanted) {
                 say(Record::Crossing(crossing));
             }
         }
         peak = count.max(peak);
-        // A number that stands is not said again.
+        // A number that did not change is not said again.
         if said != Some(count) {
             say(Record::Online(online(count)));
         }
         said = Some(count);
         thread::sleep(STEP);
     }
-    say(Record::Summary(summary(stand, peak)));
+    say(Record::Summary(summary(fixture, peak)));
     ExitCode::SUCCESS
 }
 
-/// A server on a slow host: it is behind with the last connections, and its count grows in steps for longer than it may stand still.
+/// A server on a slow host: it is behind with the last connections, and its count grows in steps for longer than it may pause.
 #[derive(Default)]
 struct Late {
     lines: u64,
@@ -178,10 +178,10 @@ impl Late {
 }
 
 /// The crossings between two counts, each exactly where the plan has it.
-fn crossings(stand: &Stand, from: u64, to: u64, wanted: u64) -> Vec<Crossing> {
-    let limits = stand.tcp_mem();
+fn crossings(fixture: &Fixture, from: u64, to: u64, wanted: u64) -> Vec<Crossing> {
+    let limits = fixture.tcp_mem();
     let planned = wanted * PIN_BYTES / 4096;
-    let late = if stand.is("late crossing") { wanted / 50 } else { 0 };
+    let late = if fixture.is("late crossing") { wanted / 50 } else { 0 };
     [Level::Low, Level::Pressure, Level::High]
         .into_iter()
         .zip(limits)
@@ -221,7 +221,7 @@ fn online(count: u64) -> Online {
     }
 }
 
-fn summary(stand: &Stand, peak: u64) -> Summary {
+fn summary(fixture: &Fixture, peak: u64) -> Summary {
     Summary {
         held: 0,
         peak,
@@ -238,12 +238,12 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
         sockstat: None,
         file_nr: None,
         refused: Some(Box::new(Refused { forced_first_skb: 7, ..Refused::default() })),
-        dropped: Some(if stand.is("lost events") || stand.is("uncounted refusals") {
+        dropped: Some(if fixture.is("lost events") || fixture.is("uncounted refusals") {
             3
         } else {
             0
         }),
-        dropped_by: stand
+        dropped_by: fixture
             .is("uncounted refusals")
             .then(|| ("tp_btf/sock_exceed_buf_limit".into(), 3))
             .into_iter()
@@ -254,14 +254,14 @@ fn summary(stand: &Stand, peak: u64) -> Summary {
     }
 }
 
-fn client(stand: &Stand) -> ExitCode {
+fn client(fixture: &Fixture) -> ExitCode {
     let wanted: u64 = argument("--connections").unwrap().parse().unwrap();
     let say = |record: serde_json::Value| {
         let mut line = json!({"v": 1, "ts": "2026-01-01T00:00:00.000000Z"});
         line.as_object_mut().unwrap().extend(record.as_object().unwrap().clone());
         tell(&line);
     };
-    let pinned = stand.folder.join("pinned");
+    let pinned = fixture.folder.join("pinned");
     let pin = argument("--pin").map(|pin| {
         assert_eq!(pin, "7.53K");
         fs::write(&pinned, "").unwrap();
@@ -271,15 +271,15 @@ fn client(stand: &Stand) -> ExitCode {
             {"pages": 1, "response_bytes": 3000, "connections": 2 * wanted - pages}]})
     });
     say(json!({"kind": "plan", "connections": wanted, "capacity": wanted, "pin": pin}));
-    let reached = if stand.is("short client") { wanted - 1 } else { wanted };
+    let reached = if fixture.is("short client") { wanted - 1 } else { wanted };
     for step in 1..=STEPS {
         let count = reached * step / STEPS;
-        stand.set_count(count);
+        fixture.set_count(count);
         say(
             json!({"kind": "progress", "established": count, "answered": count, "failed": 0, "rate_per_s": 1.0}),
         );
         if step == STEPS / 2 + 1 {
-            halfway(stand);
+            halfway(fixture);
         }
         thread::sleep(STEP);
     }
@@ -291,22 +291,22 @@ fn client(stand: &Stand) -> ExitCode {
     while !is_terminated() {
         thread::sleep(STEP);
     }
-    stand.set_count(0);
+    fixture.set_count(0);
     let _ = fs::remove_file(pinned);
     say(json!({"kind": "summary", "connected": reached, "held_at_end": reached}));
     ExitCode::from(u8::from(reached < wanted))
 }
 
 /// Where the scenarios of a broken client, and of one that is waited with, part from the others.
-fn halfway(stand: &Stand) {
-    if stand.is("client dies") {
+fn halfway(fixture: &Fixture) {
+    if fixture.is("client dies") {
         eprintln!("out of addresses");
         std::process::exit(4);
     }
-    if stand.is("garbage from the client") {
+    if fixture.is("garbage from the client") {
         println!("not a record");
     }
-    while stand.is("stands still") && !is_terminated() {
+    while fixture.is("stands still") && !is_terminated() {
         thread::sleep(STEP);
     }
 }

@@ -2,5 +2,3 @@
 
 pub(crate) mod fake;
 pub(crate) mod run;
-#[path = "../../../c1m-server/tests/schema/mod.rs"]
-mod schema;

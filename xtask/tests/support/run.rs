@@ -1,25 +1,22 @@
-//! Runs `xtask reproduce` on a stand: a folder with a tree of settings, a state folder, and fake programs.
+//! Runs `xtask reproduce` on a fixture: a folder with a tree of settings, a state folder, and fake programs.
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
-    thread,
-    time::{Duration, Instant},
+    process::{self, Command, Stdio},
 };
 
+use c1m_testkit::{Child, child::is_running, eventually, schema::Schema};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{fake, schema::Schema};
+use super::fake;
 
 pub(crate) const XTASK: &str = env!("CARGO_BIN_EXE_xtask");
 pub(crate) const TCP_MEM: &str = "287898 383867 575796";
-/// Far more than anything takes, on any machine.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) struct Stand {
+pub(crate) struct Fixture {
     folder: TempDir,
 }
 
@@ -32,7 +29,7 @@ pub(crate) struct Finished {
 }
 
 impl Finished {
-    /// The last line of `--json`; all of them are held against the schema.
+    /// The last line of `--json`; all of them are checked against the schema.
     pub(crate) fn last_json(&self) -> Value {
         let schema = Schema::read("reproduce");
         self.stdout.lines().for_each(|line| schema.check(line));
@@ -53,9 +50,9 @@ impl Finished {
     }
 }
 
-impl Stand {
+impl Fixture {
     pub(crate) fn new(scenario: &str) -> Self {
-        let stand = Self { folder: tempfile::tempdir().unwrap() };
+        let fixture = Self { folder: tempfile::tempdir().unwrap() };
         for (name, value) in [
             ("../net/sockstat", "sockets: used 14\nTCP: inuse 1 orphan 0 tw 1 alloc 1 mem 275\n"),
             ("../net/netstat", "TcpExt: TCPMemoryPressures\nTcpExt: 1\n"),
@@ -73,14 +70,14 @@ impl Stand {
             ("fs/file-max", "9223372036854775807\n"),
             ("fs/epoll/max_user_watches", "5491511\n"),
         ] {
-            let path = stand.path("proc/sys").join(name);
-            fs::create_dir_all(stand.path("proc/sys")).unwrap();
+            let path = fixture.path("proc/sys").join(name);
+            fs::create_dir_all(fixture.path("proc/sys")).unwrap();
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, value).unwrap();
         }
-        fake::install(stand.folder.path());
-        stand.set_scenario(scenario);
-        stand
+        fake::install(fixture.folder.path());
+        fixture.set_scenario(scenario);
+        fixture
     }
 
     pub(crate) fn set_scenario(&self, scenario: &str) {
@@ -129,12 +126,12 @@ impl Stand {
     }
 
     /// A run of 16,000 connections with JSON.
-    pub(crate) fn start(&self) -> Child {
+    pub(crate) fn start(&self) -> process::Child {
         self.command(&["--connections", "16000", "--yes", "--json"]).spawn().unwrap()
     }
 
     /// The same, ended when nothing moves for so long.
-    pub(crate) fn start_with_stall(&self, stall: &str) -> Child {
+    pub(crate) fn start_with_stall(&self, stall: &str) -> process::Child {
         let arguments = ["--connections", "16000", "--yes", "--json"];
         self.command_with_stall(stall, &arguments).spawn().unwrap()
     }
@@ -147,7 +144,7 @@ impl Stand {
         finish(self.start())
     }
 
-    /// Waits until the client stands still halfway in act 1.
+    /// Waits until the client stops halfway in act 1.
     pub(crate) fn wait_for_halfway(&self) {
         let half = || fs::read_to_string(self.path("count")).is_ok_and(|text| text == "8800");
         assert!(eventually(half), "the fake client never came to the half");
@@ -177,68 +174,10 @@ impl Stand {
     }
 }
 
-/// Waits for the end, killing what does not come to one.
-pub(crate) fn finish(mut child: Child) -> Finished {
-    let read = |stream: Option<Box<dyn std::io::Read + Send>>| {
-        thread::spawn(move || {
-            let mut text = String::new();
-            if let Some(stream) = stream {
-                let _ = BufReader::new(stream).read_to_string(&mut text);
-            }
-            text
-        })
-    };
-    let stdout = read(child.stdout.take().map(|stream| Box::new(stream) as _));
-    let stderr = read(child.stderr.take().map(|stream| Box::new(stream) as _));
-    let status = wait(&mut child);
-    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
-    Finished { code: status.and_then(|status| status.code()), stdout, stderr }
-}
-
-fn wait(child: &mut Child) -> Option<ExitStatus> {
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait().unwrap() {
-            return Some(status);
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    None
-}
-
-/// Looks until it is so, for at most 30 seconds.
-pub(crate) fn eventually(mut is_so: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(30);
-    while Instant::now() < end {
-        if is_so() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    is_so()
-}
-
-/// Is there such a process, and has it not ended?
-pub(crate) fn is_running(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
-}
-
-/// The child of `parent` whose command line has `part` in it.
-pub(crate) fn child_of(parent: u32, part: &str) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| {
-        fs::read(format!("/proc/{pid}/cmdline"))
-            .is_ok_and(|line| String::from_utf8_lossy(&line).contains(part))
-    })
-}
-
-/// Sends a signal by the program that every system has for it.
-pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
-    assert!(status.success(), "kill -s {name} {pid}");
+/// Waits for the end.
+pub(crate) fn finish(child: impl Into<Child>) -> Finished {
+    let outcome = child.into().end().unwrap();
+    Finished { code: outcome.code, stdout: outcome.stdout(), stderr: outcome.stderr }
 }
 
 /// The lines of a stream, each as JSON.
@@ -247,9 +186,4 @@ pub(crate) fn json_lines(stream: impl std::io::Read) -> impl Iterator<Item = Val
         .lines()
         .map_while(Result::ok)
         .filter_map(|line| serde_json::from_str(&line).ok())
-}
-
-pub(crate) fn is_root() -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }

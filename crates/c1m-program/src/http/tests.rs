@@ -178,7 +178,9 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_answered(bytes: Vec<u8>) {
-        let _ = parse(&bytes, |_| Ok(()));
+    fn no_request_is_made_of_any_bytes(bytes: Vec<u8>) {
+        if let Parsed::Request(end) = parse(&bytes, |head| Ok(head.bytes)) {
+            prop_assert!(bytes.get(..end).is_some_and(|head| head.ends_with(b"\n")), "{bytes:?}");
+        }
     }
 }

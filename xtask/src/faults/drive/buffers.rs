@@ -2,11 +2,15 @@
 
 use std::{io::Write as _, net::TcpListener, thread, time::Duration};
 
+use c1m_testkit::{
+    net::{connect, pairs},
+    trip::{Step, reset_all},
+};
 use socket2::SockRef;
 
 use super::super::{
+    fixture::{Fixture, all_answer},
     program::Confined,
-    stand::{Stand, Step, all_answer, connect, pair, reset},
 };
 
 const PAIRS: usize = 20;
@@ -15,24 +19,21 @@ const SEGMENTS: usize = 4;
 
 /// The receiver shrinks its buffer after it has promised a window: what fills the window no longer fits into the buffer
 /// (net/ipv4/tcp_input.c, `tcp_try_rmem_schedule`, 5.4 to 6.18). The first segment is taken, as the queue is empty.
-pub(crate) fn receive(stand: &mut Stand<'_>) -> Step {
-    let address = stand.observe(&[], Confined::default())?;
+pub(crate) fn receive(fixture: &mut Fixture<'_>) -> Step {
+    let address = fixture.observe(&[], Confined::default())?;
     let mut healthy = vec![connect(address)?];
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut pairs = (0..PAIRS).map(|_| pair(&listener)).collect::<Step<Vec<_>>>()?;
-    for (near, far) in &mut pairs {
+    let (mut near, far) = pairs(&listener, PAIRS)?;
+    for (near, far) in near.iter_mut().zip(&far) {
         // The kernel makes the smallest buffer of it, and leaves it at that: the size was asked for.
-        SockRef::from(&*far).set_recv_buffer_size(1)?;
+        SockRef::from(far).set_recv_buffer_size(1)?;
         near.set_nodelay(true)?;
         for _ in 0..SEGMENTS {
             near.write_all(&SEGMENT)?;
         }
     }
-    stand.until_moved("TCPRcvQDrop", PAIRS as u64)?;
-    for (near, far) in pairs {
-        reset(near)?;
-        reset(far)?;
-    }
+    fixture.until_moved("TCPRcvQDrop", PAIRS as u64)?;
+    reset_all(near.into_iter().chain(far))?;
     // Segments that were on their way are counted by both sides before either is read.
     thread::sleep(Duration::from_millis(250));
     all_answer(address, &mut healthy)

@@ -2,11 +2,15 @@
 
 use std::{io::Write as _, net::TcpListener, thread, time::Duration};
 
+use c1m_testkit::{
+    host::{cpus, reserve_pages, sockets, until_quiet},
+    net::{connect, pair, reset},
+    trip::Step,
+};
+
 use super::super::{
+    fixture::{Fixture, all_answer, eventually},
     program::Confined,
-    stand::{
-        Stand, Step, all_answer, connect, cpus, eventually, pair, reserve_pages, reset, sockets,
-    },
 };
 
 /// Two pages in a receive queue.
@@ -17,14 +21,14 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// Each peer sends and then resets. The state is CLOSE, so that no list of connections has the socket, but its receive queue stays
 /// until the descriptor is closed (net/ipv4/tcp_input.c, `tcp_reset`, 6.18).
-pub(crate) fn unread(stand: &mut Stand<'_>) -> Step {
+pub(crate) fn unread(fixture: &mut Fixture<'_>) -> Step {
     let scale = cpus()?.max(2);
     let reserve = reserve_pages()?;
     let high = 1024 * scale;
-    eventually("another program queues data", || Ok(sockets()?.tcp_mem_pages <= reserve))?;
-    let address = stand.observe(&[], Confined::default())?;
+    until_quiet()?;
+    let address = fixture.observe(&[], Confined::default())?;
     let mut healthy = vec![connect(address)?];
-    stand.set(&[("net.ipv4.tcp_mem", format!("{} {} {high}", 512 * scale, 768 * scale))])?;
+    fixture.set(&[("net.ipv4.tcp_mem", format!("{} {} {high}", 512 * scale, 768 * scale))])?;
     thread::sleep(LOOK);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut held = Vec::new();
@@ -42,9 +46,9 @@ pub(crate) fn unread(stand: &mut Stand<'_>) -> Step {
         held.push(far);
     }
     eventually("usage is not above high", || Ok(sockets()?.tcp_mem_pages > high))?;
-    stand.until_moved("TCPRcvQDrop", 1)?;
+    fixture.until_moved("TCPRcvQDrop", 1)?;
     drop(held);
-    eventually("usage does not fall", || Ok(sockets()?.tcp_mem_pages <= reserve))?;
+    until_quiet()?;
     all_answer(address, &mut healthy)?;
     thread::sleep(LOOK);
     Ok(())

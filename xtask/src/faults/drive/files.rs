@@ -1,20 +1,18 @@
 //! Descriptors, files, and what watches them.
 
-use std::{
-    fs::{self, Permissions},
-    net::TcpStream,
-    os::unix::fs::PermissionsExt as _,
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{fs, io, thread, time::Duration};
 
 use c1m_host::files::file_nr;
 use c1m_record::Record;
+use c1m_testkit::{
+    child::Copy,
+    net::{answers, bound_for, connect, connections, start_connecting},
+    trip::{Step, Stop},
+};
 
 use super::super::{
+    fixture::{Fixture, all_answer, eventually},
     program::{Confined, Program},
-    stand::{Stand, Step, Stop, all_answer, answers, bound, connect, eventually, start_connecting},
 };
 
 const NOFILE: u64 = 256;
@@ -33,31 +31,25 @@ const NOBODY: u32 = 65_534;
 const WATCHES: usize = 1_500;
 const MORE_THAN_WATCHES: usize = 1_700;
 
-fn connections(server: &Program, count: usize) -> Step<Vec<TcpStream>> {
-    (0..count).map(|_| connect(server.address)).collect()
-}
-
 /// Waits until the server itself says what it could not do.
 fn until_warned(server: &mut Program, name: &str) -> Step {
     let warned = |record: &Record| match record {
         Record::Warning(warning) if warning.name == name => Some(()),
         _ => None,
     };
-    if server.records.iter().any(|record| warned(record).is_some()) {
-        return Ok(());
-    }
-    match server.wait_for(warned)? {
+    let before = server.records().find_map(warned);
+    match before.or_else(|| server.find(warned)) {
         Some(()) => Ok(()),
         None => Err(Stop::wrong(format!("not tripped: the server met no {name}"))),
     }
 }
 
 /// The server's descriptor table is full; the others wait in its accept queue until somebody goes.
-pub(crate) fn nofile(stand: &mut Stand<'_>) -> Step {
+pub(crate) fn nofile(fixture: &mut Fixture<'_>) -> Step {
     let confined = Confined { nofile: Some(NOFILE), ..Confined::default() };
-    stand.observe(&["--workers", "1"], confined)?;
-    let server = stand.observer()?;
-    let mut streams = connections(server, TAKEN)?;
+    fixture.observe(&["--workers", "1"], confined)?;
+    let server = fixture.observer()?;
+    let mut streams = connections(server.address, TAKEN)?;
     streams.iter_mut().try_for_each(answers)?;
     // One after the other, so that each is in the accept queue when the table is full: that queue is short.
     let mut rest = Vec::new();
@@ -68,18 +60,19 @@ pub(crate) fn nofile(stand: &mut Stand<'_>) -> Step {
     until_warned(server, "EMFILE")?;
     let address = server.address;
     // The symptom that follows: nobody empties the queue. These go before they are let in.
-    let late = (0..LATE).map(|_| start_connecting(bound()?, address)).collect::<Step<Vec<_>>>()?;
-    stand.until_moved("ListenOverflows", 1)?;
+    let late = (0..LATE)
+        .map(|_| start_connecting(bound_for(address)?, address))
+        .collect::<io::Result<Vec<_>>>()?;
+    fixture.until_moved("ListenOverflows", 1)?;
     drop(late);
     drop(streams);
     all_answer(address, &mut rest)
 }
 
 /// The same with somebody else's server.
-pub(crate) fn nofile_of_other(stand: &mut Stand<'_>) -> Step {
-    let other = stand.watched(Some(NOFILE_OF_OTHER))?;
-    let mut streams =
-        (0..MORE_THAN_NOFILE).map(|_| connect(other.address)).collect::<Step<Vec<_>>>()?;
+pub(crate) fn nofile_of_other(fixture: &mut Fixture<'_>) -> Step {
+    let other = fixture.watched(Some(NOFILE_OF_OTHER))?;
+    let mut streams = connections(other.address, MORE_THAN_NOFILE)?;
     eventually("it met no EMFILE", || Ok(other.said()?.contains("Too many open files")))?;
     let mut rest = streams.split_off(MORE_THAN_NOFILE - TAKEN);
     drop(streams);
@@ -89,33 +82,33 @@ pub(crate) fn nofile_of_other(stand: &mut Stand<'_>) -> Step {
 
 /// The limit does not hold for CAP_SYS_ADMIN (fs/file_table.c, `alloc_empty_file`, 5.4 to 6.18). The server gave its capabilities up
 /// after it had attached; this program did not.
-pub(crate) fn file_max(stand: &mut Stand<'_>) -> Step {
-    let address = stand.observe(&["--workers", "1"], Confined::default())?;
+pub(crate) fn file_max(fixture: &mut Fixture<'_>) -> Step {
+    let address = fixture.observe(&["--workers", "1"], Confined::default())?;
     let mut healthy = vec![connect(address)?];
     answers(&mut healthy[0])?;
     let limit = file_nr()?.allocated + FILES_LEFT;
-    stand.set(&[("fs.file-max", limit.to_string())])?;
-    let server = stand.observer()?;
-    healthy.extend(connections(server, MORE_THAN_LEFT)?);
+    fixture.set(&[("fs.file-max", limit.to_string())])?;
+    let server = fixture.observer()?;
+    healthy.extend(connections(server.address, MORE_THAN_LEFT)?);
     until_warned(server, "ENFILE")?;
-    stand.put_back()?;
+    fixture.put_back()?;
     all_answer(address, &mut healthy)
 }
 
 /// The limit is the same for each user, and what is counted is the user's own: so the server is somebody else than all others.
-pub(crate) fn epoll_watches(stand: &mut Stand<'_>) -> Step {
+pub(crate) fn epoll_watches(fixture: &mut Fixture<'_>) -> Step {
     let others = watches()?;
     if others > WATCHES / 2 {
         return Err(Stop::skip(format!("the host has {others} epoll watches already")));
     }
-    stand.observe(&[], Confined::default())?;
-    let program = Copy::of(stand.server_program())?;
+    fixture.observe(&[], Confined::default())?;
+    let program = Copy::of(fixture.server_program())?;
     let confined = Confined { user: Some(NOBODY), ..Confined::default() };
-    let mut server = Program::start(&program.0, &["--workers", "1"], confined)?;
-    stand.set(&[("fs.epoll.max_user_watches", WATCHES.to_string())])?;
-    let mut streams = connections(&server, MORE_THAN_WATCHES)?;
+    let mut server = Program::start(&program.path, &["--workers", "1"], confined)?;
+    fixture.set(&[("fs.epoll.max_user_watches", WATCHES.to_string())])?;
+    let mut streams = connections(server.address, MORE_THAN_WATCHES)?;
     until_warned(&mut server, "ENOSPC")?;
-    stand.put_back()?;
+    fixture.put_back()?;
     // Whom the server could not watch it closed; who came first was taken by no limit.
     streams.truncate(WATCHES / 2);
     all_answer(server.address, &mut streams)?;
@@ -134,26 +127,4 @@ fn watches() -> Step<usize> {
         }
     }
     Ok(count)
-}
-
-/// A program in a place where anybody may run it. It goes with this value.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn of(program: &PathBuf) -> Step<Self> {
-        let name = format!("c1m-server-of-faults-{}", std::process::id());
-        let copy = Self(std::env::temp_dir().join(name));
-        fs::copy(program, &copy.0)?;
-        fs::set_permissions(&copy.0, Permissions::from_mode(0o755))?;
-        // The descriptor through which it was written is closed everywhere once it can be run.
-        eventually("the copy is busy", || Ok(fs::File::open(&copy.0).is_ok()))?;
-        Ok(copy)
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        // Nobody misses it.
-        let _ = fs::remove_file(&self.0);
-    }
 }

@@ -1,10 +1,15 @@
 //! Nothing is wrong, and the verdict has to say so.
 
-use std::{thread, time::Duration};
+use std::{io, thread, time::Duration};
+
+use c1m_testkit::{
+    net::{answers, connect, connections},
+    trip::Step,
+};
 
 use super::super::{
+    fixture::{Fixture, all_answer},
     program::Confined,
-    stand::{Stand, Step, all_answer, answers, connect},
 };
 
 const IDLE: usize = 100;
@@ -15,17 +20,17 @@ const REQUESTS: usize = 100;
 const WHILE: Duration = Duration::from_millis(500);
 
 /// Connections that do nothing.
-pub(crate) fn idle(stand: &mut Stand<'_>) -> Step {
-    let address = stand.observe(&[], Confined::default())?;
-    let mut streams = (0..IDLE).map(|_| connect(address)).collect::<Step<Vec<_>>>()?;
+pub(crate) fn idle(fixture: &mut Fixture<'_>) -> Step {
+    let address = fixture.observe(&[], Confined::default())?;
+    let mut streams = connections(address, IDLE)?;
     thread::sleep(WHILE);
     all_answer(address, &mut streams)
 }
 
 /// Connections that come, ask once, and go by a FIN from the client's side.
-pub(crate) fn ramp(stand: &mut Stand<'_>) -> Step {
-    let address = stand.serve()?;
-    let mut streams = (0..RAMP).map(|_| connect(address)).collect::<Step<Vec<_>>>()?;
+pub(crate) fn ramp(fixture: &mut Fixture<'_>) -> Step {
+    let address = fixture.serve()?;
+    let mut streams = connections(address, RAMP)?;
     all_answer(address, &mut streams)?;
     drop(streams);
     thread::sleep(WHILE);
@@ -33,9 +38,9 @@ pub(crate) fn ramp(stand: &mut Stand<'_>) -> Step {
 }
 
 /// One short connection after the other, from several threads at once.
-pub(crate) fn busy(stand: &mut Stand<'_>) -> Step {
-    let address = stand.observe(&[], Confined::default())?;
-    let work = move || -> Step {
+pub(crate) fn busy(fixture: &mut Fixture<'_>) -> Step {
+    let address = fixture.observe(&[], Confined::default())?;
+    let work = move || -> io::Result<()> {
         for _ in 0..REQUESTS {
             let mut stream = connect(address)?;
             for _ in 0..3 {

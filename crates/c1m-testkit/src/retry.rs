@@ -8,7 +8,7 @@ const ATTEMPTS: usize = 3;
 ///
 /// # Panics
 /// No attempt gave a value.
-pub(crate) fn undisturbed<T, E>(
+pub fn undisturbed<T, E>(
     mut attempt: impl FnMut() -> Result<Result<T, String>, E>,
 ) -> Result<T, E> {
     let mut disturbed = Vec::new();

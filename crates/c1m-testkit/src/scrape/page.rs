@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Samples by name and labels, as they are written.
-pub(crate) type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
-/// Each sample once, each behind the help and the type of its name, which stand once as well.
+/// Each sample once, each behind the help and the type of its name, which are there once as well.
 #[track_caller]
-pub(crate) fn parse(page: &str) -> Samples {
-    let (mut samples, mut told) = (Samples::new(), BTreeSet::new());
+pub fn parse(page: &str) -> Samples {
+    let (mut samples, mut names) = (Samples::new(), BTreeSet::new());
     let (mut help, mut name, mut kind, mut below) = ("", "", "", 0.0);
     for line in page.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
             help = rest.split_once(' ').unwrap().0;
-            assert!(told.insert(help), "{help} stands twice");
+            assert!(names.insert(help), "{help} is there twice");
         } else if let Some(rest) = line.strip_prefix("# TYPE ") {
             (name, kind) = rest.split_once(' ').unwrap();
             assert_eq!(name, help, "a type without help");
@@ -36,7 +36,7 @@ pub(crate) fn parse(page: &str) -> Samples {
                 _ => panic!("a sample without a type: {line}"),
             }
             assert!(value.is_finite(), "{line}");
-            assert!(samples.insert(sample.to_owned(), value).is_none(), "{line} stands twice");
+            assert!(samples.insert(sample.to_owned(), value).is_none(), "{line} is there twice");
         }
     }
     samples

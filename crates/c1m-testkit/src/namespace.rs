@@ -1,10 +1,10 @@
-//! A test in a network namespace of its own. Shared with the tests of the client.
+//! A test in a network namespace of its own.
 
 use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
 
 /// Two ends of one link, each with a link-local address that nothing else has, ready at once: without the check for duplicates an address can be bound
 /// from the start. The dash in the names is where a range of ports has one too.
-pub(crate) const LINK: &str = "
+pub const LINK: &str = "
     ip link set lo up
     ip link add c1m-far type veth peer name c1m-near
     for side in far near; do ip link set c1m-$side addrgenmode none; ip link set c1m-$side up; done
@@ -18,7 +18,7 @@ const OWN_NETWORK: &str = "C1M_TEST_OWN_NETWORK";
 /// Whether this is a network namespace of the test's own, after `set_up`, a script. Where it is not, the test `name` is run again in one, and has to pass.
 /// Who is not root is root of a user namespace there.
 #[track_caller]
-pub(crate) fn is_own_network(name: &str, set_up: &str) -> bool {
+pub fn is_own_network(name: &str, set_up: &str) -> bool {
     if std::env::var_os(OWN_NETWORK).is_some() {
         return true;
     }

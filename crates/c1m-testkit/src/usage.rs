@@ -1,6 +1,8 @@
-//! A command line with hostile values, for the tests of each program.
+//! Command lines with hostile values.
 
 use std::process::Command;
+
+use crate::child::outcome;
 
 /// Ends the line and forges another one, moves the cursor (ESC and C1's CSI), erases, turns the direction of text. The second one begins as a
 /// number, an address or a size does.
@@ -9,7 +11,11 @@ const HOSTILE: [&str; 2] =
 
 /// Runs `program` with each option and argument of `command` and of the commands inside of it, each with a hostile value and before an option that there
 /// is not, so that nothing is started. Returns how many there were.
-pub(crate) fn refused(program: &str, command: &clap::Command) -> usize {
+///
+/// # Panics
+/// One of them is taken, or what is said of it has a character that a terminal acts on, or a line of the value's own.
+#[track_caller]
+pub fn refused(program: &str, command: &clap::Command) -> usize {
     each(program, command, &mut Vec::new())
 }
 
@@ -38,10 +44,10 @@ fn each(program: &str, command: &clap::Command, inside: &mut Vec<String>) -> usi
 
 fn refuse(program: &str, inside: &[String], typed: &[&str]) {
     // Styles as on a terminal: without them clap's printer would take ESC sequences out, whoever wrote them.
-    let output =
-        Command::new(program).args(inside).args(typed).env("CLICOLOR_FORCE", "1").output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{inside:?} {typed:?}: {text}");
+    let mut command = Command::new(program);
+    let refused = outcome(command.args(inside).args(typed).env("CLICOLOR_FORCE", "1"));
+    let text = refused.stderr;
+    assert_eq!(refused.code, Some(2), "{inside:?} {typed:?}: {text}");
     let plain = without_styles(&text);
     let acts = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
     assert!(!plain.contains(acts), "{inside:?} {typed:?}: {plain:?}");

@@ -1,4 +1,4 @@
-//! The one rule of nftables that a fault needs, spoken to the kernel directly: guests have no nft.
+//! The one rule of nftables that connection tracking needs, spoken to the kernel directly: guests have no nft.
 
 use std::{io, time::Duration};
 
@@ -26,7 +26,7 @@ const CHAIN: &[u8] = b"out\0";
 
 /// Lets connections be tracked in the calling thread's network namespace: a chain for what goes out, whose rule looks at `ct state`.
 /// Without such a rule nothing is tracked (net/netfilter/nft_ct.c, `nft_ct_get_init`, 6.18).
-pub(crate) fn track_connections() -> io::Result<()> {
+pub fn track_connections() -> io::Result<()> {
     let state = [number(1, 1), number(2, 0)].concat();
     let expression = [attribute(1, b"ct\0"), nest(2, &state)].concat();
     let hook = [number(1, 3), number(2, 0)].concat();

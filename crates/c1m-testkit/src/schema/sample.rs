@@ -1,6 +1,4 @@
-//! A record of every kind that a published schema has, with every member, and one text wherever any text may stand.
-
-use std::{fs, path::Path};
+//! A record of every kind that a published schema has, with every member, and one text wherever any text may be.
 
 use serde_json::{Map, Value, json};
 
@@ -10,12 +8,8 @@ const DEEPEST: usize = 16;
 const KEYS: [(&str, &str); 1] = [("states", "listen")];
 
 /// One line of each kind of docs/schema/`name`.json, as its kind and its JSON.
-pub(crate) fn lines(name: &str, text: &str) -> Vec<(String, Value)> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../docs/schema")
-        .join(name)
-        .with_extension("json");
-    let schema: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+pub fn lines(name: &str, text: &str) -> Vec<(String, Value)> {
+    let schema = super::published(name);
     let kinds = schema["oneOf"].as_array().unwrap();
     kinds
         .iter()
