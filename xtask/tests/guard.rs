@@ -91,7 +91,7 @@ fn a_whole_run_meets_its_targets() {
     let finished = fixture.run_all().expect_code(0);
     let last = finished.last_json();
     assert_eq!(last["kind"], "reproduction");
-    assert_eq!(last["v"], 1);
+    assert_eq!(last["v"], c1m_record::SCHEMA_VERSION);
     for (field, value) in [
         ("connections", json!(16_000)),
         ("dropped", json!(0)),

@@ -2,16 +2,15 @@
 
 use std::{
     fs,
-    io::Read as _,
     net::TcpListener,
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
 };
 
 use c1m_program::writer::QUEUE_BYTES;
 use c1m_record::{Ended, Line, Record};
 use c1m_sys::confine;
-use c1m_testkit::{Skip, eventually, only};
+use c1m_testkit::{Child, Skip, eventually, only};
 
 use crate::{
     calls::{FAILURES, fail},
@@ -66,13 +65,13 @@ fn unread(form: &[&str]) -> Result<(), Skip> {
     let mut command = Command::new(binary());
     command.arg("watch").args(form).args(["--pid", &own, "--port", &port, "--interval", "10ms"]);
     command.arg("--output").arg(&file);
-    let child = command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped()).spawn();
-    let mut child = Killed(child.expect("a watch"));
+    command.stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let mut child = Child::as_is(&mut command).unwrap();
     // It has the other end of the pipe, which must be the watch's alone.
     drop(command);
     let fills = || {
         come_and_go(&listener);
-        is_full(&child.0)
+        is_full(&child)
     };
     assert!(eventually(fills), "its output is not full");
 
@@ -84,14 +83,12 @@ fn unread(form: &[&str]) -> Result<(), Skip> {
         // Standard output gets the same lines: by then its queue is full as well.
         grows_to(&file, (QUEUE_BYTES + QUEUE_BYTES / 4) as u64, &listener);
     }
-    assert!(is_full(&child.0), "somebody has read it");
+    assert!(is_full(&child), "somebody has read it");
 
-    confine::signal(&mut child.0, libc::SIGTERM).unwrap();
-    assert!(eventually(|| child.0.try_wait().unwrap().is_some()), "it does not end");
-    assert_eq!(child.0.wait().unwrap().code(), Some(3));
+    let outcome = child.finish().unwrap();
+    assert_eq!(outcome.code, Some(3));
     drop(reader);
-    let mut said = String::new();
-    child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let said = outcome.stderr;
     assert!(said.contains("nobody read standard output") && said.contains("lines were"), "{said}");
     let records = records(&file);
     let Some(Record::Ended(Ended { lines_dropped, dropped, .. })) = records.last() else {
@@ -102,17 +99,6 @@ fn unread(form: &[&str]) -> Result<(), Skip> {
     Ok(())
 }
 
-/// Ended when the test is over, however it is over.
-struct Killed(Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        // One that has ended is not an error.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// This process and the port of a listener of its own.
 fn target(listener: &TcpListener) -> (String, String) {
     (std::process::id().to_string(), listener.local_addr().unwrap().port().to_string())
@@ -120,7 +106,7 @@ fn target(listener: &TcpListener) -> (String, String) {
 
 /// Does one of its threads sleep in a write to a pipe?
 fn is_full(child: &Child) -> bool {
-    let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+    let tasks = fs::read_dir(format!("/proc/{}/task", child.pid())).unwrap();
     tasks.flatten().any(|task| {
         let sleeps_in = fs::read_to_string(task.path().join("wchan")).unwrap_or_default();
         sleeps_in.contains("pipe_write")

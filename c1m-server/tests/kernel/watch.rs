@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{BufRead as _, BufReader, Write as _},
+    io::Write as _,
     net::{SocketAddr, TcpListener},
     ops::{Deref, DerefMut},
     path::{Path, PathBuf},
@@ -430,41 +430,33 @@ pub(crate) fn signals() -> Result<(), Skip> {
     let started = || {
         let mut command = Command::new(binary());
         command.args(["watch", "--json", "--cmd"]).arg(&own).env(ROLE, "wait");
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        // It is printed before the command is started.
-        let is_limits = |line: &String| line.contains("\"kind\":\"limits\"");
-        assert!(lines.by_ref().map_while(Result::ok).any(|line| is_limits(&line)));
-        let pid = child.id();
+        let mut child = Child::start(&mut command).unwrap();
+        // They are printed before the command is started.
+        child.until("limits", |it| it.said().contains("\"kind\":\"limits\"")).unwrap();
+        let pid = child.pid();
         let mut command = None;
         eventually(|| {
             command = c1m_host::task::family(pid).get(1).copied();
             command.is_some_and(|pid| c1m_host::task::comm(pid) != Some("c1m-server".into()))
         });
-        (child, lines, command.expect("the command"))
+        (child, command.expect("the command"))
     };
     ends_with_5(|| {
-        let (mut child, lines, _) = started();
-        confine::signal(&mut child, libc::SIGTERM).unwrap();
-        let last = lines.map_while(Result::ok).last().unwrap();
-        let ended: Line<Record> = serde_json::from_str(&last).unwrap();
+        let (mut child, _) = started();
+        let outcome = child.finish().unwrap();
+        let last = outcome.stderr.lines().last().unwrap();
+        let ended: Line<Record> = serde_json::from_str(last).unwrap();
         match ended.record {
             Record::Ended(Ended { command: Some(command), .. }) => {
                 assert_eq!((command.code, command.signal), (None, Some(libc::SIGTERM)));
             }
             other => panic!("{other:?}"),
         }
-        child.wait().unwrap().code()
+        outcome.code
     });
 
-    let (mut child, _lines, command) = started();
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let (mut child, command) = started();
+    child.kill();
     let folder = format!("/proc/{command}/exe");
     // One that nobody has waited for yet has no program any more.
     let is_gone = eventually(|| !Path::new(&folder).exists());
@@ -499,7 +491,7 @@ pub(crate) fn signal_while_attaching() -> Result<(), Skip> {
                 .filter_map(|link| std::fs::read_link(link.path()).ok())
                 .any(|target| target.to_string_lossy().contains("bpf-map"))
         };
-        child.until("map", has_a_map).unwrap();
+        child.until("map", |_| has_a_map()).unwrap();
         let ended = child.finish().unwrap();
         assert_eq!(ended.code, Some(code), "{command:?}: {}", ended.stderr);
         let text = std::fs::read_to_string(&file).unwrap();

@@ -160,18 +160,20 @@ impl Child {
     /// Waits until `done`, however long it uses its CPU before.
     ///
     /// # Errors
-    /// A signal has come, or it does nothing any more, without `what`.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut() -> bool) -> io::Result<()> {
+    /// A signal has come, or it has ended or does nothing any more, without `what`.
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&Self) -> bool) -> io::Result<()> {
         let (mut patience, mut used) = (Patience::new(self.patience), None);
-        while !done() {
+        while !done(self) {
             check_interrupted()?;
             let now = cpu_ticks(self.pid());
             if now != used {
                 used = now;
                 patience.step();
             }
-            if patience.left().is_zero() {
-                return Err(io::Error::other(format!("{}: no {what}", self.name)));
+            let is_over = self.child.try_wait()?.is_some() && !done(self);
+            if is_over || patience.left().is_zero() {
+                let text = format!("{}: no {what}: {}", self.name, self.said().trim());
+                return Err(io::Error::other(text));
             }
             thread::sleep(STEP);
         }
