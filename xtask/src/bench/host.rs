@@ -64,9 +64,9 @@ fn check_fits(connections: u64, available: u64, cgroup: &Cgroup) -> Result<()> {
     let queues = cgroup.sockets.map_or(u64::MAX, |sockets| sockets.headroom());
     if queues < QUEUED_BYTES {
         return Err(exit::refused(format!(
-            "sockets may have {} MiB queued, and memory.kmem.tcp.limit_in_bytes of the cgroup leaves {} MiB",
-            QUEUED_BYTES >> 20,
-            queues >> 20
+            "sockets may have {} queued, and memory.kmem.tcp.limit_in_bytes of the cgroup leaves {}",
+            size(QUEUED_BYTES),
+            size(queues)
         )));
     }
     let available = available.min(cgroup.headroom().unwrap_or(u64::MAX));
@@ -266,12 +266,12 @@ mod tests {
             checked(kind, membership, files).unwrap();
         }
         for (kind, membership, files, limit) in [
-            ("cgroup", own, &v1(LOW, NONE)[..], "1.00 MiB are available"),
+            ("cgroup", own, &v1(LOW, NONE)[..], "1.0 MiB are available"),
             ("cgroup", own, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup", hybrid, &v1(LOW, NONE), "1.00 MiB are available"),
+            ("cgroup", hybrid, &v1(LOW, NONE), "1.0 MiB are available"),
             ("cgroup", hybrid, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1.00 MiB are available"),
-            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1.00 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1.0 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1.0 MiB are available"),
         ] {
             let error = checked(kind, membership, files).unwrap_err();
             assert_eq!(exit::code_of(&error), 3);
