@@ -144,7 +144,7 @@ pub(crate) fn used_bytes() -> Result<u64> {
 }
 
 /// Waits until the sockets of whatever ran before are gone, and the kernel has freed their memory; a minute at most.
-pub(crate) fn settle() -> Result<()> {
+pub(crate) fn to_confirm() -> Result<()> {
     let end = Instant::now() + SETTLE_LIMIT;
     let mut before = meminfo::read()?.slab_bytes;
     loop {
@@ -266,12 +266,12 @@ mod tests {
             checked(kind, membership, files).unwrap();
         }
         for (kind, membership, files, limit) in [
-            ("cgroup", own, &v1(LOW, NONE)[..], "1.00 MiB are available"),
+            ("cgroup", own, &v1(LOW, NONE)[..], "1.0 MiB are available"),
             ("cgroup", own, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup", hybrid, &v1(LOW, NONE), "1.00 MiB are available"),
+            ("cgroup", hybrid, &v1(LOW, NONE), "1.0 MiB are available"),
             ("cgroup", hybrid, &v1(NONE, LOW), "memory.kmem.tcp.limit_in_bytes"),
-            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1.00 MiB are available"),
-            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1.00 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(LOW, NONE), "1.0 MiB are available"),
+            ("cgroup2", "0::/a\n", &v2(NONE, LOW), "1.0 MiB are available"),
         ] {
             let error = checked(kind, membership, files).unwrap_err();
             assert_eq!(exit::code_of(&error), 3);
