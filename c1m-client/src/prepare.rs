@@ -62,12 +62,12 @@ pub fn prepare(cli: &Load) -> Result<Shared, Failure> {
         None => None,
     };
     let ask = ask(cli, &plan, pin.as_ref().map(|pin| pin.pages));
-    if let Some(walls) = foresee(&ask) {
+    if let Some(limits) = foresee(&ask) {
         if cli.strict {
-            return Err(Failure::Environment(anyhow!(walls)));
+            return Err(Failure::Environment(anyhow!(limits)));
         }
         // What comes of it is in the records.
-        warn(&walls);
+        warn(&limits);
     }
     let workload = Workload::new(&requests(cli)?, cli.unread, pin, &cli.connect.first);
     Ok(Shared {

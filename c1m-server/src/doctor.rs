@@ -127,7 +127,7 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
         present: &present,
     };
     let Assessed { settings: configured, unassessed, has_fault } = assess(&lines, &context);
-    let Examination { fits, first, rows: walls, unknown, memory, ehash } =
+    let Examination { fits, first, rows: limits, unknown, memory, ehash } =
         looked.examination.clone();
     let record = Doctor {
         connections: ask.connections,
@@ -137,7 +137,7 @@ fn record(flags: &Flags, ask: &Ask, looked: &Looked) -> anyhow::Result<(Doctor, 
         rate: ask.rate,
         fits,
         first,
-        walls,
+        limits,
         unknown,
         memory,
         page_bytes: page_bytes().ok(),

@@ -48,7 +48,7 @@ pub fn run(cli: &Serve) -> anyhow::Result<()> {
     let plan = lay_out(cli)?;
     let foreseen = foresee(cli);
     match foreseen {
-        Some(walls) if cli.strict => Err(EnvironmentRefused(walls).into()),
+        Some(limits) if cli.strict => Err(EnvironmentRefused(limits).into()),
         _ => runtime.block_on(serve(cli, plan, foreseen, bound)),
     }
 }
@@ -153,7 +153,7 @@ async fn serve_and_report(
     reporter.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let begun = reporter
         .listening(cli, &plan, running.address(), metrics)
-        .and_then(|()| foreseen.map_or(Ok(()), |walls| reporter.warn("doctor", &walls)))
+        .and_then(|()| foreseen.map_or(Ok(()), |limits| reporter.warn("doctor", &limits)))
         .and_then(|()| reporter.limits(diagnosis.limits()));
     reporter.sample(&running.snapshot(), diagnosis.limits(), tracing.as_ref());
     let served = match begun {

@@ -68,7 +68,7 @@ fn usage(pages: u64) -> Usage {
             sockets: Some(2500),
         },
         netns: NetnsUsage { inode: Some(7), inuse: Some(2500), time_wait: Some(3) },
-        next: Some(NextWall {
+        next: Some(NextLimit {
             limit: LimitName::TcpMemHigh,
             scope: Scope::Host,
             headroom: Some(200),
@@ -81,7 +81,7 @@ fn usage(pages: u64) -> Usage {
     }
 }
 
-/// A server near its wall.
+/// A server near its limit.
 fn busy() -> View {
     let mut view = View::default();
     view.take("", &Record::Hooks(Hooks { kernel: "6.18.0".into(), hooks: Vec::new() }));
@@ -132,8 +132,8 @@ fn busy() -> View {
                 confidence: Confidence::Certain,
                 text: "memory pressure began".into(),
                 evidence: Vec::new(),
-                settle: None,
-                advice: None,
+                to_confirm: None,
+                remedy: None,
             }],
         }),
     );

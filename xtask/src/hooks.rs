@@ -129,8 +129,8 @@ fn row(rank: usize, method: &AttachMethod) -> String {
             .join(", "),
         Source::Read(name) => name.into(),
     };
-    let precision = method.precision.name();
-    format!("| {rank} | {name} | {precision} | {} | {} |", method.says, method.versions)
+    let resolution = method.resolution.name();
+    format!("| {rank} | {name} | {resolution} | {} | {} |", method.says, method.versions)
 }
 
 fn programs(text: &mut String) {

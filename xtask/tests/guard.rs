@@ -617,7 +617,7 @@ fn a_real_setting_survives_sigkill() -> Result<Completion, Failed> {
     helper.wait()?;
     assert_eq!(setting(), before + 1);
     let (mut helper, ready) = privileged(state.path(), &[]);
-    assert_eq!(ready["stale"][0]["fate"], "restored", "{ready}");
+    assert_eq!(ready["stale"][0]["result"], "restored", "{ready}");
     assert_eq!(setting(), before);
     drop(helper.stdin.take());
     helper.wait()?;

@@ -108,7 +108,7 @@ impl Worker {
             // A head whose body may never end. It is over, as far as there is anything to wait for.
             self.check_status(reader.status());
         }
-        self.settle(slot, reader, ask);
+        self.apply(slot, reader, ask);
     }
 
     /// A response has ended. Returns what the connection waits for now.
@@ -152,7 +152,7 @@ impl Worker {
     }
 
     /// Keeps what the connection waits for: in a byte, if that can say it.
-    fn settle(&mut self, slot: usize, reader: Reader, ask: Option<Ask>) {
+    fn apply(&mut self, slot: usize, reader: Reader, ask: Option<Ask>) {
         match (reader.rest(), ask) {
             (Some(rest), None) => self.table.set_stage(slot, rest.into()),
             (_, ask) => {
@@ -193,7 +193,7 @@ impl Worker {
         let older_first = reader.rest() != Some(Rest::Between);
         let sent = send_whole(fd, self.shared.workload.check().request());
         let ask = Ask { what, older_first, since_us, overdue: false };
-        self.settle(slot, reader, sent.is_ok().then_some(ask));
+        self.apply(slot, reader, sent.is_ok().then_some(ask));
         sent.map_err(|error: io::Error| errno::of(&error))
     }
 

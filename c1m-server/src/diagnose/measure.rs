@@ -5,7 +5,7 @@ use std::time::Instant;
 use c1m_host::{namespaces, sockstat, sysctl};
 use c1m_limits::pressure::{PressureClock, Seen};
 use c1m_probe::sample::Sample;
-use c1m_record::{HostUsage, Limits, NetnsUsage, NextWall, Usage, Watched};
+use c1m_record::{HostUsage, Limits, NetnsUsage, NextLimit, Usage, Watched};
 use c1m_sys::process::cpu_seconds;
 
 use crate::diagnose::tracing::Tracing;
@@ -157,10 +157,10 @@ fn watched(
     }
 }
 
-fn next(limits: &Limits) -> Option<NextWall> {
+fn next(limits: &Limits) -> Option<NextLimit> {
     let next = limits.next?;
     let reading = limits.limits.iter().find(|reading| reading.limit == next)?;
-    Some(NextWall {
+    Some(NextLimit {
         limit: next,
         scope: reading.scope,
         headroom: reading.headroom,

@@ -18,7 +18,7 @@ use c1m_probe::{
     refused::Counted,
     sample::Sample,
 };
-use c1m_record::{Crossing, Direction, Hooks, Level, Precision, Record, Refused, Socket};
+use c1m_record::{Crossing, Direction, Hooks, Level, Record, Refused, Resolution, Socket};
 use c1m_sys::process::monotonic_ns;
 
 /// Counters of TcpExt that memory, orphans and full queues move; see docs/events.md.
@@ -125,7 +125,7 @@ impl Tracing {
                 connections: self.tracer.connections(),
                 socket: Socket::default(),
                 hook: source.into(),
-                precision: Precision::Interval,
+                resolution: Resolution::Interval,
                 pressure_age_ms: None,
                 suppressed: self.tracer.suppressed(),
             };
@@ -299,7 +299,7 @@ impl Tracing {
                     connections: seen.connections,
                     socket: seen.socket.clone(),
                     hook: seen.hook.clone(),
-                    precision: seen.precision,
+                    resolution: seen.resolution,
                     pressure_age_ms: seen.pressure_age_ms,
                     suppressed,
                 }),

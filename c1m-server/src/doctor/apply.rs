@@ -124,7 +124,7 @@ fn hold(
     (lines, shutdown): (&Lines, &Shutdown),
 ) -> anyhow::Result<u8> {
     let after = c1m_preflight::look(ask).examination;
-    let left = after.hit().map(|wall| wall.limit).collect();
+    let left = after.hit().map(|limit| limit.limit).collect();
     let applied = Applied { changes, keep: flags.keep, left };
     lines.print(SystemTime::now(), &Record::Applied(applied))?;
     if flags.keep {
@@ -144,7 +144,7 @@ fn hold(
 fn changes(examination: &Examination) -> Result<Vec<Change>, EnvironmentRefused> {
     let tree = Tree::at(Tree::KERNEL);
     let mut changes: Vec<Change> = Vec::new();
-    for setting in examination.hit().flat_map(|wall| &wall.settings) {
+    for setting in examination.hit().flat_map(|limit| &limit.settings) {
         let from = Name::new(&setting.name)
             .and_then(|name| tree.read(&name))
             .map_err(|error| EnvironmentRefused(error.to_string()))?;

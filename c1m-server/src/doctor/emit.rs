@@ -5,7 +5,7 @@ use std::{io::Write, path::Path};
 use c1m_limits::{limits::of, preflight::Examination};
 use c1m_preflight::Looked;
 use c1m_program::EnvironmentRefused;
-use c1m_record::Wall;
+use c1m_record::PlannedLimit;
 use c1m_text::escape;
 
 use super::beside::Folder;
@@ -51,33 +51,33 @@ fn nofile(looked: &Looked) -> u64 {
 fn sysctl(examination: &Examination, connections: u64) -> String {
     let mut text =
         format!("# What {connections} connections need of this host, by `c1m-server doctor`.\n");
-    let with_settings: Vec<&Wall> =
-        examination.hit().filter(|wall| !wall.settings.is_empty()).collect();
+    let with_settings: Vec<&PlannedLimit> =
+        examination.hit().filter(|limit| !limit.settings.is_empty()).collect();
     if with_settings.is_empty() {
         text += "# No kernel setting has to be changed.\n";
     }
-    for wall in with_settings {
+    for limit in with_settings {
         let known = |value: Option<u64>| value.map_or("unknown".into(), |value| value.to_string());
         text += &format!(
             "\n# {}: {} {} now, {} needed{}.\n# Risk: {}.\n",
-            wall.limit.name(),
-            known(wall.now),
-            wall.unit,
-            known(wall.needed),
-            wall.stops_at.map_or(String::new(), |at| format!("; met at connection {at}")),
-            wall.danger
+            limit.limit.name(),
+            known(limit.now),
+            limit.unit,
+            known(limit.needed),
+            limit.stops_at.map_or(String::new(), |at| format!("; met at connection {at}")),
+            limit.risk
         );
-        for setting in &wall.settings {
+        for setting in &limit.settings {
             text += &format!("{} = {}\n", setting.name, setting.value);
         }
     }
-    for wall in examination.hit().filter(|wall| wall.settings.is_empty()) {
+    for limit in examination.hit().filter(|limit| limit.settings.is_empty()) {
         let elsewhere =
-            if of(wall.limit).is_resource_limit() { " See the other two files." } else { "" };
+            if of(limit.limit).is_resource_limit() { " See the other two files." } else { "" };
         text += &format!(
             "\n# {}: no kernel setting moves it. {}.{elsewhere}\n",
-            wall.limit.name(),
-            wall.fix.as_deref().unwrap_or_default()
+            limit.limit.name(),
+            limit.fix.as_deref().unwrap_or_default()
         );
     }
     text

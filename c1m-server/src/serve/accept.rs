@@ -39,7 +39,7 @@ pub(super) fn action(errno: i32) -> Action {
 }
 
 /// What the user can do about an error; `None` where the counter in the summary says enough.
-pub(super) fn advice(name: &str) -> Option<&'static str> {
+pub(super) fn remedy(name: &str) -> Option<&'static str> {
     match name {
         "EMFILE" => Some(
             "a worker's descriptor table is full, connections wait in its queue until others close: \
@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn shortages_come_with_advice() {
         for name in ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ENOSPC"] {
-            assert!(advice(name).is_some(), "{name}");
+            assert!(remedy(name).is_some(), "{name}");
         }
-        assert_eq!(advice("ECONNABORTED"), None);
+        assert_eq!(remedy("ECONNABORTED"), None);
     }
 }

@@ -99,9 +99,9 @@ impl Connections {
     pub(super) fn error(&mut self, name: ErrorName) {
         self.counters().error(name);
         if let ErrorName::Accept(text) | ErrorName::Epoll(text) = name
-            && let Some(advice) = accept::advice(text)
+            && let Some(remedy) = accept::remedy(text)
         {
-            self.notifier.post(&self.shared.notices, text, || advice.into());
+            self.notifier.post(&self.shared.notices, text, || remedy.into());
         }
     }
 
@@ -125,7 +125,7 @@ impl Connections {
             None if partial.has_more => self.go_on(fd, &mut partial),
             None => self.read(fd, &mut partial),
         };
-        self.settle(fd, partial, step);
+        self.apply(fd, partial, step);
     }
 
     /// How long the worker may sleep for all that its connections know.
@@ -140,7 +140,7 @@ impl Connections {
             let Some((fd, mut partial)) = self.partials.overdue() else { break };
             self.turn = TURN;
             let step = self.head_is_overdue(fd, &mut partial);
-            self.settle(fd, partial, step);
+            self.apply(fd, partial, step);
         }
         self.clock.is_read = false;
     }
@@ -159,7 +159,7 @@ impl Connections {
                 // The peer had its time to end the connection.
                 None => Step::Close,
             };
-            self.settle(fd, partial, step);
+            self.apply(fd, partial, step);
         }
     }
 
@@ -230,7 +230,7 @@ impl Connections {
         }
     }
 
-    fn settle(&mut self, fd: RawFd, mut partial: Partial, step: Step) {
+    fn apply(&mut self, fd: RawFd, mut partial: Partial, step: Step) {
         let wanted = partial.wanted_interest();
         let mut step = step;
         if step == Step::Keep && wanted != partial.interest {

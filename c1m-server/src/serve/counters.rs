@@ -121,7 +121,7 @@ mod tests {
         workers[1].error(ErrorName::Connection("ECONNRESET"));
         workers[1].error(ErrorName::Epoll("ENOSPC"));
         let slots = Slots::new(None);
-        let _ = slots.settle(4, 4);
+        let _ = slots.give_back(4, 4);
         let _ = slots.close(1);
         let sum = Snapshot::of(&workers, &slots);
         assert_eq!((sum.held, sum.peak, sum.accepted, sum.closed, sum.requests), (3, 4, 4, 1, 2));

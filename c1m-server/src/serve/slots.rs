@@ -64,7 +64,7 @@ impl Slots {
 
     /// After a drain: of `reserved` slots `used` are connections now. `true`: wake the workers that wait.
     #[must_use]
-    pub(super) fn settle(&self, reserved: u64, used: u64) -> bool {
+    pub(super) fn give_back(&self, reserved: u64, used: u64) -> bool {
         let held = self.held.fetch_add(used, Relaxed) + used;
         // Most drains in a hold do not raise it: spare them the write.
         if held > self.peak.load(Relaxed) {
@@ -110,9 +110,9 @@ mod tests {
     fn the_last_batch_is_smaller() {
         let slots = Slots::new(Some(100));
         assert_eq!(slots.take(), Some(64));
-        assert!(!slots.settle(64, 64));
+        assert!(!slots.give_back(64, 64));
         assert_eq!(slots.take(), Some(36));
-        assert!(!slots.settle(36, 36));
+        assert!(!slots.give_back(36, 36));
         assert_eq!(slots.take(), None);
         assert!(slots.close(1), "one waits");
         slots.stop_waiting();
@@ -125,7 +125,7 @@ mod tests {
         let slots = Slots::new(Some(10));
         assert_eq!(slots.take(), Some(10));
         assert_eq!(slots.take(), None);
-        assert!(slots.settle(10, 3));
+        assert!(slots.give_back(10, 3));
         assert_eq!((slots.held(), slots.peak()), (3, 3), "a reservation is no connection");
     }
 
@@ -134,7 +134,7 @@ mod tests {
         let slots = Slots::new(None);
         for _ in 0..10 {
             assert_eq!(slots.take(), Some(BATCH));
-            assert!(!slots.settle(BATCH, BATCH));
+            assert!(!slots.give_back(BATCH, BATCH));
         }
         assert!(!slots.close(5));
         assert_eq!(slots.peak(), 10 * BATCH);
@@ -151,7 +151,7 @@ mod tests {
                     for round in 0..20_000u64 {
                         if let Some(reserved) = slots.take() {
                             let used = (round % BATCH).min(reserved);
-                            let _ = slots.settle(reserved, used);
+                            let _ = slots.give_back(reserved, used);
                             let _ = slots.close(used);
                         } else {
                             slots.stop_waiting();

@@ -156,7 +156,7 @@ impl Worker {
                 },
             }
         }
-        if self.shared.slots.settle(reserved, used) {
+        if self.shared.slots.give_back(reserved, used) {
             self.shared.waker.wake();
         }
         if let Some(reason) = park {

@@ -395,8 +395,8 @@ mod tests {
             confidence: *confidence,
             text: String::new(),
             evidence: Vec::new(),
-            settle: None,
-            advice: None,
+            to_confirm: None,
+            remedy: None,
         };
         Verdict {
             quiet: confidences.is_empty(),

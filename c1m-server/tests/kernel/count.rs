@@ -39,15 +39,15 @@ pub(crate) fn two_servers() -> Result<(), Skip> {
     let (mut one, mut other) = (Server::start(&QUICK)?, Server::start(&QUICK)?);
     let to_one = open(&one, 200);
     let to_other = open(&other, 300);
-    settle(&mut one, 200);
-    settle(&mut other, 300);
+    give_back(&mut one, 200);
+    give_back(&mut other, 300);
     to_one.into_iter().for_each(reset);
-    settle(&mut one, 0);
-    settle(&mut other, 300);
+    give_back(&mut one, 0);
+    give_back(&mut other, 300);
     // The hooks of the one go, those of the other stay.
     nothing_lost_by_us(&one.finish());
     to_other.into_iter().for_each(drop);
-    settle(&mut other, 0);
+    give_back(&mut other, 0);
     nothing_lost_by_us(&other.finish());
     Ok(())
 }
@@ -61,13 +61,13 @@ pub(crate) fn clients_on_the_port() -> Result<(), Skip> {
         let source = SocketAddr::from(([127, 0, 0, 2], server.address.port()));
         let stream = connected(bound(source), listener.local_addr().unwrap());
         let peer = listener.accept().unwrap().0;
-        settle(&mut server, 10);
+        give_back(&mut server, 10);
         end(stream);
         reset(peer);
-        settle(&mut server, 10);
+        give_back(&mut server, 10);
     }
     held.into_iter().for_each(reset);
-    settle(&mut server, 0);
+    give_back(&mut server, 0);
     nothing_lost_by_us(&server.finish());
     Ok(())
 }
@@ -76,26 +76,26 @@ pub(crate) fn clients_on_the_port() -> Result<(), Skip> {
 fn ends(server: &mut Server, each: usize) {
     let held = |ways: usize| (ways * each).try_into().unwrap();
     let mut streams = open(server, 5 * each);
-    settle(server, held(5));
+    give_back(server, held(5));
     let mut some = || streams.split_off(streams.len() - each);
 
     some().into_iter().for_each(reset);
-    settle(server, held(4));
+    give_back(server, held(4));
 
     some().into_iter().for_each(drop);
-    settle(server, held(3));
+    give_back(server, held(3));
 
     for mut stream in some() {
         stream.write_all(b"no HTTP\r\n\r\n").unwrap();
         assert!(to_the_end(&mut stream).starts_with("HTTP/1.1 400 "));
     }
-    settle(server, held(2));
+    give_back(server, held(2));
 
     for mut stream in some() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert_eq!(to_the_end(&mut stream), "");
     }
-    settle(server, held(1));
+    give_back(server, held(1));
 
     // A whole exchange, then both ends at the same time.
     for mut stream in some() {
@@ -105,7 +105,7 @@ fn ends(server: &mut Server, each: usize) {
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(to_the_end(&mut stream).starts_with("HTTP/1.1 200 "));
     }
-    settle(server, 0);
+    give_back(server, 0);
     let summary = server.finish();
     assert_eq!(summary.held, 0, "{summary:?}");
     nothing_lost_by_us(&summary);
@@ -123,7 +123,7 @@ fn to_the_end(stream: &mut TcpStream) -> String {
 
 /// Waits until kernel and server both say `held`. A line comes only when the server's own number has changed since the last
 /// one, so one more connection asks for it.
-fn settle(server: &mut Server, held: u64) {
+fn give_back(server: &mut Server, held: u64) {
     let end = Instant::now() + PATIENCE;
     let mut last = None;
     while Instant::now() < end {

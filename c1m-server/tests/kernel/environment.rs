@@ -133,21 +133,21 @@ pub(crate) fn softer_limits() -> Result<(), Skip> {
             panic!("{output:?}")
         };
         assert_eq!(doctor.page_bytes, Some(page_bytes().unwrap()));
-        doctor.walls.into_iter().find(|wall| wall.limit == LimitName::MemoryCgroup).unwrap()
+        doctor.limits.into_iter().find(|limit| limit.limit == LimitName::MemoryCgroup).unwrap()
     };
     assert_eq!(doctor(queued).now, Some(1 << 40));
     group.write(file, LIMIT)?;
-    let wall = doctor(queued);
-    assert_eq!((wall.now, wall.hit), (Some(LIMIT), true), "{wall:?}");
-    assert!(wall.stops_at.is_some_and(|at| at > 1 && at < CONNECTIONS), "{wall:?}");
-    assert!(wall.fix.as_ref().is_some_and(|fix| fix.contains(&format!("{file}="))), "{wall:?}");
+    let limit = doctor(queued);
+    assert_eq!((limit.now, limit.hit), (Some(LIMIT), true), "{limit:?}");
+    assert!(limit.stops_at.is_some_and(|at| at > 1 && at < CONNECTIONS), "{limit:?}");
+    assert!(limit.fix.as_ref().is_some_and(|fix| fix.contains(&format!("{file}="))), "{limit:?}");
     if group.is_v1 {
         // What sockets hold has nothing to do with idle connections.
         let idle = doctor("0");
         assert_eq!((idle.now, idle.hit), (Some(1 << 40), false), "{idle:?}");
         let page = page_bytes().unwrap();
         let each = charged_pages(3000, page) * page;
-        assert_eq!(wall.stops_at, Some((LIMIT - wall.used.unwrap()) / each + 1), "{wall:?}");
+        assert_eq!(limit.stops_at, Some((LIMIT - limit.used.unwrap()) / each + 1), "{limit:?}");
     }
     Ok(())
 }

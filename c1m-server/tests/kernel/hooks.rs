@@ -21,7 +21,7 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     check(&said.hooks);
     let server = Server::start(&[])?;
     for hook in &said.hooks {
-        assert_eq!(hook, server.hook(&hook.signal));
+        assert_eq!(hook, server.hook(&hook.probe));
     }
     // For people: a row for each, with all that is said of it.
     let text = outcome(Command::new(binary()).args(arguments)).stdout();
@@ -29,7 +29,7 @@ pub(crate) fn dry_run() -> Result<(), Skip> {
     let sum = format!("probes: {attached} of {} attached, ", said.hooks.len());
     assert!(text.starts_with(&sum), "{text}");
     for hook in &said.hooks {
-        let row = text.split('\n').skip_while(|line| line.split(' ').next() != Some(&hook.signal));
+        let row = text.split('\n').skip_while(|line| line.split(' ').next() != Some(&hook.probe));
         let row: Vec<&str> = row
             .enumerate()
             .take_while(|(at, line)| *at == 0 || line.starts_with("  "))

@@ -9,7 +9,7 @@ use std::{
 };
 
 use c1m_record::{
-    Crossing, Direction, Level, Precision, Pressure, Record, Refusal, Refused, Summary,
+    Crossing, Direction, Level, Pressure, Record, Refusal, Refused, Resolution, Summary,
 };
 use c1m_sys::{process::page_bytes, socket::mem_info};
 
@@ -153,25 +153,25 @@ fn check_crossings(run: &Run) {
         assert_eq!((crossing.tcp_mem, crossing.limit_pages), (*limits, limit), "{crossing:?}");
         assert_eq!(crossing.pages > limit, crossing.direction == Direction::Up, "{crossing:?}");
         assert_eq!(crossing.limit, "tcp_mem");
-        let precision = match crossing.hook.rsplit('/').next() {
+        let resolution = match crossing.hook.rsplit('/').next() {
             Some(
                 "sock_exceed_buf_limit"
                 | "__sk_mem_raise_allocated"
                 | "sk_forced_mem_schedule"
                 | "tcp_enter_memory_pressure"
                 | "tcp_leave_memory_pressure",
-            ) => Precision::Exact,
-            Some("inet_sock_set_state" | "tcp_destroy_sock") => Precision::Connection,
-            Some("sockstat") => Precision::Interval,
+            ) => Resolution::Exact,
+            Some("inet_sock_set_state" | "tcp_destroy_sock") => Resolution::Connection,
+            Some("sockstat") => Resolution::Interval,
             _ => panic!("crossing by {}", crossing.hook),
         };
-        assert_eq!(crossing.precision, precision, "{crossing:?}");
+        assert_eq!(crossing.resolution, resolution, "{crossing:?}");
         let is_in_a_call = crossing.socket.pid.is_some();
         assert_eq!(is_in_a_call, crossing.socket.comm.is_some(), "{crossing:?}");
-        if crossing.precision != Precision::Exact {
+        if crossing.resolution != Resolution::Exact {
             assert!(!is_in_a_call, "{crossing:?}");
         }
-        if crossing.precision != Precision::Interval {
+        if crossing.resolution != Resolution::Interval {
             assert!(crossing.socket.netns.is_some(), "{crossing:?}");
         }
     }
@@ -259,7 +259,7 @@ fn where_planned(run: &Run) -> Result<(), String> {
         // Above high each allocation is refused, unless it is forced, as that of a FIN is: of such the test has none.
         let address = Some(run.server.1.to_string());
         let is_ours = [&crossing.socket.local, &crossing.socket.remote].contains(&&address);
-        let is_exact = crossing.precision == Precision::Exact;
+        let is_exact = crossing.resolution == Resolution::Exact;
         if crossing.limit_moved || level == Level::High && is_ours && !is_exact {
             return Err(format!("not by an allocation: {crossing:?}"));
         }

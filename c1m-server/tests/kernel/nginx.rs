@@ -12,7 +12,8 @@ use std::{
 
 use c1m_host::task;
 use c1m_record::{
-    Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Precision, Record, TcpState,
+    Confidence, Crossing, Direction, HolderRow, Level, LimitName, Line, Record, Resolution,
+    TcpState,
 };
 use c1m_sys::{
     confine,
@@ -143,7 +144,7 @@ fn check_watch(
     let instant = |time| humantime::format_rfc3339_micros(time).to_string();
     assert!(*ts >= instant(before) && *ts <= instant(after), "{ts} {crossing:?}");
     assert_eq!((crossing.tcp_mem, crossing.limit_pages), (limits, limits[2]), "{crossing:?}");
-    if crossing.precision != Precision::Interval {
+    if crossing.resolution != Resolution::Interval {
         assert_eq!(crossing.socket.netns, Some(inode), "{crossing:?}");
         let (local, remote) = (&crossing.socket.local, &crossing.socket.remote);
         let address = Some(nginx.address.to_string());

@@ -81,7 +81,7 @@ impl Server {
 
     /// How this signal is got here.
     pub(crate) fn hook(&self, signal: &str) -> &Hook {
-        let hook = self.hooks.iter().find(|hook| hook.signal == signal);
+        let hook = self.hooks.iter().find(|hook| hook.probe == signal);
         hook.unwrap_or_else(|| panic!("no {signal} among {:?}", self.hooks))
     }
 
@@ -117,7 +117,7 @@ impl Server {
 
 /// What holds on every host.
 pub(crate) fn check(hooks: &[Hook]) {
-    let ids: Vec<&str> = hooks.iter().map(|hook| hook.signal.as_str()).collect();
+    let ids: Vec<&str> = hooks.iter().map(|hook| hook.probe.as_str()).collect();
     let known: Vec<&str> = PROBES.iter().map(|probe| probe.id).collect();
     assert_eq!(ids, known);
     for hook in hooks {
@@ -127,7 +127,7 @@ pub(crate) fn check(hooks: &[Hook]) {
         assert_eq!(hook.reason.is_some(), !hook.refused.is_empty(), "{hook:?}");
         assert_eq!(
             hook.hook.is_some(),
-            hook.precision.is_some() && hook.says.is_some(),
+            hook.resolution.is_some() && hook.says.is_some(),
             "{hook:?}"
         );
         assert!(hook.hook.is_some() || !hook.attached && hook.reason.is_some(), "{hook:?}");

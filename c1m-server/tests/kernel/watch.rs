@@ -13,7 +13,7 @@ use std::{
 
 use c1m_host::task;
 use c1m_record::{
-    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Line, Precision, Record,
+    Confidence, Crossing, Direction, Ended, HolderRow, Level, LimitName, Line, Record, Resolution,
     Usage, Warning, Watching,
 };
 use c1m_sys::confine;
@@ -192,7 +192,7 @@ fn check_crossing(
     assert!(*ts >= instant(before) && *ts <= instant(after), "{ts}");
     assert_eq!((crossing.tcp_mem, crossing.limit_pages), (limits, limits[2]), "{crossing:?}");
     assert!(crossing.pages > limits[2] && crossing.connections > 0, "{crossing:?}");
-    if crossing.precision != Precision::Interval {
+    if crossing.resolution != Resolution::Interval {
         let (local, remote) = (&crossing.socket.local, &crossing.socket.remote);
         assert!([local, remote].contains(&&Some(address.to_string())), "{crossing:?}");
     }

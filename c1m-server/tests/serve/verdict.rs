@@ -67,7 +67,7 @@ fn a_full_table_is_the_root_of_what_queues_behind_it() {
     assert_eq!((first.limit, first.confidence), (LimitName::Nofile, Confidence::Certain));
     let own = first.evidence.iter().find(|seen| seen.source == "accept EMFILE").unwrap();
     assert!(own.value > 0);
-    assert!(first.advice.as_ref().is_some_and(|text| text.contains("LimitNOFILE=512")));
+    assert!(first.remedy.as_ref().is_some_and(|text| text.contains("LimitNOFILE=512")));
     program.signal(&["TERM"]);
     let last = &ending(&mut program).1.causes[0];
     assert_eq!(last.limit, LimitName::Nofile);

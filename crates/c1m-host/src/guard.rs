@@ -194,7 +194,7 @@ impl Guard {
         let mut outcomes = Vec::new();
         while let Some(entry) = settings.pop() {
             let outcome = put_back(&self.tree, &entry);
-            if matches!(outcome.fate, RestoreResult::Failed { .. }) {
+            if matches!(outcome.result, RestoreResult::Failed { .. }) {
                 self.state.settings.insert(0, entry);
             }
             outcomes.push(outcome);
@@ -231,10 +231,10 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
         (Ok(Place::There(_)), Some(origin)) => Some(origin.to_string()),
         _ => None,
     };
-    let fate = match place {
+    let result = match place {
         Ok(Place::Here) => put_back_here(tree, entry),
         Ok(Place::There(namespace)) => match namespace.within(|| put_back_here(tree, entry)) {
-            Ok(fate) => fate,
+            Ok(result) => result,
             Err(error) => RestoreResult::Failed { reason: error.to_string() },
         },
         Ok(Place::Gone) => RestoreResult::Gone,
@@ -245,7 +245,7 @@ fn put_back(tree: &Tree, entry: &Entry) -> Outcome {
         old: entry.old.clone(),
         new: entry.written.last().cloned().unwrap_or_default(),
         elsewhere,
-        fate,
+        result,
     }
 }
 

@@ -37,8 +37,8 @@ fn unanswered(outcome: &Outcome) -> Vec<Cause> {
         confidence,
         text,
         evidence: outcome.evidence(&[&HANDSHAKE[..], &[LATE]].concat()),
-        settle: Some(to_confirm.into()),
-        advice: Some(it.remedy.into()),
+        to_confirm: Some(to_confirm.into()),
+        remedy: Some(it.remedy.into()),
     };
     let here = limits.iter().filter_map(|(about, it)| {
         let value = (it.grown)(outcome);
@@ -107,17 +107,17 @@ mod tests {
             ("no spare 4-tuple left", 3),
         ]);
         assert_eq!(limits(&ports), [(LimitName::Ports, Confidence::Certain)]);
-        let advice = judge(&ports).causes[0].advice.clone().unwrap();
+        let remedy = judge(&ports).causes[0].remedy.clone().unwrap();
         assert!(
-            advice.starts_with("1 more source addresses") && advice.contains("64512"),
-            "{advice}"
+            remedy.starts_with("1 more source addresses") && remedy.contains("64512"),
+            "{remedy}"
         );
         let files = outcome(&[("socket EMFILE", 3)]);
         assert_eq!(limits(&files), [(LimitName::Nofile, Confidence::Certain)]);
-        let advice = judge(&files).causes[0].advice.clone().unwrap();
+        let remedy = judge(&files).causes[0].remedy.clone().unwrap();
         assert!(
-            advice.contains("564 descriptors") && advice.contains("fs.nr_open=450"),
-            "{advice}"
+            remedy.contains("564 descriptors") && remedy.contains("fs.nr_open=450"),
+            "{remedy}"
         );
     }
 
@@ -173,7 +173,7 @@ mod tests {
             let verdict = judge(&outcome(&[(name, 2)]));
             let first = &verdict.causes[0];
             assert_eq!((first.limit, first.evidence[0].value), (limit, 2), "{name}");
-            assert!(first.advice.is_some());
+            assert!(first.remedy.is_some());
         }
     }
 }

@@ -54,7 +54,7 @@ This page is made from the files of `crates/c1m-limits/src/limits/`, one for eac
   after it: descriptors that ran out come before the accept queue that filled behind them. A limit
   that refused or lost something comes before one that was only reached, and a certain cause before
   a possible one.
-- c1m never changes a setting by itself: the remedy (`advice`) names the setting, a number that
+- c1m never changes a setting by itself: the `remedy` names the setting, a number that
   would do, and its risk.
 
 ## What moves on a healthy host

@@ -2,7 +2,7 @@
 
 pub mod need;
 
-use c1m_record::{Effect, Ehash, Unknown, Wall};
+use c1m_record::{Effect, Ehash, PlannedLimit, Unknown};
 
 pub use self::need::{Examination, Host, Run, Tables};
 use self::need::{Need, Planned};
@@ -37,9 +37,9 @@ pub fn examine(run: &Run, host: &Host) -> Examination {
     Examination { fits, first, rows, unknown, memory, ehash: ehash(run, host) }
 }
 
-fn row(about: &About, need: Need, connections: u64) -> Wall {
+fn row(about: &About, need: Need, connections: u64) -> PlannedLimit {
     let hit = need.counts && need.stops_at.is_some_and(|at| at <= connections);
-    Wall {
+    PlannedLimit {
         limit: about.name,
         scope: about.scope,
         now: need.now,
@@ -50,7 +50,7 @@ fn row(about: &About, need: Need, connections: u64) -> Wall {
         effect: need.effect.unwrap_or(Effect::Stops),
         hit,
         fix: hit.then_some(need.remedy),
-        danger: need.risk,
+        risk: need.risk,
         settings: if hit { need.settings } else { Vec::new() },
         note: need.note,
     }
@@ -264,7 +264,7 @@ mod tests {
         assert_eq!(examined(None, 0).fits, Some(true));
     }
 
-    fn of(examination: &Examination, limit: LimitName) -> &Wall {
+    fn of(examination: &Examination, limit: LimitName) -> &PlannedLimit {
         examination.rows.iter().find(|row| row.limit == limit).unwrap()
     }
 
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!((examination.fits, examination.first), (Some(true), None), "{examination:?}");
         assert_eq!(examination.rows.len(), LimitName::ALL.len());
         assert!(examination.rows.iter().all(|row| row.fix.is_none() && row.settings.is_empty()));
-        assert!(examination.rows.iter().all(|row| row.danger.len() > 20), "{examination:?}");
+        assert!(examination.rows.iter().all(|row| row.risk.len() > 20), "{examination:?}");
         assert_eq!(examination.unknown, []);
         assert_eq!(examination.warning(7), None);
         assert!((examination.ehash.unwrap().chain - 2_000_000.0 / 262_144.0).abs() < 0.01);

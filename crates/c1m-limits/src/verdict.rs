@@ -49,8 +49,8 @@ fn cause(found: Finding, case: &Case<'_>) -> Cause {
         confidence: found.confidence,
         text: found.text,
         evidence: found.evidence,
-        settle: found.to_confirm.map(Into::into),
-        advice: Some(limit.remedy(case)),
+        to_confirm: found.to_confirm.map(Into::into),
+        remedy: Some(limit.remedy(case)),
     }
 }
 

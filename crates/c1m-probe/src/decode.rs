@@ -12,7 +12,7 @@ use c1m_ebpf::{
     QUEUE_ACCEPT_SYN, QUEUE_SYN, REFUSED_FAIR_SHARE, REFUSED_HIGH, SIDE_SEND, SocketRecord,
 };
 use c1m_record::{
-    Aborted, CallError, Direction, OomKill, Overflow, Ports, Precision, Pressure, Refusal, Socket,
+    Aborted, CallError, Direction, OomKill, Overflow, Ports, Pressure, Refusal, Resolution, Socket,
 };
 use c1m_sys::errno;
 
@@ -47,7 +47,7 @@ pub struct UsageSeen {
     pub connections: u64,
     pub socket: Socket,
     pub hook: String,
-    pub precision: Precision,
+    pub resolution: Resolution,
     /// How long the kernel had been under pressure; `None`: it was not, or its tick rate is not
     /// known.
     pub pressure_age_ms: Option<f64>,
@@ -127,12 +127,12 @@ fn usage(event: &Event, hook: String) -> UsageSeen {
         socket: socket(&event.socket),
         hook,
         // The others stand on the allocation that crossed.
-        precision: if event.hook == HOOK_DESTROY && is_sample(&event.socket) {
-            Precision::Interval
+        resolution: if event.hook == HOOK_DESTROY && is_sample(&event.socket) {
+            Resolution::Interval
         } else if matches!(event.hook, HOOK_SET_STATE | HOOK_DESTROY) {
-            Precision::Connection
+            Resolution::Connection
         } else {
-            Precision::Exact
+            Resolution::Exact
         },
         pressure_age_ms: pressure_age_ms(event),
         suppressed: event.suppressed,
@@ -323,8 +323,8 @@ mod tests {
         assert_eq!(seen.time, SystemTime::UNIX_EPOCH + Duration::from_secs(99));
         let What::Usage(usage) = seen.what else { panic!("{seen:?}") };
         assert_eq!(
-            (usage.pages, usage.connections, usage.precision),
-            (101, 42, Precision::Connection)
+            (usage.pages, usage.connections, usage.resolution),
+            (101, 42, Resolution::Connection)
         );
         assert_eq!(usage.hook, "tp_btf/inet_sock_set_state");
         assert_eq!(usage.socket.local.as_deref(), Some("127.0.0.1:8000"));

@@ -100,11 +100,11 @@ impl<'a> Methods<'a> {
         let reasons: Vec<String> =
             refused.iter().map(|it| format!("{}: {}", it.hook, it.reason)).collect();
         Hook {
-            signal: probe.id.into(),
+            probe: probe.id.into(),
             proves: probe.proves.into(),
             hook: chosen.map(|method| self.name(method)),
             attached: chosen.is_some_and(|method| matches!(method.source, Source::Programs { .. })),
-            precision: chosen.map(|method| method.precision),
+            resolution: chosen.map(|method| method.resolution),
             says: chosen.map(|method| method.says.into()),
             reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
             refused,

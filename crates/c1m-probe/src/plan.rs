@@ -4,7 +4,7 @@
 use c1m_btf::Btf;
 use c1m_ebpf::{ABSENT, Arguments, Config, HOOK_DROP, Layout};
 pub use c1m_ebpf::{Attachment, PROGRAMS, Program, kprobe, purpose};
-use c1m_record::Precision;
+use c1m_record::Resolution;
 
 /// Something that c1m tells.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,8 @@ pub struct Probe {
 #[derive(Debug, Clone, Copy)]
 pub struct AttachMethod {
     pub source: Source,
-    pub precision: Precision,
-    /// What the precision means here
+    pub resolution: Resolution,
+    /// What the resolution means here
     pub says: &'static str,
     /// Kernels on which it was read or seen to work
     pub versions: &'static str,

@@ -1,11 +1,11 @@
 //! Every signal: what it proves, and the methods to get it on a running kernel, the most exact
 //! first.
 //!
-//! `docs/hooks.md` is made of this table. A method that a kernel refuses costs its precision, not
+//! `docs/hooks.md` is made of this table. A method that a kernel refuses costs its resolution, not
 //! the run: the next one is taken.
 
 use c1m_ebpf::*;
-use c1m_record::Precision;
+use c1m_record::Resolution;
 
 use super::plan::{AttachMethod, Probe, Source};
 
@@ -16,13 +16,13 @@ const fn by(needed: &'static [u32]) -> Source {
 const NOTHING_LACKS: fn(&Layout, &Config) -> Option<&'static str> = |_, _| None;
 
 const fn exact(source: Source, says: &'static str, versions: &'static str) -> AttachMethod {
-    AttachMethod { source, precision: Precision::Exact, says, versions, lack: NOTHING_LACKS }
+    AttachMethod { source, resolution: Resolution::Exact, says, versions, lack: NOTHING_LACKS }
 }
 
 const fn read(name: &'static str, says: &'static str) -> AttachMethod {
     AttachMethod {
         source: Source::Read(name),
-        precision: Precision::Interval,
+        resolution: Resolution::Interval,
         says,
         versions: "5.4 to 6.18",
         lack: NOTHING_LACKS,
@@ -59,7 +59,7 @@ pub const PROBES: &[Probe] = &[
             exact(by(&[kprobe(HOOK_RAISE), kprobe(HOOK_FORCED_EXIT)]), PROBE_SAYS, PROBE),
             AttachMethod {
                 source: by(&[HOOK_SET_STATE]),
-                precision: Precision::Connection,
+                resolution: Resolution::Connection,
                 says: "per connection: usage at each new one, and at each refusal",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
@@ -75,7 +75,7 @@ pub const PROBES: &[Probe] = &[
         methods: &[
             AttachMethod {
                 source: by(&[HOOK_DESTROY]),
-                precision: Precision::Connection,
+                resolution: Resolution::Connection,
                 says: "per socket that goes; data that is read shows at the next one, or at the interval",
                 versions: TRACEPOINT,
                 lack: NOTHING_LACKS,
@@ -144,7 +144,7 @@ pub const PROBES: &[Probe] = &[
         methods: &[
             AttachMethod {
                 source: by(&[HOOK_DROP]),
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 says: "each drop, and which of the two",
                 versions: "6.11 to 6.18",
                 lack: |_, config| {
@@ -156,7 +156,7 @@ pub const PROBES: &[Probe] = &[
             },
             AttachMethod {
                 source: Source::Programs { needed: &[HOOK_RECEIVE], also: &[HOOK_DROP] },
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 says: "each segment without room, and which of the two; from 6.6 on those of an empty queue are counted apart, because the kernel keeps most of them",
                 versions: FUNCTION,
                 lack: NOTHING_LACKS,
@@ -168,7 +168,7 @@ pub const PROBES: &[Probe] = &[
             ),
             AttachMethod {
                 source: by(&[HOOK_DROP]),
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 says: "each drop, but not which of the two",
                 versions: "5.17 to 6.10, and 5.15 with its backport",
                 lack: |_, config| no_drop_reason(config),
@@ -208,7 +208,7 @@ pub const PROBES: &[Probe] = &[
             exact(by(&[kprobe(HOOK_CHECK_OOM)]), PROBE_SAYS, PROBE),
             AttachMethod {
                 source: by(&[HOOK_RESET]),
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 says: "each one that is reset: not those that a timer drops in silence, or for which there is no memory for a RST",
                 versions: "6.10 to 6.18",
                 lack: |_, config| {
@@ -279,7 +279,7 @@ pub const PROBES: &[Probe] = &[
             ),
             AttachMethod {
                 source: by(&[HOOK_DROP]),
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 says: "each one, without its listener",
                 versions: "6.17 and 6.18",
                 lack: |_, config| {

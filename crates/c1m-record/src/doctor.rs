@@ -62,7 +62,7 @@ pub struct Setting {
 /// One limit beside what a run needs of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Wall {
+pub struct PlannedLimit {
     pub limit: LimitName,
     pub scope: Scope,
     /// The limit. `null`: not known from here.
@@ -81,8 +81,8 @@ pub struct Wall {
     /// What to do; `null` when nothing has to be done.
     pub fix: Option<String>,
     /// What can go wrong when the limit is moved.
-    #[serde(rename = "risk", alias = "danger")]
-    pub danger: String,
+    #[serde(alias = "danger")]
+    pub risk: String,
     /// The settings that do it, where settings of the kernel can. Empty when nothing has to be done.
     pub settings: Vec<Setting>,
     /// What else has to be known to read this line.
@@ -211,8 +211,8 @@ pub struct Doctor {
     /// The limit that is met first.
     pub first: Option<LimitName>,
     /// Every limit, the one that is met first in front.
-    #[serde(rename = "limits", alias = "walls")]
-    pub walls: Vec<Wall>,
+    #[serde(alias = "walls")]
+    pub limits: Vec<PlannedLimit>,
     pub unknown: Vec<Unknown>,
     pub memory: MemoryNeed,
     /// Bytes of a page of the kernel that was examined: the unit of tcp_mem. `null`: not known, as in records of before it was told.

@@ -19,16 +19,16 @@ pub struct Hooks {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hook {
     /// The probe's id, such as `orphans_given_up`.
-    #[serde(rename = "probe", alias = "signal")]
-    pub signal: String,
+    #[serde(alias = "signal")]
+    pub probe: String,
     pub proves: String,
     /// The attach method in use, such as `fexit/tcp_check_oom` or `TcpExt TCPAbortOnMemory`; `null`: there is none on this host.
     pub hook: Option<String>,
     /// Is a program attached for it?
     pub attached: bool,
     /// `null` without an attach method.
-    #[serde(rename = "resolution", alias = "precision")]
-    pub precision: Option<Precision>,
+    #[serde(alias = "precision")]
+    pub resolution: Option<Resolution>,
     /// The resolution in words; `null` without an attach method.
     pub says: Option<String>,
     /// Why no better attach method: all that were refused, in words; `null` for the best one.
@@ -50,7 +50,7 @@ pub struct RefusedHook {
 #[serde(rename_all = "snake_case")]
 #[derive(strum::IntoStaticStr, strum::VariantArray)]
 #[strum(serialize_all = "snake_case")]
-pub enum Precision {
+pub enum Resolution {
     /// To the one allocation that crossed.
     Exact,
     /// To the one connection.
@@ -79,8 +79,8 @@ pub struct Crossing {
     #[serde(flatten)]
     pub socket: Socket,
     pub hook: String,
-    #[serde(rename = "resolution", alias = "precision")]
-    pub precision: Precision,
+    #[serde(alias = "precision")]
+    pub resolution: Resolution,
     /// How long the kernel had been under memory pressure, from its own time stamp; `null` when it was not.
     pub pressure_age_ms: Option<f64>,
     /// Crossings since the last reported one that were counted but not reported, see docs/events.md.

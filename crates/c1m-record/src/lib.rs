@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     doctor::{
         Applied, Assessment, Change, ConfiguredSetting, Doctor, Effect, Ehash, MemoryNeed,
-        Restored, Role, Setting, SizesFrom, Unknown, Wall,
+        PlannedLimit, Restored, Role, Setting, SizesFrom, Unknown,
     },
     event::*,
     held::{Holder, HolderRow, Holders, HoldersScope, Memory, Source, StateRow, States, TcpState},
     limit::{Cause, Confidence, Evidence, LimitName, LimitReading, Limits, Scope, Tier, Verdict},
     watch::{
-        CommandEnd, Ended, HostUsage, NetnsUsage, NextWall, UnderPressure, Usage, Watched, Watching,
+        CommandEnd, Ended, HostUsage, NetnsUsage, NextLimit, UnderPressure, Usage, Watched,
+        Watching,
     },
 };
 
@@ -272,4 +273,4 @@ macro_rules! named {
     };
 }
 
-named!(Confidence, Holder, Level, LimitName, Precision, Scope, TcpState);
+named!(Confidence, Holder, Level, LimitName, Resolution, Scope, TcpState);

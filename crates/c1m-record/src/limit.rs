@@ -154,11 +154,11 @@ pub struct Cause {
     pub text: String,
     pub evidence: Vec<Evidence>,
     /// What would make it certain; `null` when it is.
-    #[serde(rename = "to_confirm", alias = "settle")]
-    pub settle: Option<String>,
+    #[serde(alias = "settle")]
+    pub to_confirm: Option<String>,
     /// The setting, and what it has to be; `null` when no setting helps.
-    #[serde(rename = "remedy", alias = "advice")]
-    pub advice: Option<String>,
+    #[serde(alias = "advice")]
+    pub remedy: Option<String>,
 }
 
 /// Which limit it was.

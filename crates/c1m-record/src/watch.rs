@@ -43,7 +43,7 @@ pub struct Usage {
     pub host: HostUsage,
     pub netns: NetnsUsage,
     /// `null`: none is in sight.
-    pub next: Option<NextWall>,
+    pub next: Option<NextLimit>,
     /// What this program itself takes of one core, in percent, since the last look.
     pub own_cpu_percent: Option<f64>,
     /// Events lost so far.
@@ -103,7 +103,7 @@ pub struct NetnsUsage {
 /// The limit that comes next.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct NextWall {
+pub struct NextLimit {
     pub limit: LimitName,
     pub scope: Scope,
     pub headroom: Option<u64>,

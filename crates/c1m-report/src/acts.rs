@@ -1,6 +1,6 @@
 //! The records of `cargo xtask reproduce`, as far as the page has them.
 
-use c1m_record::{Level, Precision, Refused, Sockstat};
+use c1m_record::{Level, Refused, Resolution, Sockstat};
 use serde::Deserialize;
 
 /// One act. docs/schema/reproduce.json has all of it.
@@ -37,8 +37,8 @@ pub(super) struct ActCrossing {
     pub(super) pages: Option<u64>,
     pub(super) limit_pages: u64,
     pub(super) hook: Option<String>,
-    #[serde(rename = "resolution", alias = "precision")]
-    pub(super) precision: Option<Precision>,
+    #[serde(rename = "resolution", alias = "resolution")]
+    pub(super) resolution: Option<Resolution>,
 }
 
 /// What one slab cache holds for a connection.

@@ -28,11 +28,11 @@ pub(crate) fn probes(hooks: &Hooks) -> String {
 }
 
 /// In words.
-pub(crate) fn resolution(precision: Precision) -> &'static str {
-    match precision {
-        Precision::Exact => "exact",
-        Precision::Connection => "per connection",
-        Precision::Interval => "per interval",
+pub(crate) fn resolution(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Exact => "exact",
+        Resolution::Connection => "per connection",
+        Resolution::Interval => "per interval",
     }
 }
 
@@ -56,9 +56,9 @@ pub fn hooks(hooks: &Hooks) -> Page {
             Some(_) => Tone::Plain,
         };
         table.row([
-            Text::new(&hook.signal, Tone::Strong),
+            Text::new(&hook.probe, Tone::Strong),
             Text::new(hook.hook.as_deref().unwrap_or("none on this host"), tone),
-            hook.precision.map_or("-", resolution).into(),
+            hook.resolution.map_or("-", resolution).into(),
             hook.says.as_deref().unwrap_or("-").into(),
         ]);
         // The reason may have the verifier's log in it.
@@ -92,11 +92,11 @@ mod tests {
 
     fn hook(signal: &str, hook: Option<&str>, reason: Option<&str>) -> Hook {
         Hook {
-            signal: signal.into(),
+            probe: signal.into(),
             proves: String::new(),
             hook: hook.map(Into::into),
             attached: hook.is_some(),
-            precision: hook.map(|_| Precision::Exact),
+            resolution: hook.map(|_| Resolution::Exact),
             says: hook.map(|_| "each one".into()),
             reason: reason.map(Into::into),
             refused: Vec::new(),

@@ -210,8 +210,8 @@ pub fn verdict_lines(verdict: &Verdict) -> Vec<String> {
     for (number, cause) in (1..).zip(&verdict.causes) {
         lines.push(format!("verdict  {number}. {}", filled(&[CAUSE], cause).concat()));
         lines.extend(cause.evidence.iter().flat_map(|evidence| filled(&[EVIDENCE], evidence)));
-        lines.extend(cause.settle.iter().map(|text| format!("  to confirm  {text}")));
-        lines.extend(cause.advice.iter().map(|text| format!("  remedy  {text}")));
+        lines.extend(cause.to_confirm.iter().map(|text| format!("  to confirm  {text}")));
+        lines.extend(cause.remedy.iter().map(|text| format!("  remedy  {text}")));
     }
     lines
 }
@@ -336,7 +336,7 @@ mod tests {
             connections: 42,
             socket: Socket { local: Some("127.0.0.1:80".into()), ..Socket::default() },
             hook: "tp_btf/x".into(),
-            precision: Precision::Exact,
+            resolution: Resolution::Exact,
             pressure_age_ms: Some(12.3),
             suppressed: 0,
         };
@@ -349,7 +349,7 @@ mod tests {
         );
         (crossing.direction, crossing.limit_moved, crossing.suppressed) =
             (Direction::Down, true, 3);
-        (crossing.precision, crossing.pressure_age_ms) = (Precision::Interval, None);
+        (crossing.resolution, crossing.pressure_age_ms) = (Resolution::Interval, None);
         assert_eq!(
             lines(&Record::Crossing(crossing)),
             [
@@ -453,8 +453,8 @@ mod tests {
                     value: 75,
                     limit: Some(0),
                 }],
-                settle: Some("trace it".into()),
-                advice: Some("raise net.ipv4.tcp_max_orphans above 75".into()),
+                to_confirm: Some("trace it".into()),
+                remedy: Some("raise net.ipv4.tcp_max_orphans above 75".into()),
             }],
         };
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_record::{FileNr, LOST_CROSSINGS, Level, NOT_UNDERSTOOD, Precision, Refused, Sockstat};
+use c1m_record::{FileNr, LOST_CROSSINGS, Level, NOT_UNDERSTOOD, Refused, Resolution, Sockstat};
 use serde::{Deserialize, Serialize};
 
 use super::{expect, progress::grouped};
@@ -101,8 +101,8 @@ pub struct ActCrossing {
     pub(crate) pages: Option<u64>,
     pub(crate) limit_pages: u64,
     pub(crate) hook: Option<String>,
-    #[serde(rename = "resolution", alias = "precision")]
-    pub(crate) precision: Option<Precision>,
+    #[serde(rename = "resolution", alias = "resolution")]
+    pub(crate) resolution: Option<Resolution>,
 }
 
 /// What one slab cache holds for a connection.

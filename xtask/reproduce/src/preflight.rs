@@ -193,7 +193,7 @@ impl Facts {
             .filter(|max| *max < connections)
             .map(|max| {
                 format!(
-                    "note: net.netfilter.nf_conntrack_max is {max}: if a firewall rule tracks loopback connections, that is the wall"
+                    "note: net.netfilter.nf_conntrack_max is {max}: if a firewall rule tracks loopback connections, that is the limit"
                 )
             })
             .into_iter()

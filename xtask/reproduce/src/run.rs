@@ -46,7 +46,7 @@ pub(super) fn perform(args: &Args, stage: &mut Stage) -> Result<ExitCode, End> {
         return Ok(restored_only(stage, &stale));
     }
     if let Some(failed) =
-        stale.iter().find(|outcome| matches!(outcome.fate, RestoreResult::Failed { .. }))
+        stale.iter().find(|outcome| matches!(outcome.result, RestoreResult::Failed { .. }))
     {
         return Err(End::Refused(failed.to_string()));
     }

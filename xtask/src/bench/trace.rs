@@ -16,7 +16,7 @@ use c1m_host::{
     guard::Change,
     sysctl::{Name, Tree},
 };
-use c1m_record::{Line, Precision, Record};
+use c1m_record::{Line, Record, Resolution};
 use c1m_sys::process::page_bytes;
 
 use super::{
@@ -62,7 +62,7 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
                 }
             }
             held.end()?;
-            host::settle()?;
+            host::to_confirm()?;
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Resu
         let gone = held.end()?;
         lines.extend(gone.lines);
         judge(&lines, gone.summary.and_then(|it| it.dropped), board)?;
-        host::settle()?;
+        host::to_confirm()?;
     }
     Ok(())
 }
@@ -101,7 +101,7 @@ fn judge(lines: &[Printed], dropped: Option<u64>, board: &mut Board) -> Result<(
             .with_context(|| format!("`{}` is not understood", line.text))?;
         // What a look finds has the time of the look.
         if let Record::Crossing(crossing) = found.record
-            && crossing.precision != Precision::Interval
+            && crossing.resolution != Resolution::Interval
         {
             let at = humantime::parse_rfc3339(&found.ts).context("a line has no time")?;
             // Microseconds are cut off, never rounded up; a clock that was set back meanwhile gives no delay.

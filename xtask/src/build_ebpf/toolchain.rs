@@ -51,7 +51,7 @@ pub(crate) fn find(install: Install, preferred: Option<&str>) -> Result<Toolchai
             compiler.llvm_major
         )
     }));
-    Err(exit::refused(advice(&passed_over)))
+    Err(exit::refused(remedy(&passed_over)))
 }
 
 /// The compilers whose LLVM the linker can be built with.
@@ -123,7 +123,7 @@ fn with_debian_llvm(compilers: &[Compiler]) -> Result<Option<Toolchain>> {
 }
 
 /// One message: what is needed, how to get it, and what was found instead.
-fn advice(passed_over: &[String]) -> String {
+fn remedy(passed_over: &[String]) -> String {
     let majors = LLVM_MAJORS.map(|major| major.to_string()).join(", ");
     let mut text = format!(
         "the eBPF programs need a Rust compiler with the sources of core and LLVM {majors}. On Debian run as root:\n  \
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_advice_names_packages_and_what_was_passed_over() {
-        let text = advice(&["/opt/rustc: has no sources of core".to_owned()]);
+        let text = remedy(&["/opt/rustc: has no sources of core".to_owned()]);
         for part in ["rust-web-src", "llvm-22-dev", "nightly --component rust-src", "/opt/rustc"] {
             assert!(text.contains(part), "{part} is missing in: {text}");
         }

@@ -1,5 +1,5 @@
 //! `c1m-server doctor` compared with runs: each of ten limits is lowered below what 20,000 connections need. The doctor has to name it as the
-//! first wall and give the number; a run has to stop within 2 % of that number; with the fix the run has to reach 20,000.
+//! first limit and give the number; a run has to stop within 2 % of that number; with the fix the run has to reach 20,000.
 //!
 //! Real limits of the running kernel: of a network namespace where they have one, of the host under the guard where they do not. Needs root;
 //! what this host does not have is counted as ignored, with the reason.
@@ -195,7 +195,7 @@ fn conntrack(world: &mut World) -> Result<(), Skip> {
     let held = world.run(&[], &[]);
     world.near(at, held);
     // Only the first namespace may change it, and nothing is tracked there: what the doctor says is set by hand.
-    let wanted = world.doctor(&[]).record.walls[0].settings[0].clone();
+    let wanted = world.doctor(&[]).record.limits[0].settings[0].clone();
     assert_eq!(wanted.name, MAX);
     world.set_host(MAX, &wanted.value);
     world.fresh_network()?;
@@ -236,14 +236,14 @@ fn memory_cgroup(world: &mut World) -> Result<(), Skip> {
     let cgroup = world.cgroup();
     // Far away, so that the need is reported.
     cgroup.limit(1 << 40)?;
-    let walls = world.doctor(&[]).record.walls;
-    let wall = walls.iter().find(|wall| wall.limit == LimitName::MemoryCgroup).unwrap();
-    cgroup.limit(wall.needed.unwrap() / 5 * 4)?;
+    let limits = world.doctor(&[]).record.limits;
+    let limit = limits.iter().find(|limit| limit.limit == LimitName::MemoryCgroup).unwrap();
+    cgroup.limit(limit.needed.unwrap() / 5 * 4)?;
     let at = world.first_wall(LimitName::MemoryCgroup, &[]);
     let held = world.run(&["--interval", "10ms"], &["--rate", "8k"]);
     world.near(at, held);
     // No setting of the kernel moves it. The fix that is named:
-    let fix = world.doctor(&[]).record.walls[0].fix.clone().unwrap();
+    let fix = world.doctor(&[]).record.limits[0].fix.clone().unwrap();
     let bytes = fix.strip_prefix("memory.max=").and_then(|it| it.split(' ').next()).unwrap();
     cgroup.limit(bytes.parse().unwrap())?;
     assert_eq!(world.doctor(&[]).record.fits, Some(true));
@@ -262,7 +262,8 @@ fn hidden(world: &mut World) -> Result<(), Skip> {
     assert_eq!((idle.code, idle.record.fits), (Some(0), Some(true)), "{idle:?}");
     assert!(names(&idle).contains(&(LimitName::TcpMemHigh, false)), "{idle:?}");
     assert!(names(&idle).contains(&(LimitName::Orphans, false)), "{idle:?}");
-    let high = idle.record.walls.iter().find(|wall| wall.limit == LimitName::TcpMemHigh).unwrap();
+    let high =
+        idle.record.limits.iter().find(|limit| limit.limit == LimitName::TcpMemHigh).unwrap();
     assert_eq!((high.now, high.stops_at), (None, None));
     let queued = world.doctor(&["--queued-bytes", "1K"]);
     assert_eq!((queued.code, queued.record.fits), (Some(3), None), "{queued:?}");

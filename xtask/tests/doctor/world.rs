@@ -211,7 +211,7 @@ impl World {
     /// The doctor names this limit first, and gives the number of the connection.
     pub(crate) fn first_wall(&self, limit: LimitName, arguments: &[&str]) -> u64 {
         let said = self.doctor(arguments);
-        let first = &said.record.walls[0];
+        let first = &said.record.limits[0];
         assert_eq!(said.code, Some(1), "{said:?}");
         assert_eq!(
             (said.record.first, first.limit, first.hit),
@@ -219,13 +219,13 @@ impl World {
             "{said:?}"
         );
         assert_eq!(said.record.fits, Some(false));
-        assert!(first.fix.is_some() && !first.danger.is_empty(), "{first:?}");
+        assert!(first.fix.is_some() && !first.risk.is_empty(), "{first:?}");
         let at = first.stops_at.expect("a number");
         assert!(at <= self.connections);
         at
     }
 
-    /// `reached` is the last connection before the wall, within 2 %.
+    /// `reached` is the last connection before the limit, within 2 %.
     pub(crate) fn near(&self, at: u64, reached: u64) {
         eprintln!("said: stops at {at}; the run reached {reached}");
         assert!(

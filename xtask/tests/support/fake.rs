@@ -13,8 +13,8 @@ use std::{
 };
 
 use c1m_record::{
-    Crossing, Direction, Hooks, Level, Line, Listening, Online, Precision, Record, Refused, Socket,
-    Summary,
+    Crossing, Direction, Hooks, Level, Line, Listening, Online, Record, Refused, Resolution,
+    Socket, Summary,
 };
 use serde_json::json;
 
@@ -200,7 +200,7 @@ fn crossings(fixture: &Fixture, from: u64, to: u64, wanted: u64) -> Vec<Crossing
                 connections: at,
                 socket: Socket::default(),
                 hook: "tp_btf/fake".into(),
-                precision: Precision::Exact,
+                resolution: Resolution::Exact,
                 pressure_age_ms: None,
                 suppressed: 0,
             })

@@ -211,8 +211,8 @@ pub(super) const COUNTS: &[Metric<Seen>] = &[
                 .iter()
                 .flat_map(|hooks| &hooks.hooks)
                 .filter_map(|hook| {
-                    let precision = hook.precision?.name();
-                    Some(labelled([&hook.signal, hook.hook.as_deref()?, precision], 1))
+                    let resolution = hook.resolution?.name();
+                    Some(labelled([&hook.probe, hook.hook.as_deref()?, resolution], 1))
                 })
                 .collect()
         },

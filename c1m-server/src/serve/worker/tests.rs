@@ -13,7 +13,7 @@ fn a_worker_that_waited_for_a_slot_waits_no_more_when_the_server_ends() {
     let mut worker = Worker::new(0, listener.as_raw_fd(), Arc::clone(&shared), &PLAN).unwrap();
     let slots = &shared.slots;
     assert_eq!(slots.take(), Some(1));
-    assert!(!slots.settle(1, 1), "nobody waits yet");
+    assert!(!slots.give_back(1, 1), "nobody waits yet");
     worker.accept().unwrap();
     assert_eq!(worker.parked, Some(Parked::NoSlot));
     shared.order.store(order::STOP_ACCEPTING, SeqCst);
@@ -24,5 +24,5 @@ fn a_worker_that_waited_for_a_slot_waits_no_more_when_the_server_ends() {
     assert!(!slots.close(1), "each close would wake every worker");
     // And the count of those who wait is right, not merely zero: the next one is woken.
     assert_eq!((slots.take(), slots.take()), (Some(1), None));
-    assert!(slots.settle(1, 0));
+    assert!(slots.give_back(1, 0));
 }

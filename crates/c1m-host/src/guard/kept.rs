@@ -36,7 +36,7 @@ impl Guard {
         let mut outcomes = Vec::new();
         for entry in kept(&self.folder)?.into_iter().rev() {
             let outcome = put_back(&self.tree, &entry);
-            if matches!(outcome.fate, super::RestoreResult::Failed { .. }) {
+            if matches!(outcome.result, super::RestoreResult::Failed { .. }) {
                 left.insert(0, entry);
             }
             outcomes.push(outcome);

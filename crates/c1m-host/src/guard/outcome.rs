@@ -6,7 +6,7 @@ use crate::sysctl::Name;
 
 /// What became of one setting when it was put back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "fate", rename_all = "snake_case")]
+#[serde(tag = "result", rename_all = "snake_case")]
 pub enum RestoreResult {
     /// It is again as it was before.
     Restored,
@@ -32,7 +32,7 @@ pub struct Outcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
     #[serde(flatten)]
-    pub fate: RestoreResult,
+    pub result: RestoreResult,
 }
 
 impl Outcome {
@@ -40,7 +40,7 @@ impl Outcome {
     #[must_use]
     pub fn is_back(&self) -> bool {
         matches!(
-            self.fate,
+            self.result,
             RestoreResult::Restored | RestoreResult::Unchanged | RestoreResult::Gone
         )
     }
@@ -48,8 +48,8 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, old, new, elsewhere, fate } = self;
-        match fate {
+        let Self { name, old, new, elsewhere, result } = self;
+        match result {
             RestoreResult::Restored => write!(f, "{name} is `{old}` again"),
             RestoreResult::Unchanged => write!(f, "{name} is `{old}`, as it was before"),
             RestoreResult::Foreign { present } => write!(

@@ -65,8 +65,8 @@ fn dead() -> Owner {
     Owner { pid: child.id(), start_ticks: 1, boot_id: boot_id().unwrap() }
 }
 
-fn fates(outcomes: &[Outcome]) -> Vec<&RestoreResult> {
-    outcomes.iter().map(|outcome| &outcome.fate).collect()
+fn results(outcomes: &[Outcome]) -> Vec<&RestoreResult> {
+    outcomes.iter().map(|outcome| &outcome.result).collect()
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn what_was_changed_is_put_back() {
     guard.set(&[change("net.ipv4.tcp_mem", "4 5 6")]).unwrap();
     assert_eq!(host.tcp_mem(), "4 5 6");
     assert!(host.state().exists());
-    assert_eq!(fates(&guard.restore()), [&RestoreResult::Restored, &RestoreResult::Restored]);
+    assert_eq!(results(&guard.restore()), [&RestoreResult::Restored, &RestoreResult::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert!(!host.state().exists());
     // What is back is forgotten.
@@ -121,7 +121,7 @@ fn a_change_by_somebody_else_is_left_alone() {
     let error = guard.set(&[change("net.ipv4.tcp_mem", "4 5 6")]).unwrap_err();
     assert!(matches!(error, GuardError::Foreign { .. }), "{error}");
     let outcomes = guard.restore();
-    assert_eq!(fates(&outcomes), [&RestoreResult::Foreign { present: "7 8 9".into() }]);
+    assert_eq!(results(&outcomes), [&RestoreResult::Foreign { present: "7 8 9".into() }]);
     assert!(!outcomes[0].is_back());
     let told = outcomes[0].to_string();
     for value in ["7 8 9", "1 2 3", BEFORE] {
@@ -138,7 +138,7 @@ fn the_next_run_puts_back_what_a_killed_one_left() {
     // Killed between the file and the second change.
     host.write("net/ipv4/tcp_mem", "1 2 3");
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
+    assert_eq!(results(&stale), [&RestoreResult::Restored]);
     assert_eq!(host.tcp_mem(), BEFORE);
     assert!(!host.state().exists());
 }
@@ -148,7 +148,7 @@ fn a_crash_before_the_change_is_harmless() {
     let host = Host::new();
     host.leave_behind(dead(), &["1 2 3"]);
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&RestoreResult::Unchanged]);
+    assert_eq!(results(&stale), [&RestoreResult::Unchanged]);
     assert_eq!(host.tcp_mem(), BEFORE);
 }
 
@@ -217,7 +217,7 @@ fn what_cannot_be_put_back_is_kept_for_the_next_attempt() {
     fs::rename(host.tree.path().join("fs"), host.tree.path().join("away")).unwrap();
     let outcomes = guard.restore();
     assert!(
-        matches!(fates(&outcomes)[..], [RestoreResult::Failed { .. }, RestoreResult::Restored]),
+        matches!(results(&outcomes)[..], [RestoreResult::Failed { .. }, RestoreResult::Restored]),
         "{outcomes:?}"
     );
     drop(guard);
@@ -228,7 +228,7 @@ fn what_cannot_be_put_back_is_kept_for_the_next_attempt() {
     state.owner = dead();
     write_state(host.run.path(), &state).unwrap();
     let (_guard, stale) = host.take().unwrap();
-    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
+    assert_eq!(results(&stale), [&RestoreResult::Restored]);
     assert_eq!(fs::read_to_string(host.tree.path().join("fs/file-max")).unwrap(), "1000\n");
 }
 
@@ -267,9 +267,12 @@ fn what_is_kept_waits_for_its_restoring_and_not_for_the_next_run() {
     assert_eq!(host.tcp_mem(), "4 5 6");
     host.write("fs/file-max", "3000");
     let (mut guard, _) = take().unwrap();
-    let fates: Vec<RestoreResult> =
-        guard.restore_kept().unwrap().into_iter().map(|it| it.fate).collect();
-    assert_eq!(fates, [RestoreResult::Foreign { present: "3000".into() }, RestoreResult::Restored]);
+    let results: Vec<RestoreResult> =
+        guard.restore_kept().unwrap().into_iter().map(|it| it.result).collect();
+    assert_eq!(
+        results,
+        [RestoreResult::Foreign { present: "3000".into() }, RestoreResult::Restored]
+    );
     assert_eq!(host.tcp_mem(), BEFORE);
     assert_eq!(guard.restore_kept().unwrap(), []);
 }
@@ -310,7 +313,7 @@ fn a_setting_is_put_back_in_its_own_network_namespace() {
     });
     assert_eq!(namespace.within(somaxconn).unwrap(), "1234");
     let (mut guard, stale) = take(run.path()).unwrap();
-    assert_eq!(fates(&stale), [&RestoreResult::Restored]);
+    assert_eq!(results(&stale), [&RestoreResult::Restored]);
     let told = stale[0].to_string();
     assert!(told.contains(&format!("net:[{}]", namespace.inode)), "{told}");
     assert_eq!(namespace.within(somaxconn).unwrap(), before);
@@ -321,7 +324,7 @@ fn a_setting_is_put_back_in_its_own_network_namespace() {
     guard.keep().unwrap();
     let (mut guard, _) = take(run.path()).unwrap();
     let outcomes = guard.restore_kept().unwrap();
-    assert_eq!(fates(&outcomes), [&RestoreResult::Unchanged, &RestoreResult::Restored]);
+    assert_eq!(results(&outcomes), [&RestoreResult::Unchanged, &RestoreResult::Restored]);
     assert_eq!((outcomes[0].elsewhere.is_some(), outcomes[1].elsewhere.is_some()), (false, true));
     assert_eq!(namespace.within(somaxconn).unwrap(), before);
 }
@@ -341,7 +344,7 @@ fn a_setting_of_a_namespace_that_is_gone_is_not_written_elsewhere() {
     });
     let (_guard, stale) = host.take().unwrap();
     assert_eq!(host.tcp_mem(), "1 2 3", "this one belongs to another namespace");
-    match fates(&stale)[..] {
+    match results(&stale)[..] {
         [RestoreResult::Gone] => assert!(stale[0].is_back() && !host.state().exists()),
         // Inside a container it may be somewhere else.
         [RestoreResult::Failed { .. }] => assert!(!stale[0].is_back() && host.state().exists()),

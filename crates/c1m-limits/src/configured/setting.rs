@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use c1m_record::{Assessment, Effect, LimitName, Wall};
+use c1m_record::{Assessment, Effect, LimitName, PlannedLimit};
 
 use super::kernel::Kind;
 use crate::preflight::need::{Examination, Host, Run};
@@ -162,7 +162,7 @@ impl Answer {
 }
 
 impl Context<'_> {
-    pub(crate) fn row(&self, limit: LimitName) -> Option<&Wall> {
+    pub(crate) fn row(&self, limit: LimitName) -> Option<&PlannedLimit> {
         self.examination.rows.iter().find(|row| row.limit == limit)
     }
 
@@ -241,7 +241,7 @@ impl Context<'_> {
 }
 
 /// What the run needs of a limit that stops it or keeps it waiting. Of one that only resets or forgets, nothing, unless it counts for this run.
-fn needed(row: &Wall) -> Option<i128> {
+fn needed(row: &PlannedLimit) -> Option<i128> {
     let counts = row.hit || matches!(row.effect, Effect::Stops | Effect::Stalls);
     row.needed.filter(|needed| counts && *needed > 0).map(i128::from)
 }

@@ -246,7 +246,7 @@ pub(super) mod tests {
         let seen = Evidence { listeners: Listeners::Target { drops }, ..seen };
         let verdict = judge(&seen, &history);
         for cause in &verdict.causes {
-            assert_eq!(cause.confidence == Confidence::Certain, cause.settle.is_none());
+            assert_eq!(cause.confidence == Confidence::Certain, cause.to_confirm.is_none());
         }
         verdict.causes.iter().map(|cause| (cause.limit, cause.confidence)).collect()
     }

@@ -125,8 +125,8 @@ impl Limit for EpollWatches {
                 "{count} connections could not be watched: this user's epoll watches are used up"
             ),
             evidence: outcome.evidence(&names),
-            settle: None,
-            advice: Some(format!(
+            to_confirm: None,
+            remedy: Some(format!(
                 "fs.epoll.max_user_watches={wanted} at least (watches of one user, 160 bytes each; a server of the same user counts too)"
             )),
         })

@@ -125,8 +125,8 @@ impl Limit for FileMax {
         confidence: Confidence::Likely,
         text: format!("{count} connections had no file: the host's table of open files was full"),
         evidence: outcome.evidence(&names),
-        settle: Some("/proc/sys/fs/file-nr at that instant: ENFILE also stands for an inode that could not be had".into()),
-        advice: Some(format!(
+        to_confirm: Some("/proc/sys/fs/file-nr at that instant: ENFILE also stands for an inode that could not be had".into()),
+        remedy: Some(format!(
             "fs.file-max: what is open now and {} more (files of the whole host), for both ends when the server is here",
             outcome.connections.saturating_mul(2).saturating_add(10_000)
         )),
@@ -170,7 +170,7 @@ mod tests {
             let verdict = judge(&seen, &history);
             let first = &verdict.causes[0];
             assert_eq!((first.limit, first.confidence), (LimitName::FileMax, confidence));
-            assert_eq!(first.settle.is_none(), confidence == Confidence::Certain);
+            assert_eq!(first.to_confirm.is_none(), confidence == Confidence::Certain);
         }
     }
 

@@ -95,10 +95,10 @@ impl Limit for Memory {
             confidence: Confidence::Likely,
             text: format!("{count} connections got no memory from the kernel"),
             evidence: outcome.evidence(&names),
-            settle: Some(
+            to_confirm: Some(
                 "MemAvailable, and memory.events of this process's cgroup, at that instant".into(),
             ),
-            advice: Some(format!(
+            remedy: Some(format!(
                 "fewer than {} connections, or more memory: about 4 KiB of kernel memory for each end of an idle one, and memory.max of the \
              cgroup counts it too",
                 outcome.connections

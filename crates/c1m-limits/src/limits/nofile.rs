@@ -141,8 +141,8 @@ impl Limit for Nofile {
             confidence: Confidence::Certain,
             text: format!("{count} connections had no descriptor: a worker's table was full"),
             evidence: came,
-            settle: None,
-            advice: Some(format!(
+            to_confirm: None,
+            remedy: Some(format!(
                 "--workers auto, or more than {}; or a hard limit of {wanted} descriptors (ulimit -Hn, LimitNOFILE=){first}",
                 outcome.workers
             )),

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(first(&seen, &history(0, 301)), (LimitName::OrphanMemory, Confidence::Likely));
         assert_eq!(first(&seen, &history(0, 0)), (LimitName::Orphans, Confidence::Possible));
         let verdict = judge(&seen, &history(13, 0));
-        assert!(verdict.causes[0].settle.as_ref().is_some_and(|text| text.contains("--trace")));
+        assert!(verdict.causes[0].to_confirm.as_ref().is_some_and(|text| text.contains("--trace")));
     }
 
     #[test]

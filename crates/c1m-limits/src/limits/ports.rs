@@ -175,8 +175,8 @@ impl Limit for Ports {
                 outcome.capacity
             ),
             evidence: came,
-            settle: None,
-            advice: Some(format!(
+            to_confirm: None,
+            remedy: Some(format!(
                 "{} more source addresses (--source), or as many more destination ports (--connect){range}",
                 count.div_ceil(each)
             )),
@@ -304,7 +304,7 @@ mod tests {
         assert!(judge(&functions(0), &history(100, 2)).quiet);
         let verdict = judge(&functions(5), &history(1, 0));
         assert_eq!(verdict.causes[0].confidence, Confidence::Certain);
-        assert_eq!(verdict.causes[0].settle, None);
+        assert_eq!(verdict.causes[0].to_confirm, None);
         // With tracepoints alone the same number is that of the failed calls.
         let calls =
             Evidence { tier: Some(Tier::Tracepoints), ..not_available(Call::Connect, Some(5)) };

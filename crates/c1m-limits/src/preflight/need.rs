@@ -1,6 +1,6 @@
 //! A planned run, the host that it is planned for, and what it needs of one limit.
 
-use c1m_record::{Effect, Ehash, LimitName, MemoryNeed, Role, Setting, Unknown, Wall};
+use c1m_record::{Effect, Ehash, LimitName, MemoryNeed, PlannedLimit, Role, Setting, Unknown};
 
 use crate::{
     footprint::{Sizes, charged_pages},
@@ -150,7 +150,7 @@ pub struct Examination {
     pub fits: Option<bool>,
     pub first: Option<LimitName>,
     /// Of every limit, the one that is met first in front.
-    pub rows: Vec<Wall>,
+    pub rows: Vec<PlannedLimit>,
     pub unknown: Vec<Unknown>,
     pub memory: MemoryNeed,
     pub ehash: Option<Ehash>,
@@ -158,7 +158,7 @@ pub struct Examination {
 
 impl Examination {
     /// Those that are met before the last connection, the first in front.
-    pub fn hit(&self) -> impl Iterator<Item = &Wall> {
+    pub fn hit(&self) -> impl Iterator<Item = &PlannedLimit> {
         self.rows.iter().filter(|row| row.hit)
     }
 

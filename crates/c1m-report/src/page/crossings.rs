@@ -1,7 +1,7 @@
 //! Every crossing of tcp_mem: the first of each level and direction, with its connection, its
 //! socket and how sharply it is known.
 
-use c1m_record::{Crossing, Direction, Precision};
+use c1m_record::{Crossing, Direction, Resolution};
 use maud::{Markup, html};
 
 use super::{
@@ -43,7 +43,7 @@ fn without(run: &Run) -> Markup {
                     td.number { (perhaps(act.line, &place("expected"), crossing.expected)) }
                     td.number { (perhaps(act.line, &place("pages"), crossing.pages)) }
                     td.number { (figure(act.line, &place("limit_pages"), crossing.limit_pages)) }
-                    td { @if let Some(precision) = crossing.precision { (precise(precision)) } @else { "–" } }
+                    td { @if let Some(resolution) = crossing.resolution { (precise(resolution)) } @else { "–" } }
                     td { @if let Some(hook) = &crossing.hook { code { (foreign(hook)) } } @else { "–" } }
                 }
             } }
@@ -71,7 +71,7 @@ fn seen(run: &Run) -> Markup {
                     td.number { (figure(kept.line, "/connections", crossing.connections)) }
                     @if run.act.is_some() { td.number { @if is_up { (expected(run, crossing)) } } }
                     td.number { (figure(kept.line, "/pages", crossing.pages)) br; span.quiet { "of " (figure(kept.line, "/limit_pages", crossing.limit_pages)) } }
-                    td { (precise(crossing.precision)) br; code.quiet { (foreign(&crossing.hook)) } }
+                    td { (precise(crossing.resolution)) br; code.quiet { (foreign(&crossing.hook)) } }
                     td { (by(crossing)) }
                 }
             } }
@@ -118,10 +118,10 @@ fn by(crossing: &Crossing) -> Markup {
     }
 }
 
-pub(super) fn precise(precision: Precision) -> &'static str {
-    match precision {
-        Precision::Exact => "exact",
-        Precision::Connection => "per connection",
-        Precision::Interval => "per interval",
+pub(super) fn precise(resolution: Resolution) -> &'static str {
+    match resolution {
+        Resolution::Exact => "exact",
+        Resolution::Connection => "per connection",
+        Resolution::Interval => "per interval",
     }
 }

@@ -26,9 +26,9 @@ pub(super) fn section(run: &Run) -> Markup {
                     (table("Hooks", html! {
                         thead { tr { th scope="col" { "probe" } th scope="col" { "attach method" } th scope="col" { "resolution" } th scope="col" { "why no better one" } } }
                         tbody { @for hook in hooks { tr {
-                            th scope="row" { code { (foreign(&hook.signal)) } br; span.quiet { (foreign(&hook.proves)) } }
+                            th scope="row" { code { (foreign(&hook.probe)) } br; span.quiet { (foreign(&hook.proves)) } }
                             td { @match &hook.hook { Some(way) => code { (foreign(way)) }, None => span.unknown { "not on this host" } } }
-                            td { @if let Some(precision) = hook.precision { (precise(precision)) } @if let Some(says) = &hook.says { br; span.quiet { (foreign(says)) } } }
+                            td { @if let Some(resolution) = hook.resolution { (precise(resolution)) } @if let Some(says) = &hook.says { br; span.quiet { (foreign(says)) } } }
                             td { @if let Some(reason) = &hook.reason { (foreign(reason)) } @else { "it is the best one" } }
                         } } }
                     }))

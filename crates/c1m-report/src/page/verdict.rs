@@ -61,8 +61,8 @@ fn one(line: u64, index: usize, cause: &Cause) -> Markup {
                 }))
             }
             dl.more {
-                @if let Some(settle) = &cause.settle { div { dt { "to make it certain" } dd { (foreign(settle)) } } }
-                @if let Some(advice) = &cause.advice { div { dt { "remedy" } dd { (foreign(advice)) } } }
+                @if let Some(to_confirm) = &cause.to_confirm { div { dt { "to make it certain" } dd { (foreign(to_confirm)) } } }
+                @if let Some(remedy) = &cause.remedy { div { dt { "remedy" } dd { (foreign(remedy)) } } }
             }
         }
     }

@@ -13,7 +13,7 @@ pub fn doctor(doctor: &Doctor) -> Page {
     head(&mut page, doctor);
     page.section("Limits");
     page.table(limits(doctor));
-    let hit = doctor.walls.iter().filter(|limit| limit.hit);
+    let hit = doctor.limits.iter().filter(|limit| limit.hit);
     hit.for_each(|limit| remedy(&mut page, limit, doctor.page_bytes));
     page.section("Memory");
     memory(&mut page, &doctor.memory);
@@ -56,7 +56,7 @@ fn head(page: &mut Page, doctor: &Doctor) {
     let connections = counted(doctor.connections, "connection");
     page.line(Text::new(&format!("{connections}, {role} here, {queued}: they {verdict}"), tone));
     let Some(first) = doctor.first else { return };
-    let limit = doctor.walls.iter().find(|limit| limit.limit == first);
+    let limit = doctor.limits.iter().find(|limit| limit.limit == first);
     let at = limit.and_then(|limit| limit.stops_at);
     let at = at.map_or(String::new(), |at| format!(", at connection {}", grouped(at)));
     page.line(Text::new(&format!("first limit: {}{at}", first.name()), tone));
@@ -66,7 +66,7 @@ fn limits(doctor: &Doctor) -> Table {
     let numbers = ["now", "used", "needed"].map(|name| (name, Side::Right));
     let (limit, met) = ([("limit", Side::Left)], [("met at connection", Side::Left)]);
     let mut table = Table::new(&[&limit[..], &numbers[..], &met[..]].concat());
-    for limit in &doctor.walls {
+    for limit in &doctor.limits {
         let is_unknown = doctor.unknown.iter().any(|it| it.limit == limit.limit);
         let tone = match limit.hit {
             true if doctor.first == Some(limit.limit) => Tone::Bad,
@@ -91,7 +91,7 @@ fn limits(doctor: &Doctor) -> Table {
     table
 }
 
-fn amount(value: Option<u64>, limit: &Wall, page_bytes: Option<u64>) -> String {
+fn amount(value: Option<u64>, limit: &PlannedLimit, page_bytes: Option<u64>) -> String {
     value.map_or_else(|| "unknown".into(), |value| quantity(value, &limit.unit, page_bytes))
 }
 
@@ -118,7 +118,7 @@ fn effect(effect: Effect) -> &'static str {
     }
 }
 
-fn remedy(page: &mut Page, limit: &Wall, page_bytes: Option<u64>) {
+fn remedy(page: &mut Page, limit: &PlannedLimit, page_bytes: Option<u64>) {
     let at = limit.stops_at.map_or(String::new(), |at| format!(" at connection {}", grouped(at)));
     page.section(&format!("{}{at} ({})", limit.limit.name(), limit.scope.name()));
     let amount = |value| amount(value, limit, page_bytes);
@@ -127,7 +127,7 @@ fn remedy(page: &mut Page, limit: &Wall, page_bytes: Option<u64>) {
     page.item(format!("needed: {}{unit}; now {}", amount(limit.needed), amount(limit.now)));
     limit.note.iter().for_each(|note| page.item(format!("note: {note}")));
     limit.fix.iter().for_each(|fix| page.item(Text::new(&format!("remedy: {fix}"), Tone::Strong)));
-    page.item(format!("risk: {}", limit.danger));
+    page.item(format!("risk: {}", limit.risk));
 }
 
 fn memory(page: &mut Page, memory: &MemoryNeed) {
@@ -201,8 +201,8 @@ mod tests {
     use super::*;
     use crate::page::Format;
 
-    fn limit(limit: LimitName, unit: &str, now: Option<u64>, hit: bool) -> Wall {
-        Wall {
+    fn limit(limit: LimitName, unit: &str, now: Option<u64>, hit: bool) -> PlannedLimit {
+        PlannedLimit {
             limit,
             scope: Scope::Host,
             now,
@@ -213,7 +213,7 @@ mod tests {
             effect: Effect::Stops,
             hit,
             fix: hit.then(|| "raise it".into()),
-            danger: "none".into(),
+            risk: "none".into(),
             settings: Vec::new(),
             note: None,
         }
@@ -228,7 +228,7 @@ mod tests {
             rate: None,
             fits: Some(false),
             first: Some(LimitName::Ports),
-            walls: vec![
+            limits: vec![
                 limit(LimitName::Ports, "connections", Some(16_384), true),
                 limit(LimitName::TcpMemHigh, "pages", Some(512), false),
                 limit(LimitName::Memory, "bytes", Some(25 << 30), false),

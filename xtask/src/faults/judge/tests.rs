@@ -11,8 +11,8 @@ fn verdict(limits: &[LimitName]) -> Verdict {
         confidence: Confidence::Certain,
         text: "a sentence".into(),
         evidence: Vec::new(),
-        settle: None,
-        advice: None,
+        to_confirm: None,
+        remedy: None,
     };
     Verdict {
         quiet: limits.is_empty(),

@@ -32,7 +32,11 @@ fn expect(seen: &Evidence, names: &[LimitName]) {
     assert_eq!(verdict.quiet, names.is_empty());
     for cause in &verdict.causes {
         assert!(!cause.text.is_empty() && !cause.evidence.is_empty(), "{cause:?}");
-        assert_eq!(cause.confidence == Confidence::Certain, cause.settle.is_none(), "{cause:?}");
+        assert_eq!(
+            cause.confidence == Confidence::Certain,
+            cause.to_confirm.is_none(),
+            "{cause:?}"
+        );
     }
 }
 
