@@ -138,6 +138,12 @@ impl Diagnosis {
         self.queues.listens(inodes);
     }
 
+    /// The command of a watch starts now.
+    pub(super) fn command_starts(&mut self) {
+        self.subject.refresh();
+        self.queues.process_starts();
+    }
+
     /// Whether each tick is to be a sample: somebody scrapes what it sees.
     pub(super) fn sample_always(&mut self, always: bool) {
         self.always = always;

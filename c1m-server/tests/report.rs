@@ -195,6 +195,8 @@ fn the_acts_alone_make_a_page_too() {
         is_sound(&page);
         assert!(figures::check(&page, lines).contains(kind));
         assert_eq!(page.matches("<section class=\"run\"").count(), 3);
+        // Records of schema version 1 have another name for it.
+        assert!(lines.contains("\"precision\":\"exact\"") && page.contains("<td>exact</td>"));
         assert!(page.contains("There are no readings over time"));
         assert!(page.contains("tcp_mem pages over connections"));
     }

@@ -29,13 +29,16 @@ enum Own {
 }
 
 /// The listeners that processes have, for as long as neither changes: looking for them reads
-/// thousands of links.
-#[derive(Debug, Default)]
-struct OwnListeners {
+/// thousands of links. `None`: they were not looked for yet.
+type OwnListeners = Option<Found>;
+
+#[derive(Debug)]
+struct Found {
     pids: Vec<u32>,
     present: BTreeSet<u32>,
-    /// `None`: not one of the processes may be looked at.
-    inodes: Option<BTreeSet<u32>>,
+    inodes: BTreeSet<u32>,
+    /// Not each process could be looked at.
+    is_partial: bool,
 }
 
 /// Their usage at one moment. `None`: not known, or they have none.
@@ -52,9 +55,11 @@ pub(super) struct Queues {
     own: Own,
     /// Drops of every listener at the first sample, by inode. `None`: nobody could tell.
     at_start: Option<BTreeMap<u32, u64>>,
-    /// Of the own ones, also of those that are closed by now: drops since the first sample.
+    /// Of the target's, also of those that are closed by now: drops since the first sample.
     dropped: BTreeMap<u32, u64>,
-    /// Every sample so far could tell.
+    /// No drop of the target's can be missing: each sample could be read, of each process; no
+    /// listener was closed, which may have dropped more after the last sample; and no process came
+    /// or went that may have had one between two samples.
     is_complete: bool,
     /// Why the last one could not.
     unread: Option<String>,
@@ -73,7 +78,7 @@ impl Queues {
     /// Of a target: its processes' if it has any, else those with its ports, else everybody's.
     pub(super) fn of_target(has_processes: bool, ports: Vec<u16>) -> Self {
         Self::new(match (has_processes, ports.is_empty()) {
-            (true, _) => Own::Processes { ports, found: OwnListeners::default() },
+            (true, _) => Own::Processes { ports, found: None },
             (false, false) => Own::Ports(ports),
             (false, true) => Own::All,
         })
@@ -82,6 +87,12 @@ impl Queues {
     /// The server listens now, by sockets with these inodes.
     pub(super) fn listens(&mut self, inodes: BTreeSet<u64>) {
         self.own = Own::Server(inodes.into_iter().map(listeners::low_inode).collect());
+    }
+
+    /// A process of the target starts now. It may be gone before the next sample, with a listener
+    /// that no sample has found.
+    pub(super) fn process_starts(&mut self) {
+        self.is_complete = false;
     }
 
     /// Reads all listeners; `pids` are the processes whose listeners these are.
@@ -103,11 +114,15 @@ impl Queues {
     }
 
     fn take(&mut self, all: Option<&[Listener]>, pids: &[u32]) -> Usage {
-        let own = all.and_then(|all| self.own.of(all, pids));
-        let (Some(all), Some(own)) = (all, own) else {
+        let Some(all) = all else {
             self.is_complete = false;
             return Usage::default();
         };
+        let (own, is_sure) = self.own.of(all, pids);
+        let is_open = |inode: &u32| own.iter().any(|listener| listener.inode == *inode);
+        self.is_complete &= self.dropped.keys().all(is_open);
+        // Without a listener it is a matter of which processes there were.
+        self.is_complete &= is_sure || !self.dropped.is_empty();
         let drops = |listener: &Listener| Some((listener.inode, listener.drops?));
         let at_start = self.at_start.get_or_insert_with(|| all.iter().filter_map(drops).collect());
         for listener in &own {
@@ -123,57 +138,64 @@ impl Queues {
         }
     }
 
-    /// For the verdict.
+    /// For the verdict. Drops that were counted are at least that many; that there were none is
+    /// known only if none can be missing.
     pub(super) fn listeners(&self) -> Listeners {
+        let counted = self.dropped.values().sum();
         match self.own {
             Own::All => Listeners::All,
-            _ => Listeners::Target { drops: self.is_complete.then(|| self.dropped.values().sum()) },
+            _ => Listeners::Target { drops: (self.is_complete || counted > 0).then_some(counted) },
         }
     }
 }
 
 impl Own {
-    /// Of `all`, the own ones. `None`: not known.
-    fn of(&mut self, all: &[Listener], pids: &[u32]) -> Option<Vec<Listener>> {
+    /// Of `all`, the target's; and whether these are known to be all that it has had since the last
+    /// sample.
+    fn of(&mut self, all: &[Listener], pids: &[u32]) -> (Vec<Listener>, bool) {
         let on = |ports: &[u16], listener: &Listener| {
             ports.is_empty() || ports.contains(&listener.address.port())
         };
         let chosen = |is_own: &dyn Fn(&Listener) -> bool| {
             all.iter().filter(|listener| is_own(listener)).copied().collect()
         };
-        Some(match self {
-            Self::All => all.to_vec(),
-            Self::Server(inodes) => chosen(&|listener| inodes.contains(&listener.inode)),
-            Self::Ports(ports) => chosen(&|listener| on(ports, listener)),
+        match self {
+            Self::All => (all.to_vec(), true),
+            Self::Server(inodes) => (chosen(&|listener| inodes.contains(&listener.inode)), true),
+            Self::Ports(ports) => (chosen(&|listener| on(ports, listener)), true),
             Self::Processes { ports, found } => {
-                let inodes = found.inodes(all, pids)?;
-                chosen(&|listener| on(ports, listener) && inodes.contains(&listener.inode))
+                let is_same = found.as_ref().is_none_or(|found| found.pids == pids);
+                let found = Found::of(found, all, pids);
+                let own: Vec<Listener> =
+                    chosen(&|it| on(ports, it) && found.inodes.contains(&it.inode));
+                // A listener on its port that none of its processes is seen to have.
+                let is_elsewhere =
+                    own.is_empty() && !ports.is_empty() && all.iter().any(|it| on(ports, it));
+                (own, is_same && !found.is_partial && !is_elsewhere)
             }
-        })
+        }
     }
 }
 
-impl OwnListeners {
-    fn inodes(&mut self, all: &[Listener], pids: &[u32]) -> Option<&BTreeSet<u32>> {
+impl Found {
+    /// What was found before, if it still holds, or what is found now.
+    fn of<'a>(before: &'a mut OwnListeners, all: &[Listener], pids: &[u32]) -> &'a Self {
         let present: BTreeSet<u32> = all.iter().map(|listener| listener.inode).collect();
-        if self.inodes.is_none() || self.present != present || self.pids != pids {
-            // This process serves metrics, which is nobody's target.
-            let others = pids.iter().filter(|pid| **pid != std::process::id());
-            let sockets = others.map(|pid| task::sockets(*pid));
-            let mut refused = false;
-            let mut inodes = BTreeSet::new();
-            for sockets in sockets {
-                match sockets {
-                    Ok(sockets) => inodes.extend(sockets),
-                    Err(error) => refused |= error.kind() == std::io::ErrorKind::PermissionDenied,
-                }
+        let _stale = before.take_if(|found| found.pids != pids || found.present != present);
+        before.get_or_insert_with(|| Self::now(present, pids))
+    }
+
+    fn now(present: BTreeSet<u32>, pids: &[u32]) -> Self {
+        let mut inodes = BTreeSet::new();
+        let mut is_partial = pids.len() >= task::PROCESSES_MAX;
+        // This process serves metrics, which is nobody's target.
+        for pid in pids.iter().filter(|pid| **pid != std::process::id()) {
+            match task::sockets(*pid) {
+                Ok(sockets) => inodes.extend(sockets.into_iter().map(listeners::low_inode)),
+                Err(_) => is_partial = true,
             }
-            let inodes = inodes.into_iter().map(listeners::low_inode).collect();
-            self.inodes = (!refused).then_some(inodes);
-            self.present = present;
-            self.pids = pids.to_vec();
         }
-        self.inodes.as_ref()
+        Self { pids: pids.to_vec(), present, inodes, is_partial }
     }
 }
 
@@ -209,9 +231,11 @@ mod tests {
         let said = queues.unread().unwrap();
         assert!(said.contains("(the listeners changed while they were read)"), "{said}");
         assert_eq!(queues.listeners(), Listeners::Target { drops: None });
-        queues.read(Ok(vec![other]), &[]);
+        queues.read(Ok(vec![one]), &[]);
         assert_eq!(queues.unread(), None);
-        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a look is missing");
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a sample is missing");
+        queues.read(Ok(vec![other]), &[]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(2) }, "at least");
     }
 
     #[test]
@@ -230,7 +254,46 @@ mod tests {
         queues.take(Some(&[]), &[]);
         assert_eq!(queues.listeners(), Listeners::Target { drops: Some(3) });
         queues.take(None, &[]);
-        assert_eq!(queues.listeners(), Listeners::Target { drops: None }, "a sample is missing");
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(3) }, "at least");
+    }
+
+    #[test]
+    fn what_a_listener_dropped_before_it_was_closed_is_unknown() {
+        for mut queues in [Queues::of_server(), Queues::of_target(false, vec![2])] {
+            queues.listens([2].into());
+            queues.take(Some(&[listener(2, 2, (1, 10), 0)]), &[]);
+            assert_eq!(queues.listeners(), Listeners::Target { drops: Some(0) });
+            queues.take(Some(&[]), &[]);
+            assert_eq!(queues.listeners(), Listeners::Target { drops: None });
+        }
+    }
+
+    #[test]
+    fn processes_that_come_and_go_may_have_listened() {
+        let drops = |samples: &[&[u32]]| {
+            let mut queues = Queues::of_target(true, Vec::new());
+            for pids in samples {
+                queues.take(Some(&[listener(1, 1, (2, 1), 4)]), pids);
+            }
+            match queues.listeners() {
+                Listeners::Target { drops } => drops,
+                Listeners::All => panic!("it has a target"),
+            }
+        };
+        let own = std::process::id();
+        assert_eq!(drops(&[&[own], &[own]]), Some(0));
+        // A command of a watch that ends between two samples, and one that is gone when it is looked at.
+        assert_eq!(drops(&[&[own], &[own, u32::MAX], &[own]]), None);
+        assert_eq!(drops(&[&[u32::MAX]]), None);
+    }
+
+    #[test]
+    fn a_listener_of_its_port_in_no_process_of_it_is_not_no_listener() {
+        let mut queues = Queues::of_target(true, vec![7]);
+        queues.take(Some(&[listener(1, 1, (2, 1), 4)]), &[std::process::id()]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: Some(0) });
+        queues.take(Some(&[listener(7, 1, (2, 1), 4)]), &[std::process::id()]);
+        assert_eq!(queues.listeners(), Listeners::Target { drops: None });
     }
 
     #[test]

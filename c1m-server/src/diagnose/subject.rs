@@ -25,6 +25,13 @@ impl Subject {
         }
     }
 
+    /// Its processes are listed anew at the next sample.
+    pub(super) fn refresh(&mut self) {
+        if let Self::Target(target) = self {
+            target.refresh();
+        }
+    }
+
     /// Its processes, as far as they are not this one.
     pub(super) fn pids(&mut self) -> &[u32] {
         match self {

@@ -168,6 +168,9 @@ impl<'a> Session<'a> {
     }
 
     async fn run_to_its_end(&mut self, mut command: Option<Running>) -> anyhow::Result<u8> {
+        if command.is_some() {
+            self.diagnosis.command_starts();
+        }
         let held = self.hold(&mut command).await;
         if let Some(command) = &mut command {
             command.end().await.context("cannot end the command")?;

@@ -196,6 +196,11 @@ impl Target {
         self.processes != Processes::None
     }
 
+    /// Processes came or went: they are listed anew the next time.
+    pub fn refresh(&mut self) {
+        self.refreshed = None;
+    }
+
     /// As they are now, found out anew every few seconds.
     pub fn pids(&mut self) -> &[u32] {
         if self.refreshed.is_none_or(|time| time.elapsed() >= REFRESH) {

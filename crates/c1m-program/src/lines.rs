@@ -67,7 +67,7 @@ pub fn printer(json: bool, color: ColorChoice) -> Result<Printer<Stream>, Enviro
     Ok(Printer::new(out, json, format_of(color)))
 }
 
-/// As wide as the terminal that standard output is. Elsewhere nothing is wrapped: one line per row, for `grep` and `awk`.
+/// As wide as the terminal that standard output is. Elsewhere nothing is wrapped: one line per row, and its notes indented below it.
 fn format_of(color: ColorChoice) -> Format {
     let is_terminal = io::stdout().is_terminal();
     let columns = || terminal_size::terminal_size().map_or(COLUMNS, |(width, _)| width.0.into());

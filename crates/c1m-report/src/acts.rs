@@ -37,7 +37,7 @@ pub(super) struct ActCrossing {
     pub(super) pages: Option<u64>,
     pub(super) limit_pages: u64,
     pub(super) hook: Option<String>,
-    #[serde(rename = "resolution", alias = "resolution")]
+    #[serde(alias = "precision")]
     pub(super) resolution: Option<Resolution>,
 }
 

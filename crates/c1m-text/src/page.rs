@@ -77,7 +77,7 @@ impl<T: AsRef<str>> From<T> for Text {
 /// How a page is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Format {
-    /// Columns of the terminal; `None`: nothing is wrapped, so that each row is one line.
+    /// Columns of the terminal; `None`: nothing is wrapped, so that each row is one line, with its notes below it.
     pub width: Option<usize>,
     pub color: bool,
 }

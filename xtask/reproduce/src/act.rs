@@ -1,4 +1,4 @@
-//! One act: to_confirm, set, start, ramp, measure while it is held, end.
+//! One act: settle, set, start, ramp, measure while it is held, end.
 
 use std::{
     path::Path,
@@ -88,7 +88,7 @@ pub(super) fn play(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<
         name.title(),
         name.subject()
     ));
-    to_confirm(stage, play)?;
+    settle(stage, play)?;
     let before = Snapshot::take(stage, play.host)?;
     let value = tcp_mem.map(|pages| pages.to_string()).join(" ");
     let changes = vec![Change { name: preflight::name("net.ipv4.tcp_mem")?, value }];
@@ -100,7 +100,7 @@ pub(super) fn play(stage: &mut Stage, play: &Play<'_>, name: ActName) -> Result<
 }
 
 /// Waits until the last act's sockets and their memory are gone; when they go no further, the next act starts all the same.
-fn to_confirm(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
+fn settle(stage: &mut Stage, play: &Play<'_>) -> Result<(), End> {
     let few = play.connections / 100;
     let mut patience = Patience::new(stage.stall(), Instant::now());
     let mut slab_before = play.host.memory()?.slab_bytes;

@@ -101,7 +101,7 @@ pub struct ActCrossing {
     pub(crate) pages: Option<u64>,
     pub(crate) limit_pages: u64,
     pub(crate) hook: Option<String>,
-    #[serde(rename = "resolution", alias = "resolution")]
+    #[serde(alias = "precision")]
     pub(crate) resolution: Option<Resolution>,
 }
 

@@ -134,7 +134,7 @@ impl Facts {
         let ports = self.ports.min(PORTS_PER_SOURCE_MAX);
         if ports.saturating_mul(SOURCES_MAX) < connections {
             problems.push(format!(
-                "net.ipv4.ip_local_port_range has {ports} ports, too few for {} connections from {SOURCES_MAX} addresses: widen it, for instance to 1024 65535",
+                "net.ipv4.ip_local_port_range leaves {ports} ports without ip_local_reserved_ports, too few for {} connections from {SOURCES_MAX} addresses: widen it, for instance to 1024 65535",
                 grouped(connections),
             ));
         }

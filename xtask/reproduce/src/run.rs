@@ -160,11 +160,13 @@ fn announce(
         });
         stage.progress.say(&format!("  {name}: {old} → {new}"));
     }
-    if connections != scale::ARTICLE_CONNECTIONS {
+    let of_article = (scale::ARTICLE_CONNECTIONS, scale::ARTICLE_PAGE_BYTES);
+    if (connections, page_bytes) != of_article {
         stage.progress.say(&format!(
-            "  (the article's pages × {} / {}, rounded down)",
+            "  (the article's bytes × {} / {}, in pages of {} bytes, rounded down)",
             grouped(connections),
-            grouped(scale::ARTICLE_CONNECTIONS)
+            grouped(scale::ARTICLE_CONNECTIONS),
+            grouped(page_bytes)
         ));
     }
 }

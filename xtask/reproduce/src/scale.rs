@@ -6,7 +6,7 @@ use c1m_record::Role;
 /// Connections of the article: 16 source addresses of 64,000 each.
 pub(super) const ARTICLE_CONNECTIONS: u64 = 1_024_000;
 /// Bytes of a page of the article's server.
-const ARTICLE_PAGE_BYTES: u64 = 4_096;
+pub(super) const ARTICLE_PAGE_BYTES: u64 = 4_096;
 /// `tcp_mem` of the article's server as it came, in pages: low, pressure, high.
 pub(super) const ARTICLE_DEFAULT: [u64; 3] = [932_448, 1_243_264, 1_864_896];
 /// `tcp_mem` with which the article reached its goal, in pages.

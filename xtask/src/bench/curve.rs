@@ -50,7 +50,7 @@ fn point(programs: &Programs, connections: u64, quiet: &Quiet) -> Result<Point> 
     let floor = Held::floor(programs, connections, &[])?;
     let floor_ramp = each(floor.ramp_s);
     let floor_teardown = each(floor.end()?.seconds);
-    host::to_confirm()?;
+    host::settle()?;
     let ours = Held::ours(programs, connections, &["--trace"], &[])?;
     let ramp = each(ours.ramp_s);
     let sockets = per(host::sockets()?.alloc, 1);
@@ -59,7 +59,7 @@ fn point(programs: &Programs, connections: u64, quiet: &Quiet) -> Result<Point> 
     let user = per(host::pss_bytes(ours.server.pid())?, connections);
     let used = per(quiet.growth()?, connections);
     let teardown = each(ours.end()?.seconds);
-    host::to_confirm()?;
+    host::settle()?;
     let values = [floor_ramp, ramp, floor_teardown, teardown, states, holders, user, used];
     Ok(Point { connections, values })
 }

@@ -144,7 +144,7 @@ pub(crate) fn used_bytes() -> Result<u64> {
 }
 
 /// Waits until the sockets of whatever ran before are gone, and the kernel has freed their memory; a minute at most.
-pub(crate) fn to_confirm() -> Result<()> {
+pub(crate) fn settle() -> Result<()> {
     let end = Instant::now() + SETTLE_LIMIT;
     let mut before = meminfo::read()?.slab_bytes;
     loop {

@@ -113,9 +113,9 @@ pub(crate) fn measure(args: &Args, programs: &Programs, board: &mut Board) -> Re
             board.note(name, format!("run {}: ours {:.0} requests/s in all", run + 1, load.by_s));
         }
         drop((client, ours));
-        host::to_confirm()?;
+        host::settle()?;
         against_nginx(args, programs, board, run, idle, busiest)?;
-        host::to_confirm()?;
+        host::settle()?;
     }
     Ok(())
 }

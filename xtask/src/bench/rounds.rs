@@ -30,7 +30,7 @@ pub(crate) struct Quiet {
 
 impl Quiet {
     pub(crate) fn look() -> Result<Self> {
-        host::to_confirm()?;
+        host::settle()?;
         Ok(Self { used_bytes: host::used_bytes()?, slab: host::slab()? })
     }
 
@@ -56,7 +56,7 @@ pub(crate) fn round(
         board.against("ramp_idle_cpu", held.ramp_cpu_s);
         let gone = held.end()?;
         board.against("teardown", gone.seconds);
-        host::to_confirm()?;
+        host::settle()?;
     }
     if args.has_any(&[Part::Ramp, Part::Teardown]) {
         let held = Held::floor(programs, scale, &["--exchange"])?;
@@ -64,7 +64,7 @@ pub(crate) fn round(
         board.against("ramp_exchange_cpu", held.ramp_cpu_s);
         let gone = held.end_in(Order::AtOnce)?;
         board.against("teardown_at_once", gone.seconds);
-        host::to_confirm()?;
+        host::settle()?;
     }
     if args.has_any(&[
         Part::Ramp,
@@ -78,15 +78,15 @@ pub(crate) fn round(
         Part::Watch,
     ]) {
         traced(args, programs, board, quiet)?;
-        host::to_confirm()?;
+        host::settle()?;
     }
     if args.has_any(&[Part::Ramp, Part::Idle]) {
         idle(args, programs, board)?;
-        host::to_confirm()?;
+        host::settle()?;
     }
     if args.has(Part::MemoryUser) {
         nginx_memory(args, programs, board)?;
-        host::to_confirm()?;
+        host::settle()?;
     }
     Ok(())
 }

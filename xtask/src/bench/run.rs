@@ -205,7 +205,7 @@ fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     let floor = Held::floor(programs, connections, &[])?;
     board.against("ramp_double", floor.ramp_s);
     floor.end()?;
-    host::to_confirm()?;
+    host::settle()?;
     board.value("doctor_memory_double", look::foretold(programs, connections)?);
     let ours = Held::ours(programs, connections, &["--trace"], &[])?;
     board.value("ramp_double", ours.ramp_s);
@@ -215,7 +215,7 @@ fn double(args: &Args, programs: &Programs, board: &mut Board, quiet: &Quiet) ->
     if gone.left > 0 {
         board.violation("ramp_double", format!("{} orphans or TIME_WAIT are left", gone.left));
     }
-    host::to_confirm()
+    host::settle()
 }
 
 /// Where the result is kept.

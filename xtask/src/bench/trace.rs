@@ -62,7 +62,7 @@ pub(crate) fn cost(args: &Args, programs: &Programs, board: &mut Board) -> Resul
                 }
             }
             held.end()?;
-            host::to_confirm()?;
+            host::settle()?;
         }
     }
     Ok(())
@@ -89,7 +89,7 @@ pub(crate) fn delay(args: &Args, programs: &Programs, board: &mut Board) -> Resu
         let gone = held.end()?;
         lines.extend(gone.lines);
         judge(&lines, gone.summary.and_then(|it| it.dropped), board)?;
-        host::to_confirm()?;
+        host::settle()?;
     }
     Ok(())
 }

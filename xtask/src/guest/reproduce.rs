@@ -94,7 +94,10 @@ fn play(args: &Args) -> Result<ExitCode, End> {
             Ok(ExitCode::from(code))
         }
         // It has said why.
-        (None, Ok(code)) if code != 0 => Ok(ExitCode::from(code)),
+        (None, Ok(code)) if code != 0 => {
+            written?;
+            Ok(ExitCode::from(code))
+        }
         _ => Err(End::Failed("the run in the guest ended without its last line".into())),
     }
 }
