@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, SystemTime},
 };
 
@@ -254,14 +255,29 @@ fn pressure_age_ms(event: &Event) -> Option<f64> {
     }
     let ticks = event.jiffies.wrapping_sub(event.pressure_since_jiffies);
     let ticks = u32::try_from(ticks).ok()?;
-    Some(f64::from(ticks) * 1000.0 / f64::from(tick_rate(event.jiffies, event.ktime_ns)?))
+    Some(f64::from(ticks) * 1000.0 / f64::from(known_tick_rate(event.jiffies, event.ktime_ns)?))
+}
+
+/// The tick rate of the running kernel, which never changes: once a pair of clocks has given it, it
+/// is known where the next pair does not.
+pub(super) fn known_tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
+    static KNOWN: AtomicU32 = AtomicU32::new(0);
+    remembered(&KNOWN, tick_rate(jiffies, monotonic_ns))
+}
+
+/// `known`: 0 while it is not.
+fn remembered(known: &AtomicU32, rate: Option<u32>) -> Option<u32> {
+    if let Some(rate) = rate {
+        known.store(rate, Relaxed);
+    }
+    rate.or_else(|| Some(known.load(Relaxed)).filter(|rate| *rate != 0))
 }
 
 /// CONFIG_HZ, which no interface tells: jiffies start at 2³² − 300 × HZ (include/linux/jiffies.h,
 /// INITIAL_JIFFIES) and grow with the clock, so that one pair of both gives it. `None` where two
 /// rates fit: within some seconds of an uptime of five minutes, and after a suspend, which stops
 /// one clock only.
-pub(super) fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
+fn tick_rate(jiffies: u64, monotonic_ns: u64) -> Option<u32> {
     const START_S: i128 = 300;
     /// More than jiffies ever lag behind the clock
     const SLACK_NS: i128 = 1_000_000_000;
@@ -467,6 +483,14 @@ mod tests {
         }
         let (jiffies, ns) = pair(250, 300);
         assert_eq!(tick_rate(jiffies, ns), None, "at 300 s every rate gives the same jiffies");
+    }
+
+    #[test]
+    fn a_tick_rate_that_was_known_stays_known() {
+        let known = AtomicU32::new(0);
+        assert_eq!(remembered(&known, None), None);
+        assert_eq!(remembered(&known, Some(250)), Some(250));
+        assert_eq!(remembered(&known, None), Some(250));
     }
 
     #[test]

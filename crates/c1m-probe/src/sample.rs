@@ -8,7 +8,7 @@ use c1m_ebpf::Shared;
 use c1m_sys::confine::enter_network;
 use socket2::{Domain, Socket, Type};
 
-use super::decode::tick_rate;
+use super::decode::known_tick_rate;
 use crate::chain;
 
 const PROGRAM: &str = "count_established";
@@ -36,9 +36,10 @@ pub struct PressureAge {
 impl Sample {
     pub(super) fn of(shared: &Shared) -> Self {
         let since = shared.sample_pressure_since_jiffies;
+        // Also without pressure: at a later sample the clocks may not give it.
+        let rate = known_tick_rate(shared.sample_jiffies, shared.sample_ktime_ns);
         let pressure = (since != 0).then(|| {
             let ticks = u32::try_from(shared.sample_jiffies.wrapping_sub(since)).ok();
-            let rate = tick_rate(shared.sample_jiffies, shared.sample_ktime_ns);
             PressureAge {
                 ms: ticks
                     .zip(rate)
@@ -150,8 +151,8 @@ mod tests {
         assert_eq!(sample.pressure, Some(PressureAge { ms: Some(2000.0) }));
         let none = Sample::of(&Shared { sample_pressure_since_jiffies: 0, ..shared });
         assert_eq!(none.pressure, None);
-        // No tick rate fits both clocks.
+        // No tick rate fits both clocks, and the kernel's was known before.
         let odd = Sample::of(&Shared { sample_ktime_ns: 1, ..shared });
-        assert_eq!(odd.pressure, Some(PressureAge { ms: None }));
+        assert_eq!(odd.pressure, Some(PressureAge { ms: Some(2000.0) }));
     }
 }
