@@ -1,4 +1,4 @@
-//! A sample as a record: what was counted and read, rates since the last sample, and the own cost.
+//! A sample as a record: what was counted and read, rates since the last sample, and what the program itself costs.
 
 use std::time::Instant;
 
@@ -170,7 +170,7 @@ fn next(limits: &Limits) -> Option<NextLimit> {
     })
 }
 
-/// In what is the host's or the server's; rates, the own cost and a time that goes on are none of
+/// In what is the host's or the server's; rates, the program's own cost and a time that goes on are none of
 /// it.
 fn differ(a: &Usage, b: &Usage) -> bool {
     let counted = |usage: &Usage| {

@@ -378,7 +378,7 @@ mod tests {
                 last.map(Into::into).into(),
             ];
             assert_eq!(read(&[]), expected.concat());
-            // A masked one is told only to who names it.
+            // A masked file is read only when it is named.
             if let Some(next) = next {
                 let named = read(&[root.path().join(next).join(main)]);
                 assert_eq!(named[..2], [format!("{place} {main}"), format!("({next} {main})")]);

@@ -302,7 +302,7 @@ impl Version {
 
 impl Mount {
     /// The folder of a path of /proc/PID/cgroup. `None`: it is not below what is mounted here, as
-    /// `/../other` from inside a namespace. A path is told relative to the root of the reader's
+    /// `/../other` from inside a namespace. A path is relative to the root of the reader's
     /// cgroup namespace, and so is the mount's own (kernel/cgroup/cgroup.c, cgroup_show_path).
     fn folder_of(&self, path: &str) -> Option<PathBuf> {
         let below = Path::new(path).strip_prefix(&self.root).ok()?;

@@ -233,7 +233,7 @@ pub(crate) mod tests {
                 assert!(!text.trim().is_empty(), "{about:?}");
             }
             let remedy = remedy(about.name, &Evidence::default(), Readings::default());
-            assert!(remedy.len() > 20, "{about:?}: {remedy}");
+            assert!(!remedy.trim().is_empty(), "{about:?}: {remedy}");
         }
     }
 

@@ -274,7 +274,7 @@ mod tests {
         assert_eq!((examination.fits, examination.first), (Some(true), None), "{examination:?}");
         assert_eq!(examination.rows.len(), LimitName::ALL.len());
         assert!(examination.rows.iter().all(|row| row.fix.is_none() && row.settings.is_empty()));
-        assert!(examination.rows.iter().all(|row| row.risk.len() > 20), "{examination:?}");
+        assert!(examination.rows.iter().all(|row| !row.risk.trim().is_empty()), "{examination:?}");
         assert_eq!(examination.unknown, []);
         assert_eq!(examination.warning(7), None);
         assert!((examination.ehash.unwrap().chain - 2_000_000.0 / 262_144.0).abs() < 0.01);

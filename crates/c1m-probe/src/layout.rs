@@ -151,8 +151,8 @@ struct Registers {
     return_bytes: u32,
 }
 
-/// x86_64 and aarch64 are told apart by the names that their registers have; of another
-/// architecture none is known.
+/// x86_64 and aarch64 are distinguished by the names of their registers; of another architecture
+/// none is known.
 fn registers(btf: &Btf) -> Result<Registers, TraceError> {
     /// System V ABI for x86_64, 3.2.3
     const X86_64: [&str; 6] = ["di", "si", "dx", "cx", "r8", "r9"];

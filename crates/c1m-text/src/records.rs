@@ -216,7 +216,7 @@ pub fn verdict_lines(verdict: &Verdict) -> Vec<String> {
     lines
 }
 
-/// Totals, the own cost, and how it ended, which stands last.
+/// Totals, the program's own cost, and last how it ended.
 fn ended_lines(ended: &Ended) -> Vec<String> {
     let mut lines = filled(ENDED, ended);
     lines.extend(filled(REFUSED, &ended.refused));

@@ -329,7 +329,7 @@ fn beyond_memory(high: i128, page: u64, total: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use c1m_record::{Confidence, LimitName, Sockstat, Tier};
 
     use super::beyond_memory;
@@ -349,7 +349,7 @@ mod tests {
         history
     }
 
-    fn causes(seen: Evidence, pages: u64) -> Vec<(LimitName, Confidence)> {
+    pub(in crate::limits) fn causes(seen: Evidence, pages: u64) -> Vec<(LimitName, Confidence)> {
         let seen = Evidence { tier: seen.tier.or(Some(Tier::Tracepoints)), ..seen };
         let verdict = judge(&seen, &history(pages));
         verdict.causes.iter().map(|cause| (cause.limit, cause.confidence)).collect()

@@ -152,26 +152,11 @@ pub(super) fn was_short(case: &Case<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use c1m_record::{Confidence, LimitName, Sockstat, Tier};
+    use c1m_record::{Confidence, LimitName, Tier};
 
-    use crate::{evidence::Evidence, forecast::History, reading::Readings, verdict::judge};
-
-    /// tcp_mem is 100, 200, 300.
-    fn history(pages: u64) -> History {
-        let mut history = History::default();
-        history.add(&Readings {
-            tcp_mem: Some([100, 200, 300]),
-            sockstat: Some(Sockstat { tcp_mem_pages: pages, ..Sockstat::default() }),
-            ..Readings::default()
-        });
-        history
-    }
-
-    fn causes(seen: Evidence, pages: u64) -> Vec<(LimitName, Confidence)> {
-        let seen = Evidence { tier: seen.tier.or(Some(Tier::Tracepoints)), ..seen };
-        let verdict = judge(&seen, &history(pages));
-        verdict.causes.iter().map(|cause| (cause.limit, cause.confidence)).collect()
-    }
+    use crate::{
+        evidence::Evidence, forecast::History, limits::tcp_mem_high::tests::causes, verdict::judge,
+    };
 
     const PRESSURE: (LimitName, Confidence) = (LimitName::TcpMemPressure, Confidence::Certain);
 
